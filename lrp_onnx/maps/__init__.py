@@ -1,0 +1,1 @@
+"""Pure functions on relevance maps of shape (H, W)."""

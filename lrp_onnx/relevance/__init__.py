@@ -1,0 +1,1 @@
+"""Layer-wise relevance propagation; knows plans, not files."""

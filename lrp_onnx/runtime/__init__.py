@@ -1,0 +1,1 @@
+"""Running compiled files; the only importer of onnxruntime."""
