@@ -1,0 +1,138 @@
+"""From nodes to few kinds of steps. The forward graph stays as it is: steps are a reading of it, and folding is done in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from lrp_onnx import plan
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.model.layers import READERS, Unreadable, data_inputs
+from lrp_onnx.plan import Step
+
+
+def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True) -> list[Step]:
+    """Every layer between the input and `logits`, in the order of the computation, in as few kinds as possible.
+
+    Args:
+        graph: a normalised model.
+        logits: name of the tensor where relevance will start.
+        source: how errors name the model.
+        fold_batch_norm: whether a per-channel affine is merged into the convolution or dense layer before it.
+
+    Raises:
+        UnsupportedModelError: with every node on the way that cannot be explained.
+    """
+    steps: list[Step] = []
+    faults: list[str] = []
+    for node in _path(graph, logits):
+        try:
+            steps.append(_read(graph, node))
+        except Unreadable as fault:
+            faults.append(f"{label(node)}: {fault}")
+    if faults:
+        raise UnsupportedModelError(f"{source} has {len(faults)} node(s) that cannot be explained:", faults)
+    return simplify(steps, fold_batch_norm=fold_batch_norm)
+
+
+def _path(graph: Graph, logits: str) -> list[ir.Node]:
+    """Nodes that both depend on the input and feed `logits` through data, sorted."""
+    found, todo = set(), [logits]
+    producers = {name_of(value): node for node in graph.nodes for value in node.outputs}
+    while todo:
+        node = producers.get(todo.pop())
+        if node is not None and node not in found:
+            found.add(node)
+            todo += [name_of(value) for value in data_inputs(graph, node)]
+    return [node for node in graph.nodes if node in found]
+
+
+def _read(graph: Graph, node: ir.Node) -> Step:
+    reader = READERS.get(node.op_type)
+    if reader is None:
+        raise Unreadable(f"the operator is not supported yet; supported are {', '.join(sorted(READERS))}")
+    layer = reader(graph, node)
+    inputs = data_inputs(graph, node)
+    if not inputs:
+        raise Unreadable("none of its inputs depends on the picture")
+    shape = shape_of(inputs[0])
+    after = shape_of(node.outputs[0])
+    if shape is None:
+        raise Unreadable("the shape of its input is not known")
+    if isinstance(layer, plan.Reshape) and (after is None or None in after[1:]):
+        after = (shape[0], prod(size for size in shape[1:] if size is not None))
+    if after is None:
+        raise Unreadable("the shape of its output is not known")
+    name = str(node.name)
+    return Step(name, layer, tuple(map(name_of, inputs)), name_of(node.outputs[0]), shape, after, (name,))
+
+
+Rewrite = Callable[[Step, Step], Step | None]
+"""Two steps, the second the only consumer of the first → the one step that does the same, or None."""
+
+
+def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Step]:
+    """Apply the rewrites wherever one step feeds only the next, until nothing changes."""
+    rewrites = (_merge_reshapes, *((_fold_affine,) if fold_batch_norm else (_fold_bias,)))
+    current = list(steps)
+    while (merged := _rewrite_once(current, rewrites)) is not None:
+        current = merged
+    return current
+
+
+def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] | None:
+    uses = Counter(name for step in steps for name in step.inputs)
+    producer = {step.output: step for step in steps}
+    for second in steps:
+        first = producer.get(second.inputs[0]) if len(second.inputs) == 1 else None
+        if first is None or uses[first.output] != 1:
+            continue
+        for rewrite in rewrites:
+            merged = rewrite(first, second)
+            if merged is not None:
+                return [merged if step is second else step for step in steps if step is not first]
+    return None
+
+
+def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
+    return Step(first.name, layer, first.inputs, second.output, first.input_shape, second.output_shape, first.nodes + second.nodes)
+
+
+def _merge_reshapes(first: Step, second: Step) -> Step | None:
+    both = isinstance(first.layer, plan.Reshape) and isinstance(second.layer, plan.Reshape)
+    return _joined(first, second, second.layer) if both else None
+
+
+def _fold_affine(first: Step, second: Step) -> Step | None:
+    """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
+    affine = second.layer
+    if not isinstance(affine, plan.Affine):
+        return None
+    if isinstance(first.layer, plan.Affine):
+        return _joined(first, second, plan.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias))
+    if not isinstance(first.layer, plan.Convolution | plan.Dense):
+        return None
+    weight = first.layer.weight
+    identity = bool((affine.scale == 1.0).all())
+    scale = weight.scale if identity else affine.scale if weight.scale is None else weight.scale * affine.scale
+    bias = affine.bias if weight.bias is None else weight.bias * affine.scale + affine.bias
+    return _joined(first, second, replace(first.layer, weight=replace(weight, scale=scale, bias=bias)))
+
+
+def _fold_bias(first: Step, second: Step) -> Step | None:
+    """Without folding batch normalisation: an addition alone (MatMul + Add) is still the layer's own bias."""
+    affine = second.layer
+    bias_only = isinstance(affine, plan.Affine) and isinstance(first.layer, plan.Dense) and bool((affine.scale == 1.0).all())
+    return _fold_affine(first, second) if bias_only else None
+
+
+def negative_scales(steps: Iterable[Step]) -> int:
+    """How many channels carry a negative folded scale: there, folding swaps the positive and the negative weights."""
+    weights = [step.layer.weight for step in steps if isinstance(step.layer, plan.Convolution | plan.Dense)]
+    return sum(int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None)

@@ -1,0 +1,168 @@
+"""From a canonical graph to a plan: heads by their shape, residual blocks by data flow, never by names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from lrp_onnx import plan
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.canonicalize import canonicalize, negative_scales
+from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.plan import Block, Branch, Plan, Role, Step
+
+TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
+"""What may follow the logits; relevance starts before it."""
+
+
+def recognize(graph: Graph, *, source: str = "the model", output: str | None = None, fold_batch_norm: bool = True) -> Plan:
+    """The plan of a normalised model.
+
+    Args:
+        graph: a normalised model.
+        source: how errors name the model.
+        output: name of the graph output to explain; needed only where several could be meant.
+        fold_batch_norm: whether batch normalisation is read as part of the layer before it.
+
+    Raises:
+        UnsupportedModelError: with every reason why the model cannot be explained.
+    """
+    picture = _find_input(graph, source)
+    value, logits, kind = _find_logits(graph, source, output)
+    steps = canonicalize(graph, name_of(logits), source=source, fold_batch_norm=fold_batch_norm)
+    if not steps or name_of(picture) not in {name for step in steps for name in step.inputs}:
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"the output '{name_of(value)}' does not depend on the input '{name_of(picture)}'"])
+    shape, classes = shape_of(picture), (shape_of(logits) or steps[-1].output_shape)[1]
+    assert shape is not None and classes is not None
+    return Plan(
+        input=name_of(picture), input_shape=shape, logits=name_of(logits), classes=classes,
+        outputs={name_of(v): kind if v is value else "other" for v in graph.outputs},
+        items=tuple(group(steps, source=source)), notes=tuple(_notes(graph, steps)),
+    )
+
+
+def _find_input(graph: Graph, source: str) -> ir.Value:
+    inputs = graph.inputs
+    if len(inputs) != 1:
+        listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in inputs) or "none"
+        raise UnsupportedModelError(f"{source} cannot be explained:", [
+            f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the others to constants before the export"])
+    shape = shape_of(inputs[0])
+    where = f"the input '{name_of(inputs[0])}' has shape {shape}"
+    if shape is None or len(shape) != 4:
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{where}: only pictures (N, C, H, W) can be explained"])
+    if None in shape[1:]:
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{where}: only the batch may be symbolic; export it for a fixed height and width"])
+    return inputs[0]
+
+
+def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Value, ir.Value, str]:
+    """(graph output, tensor where relevance starts, what the output holds)."""
+    candidates = [v for v in graph.outputs if _is_scores(v)]
+    if output is not None:
+        candidates = [v for v in graph.outputs if name_of(v) == output]
+    listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
+    if len(candidates) != 1 or not _is_scores(candidates[0]):
+        wanted = f"none is called {output!r}" if output is not None and not candidates else "exactly one of shape (N, classes) is needed"
+        raise UnsupportedModelError(f"{source} cannot be explained:", [
+            f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or export the classifier with its head"])
+    value = candidates[0]
+    node = value.producer()
+    if node is None or node.op_type not in TAILS:
+        return value, value, "logits"
+    axis = node.attributes["axis"].value if "axis" in node.attributes else -1
+    if node.op_type != "Sigmoid" and axis not in (-1, 1):
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"])
+    logits = node.inputs[0]
+    assert logits is not None
+    return value, logits, {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "other"}[node.op_type]
+
+
+def _is_scores(value: ir.Value) -> bool:
+    shape = shape_of(value)
+    node = value.producer()
+    if shape is not None and len(shape) == 2 and shape[1] is None and node is not None and node.op_type in TAILS and node.inputs[0] is not None:
+        shape = shape_of(node.inputs[0])
+    return shape is not None and len(shape) == 2 and shape[1] is not None and shape[1] >= 2
+
+
+def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Block]:
+    """Group steps into residual blocks: from each join back to the nearest common ancestor of its operands (the fork).
+
+    A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something outside reads a
+    tensor inside) is left as a plain step too: per-layer rules serve it, a block rule cannot.
+    """
+    order = {step.output: index for index, step in enumerate(steps)}
+    ancestors = _ancestors(steps)
+    blocks: list[Block] = []
+    for step in reversed(steps):
+        if isinstance(step.layer, plan.Join) and not any(step in block.steps for block in blocks):
+            block = _block(step, steps, order, ancestors)
+            if block is not None:
+                blocks.append(block)
+    blocks.reverse()
+    inside = {step.output: index for index, block in enumerate(blocks) for step in block.steps}
+    items: list[Step | Block] = []
+    for step in steps:
+        if step.output not in inside:
+            items.append(step)
+        elif step is blocks[inside[step.output]].steps[-1]:
+            items.append(_named(blocks[inside[step.output]], inside[step.output]))
+    return items
+
+
+def _named(block: Block, index: int) -> Block:
+    return Block(f"block{index + 1}", block.fork, block.branches, block.join, block.tail, block.steps)
+
+
+def _ancestors(steps: Sequence[Step]) -> dict[str, frozenset[str]]:
+    """Every tensor and all tensors that it is computed from, itself included."""
+    found: dict[str, frozenset[str]] = {}
+    for step in steps:
+        for name in step.inputs:
+            found.setdefault(name, frozenset({name}))
+        found[step.output] = frozenset({step.output}).union(*(found[name] for name in step.inputs))
+    return found
+
+
+def _block(join: Step, steps: Sequence[Step], order: dict[str, int], ancestors: dict[str, frozenset[str]]) -> Block | None:
+    common = frozenset.intersection(*(ancestors[name] for name in join.inputs))
+    fork = max(common, key=lambda name: order.get(name, -1))
+    members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
+    tail = [s for s in steps if join.output in s.inputs]
+    tail = tail if len(tail) == 1 and isinstance(tail[0].layer, plan.Relu) else []
+    everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
+    inner = {s.output for s in everything[: len(everything) - 1]}
+    outside = [s for s in steps if s not in everything]
+    leaks = any(inner.intersection(s.inputs) for s in outside) or any(not {fork, *inner}.issuperset(s.inputs) for s in everything)
+    overlap = sum(map(len, members)) != len(everything) - 1 - len(tail)
+    if leaks or overlap:
+        return None
+    return Block("", fork, tuple(_branches(members)), join, tuple(tail), tuple(everything))
+
+
+def _branches(members: Sequence[list[Step]]) -> list[Branch]:
+    """Roles: an empty branch is the identity; of the others the one with most linear layers is the main branch."""
+    weighted = [sum(isinstance(s.layer, plan.Convolution | plan.Dense) for s in branch) for branch in members]
+    depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
+    main = depth.index(max(depth))
+    branches = []
+    for index, branch in enumerate(members):
+        if not branch:
+            branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
+        elif index == main:
+            branches.append(Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)"))
+        else:
+            branches.append(Branch(Role.PROJECTION, tuple(branch), f"a shorter way from fork to join: {weighted[index]} convolution(s)"))
+    return branches
+
+
+def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
+    kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
+    if not kept:
+        return ["no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
+    notes = [f"{kept} BatchNormalization nodes in the file"]
+    if negative := negative_scales(steps):
+        notes.append(f"{negative} channels have a negative batch-norm scale: folded, their positive and negative weights change places")
+    return notes

@@ -1,0 +1,251 @@
+"""The plan: what was recognised in a model, as frozen data. The meeting point of `model` and `relevance`.
+
+A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a `Block` (a residual block: steps
+with the role of each branch). Steps name tensors of the forward graph, so whatever computes relevance can reuse what it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int | None, ...]
+"""Sizes of a tensor; None where a size is symbolic (the batch)."""
+
+
+class Role(StrEnum):
+    """What a branch of a residual block is."""
+
+    MAIN = "main"
+    IDENTITY = "identity"
+    PROJECTION = "projection"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weight:
+    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and a bias.
+
+    The stored tensor stays where it is in the file; folding a batch normalisation only changes `scale` and `bias`.
+    """
+
+    tensor: str
+    """Name of the initializer."""
+    shape: tuple[int, ...]
+    scale: NDArray[np.float64] | None = None
+    """(out,) or None for 1."""
+    bias: NDArray[np.float64] | None = None
+    """(out,) or None for 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolution:
+    """2-D convolution; weight (O, C/group, kh, kw); pads are (top, left, bottom, right)."""
+
+    weight: Weight
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    group: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """Fully connected layer on (N, in); the stored weight is (out, in) if `transposed`, else (in, out)."""
+
+    weight: Weight
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """Per-channel ``scale · x + bias`` on axis 1: a batch normalisation that is not folded, or its written-out form."""
+
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePool:
+    """Average pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    include_pad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAverage:
+    """Mean over H and W."""
+
+    keepdims: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """Max pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    ceil_mode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relu:
+    """``max(x, 0)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Sum of two or more tensors that all depend on the input: where branches meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """Flatten, Reshape, Squeeze, Unsqueeze: the same elements in another shape."""
+
+
+Layer = Convolution | Dense | Affine | AveragePool | GlobalAverage | MaxPool | Relu | Join | Reshape
+LINEAR = (Convolution, Dense, Affine, AveragePool, GlobalAverage)
+"""Layers whose output is linear in their input, up to a bias."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One layer: what it reads and writes in the forward graph, and its parameters."""
+
+    name: str
+    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
+    layer: Layer
+    inputs: tuple[str, ...]
+    output: str
+    input_shape: Shape
+    output_shape: Shape
+    nodes: tuple[str, ...]
+    """Every graph node that the step covers."""
+
+    @property
+    def op(self) -> str:
+        """The layer's kind, for people."""
+        return type(self.layer).__name__
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """One way from a block's fork to its join."""
+
+    role: Role
+    steps: tuple[Step, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A residual block: branches that leave one tensor (the fork) and meet in one sum (the join)."""
+
+    name: str
+    fork: str
+    branches: tuple[Branch, ...]
+    """In the order of the join's operands."""
+    join: Step
+    tail: tuple[Step, ...]
+    """The activation after the join, or nothing."""
+    steps: tuple[Step, ...]
+    """Every step of the block, join and tail included, in the order of the computation."""
+
+    @property
+    def output(self) -> str:
+        """The tensor that leaves the block."""
+        return self.steps[-1].output
+
+    @property
+    def role(self) -> Role:
+        """What the shortcut is: identity or projection."""
+        return Role.IDENTITY if any(b.role is Role.IDENTITY for b in self.branches) else Role.PROJECTION
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What was recognised: from the picture to the logits."""
+
+    input: str
+    input_shape: Shape
+    logits: str
+    classes: int
+    outputs: dict[str, str]
+    """Every graph output and what it holds: ``logits``, ``probabilities`` or ``other``."""
+    items: tuple[Step | Block, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader should know, for example that the exporter had already folded batch normalisation."""
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """Every step, blocks opened, in the order of the computation."""
+        for item in self.items:
+            yield from item.steps if isinstance(item, Block) else (item,)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks."""
+        return tuple(item for item in self.items if isinstance(item, Block))
+
+    @property
+    def first(self) -> frozenset[str]:
+        """Names of the first linear layers: those with no convolution or dense layer between them and the input."""
+        reached, first = {self.input}, set()
+        for step in self.steps:
+            if not reached.isdisjoint(step.inputs):
+                if isinstance(step.layer, Convolution | Dense):
+                    first.add(step.name)
+                else:
+                    reached.add(step.output)
+        return frozenset(first)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON-ready data."""
+        return {
+            "input": {"name": self.input, "shape": list(self.input_shape)},
+            "logits": {"name": self.logits, "classes": self.classes},
+            "outputs": dict(self.outputs),
+            "items": [_block_json(i) if isinstance(i, Block) else step_json(i) for i in self.items],
+            "notes": list(self.notes),
+        }
+
+
+def step_json(step: Step) -> dict[str, Any]:
+    """One step as JSON-ready data."""
+    return {
+        "step": step.name, "op": step.op, "inputs": list(step.inputs), "output": step.output,
+        "shape": list(step.output_shape), "attributes": attributes(step.layer), "nodes": list(step.nodes),
+    }
+
+
+def _block_json(block: Block) -> dict[str, Any]:
+    return {
+        "block": block.name, "fork": block.fork, "output": block.output, "shortcut": block.role.value,
+        "branches": [{"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches],
+        "join": step_json(block.join),
+        "tail": [step_json(s) for s in block.tail],
+    }
+
+
+def attributes(layer: Layer) -> dict[str, Any]:
+    """A layer's parameters as short JSON-ready data: weights by name and shape, never by value."""
+    found: dict[str, Any] = {}
+    for entry in fields(layer):
+        value = getattr(layer, entry.name)
+        if isinstance(value, Weight):
+            found |= {"weight": value.tensor, "weight_shape": list(value.shape), "bias": value.bias is not None,
+                      "folded_scale": value.scale is not None}
+        elif isinstance(value, np.ndarray):
+            found[entry.name] = list(value.shape)
+        elif not is_dataclass(value):
+            found[entry.name] = list(value) if isinstance(value, tuple) else value
+    return found
