@@ -1,0 +1,116 @@
+"""What is done to a relevance map before it is shown or scored: sum, quantize, average, normalize."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrp_onnx.maps.options import check_choice, check_range, check_whole
+from lrp_onnx.maps.resample import as_map, resample
+
+Map = NDArray[np.float32]
+
+LEVELS = 8
+"""Of heat quantization, in the ECCV 2024 paper's code."""
+COARSE = 28
+"""Side of the grid of the plain average, so that it compares with C3."""
+NORMALIZATIONS = ("symmetric", "positive")
+
+
+def channel_sum(relevance: ArrayLike) -> Map:
+    """Sum relevance over its channels: ``R(u, v) = sum_c R(c, u, v)``, the map of every method here.
+
+    Args:
+        relevance: (C, H, W) or (N, C, H, W), finite.
+
+    Returns:
+        (H, W) or (N, H, W) float32; summed in float64.
+
+    Raises:
+        ValueError: another number of dimensions, or a value or a sum that is not finite in float32.
+    """
+    values = np.asarray(relevance)
+    if values.ndim not in (3, 4):
+        raise ValueError(f"relevance is (C, H, W) or (N, C, H, W) to be summed; got shape {values.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        total: Map = values.sum(axis=-3, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(total).all():
+        raise ValueError("relevance summed over channels is not finite: the map holds NaN or infinite values")
+    return total
+
+
+def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
+    """Heat quantization: round every value down to one of `levels` values, evenly spaced from the minimum to
+    the maximum.
+
+    ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise Relevance
+    Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a pixel that holds the
+    maximum reaches the top bin. Ties are its effect: score such maps with a metric that takes exactly n
+    pixels per step.
+
+    Args:
+        relevance: (H, W), finite.
+        levels: at least 2.
+
+    Returns:
+        (H, W) float32, a new array; minimum and maximum are the input's, a constant map stays as it is.
+
+    Raises:
+        ValueError: not a finite map, or fewer than two levels.
+    """
+    check_whole("levels", levels, least=2)
+    values = as_map(relevance)
+    # Bins in the map's own precision: a quantized value finds its bin again, so a second time changes nothing.
+    bins = np.linspace(float(values.min()), float(values.max()), levels).astype(np.float32)
+    return np.asarray(bins[np.searchsorted(bins, values, side="right") - 1])
+
+
+def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: float = 100.0) -> Map:
+    """Scale a map for display; zero stays zero.
+
+    ``symmetric``: R / max |R|, in -1..1.  ``positive``: max(R, 0) / max R, in 0..1.
+
+    Args:
+        relevance: (H, W), finite.
+        mode: ``symmetric`` or ``positive``.
+        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the maximum,
+        and what lies beyond
+            is clipped, so that a few hot pixels do not leave the rest pale. Where it is zero, as in a map
+            with few pixels that are not, the maximum is taken.
+
+    Returns:
+        (H, W) float32, a new array; all zeros where there is nothing to scale.
+
+    Raises:
+        ValueError: not a finite map, an unknown mode, or a percentile out of range.
+    """
+    check_choice("mode", mode, NORMALIZATIONS)
+    check_range("percentile", percentile, above=0, most=100)
+    values = as_map(relevance).astype(np.float64)
+    if mode == "positive":
+        values = values.clip(0, None)
+    magnitude = np.abs(values)
+    scale = float(np.percentile(magnitude, percentile)) or float(magnitude.max())
+    if scale == 0:
+        return np.zeros(values.shape, dtype=np.float32)
+    return (values / scale).clip(-1, 1).astype(np.float32)
+
+
+def average(relevance: ArrayLike, *, size: int = COARSE, expansion: str = "nearest") -> Map:
+    """Average a map over a `size` x `size` grid and expand it again: C3's coarse map without a mask.
+
+    Args:
+        relevance: (H, W), finite.
+        size: side of the grid in pixels, at least 1.
+        expansion: a key of `lrp_onnx.maps.resample.METHODS`; ``nearest`` or ``bilinear`` make sense.
+
+    Returns:
+        (H, W) float32, a new array.
+
+    Raises:
+        ValueError: not a finite map, an impossible size, or an unknown expansion.
+    """
+    check_whole("size", size, least=1)
+    values = as_map(relevance)
+    height, width = values.shape
+    return resample(resample(values, (size, size)), (height, width), method=expansion)
