@@ -60,7 +60,7 @@ def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
     """
     check_whole("levels", levels, least=2)
     values = as_map(relevance)
-    # Bins in the map's own precision: a quantized value finds its bin again, so a second time changes nothing.
+    # Bins in the map's own precision: a quantized value finds its bin again; a second time changes nothing.
     bins = np.linspace(float(values.min()), float(values.max()), levels).astype(np.float32)
     return np.asarray(bins[np.searchsorted(bins, values, side="right") - 1])
 

@@ -1,0 +1,198 @@
+"""The pipeline, in order: load → canonicalize → recognize → assign rules → emit → optimize → verify → save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from lrp_onnx import __version__, contract
+from lrp_onnx.contract import HEATMAP, INTERNAL, RELEVANCE, START, TARGET, Contract, Preprocessing
+from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.load import load_model
+from lrp_onnx.model.recognize import recognize
+from lrp_onnx.plan import Plan
+from lrp_onnx.relevance.builder import Builder
+from lrp_onnx.relevance.composites import DEFAULT, START_VALUES, Assigned, Choices, assign, find_composite
+from lrp_onnx.relevance.emit import Backward, Entry, start_relevance
+from lrp_onnx.relevance.factored import Relevance
+from lrp_onnx.relevance.notation import rule_text
+from lrp_onnx.relevance.optimize import drop_unused
+from lrp_onnx.relevance.rules import Block
+from lrp_onnx.relevance.verify import Runner, check_compiled
+
+IMAGENET = Preprocessing()
+"""Assumed for the z-box rule's bounds where nobody says how pictures are prepared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a compilation may be told."""
+
+    composite: str = DEFAULT
+    outputs: tuple[str, ...] = (HEATMAP,)
+    """``heatmap``, ``relevance``, or names of inner tensors of the model."""
+    start: str | None = None
+    """``logit``, ``probability`` or ``one``; None leaves it to the composite."""
+    bias: str | None = None
+    """``keep`` or ``drop`` the bias in every denominator; None leaves it to the composite."""
+    rules: Mapping[str, str] = field(default_factory=dict)
+    """Node-name pattern → rule as text; the first that fits wins over the composite."""
+    explain: str | None = None
+    """Name of the graph output to explain, where there are several."""
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A compiled model and what was decided on the way."""
+
+    model: onnx.ModelProto
+    contract: Contract
+    plan: Plan
+    rules: Mapping[str, Assigned]
+
+    def save(self, path: Path | str, *, force: bool = False) -> Path:
+        """Write the file atomically; raises OutputExistsError where `path` exists and `force` is not set."""
+        from lrp_onnx.files import write_bytes
+
+        return write_bytes(Path(path), self.model.SerializeToString(), force=force)
+
+
+def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, Plan, dict[str, Assigned]]:  # noqa: B008 (frozen)
+    """The first half of a compilation: the normalised graph, its plan, and every step's rule.
+
+    Raises:
+        ModelFileError, UnsupportedModelError, RuleError.
+    """
+    composite = find_composite(options.composite)
+    graph = load_model(path)
+    if contract.is_compiled(graph.model.metadata_props):
+        raise UnsupportedModelError(f"{path} cannot be compiled:", ["it is a compiled file already: compile the original, or explain with this one"])
+    of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
+    preprocessing = options.preprocessing or contract.read_description(graph.model.metadata_props)[0] or IMAGENET
+    choices = Choices(bias=options.bias, overrides=options.rules, box=_box(preprocessing, of.input_shape[1]))
+    return graph, of, assign(of, composite, choices)
+
+
+def compile_model(path: Path | str, options: Options = Options(), *, runner: Runner | None = None) -> Compiled:  # noqa: B008 (frozen)
+    """Compile the classifier at `path` into a model that also computes its relevance.
+
+    Args:
+        path: an ONNX file.
+        options: composite, outputs, start value, overrides.
+        runner: runs a model on a batch; where given, the compiled model is run against the original and must predict the same.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        UnsupportedModelError: the model cannot be explained; every reason is listed.
+        RuleError: a rule or composite is unknown or does not fit.
+        VerificationError: the result failed a check.
+    """
+    graph, of, assigned = plan_model(path, options)
+    composite = find_composite(options.composite)
+    start = options.start or composite.start
+    if start not in START_VALUES:
+        raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
+    forward = ir.to_proto(graph.model)
+    _check_outputs(forward, of, options.outputs)
+    builder = Builder(taken=_names(forward))
+    backward = Backward(of, builder, {name: found.rule for name, found in assigned.items()})  # type: ignore[arg-type]
+    backward.run(start_relevance(builder, of, start), frozenset(n for n, found in assigned.items() if isinstance(found.rule, Block)))
+    outputs = _outputs(backward, options.outputs, times_input=composite.times_input)
+    model = builder.extend(
+        forward,
+        inputs={TARGET: ("INT64", ["targets"]), START: ("FLOAT", ["starts", of.classes])},
+        defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},
+        outputs=outputs,
+    )
+    model = drop_unused(model, INTERNAL)
+    preprocessing, labels = contract.read_description(graph.model.metadata_props)
+    promise = Contract(
+        input=of.input, outputs=of.outputs, explained=of.logits, classes=of.classes, composite=options.composite, start_value=start,
+        versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
+        rules={name: rule_text(found.rule) for name, found in assigned.items()}, plan=of.to_json(),
+        ledger=tuple(_ledger(entry, model) for entry in backward.entries),
+        preprocessing=options.preprocessing or preprocessing, labels=options.labels or labels,
+    )
+    onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
+    model.producer_name, model.producer_version = "lrp-onnx", __version__
+    check_compiled(model, forward, promise, runner)
+    return Compiled(model, promise, of, assigned)
+
+
+def _box(preprocessing: Preprocessing, channels: int | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Lowest and highest input that a picture can become."""
+    top = 255.0 / preprocessing.divisor
+    low = tuple((0.0 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    high = tuple((top - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    return (low, high) if len(low) in (1, channels) else None
+
+
+def _names(model: onnx.ModelProto) -> frozenset[str]:
+    graph = model.graph
+    computed = (name for node in graph.node for name in node.output)
+    return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
+
+
+def _check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> None:
+    names = _names(model)
+    faults = [f"the model has a tensor called '{name}' already: rename it before compiling" for name in (HEATMAP, RELEVANCE, TARGET, START)
+              if name in names]
+    on_the_way = {of.input, *(step.output for step in of.steps)}
+    faults += [f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that `lrp-onnx plan` shows"
+               for name in asked if name not in (HEATMAP, RELEVANCE) and name not in on_the_way]
+    if not asked:
+        faults.append("no output was asked for: name heatmap, relevance, or inner tensors")
+    if faults:
+        raise UnsupportedModelError("these outputs cannot be made:", faults)
+
+
+def _outputs(backward: Backward, asked: Sequence[str], *, times_input: bool) -> dict[str, list[int | str]]:
+    """Append the output nodes; output name → shape."""
+    of, builder = backward.of, backward.builder
+    at_input = backward.at[of.input]
+    relevance = builder.known(of.input) * at_input.total if times_input else at_input.total
+    batch = "N" if of.input_shape[0] is None else of.input_shape[0]
+    sizes = [size for size in of.input_shape[1:] if size is not None]
+    shapes: dict[str, list[int | str]] = {}
+    for name in dict.fromkeys(asked):
+        if name == HEATMAP:
+            builder.node("ReduceSum", relevance, builder.integers((1,)), attributes={"keepdims": 0}, output=HEATMAP)
+            shapes[HEATMAP] = [batch, *sizes[1:]]
+        elif name == RELEVANCE:
+            builder.node("Identity", relevance, output=RELEVANCE)
+            shapes[RELEVANCE] = [batch, *sizes]
+        else:
+            output = f"{RELEVANCE}/{name}"
+            inner = backward.at.get(name)
+            if inner is None:
+                raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
+            builder.node("Identity", inner.total, output=output)
+            shape = next((s.output_shape for s in of.steps if s.output == name), of.input_shape)
+            shapes[output] = [batch, *(size for size in shape[1:] if size is not None)]
+    return shapes
+
+
+def _ledger(entry: Entry, model: onnx.ModelProto) -> dict[str, Any]:
+    """An entry as tensor names, for the file's metadata."""
+
+    def factors(relevance: Relevance) -> list[str]:
+        return [v.name for v in (relevance.coefficient, relevance.activation) if v is not None and v.number != 1.0]
+
+    return {
+        "step": entry.step,
+        "received": factors(entry.received),
+        "passed": [factors(relevance) for relevance in entry.passed],
+        "terms": [{"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor} for t in entry.ledger.terms],
+    }
+
+

@@ -1,0 +1,130 @@
+"""The reverse fold: from the start at the logits to relevance at the input, one rule per step, fan-out summed in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lrp_onnx import plan
+from lrp_onnx.contract import START, TARGET
+from lrp_onnx.plan import Block, Plan, Role, Step
+from lrp_onnx.relevance.builder import Builder, Value
+from lrp_onnx.relevance.factored import Relevance
+from lrp_onnx.relevance.layers import BlockLayer, Layer, Node, layer_of, nonnegative_tensors
+from lrp_onnx.relevance.rules import Ledger
+
+
+class LayerRule(Protocol):
+    """A rule of a layer with one input."""
+
+    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
+        """Relevance of the input."""
+
+
+class OperandsRule(Protocol):
+    """A rule of a join."""
+
+    def __call__(self, layer: Any, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+        """Relevance of every operand."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """What happened at one step: relevance received and passed on, and the quotients formed on the way."""
+
+    step: str
+    received: Relevance
+    passed: tuple[Relevance, ...]
+    ledger: Ledger
+
+
+@dataclass(slots=True, eq=False)
+class Backward:
+    """One backward pass over a plan. `at` holds the relevance of every tensor that was reached."""
+
+    of: Plan
+    builder: Builder
+    rules: Mapping[str, LayerRule | OperandsRule]
+    """Step name → rule. A join's rule that takes one layer is applied to its whole block."""
+    at: dict[str, Relevance] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    _nonnegative: frozenset[str] = frozenset()
+
+    def run(self, start: Relevance, whole: frozenset[str]) -> None:
+        """Fold backwards from `start` at the logits; blocks whose join is named in `whole` are treated as one layer."""
+        self._nonnegative = nonnegative_tensors(self.of)
+        self.at[self.of.logits] = start
+        for item in reversed(self.of.items):
+            if isinstance(item, Block) and item.join.name in whole:
+                self._block(item)
+            elif isinstance(item, Block):
+                for step in reversed(item.steps):
+                    self._step(step, item)
+            else:
+                self._step(item, None)
+
+    def _receive(self, name: str, relevance: Relevance) -> None:
+        self.at[name] = self.at[name] + relevance if name in self.at else relevance
+
+    def _step(self, step: Step, block: Block | None) -> None:
+        received = self.at.get(step.output)
+        if received is None:
+            return
+        layer, ledger = self._layer(step), Ledger()
+        if isinstance(step.layer, plan.Join):
+            inside = block is not None and block.join is step
+            roles = [branch.role for branch in block.branches] if block is not None and inside else [Role.MAIN] * len(step.inputs)
+            passed = self.rules[step.name](layer, received, roles, ledger)  # type: ignore[call-arg, arg-type]
+        else:
+            passed = [self.rules[step.name](layer, received, ledger)]  # type: ignore[call-arg, arg-type]
+        for name, relevance in zip(step.inputs, passed, strict=True):
+            if relevance is not None:
+                self._receive(name, relevance)
+        self.entries.append(Entry(step.name, received, tuple(r for r in passed if r is not None), ledger))
+
+    def _block(self, block: Block) -> None:
+        received = self.at.get(block.output)
+        if received is None:
+            return
+        layer = BlockLayer(self.builder, self._tensor(block.fork), self._tensor(block.output), lambda s: self._through(block, s))
+        ledger = Ledger()
+        relevance: Relevance = self.rules[block.join.name](layer, received, ledger)  # type: ignore[call-arg, arg-type, assignment]
+        self._receive(block.fork, relevance)
+        self.entries.append(Entry(block.join.name, received, (relevance,), ledger))
+
+    def _through(self, block: Block, s: Value) -> Value:
+        """The block's vjp: what its steps' vjps compose to. Tensors inside get the relevance ``t ⊙ cotangent``."""
+        cotangents = {block.output: s}
+        for step in reversed(block.steps):
+            layer = self._layer(step)
+            back = layer.vjp(cotangents[step.output], layer.weight)
+            for name in step.inputs:
+                cotangents[name] = cotangents[name] + back if name in cotangents else back
+        for name, cotangent in cotangents.items():
+            if name not in (block.fork, block.output):
+                self.at[name] = Relevance(cotangent, self._tensor(name))
+        return cotangents[block.fork]
+
+    def _layer(self, step: Step) -> Node:
+        return layer_of(self.builder, step, self._nonnegative)
+
+    def _tensor(self, name: str) -> Value:
+        return self.builder.known(name, nonnegative=name in self._nonnegative)
+
+
+def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
+    """Relevance at the logits, (N, classes): the run-time inputs `target` and `start` decide where, `value` how much.
+
+    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at the largest
+    logit if `target` is negative) times the logit, its softmax probability, or one.
+    """
+    logits, target, start = builder.known(of.logits), builder.known(TARGET), builder.known(START)
+    predicted = builder.node("ArgMax", logits, attributes={"axis": 1, "keepdims": 1})
+    column = builder.node("Reshape", target, builder.integers((-1, 1)))
+    chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), predicted, column)
+    hit = builder.node("Equal", chosen, builder.integers(range(of.classes)))
+    amount = {"logit": logits, "probability": builder.node("Softmax", logits, attributes={"axis": 1}), "one": builder.value(1.0)}[value]
+    one_hot = builder.node("Where", hit, amount, builder.value(0.0))
+    largest = builder.node("ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1})
+    return Relevance(largest.where_positive(start, one_hot))
