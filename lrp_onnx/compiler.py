@@ -114,13 +114,14 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
         defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},
         outputs=outputs,
     )
-    model = drop_unused(model, INTERNAL)
+    ledger = tuple(map(_ledger, backward.entries))
+    model = drop_unused(model, INTERNAL, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(
         input=of.input, outputs=of.outputs, explained=of.logits, classes=of.classes, composite=options.composite, start_value=start,
         versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
         rules={name: rule_text(found.rule) for name, found in assigned.items()}, plan=of.to_json(),
-        ledger=tuple(_ledger(entry, model) for entry in backward.entries),
+        ledger=ledger,
         preprocessing=options.preprocessing or preprocessing, labels=options.labels or labels,
     )
     onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
@@ -182,7 +183,7 @@ def _outputs(backward: Backward, asked: Sequence[str], *, times_input: bool) -> 
     return shapes
 
 
-def _ledger(entry: Entry, model: onnx.ModelProto) -> dict[str, Any]:
+def _ledger(entry: Entry) -> dict[str, Any]:
     """An entry as tensor names, for the file's metadata."""
 
     def factors(relevance: Relevance) -> list[str]:

@@ -234,7 +234,8 @@ class Builder:
         extended.CopyFrom(proto)
         stored = {tensor.name for tensor in proto.graph.initializer}
         extended.graph.node.extend(addition.graph.node)
-        extended.graph.initializer.extend(t for t in addition.graph.initializer if t.name not in stored)
+        constants = [tensor for tensor in self._tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored]
+        extended.graph.initializer.extend(onnx.numpy_helper.from_array(c.values, c.name) for c in constants)
         for name, (element, shape) in inputs.items():
             extended.graph.input.append(onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape))
             extended.graph.initializer.append(onnx.numpy_helper.from_array(defaults[name], name))

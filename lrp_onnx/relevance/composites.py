@@ -78,7 +78,7 @@ class Choices:
 
 
 _LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
-_TAIL: tuple[Entry, ...] = (("reshape", WinnerTakeAll()),)
+_TAIL: tuple[Entry, ...] = (("reshape", Pass()),)
 _ZENNIT: tuple[Entry, ...] = (
     ("activation", Pass()), ("join", Signed()), ("average pooling", Norm()), ("affine", Pass()), ("max pooling", WinnerTakeAll()), *_TAIL,
 )
@@ -149,14 +149,14 @@ COMPOSITES: dict[str, Composite] = {
         "epsilon on dense layers, gamma 0.25 on convolutions, z-box on the first", ("first", ZBox(low=(), high=())), ("convolution", Gamma()),
         ("dense", Epsilon())),
     "excitation-backprop": Composite(
-        title="excitation backpropagation: z+ without bias everywhere", source="Zhang et al. 2016, as in Zennit",
-        entries=(("join", Signed()), ("average pooling", Norm()), ("convolution", ZPlus(bias="drop")), ("dense", ZPlus(bias="drop")),
+        title="excitation backpropagation: z+ everywhere", source="Zhang et al. 2016, as in Zennit",
+        entries=(("join", Signed()), ("average pooling", Norm()), ("convolution", ZPlus()), ("dense", ZPlus()),
                  ("affine", Pass()), ("activation", Pass()), ("max pooling", WinnerTakeAll()), *_TAIL)),
     "guided-backprop": Composite(
-        title="gradient with negative signals cut at every ReLU", source="Springenberg et al. 2015", start="one",
+        title="gradient with negative signals cut at every ReLU", source="Springenberg et al. 2015",
         entries=(("activation", GuidedRelu()), *_GRADIENT)),
     "deconvnet": Composite(
-        title="gradient with ReLU applied to the signal instead of its mask", source="Zeiler and Fergus 2014", start="one",
+        title="gradient with ReLU applied to the signal instead of its mask", source="Zeiler and Fergus 2014",
         entries=(("activation", DeconvRelu()), *_GRADIENT)),
     "gradient": Composite(title="the gradient of the target", source="Simonyan et al. 2014", start="one", entries=_GRADIENT),
     "gradient-x-input": Composite(
@@ -237,6 +237,8 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
     if is_join != isinstance(rule, JoinRule):
         raise RuleError(f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
                         f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}")
+    if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape):
+        raise RuleError(f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element of its input")
     if isinstance(rule, MainOnly) and _join_role(of, step) is None:
         raise RuleError(f"{step.op} '{step.name}' closes no residual block: it has no main branch")
     if isinstance(rule, Rule) and choices.bias is not None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import onnx
 
 
-def drop_unused(model: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
-    """Remove, in place, nodes and constants whose names begin with `prefix` and whose results nobody reads."""
+def drop_unused(model: onnx.ModelProto, prefix: str, *, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
+    """Remove, in place, nodes and constants whose names begin with `prefix` and whose results nobody reads, but for constants in `keep`."""
     graph = model.graph
     needed = {value.name for value in graph.output}
     kept = []
@@ -18,7 +18,7 @@ def drop_unused(model: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
         needed.update(node.input)
         kept.append(node)
     _replace(graph.node, reversed(kept))
-    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed or not t.name.startswith(prefix)])
+    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed | keep or not t.name.startswith(prefix)])
     return model
 
 

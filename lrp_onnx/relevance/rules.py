@@ -228,13 +228,25 @@ def _channels(values: Sequence[float]) -> list[list[list[list[float]]]]:
     return [[[[value]] for value in values]]
 
 
+def _routed(layer: Layer, r: Relevance) -> Relevance:
+    """``R_in = Jᵀ R`` where every output element equals one input element: from y⊙c to x⊙Jᵀc."""
+    if r.activation is not None and r.activation.name == layer.output.name:
+        return Relevance(layer.vjp(r.coefficient, layer.weight), layer.input)
+    return Relevance(layer.vjp(r.total, layer.weight))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass(Rule):
-    """``R_in = R``: activations, and batch normalisations that are not folded."""
+    """``R_in = R``: activations, reshapes, and batch normalisations that are not folded.
+
+    Behind a ReLU the relevance a⊙c is noted to be that of z, so that a later division by z may take `a` instead.
+    """
 
     title: ClassVar[str] = "pass relevance through unchanged"
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
+        if layer.routes:
+            return _routed(layer, r)
         if r.activation is not None and r.activation.name == layer.output.name:
             return Relevance(r.coefficient, r.activation, alias=layer.input.name)
         return Relevance(r.total)
@@ -248,9 +260,7 @@ class Gradient(Rule):
     promise: ClassVar[str] = "none"
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        if layer.routes and r.activation is not None and r.activation.name == layer.output.name:
-            return Relevance(layer.vjp(r.coefficient, layer.weight), layer.input)
-        return Relevance(layer.vjp(r.total, layer.weight))
+        return _routed(layer, r) if layer.routes else Relevance(layer.vjp(r.total, layer.weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +36,7 @@ def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: C
     before = runner(original.SerializeToString(), feeds)
     after = runner(model.SerializeToString(), feeds)
     faults = changed_outputs(before, after)
-    faults += [f"the output '{name}' holds NaN or infinity" for name, value in after.items() if not np.isfinite(value).all()]
+    faults += non_finite(after)
     if faults:
         raise VerificationError("the compiled model failed its checks:", faults)
 
@@ -61,3 +61,28 @@ def random_picture(model: onnx.ModelProto, name: str, *, batch: int, seed: int =
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     shape = (sizes[0] or batch, *sizes[1:])
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+SAME_MAP = 1e-4
+"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the batch size."""
+
+
+def batch_faults(model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.float32], outputs: Sequence[str]) -> list[str]:
+    """One line for every output of `outputs` where a batch of N does not equal N single runs."""
+    together = runner(model, {promise.input: pictures})
+    alone = [runner(model, {promise.input: pictures[i : i + 1]}) for i in range(len(pictures))]
+    faults = []
+    for name in outputs:
+        single = np.concatenate([run[name] for run in alone]).astype(np.float64)
+        change = np.abs(together[name] - single).reshape(len(single), -1).max(1)
+        scale = np.abs(single).reshape(len(single), -1).max(1) + 1e-30
+        worst = float((change / scale).max())
+        if not worst <= SAME_MAP:
+            faults.append(f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of its maximum")
+    return faults
+
+
+def non_finite(values: Arrays) -> list[str]:
+    """One line for every array with NaN or infinity."""
+    return [f"'{name}' holds NaN or infinity" for name, value in values.items()
+            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all()]
