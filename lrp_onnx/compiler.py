@@ -21,11 +21,12 @@ from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import Plan
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import DEFAULT, START_VALUES, Assigned, Choices, assign, find_composite
-from lrp_onnx.relevance.emit import Backward, Entry, start_relevance
+from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
+from lrp_onnx.relevance.joins import JoinRule
 from lrp_onnx.relevance.notation import rule_text
 from lrp_onnx.relevance.optimize import drop_unused
-from lrp_onnx.relevance.rules import Block
+from lrp_onnx.relevance.rules import Block, Rule
 from lrp_onnx.relevance.verify import Runner, check_compiled
 
 IMAGENET = Preprocessing()
@@ -67,7 +68,7 @@ class Compiled:
         return write_bytes(Path(path), self.model.SerializeToString(), force=force)
 
 
-def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, Plan, dict[str, Assigned]]:  # noqa: B008 (frozen)
+def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, Plan, dict[str, Assigned]]:
     """The first half of a compilation: the normalised graph, its plan, and every step's rule.
 
     Raises:
@@ -76,14 +77,17 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     composite = find_composite(options.composite)
     graph = load_model(path)
     if contract.is_compiled(graph.model.metadata_props):
-        raise UnsupportedModelError(f"{path} cannot be compiled:", ["it is a compiled file already: compile the original, or explain with this one"])
+        raise UnsupportedModelError(
+            f"{path} cannot be compiled:",
+            ["it is a compiled file already: compile the original, or explain with this one"],
+        )
     of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
     preprocessing = options.preprocessing or contract.read_description(graph.model.metadata_props)[0] or IMAGENET
     choices = Choices(bias=options.bias, overrides=options.rules, box=_box(preprocessing, of.input_shape[1]))
     return graph, of, assign(of, composite, choices)
 
 
-def compile_model(path: Path | str, options: Options = Options(), *, runner: Runner | None = None) -> Compiled:  # noqa: B008 (frozen)
+def compile_model(path: Path | str, options: Options = Options(), *, runner: Runner | None = None) -> Compiled:
     """Compile the classifier at `path` into a model that also computes its relevance.
 
     Args:
@@ -105,8 +109,8 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
     forward = ir.to_proto(graph.model)
     _check_outputs(forward, of, options.outputs)
     builder = Builder(taken=_names(forward))
-    backward = Backward(of, builder, {name: found.rule for name, found in assigned.items()})  # type: ignore[arg-type]
-    backward.run(start_relevance(builder, of, start), frozenset(n for n, found in assigned.items() if isinstance(found.rule, Block)))
+    backward = Backward(of, builder, _by_kind(assigned))
+    backward.run(start_relevance(builder, of, start))
     outputs = _outputs(backward, options.outputs, times_input=composite.times_input)
     model = builder.extend(
         forward,
@@ -118,16 +122,33 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
     model = drop_unused(model, INTERNAL, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(
-        input=of.input, outputs=of.outputs, explained=of.logits, classes=of.classes, composite=options.composite, start_value=start,
+        input=of.input,
+        outputs=of.outputs,
+        explained=of.logits,
+        classes=of.classes,
+        composite=options.composite,
+        start_value=start,
         versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
-        rules={name: rule_text(found.rule) for name, found in assigned.items()}, plan=of.to_json(),
+        rules={name: rule_text(found.rule) for name, found in assigned.items()},
+        plan=of.to_json(),
         ledger=ledger,
-        preprocessing=options.preprocessing or preprocessing, labels=options.labels or labels,
+        preprocessing=options.preprocessing or preprocessing,
+        labels=options.labels or labels,
     )
     onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     check_compiled(model, forward, promise, runner)
     return Compiled(model, promise, of, assigned)
+
+
+def _by_kind(assigned: Mapping[str, Assigned]) -> Rules:
+    """Rules as the backward pass applies them: to layers, to joins, to whole blocks."""
+    rules = {name: found.rule for name, found in assigned.items()}
+    return Rules(
+        layers={name: rule for name, rule in rules.items() if isinstance(rule, Rule) and not isinstance(rule, Block)},
+        joins={name: rule for name, rule in rules.items() if isinstance(rule, JoinRule)},
+        blocks={name: rule for name, rule in rules.items() if isinstance(rule, Block)},
+    )
 
 
 def _box(preprocessing: Preprocessing, channels: int | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -146,11 +167,17 @@ def _names(model: onnx.ModelProto) -> frozenset[str]:
 
 def _check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> None:
     names = _names(model)
-    faults = [f"the model has a tensor called '{name}' already: rename it before compiling" for name in (HEATMAP, RELEVANCE, TARGET, START)
-              if name in names]
+    faults = [
+        f"the model has a tensor called '{name}' already: rename it before compiling"
+        for name in (HEATMAP, RELEVANCE, TARGET, START)
+        if name in names
+    ]
     on_the_way = {of.input, *(step.output for step in of.steps)}
-    faults += [f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that `lrp-onnx plan` shows"
-               for name in asked if name not in (HEATMAP, RELEVANCE) and name not in on_the_way]
+    faults += [
+        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that `lrp-onnx plan` shows"
+        for name in asked
+        if name not in (HEATMAP, RELEVANCE) and name not in on_the_way
+    ]
     if not asked:
         faults.append("no output was asked for: name heatmap, relevance, or inner tensors")
     if faults:
@@ -193,7 +220,8 @@ def _ledger(entry: Entry) -> dict[str, Any]:
         "step": entry.step,
         "received": factors(entry.received),
         "passed": [factors(relevance) for relevance in entry.passed],
-        "terms": [{"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor} for t in entry.ledger.terms],
+        "terms": [
+            {"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor}
+            for t in entry.ledger.terms
+        ],
     }
-
-

@@ -57,7 +57,9 @@ class Preprocessing:
             values |= {key: tuple(map(float, values[key])) for key in ("mean", "std") if key in values}
             return cls(**values)
         except (ValueError, TypeError) as error:
-            raise ContractError(f"the preprocessing {text!r} cannot be read ({error}); give --preprocess instead") from error
+            raise ContractError(
+                f"the preprocessing {text!r} cannot be read ({error}); give --preprocess instead"
+            ) from error
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -96,8 +98,19 @@ class Contract:
         """ONNX metadata properties: key → JSON text."""
         values = {
             name: getattr(self, name)
-            for name in ("format", "input", "outputs", "explained", "classes", "composite", "start_value",
-                         "versions", "rules", "plan", "ledger")
+            for name in (
+                "format",
+                "input",
+                "outputs",
+                "explained",
+                "classes",
+                "composite",
+                "start_value",
+                "versions",
+                "rules",
+                "plan",
+                "ledger",
+            )
         }
         metadata = {PREFIX + name: json.dumps(value, default=dict) for name, value in values.items()}
         return metadata | describe(self.preprocessing, self.labels)
@@ -106,16 +119,33 @@ class Contract:
     def from_metadata(cls, metadata: Mapping[str, str]) -> Contract:
         """Read a compiled file's metadata; raises ContractError where it is not a compiled file's."""
         if not is_compiled(metadata):
-            raise ContractError("this is not a compiled file: it has no lrp_onnx.* metadata; run `lrp-onnx compile` on it first")
+            raise ContractError(
+                "this is not a compiled file: it has no lrp_onnx.* metadata; run `lrp-onnx compile` on it first"
+            )
         values = {}
-        for name in ("format", "input", "outputs", "explained", "classes", "composite", "start_value",
-                     "versions", "rules", "plan", "ledger"):
+        for name in (
+            "format",
+            "input",
+            "outputs",
+            "explained",
+            "classes",
+            "composite",
+            "start_value",
+            "versions",
+            "rules",
+            "plan",
+            "ledger",
+        ):
             try:
                 values[name] = json.loads(metadata[PREFIX + name])
             except (KeyError, ValueError) as error:
-                raise ContractError(f"the compiled file's metadata key {PREFIX + name} is missing or damaged; compile it again") from error
+                raise ContractError(
+                    f"the compiled file's metadata key {PREFIX + name} is missing or damaged; compile it again"
+                ) from error
         if values["format"] > FORMAT:
-            raise ContractError(f"the compiled file is of format {values['format']}, this version reads up to {FORMAT}: upgrade lrp-onnx")
+            raise ContractError(
+                f"the compiled file is of format {values['format']}, this version reads up to {FORMAT}: upgrade lrp-onnx"
+            )
         preprocessing, labels = read_description(metadata)
         return cls(**values | {"ledger": tuple(values["ledger"])}, preprocessing=preprocessing, labels=labels)
 

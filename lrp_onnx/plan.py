@@ -222,15 +222,25 @@ class Plan:
 def step_json(step: Step) -> dict[str, Any]:
     """One step as JSON-ready data."""
     return {
-        "step": step.name, "op": step.op, "inputs": list(step.inputs), "output": step.output,
-        "shape": list(step.output_shape), "attributes": attributes(step.layer), "nodes": list(step.nodes),
+        "step": step.name,
+        "op": step.op,
+        "inputs": list(step.inputs),
+        "output": step.output,
+        "shape": list(step.output_shape),
+        "attributes": attributes(step.layer),
+        "nodes": list(step.nodes),
     }
 
 
 def _block_json(block: Block) -> dict[str, Any]:
     return {
-        "block": block.name, "fork": block.fork, "output": block.output, "shortcut": block.role.value,
-        "branches": [{"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches],
+        "block": block.name,
+        "fork": block.fork,
+        "output": block.output,
+        "shortcut": block.role.value,
+        "branches": [
+            {"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches
+        ],
         "join": step_json(block.join),
         "tail": [step_json(s) for s in block.tail],
     }
@@ -242,8 +252,12 @@ def attributes(layer: Layer) -> dict[str, Any]:
     for entry in fields(layer):
         value = getattr(layer, entry.name)
         if isinstance(value, Weight):
-            found |= {"weight": value.tensor, "weight_shape": list(value.shape), "bias": value.bias is not None,
-                      "folded_scale": value.scale is not None}
+            found |= {
+                "weight": value.tensor,
+                "weight_shape": list(value.shape),
+                "bias": value.bias is not None,
+                "folded_scale": value.scale is not None,
+            }
         elif isinstance(value, np.ndarray):
             found[entry.name] = list(value.shape)
         elif not is_dataclass(value):

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: list[str] | None = None) -> dict[str, Array]:
+def run_float64(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: list[str] | None = None
+) -> dict[str, Array]:
     """Every output (or every tensor named in `outputs`) of `model`, all float tensors computed in float64."""
     values: dict[str, Array] = {"": None}  # type: ignore[dict-item]
     values |= {t.name: _double(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer}
@@ -37,7 +39,11 @@ def _double(array: Array) -> Array:
 def _windows(x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, out: tuple[int, int], fill: float) -> Any:
     """(kernel position, the pixels that it sees) for every kernel position; the pixels are (N, C, H', W')."""
     top, left, bottom, right = pads
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom + kernel[0] * dilations[0]), (left, right + kernel[1] * dilations[1])), constant_values=fill)
+    padded = np.pad(
+        x,
+        ((0, 0), (0, 0), (top, bottom + kernel[0] * dilations[0]), (left, right + kernel[1] * dilations[1])),
+        constant_values=fill,
+    )
     for i, j in product(range(kernel[0]), range(kernel[1])):
         rows = slice(i * dilations[0], i * dilations[0] + (out[0] - 1) * strides[0] + 1, strides[0])
         columns = slice(j * dilations[1], j * dilations[1] + (out[1] - 1) * strides[1] + 1, strides[1])
@@ -60,21 +66,47 @@ def _channels(x: Array, w: Array) -> Array:
     return np.moveaxis(np.tensordot(x, w, axes=([1], [1])), -1, 1)
 
 
-def conv(x: Array, w: Array, b: Array | None = None, *, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1),
-         group: int = 1, kernel_shape: Any = None, auto_pad: Any = b"NOTSET") -> Array:
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    strides: Any = (1, 1),
+    pads: Any = (0, 0, 0, 0),
+    dilations: Any = (1, 1),
+    group: int = 1,
+    kernel_shape: Any = None,
+    auto_pad: Any = b"NOTSET",
+) -> Array:
     kernel = w.shape[2:]
     out = _out_size(x, kernel, strides, pads, dilations)
     parts = []
     for xs, ws in zip(np.split(x, group, 1), np.split(w, group, 0), strict=True):
-        parts.append(sum(_channels(pixels, ws[:, :, i, j]) for (i, j), pixels in _windows(xs, kernel, strides, pads, dilations, out, 0.0)))
+        parts.append(
+            sum(
+                _channels(pixels, ws[:, :, i, j])
+                for (i, j), pixels in _windows(xs, kernel, strides, pads, dilations, out, 0.0)
+            )
+        )
     y = np.concatenate(parts, 1)
     return y if b is None else y + b.reshape(1, -1, 1, 1)
 
 
-def conv_transpose(s: Array, w: Array, *, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1), group: int = 1,
-                   output_padding: Any = (0, 0), kernel_shape: Any = None) -> Array:
+def conv_transpose(
+    s: Array,
+    w: Array,
+    *,
+    strides: Any = (1, 1),
+    pads: Any = (0, 0, 0, 0),
+    dilations: Any = (1, 1),
+    group: int = 1,
+    output_padding: Any = (0, 0),
+    kernel_shape: Any = None,
+) -> Array:
     (rows, columns), n = w.shape[2:], s.shape[0]
-    full = [(s.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + output_padding[i] for i in (0, 1)]
+    full = [
+        (s.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + output_padding[i] for i in (0, 1)
+    ]
     parts = []
     for ss, ws in zip(np.split(s, group, 1), np.split(w, group, 0), strict=True):
         y = np.zeros((n, w.shape[1], *full))
@@ -84,23 +116,42 @@ def conv_transpose(s: Array, w: Array, *, strides: Any = (1, 1), pads: Any = (0,
             y[:, :, a, b] += _channels(ss, ws[:, :, i, j].T)
         parts.append(y)
     top, left, bottom, right = pads
-    return np.concatenate(parts, 1)[:, :, top:full[0] - bottom, left:full[1] - right]
+    return np.concatenate(parts, 1)[:, :, top : full[0] - bottom, left : full[1] - right]
 
 
-def max_pool(x: Array, *, kernel_shape: Any, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1), ceil_mode: int = 0,
-             **_: Any) -> tuple[Array, Array]:
+def max_pool(
+    x: Array,
+    *,
+    kernel_shape: Any,
+    strides: Any = (1, 1),
+    pads: Any = (0, 0, 0, 0),
+    dilations: Any = (1, 1),
+    ceil_mode: int = 0,
+    **_: Any,
+) -> tuple[Array, Array]:
     out = _out_size(x, kernel_shape, strides, pads, dilations, bool(ceil_mode))
     index = np.arange(x.size).reshape(x.shape)
     best, where = np.full((*x.shape[:2], *out), -np.inf), np.zeros((*x.shape[:2], *out), np.int64)
-    seen = zip(_windows(x, kernel_shape, strides, pads, dilations, out, -np.inf), _windows(index, kernel_shape, strides, pads, dilations, out, 0),
-               strict=True)
+    seen = zip(
+        _windows(x, kernel_shape, strides, pads, dilations, out, -np.inf),
+        _windows(index, kernel_shape, strides, pads, dilations, out, 0),
+        strict=True,
+    )
     for (_, pixels), (_, at) in seen:
         where = np.where(pixels > best, at, where)
         best = np.maximum(best, pixels)
     return best, where
 
 
-def average_pool(x: Array, *, kernel_shape: Any, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), count_include_pad: int = 0, **_: Any) -> Array:
+def average_pool(
+    x: Array,
+    *,
+    kernel_shape: Any,
+    strides: Any = (1, 1),
+    pads: Any = (0, 0, 0, 0),
+    count_include_pad: int = 0,
+    **_: Any,
+) -> Array:
     out = _out_size(x, kernel_shape, strides, pads, (1, 1))
     total = sum(p for _, p in _windows(x, kernel_shape, strides, pads, (1, 1), out, 0.0))
     ones = np.ones_like(x)
@@ -108,14 +159,25 @@ def average_pool(x: Array, *, kernel_shape: Any, strides: Any = (1, 1), pads: An
     return total / (np.prod(kernel_shape) if count_include_pad else count)
 
 
-def batch_normalization(x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, *, epsilon: float = 1e-5, **_: Any) -> Array:
+def batch_normalization(
+    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, *, epsilon: float = 1e-5, **_: Any
+) -> Array:
     def shaped(v: Array) -> Array:
         return v.reshape(1, -1, *(1 for _ in x.shape[2:]))
 
     return (x - shaped(mean)) / np.sqrt(shaped(variance) + epsilon) * shaped(gamma) + shaped(beta)
 
 
-def gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0) -> Array:  # noqa: N803
+def gemm(
+    a: Array,
+    b: Array,
+    c: Array | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Array:  # noqa: N803
     y = alpha * (a.T if transA else a) @ (b.T if transB else b)
     return y if c is None else y + beta * c
 
@@ -153,15 +215,40 @@ def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "Abs": np.abs, "Add": np.add, "Div": np.divide, "Equal": np.equal, "Greater": np.greater, "Less": np.less, "Max": np.maximum,
-    "Min": np.minimum, "Mul": np.multiply, "Neg": np.negative, "Sub": np.subtract, "Where": np.where, "Identity": lambda x: x,
-    "Sum": lambda *xs: sum(xs), "Relu": lambda x: np.maximum(x, 0), "MatMul": np.matmul,
+    "Abs": np.abs,
+    "Add": np.add,
+    "Div": np.divide,
+    "Equal": np.equal,
+    "Greater": np.greater,
+    "Less": np.less,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Sub": np.subtract,
+    "Where": np.where,
+    "Identity": lambda x: x,
+    "Sum": lambda *xs: sum(xs),
+    "Relu": lambda x: np.maximum(x, 0),
+    "MatMul": np.matmul,
     "ArgMax": lambda x, *, axis, keepdims=1, **_: np.expand_dims(x.argmax(axis), axis) if keepdims else x.argmax(axis),
-    "AveragePool": average_pool, "BatchNormalization": batch_normalization, "Conv": conv, "ConvTranspose": conv_transpose,
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_normalization,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "ConstantOfShape": lambda shape, **_: np.zeros(tuple(int(s) for s in shape)),
     "Expand": lambda x, shape: x * np.ones(tuple(int(s) for s in shape)),
-    "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1), "Gemm": gemm,
-    "GlobalAveragePool": lambda x: x.mean((2, 3), keepdims=True), "MaxPool": max_pool, "ReduceMax": _reduce(np.max),
-    "ReduceMean": _reduce(np.mean), "ReduceSum": _reduce(np.sum), "Reshape": reshape, "ScatterElements": scatter_elements,
-    "Shape": lambda x: np.array(x.shape), "Slice": slice_, "Softmax": softmax, "Transpose": lambda x, *, perm: x.transpose(perm),
+    "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
+    "Gemm": gemm,
+    "GlobalAveragePool": lambda x: x.mean((2, 3), keepdims=True),
+    "MaxPool": max_pool,
+    "ReduceMax": _reduce(np.max),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceSum": _reduce(np.sum),
+    "Reshape": reshape,
+    "ScatterElements": scatter_elements,
+    "Shape": lambda x: np.array(x.shape),
+    "Slice": slice_,
+    "Softmax": softmax,
+    "Transpose": lambda x, *, perm: x.transpose(perm),
 }

@@ -101,7 +101,15 @@ def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] 
 
 
 def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
-    return Step(first.name, layer, first.inputs, second.output, first.input_shape, second.output_shape, first.nodes + second.nodes)
+    return Step(
+        first.name,
+        layer,
+        first.inputs,
+        second.output,
+        first.input_shape,
+        second.output_shape,
+        first.nodes + second.nodes,
+    )
 
 
 def _merge_reshapes(first: Step, second: Step) -> Step | None:
@@ -115,7 +123,9 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     if not isinstance(affine, plan.Affine):
         return None
     if isinstance(first.layer, plan.Affine):
-        return _joined(first, second, plan.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias))
+        return _joined(
+            first, second, plan.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias)
+        )
     if not isinstance(first.layer, plan.Convolution | plan.Dense):
         return None
     weight = first.layer.weight
@@ -128,7 +138,9 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
 def _fold_bias(first: Step, second: Step) -> Step | None:
     """Without folding batch normalisation: an addition alone (MatMul + Add) is still the layer's own bias."""
     affine = second.layer
-    bias_only = isinstance(affine, plan.Affine) and isinstance(first.layer, plan.Dense) and bool((affine.scale == 1.0).all())
+    bias_only = (
+        isinstance(affine, plan.Affine) and isinstance(first.layer, plan.Dense) and bool((affine.scale == 1.0).all())
+    )
     return _fold_affine(first, second) if bias_only else None
 
 

@@ -81,7 +81,9 @@ def _weight_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArr
     value = node.inputs[slot] if slot < len(node.inputs) else None
     found = graph.constant(value)
     if found is None:
-        raise Unreadable(f"its {what} is not a constant of the file: export the model with its weights stored, not computed")
+        raise Unreadable(
+            f"its {what} is not a constant of the file: export the model with its weights stored, not computed"
+        )
     return found
 
 
@@ -97,11 +99,16 @@ def _convolution(graph: Graph, node: ir.Node) -> plan.Convolution:
     weight = _weight_constant(graph, node, 1, "weight")
     group = int(attribute(node, "group", 1))
     if weight.ndim != 4 or group < 1 or weight.shape[1] * group != channels or weight.shape[0] % group:
-        raise Unreadable(f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels")
+        raise Unreadable(
+            f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels"
+        )
     assert node.inputs[1] is not None
     return plan.Convolution(
         plan.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=_bias(graph, node, 2)),
-        strides=_pair(node, "strides"), pads=_pads(node), dilations=_pair(node, "dilations"), group=group,
+        strides=_pair(node, "strides"),
+        pads=_pads(node),
+        dilations=_pair(node, "dilations"),
+        group=group,
     )
 
 
@@ -117,7 +124,8 @@ def _gemm(graph: Graph, node: ir.Node) -> plan.Dense:
     assert node.inputs[1] is not None
     return plan.Dense(
         plan.Weight(
-            name_of(node.inputs[1]), tuple(weight.shape),
+            name_of(node.inputs[1]),
+            tuple(weight.shape),
             scale=None if alpha == 1.0 else np.full(out, alpha),
             bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
         ),
@@ -130,7 +138,9 @@ def _matmul(graph: Graph, node: ir.Node) -> plan.Dense:
     weight = _weight_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) != 2:
-        raise Unreadable(f"it multiplies {shape} by {weight.shape}: only (N, in) by a constant (in, out) can be explained")
+        raise Unreadable(
+            f"it multiplies {shape} by {weight.shape}: only (N, in) by a constant (in, out) can be explained"
+        )
     assert node.inputs[1] is not None
     return plan.Dense(plan.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
 
@@ -155,7 +165,9 @@ def _arithmetic(graph: Graph, node: ir.Node) -> plan.Affine | plan.Join:
     if len(operands) == len(node.inputs) >= 2:
         return _join(node)
     if len(operands) != 1 or len(node.inputs) != 2:
-        raise Unreadable(f"{len(operands)} of its {len(node.inputs)} operands depend on the input: this form cannot be explained")
+        raise Unreadable(
+            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: this form cannot be explained"
+        )
     shape = shape_of(operands[0])
     slot = 0 if node.inputs[0] is not operands[0] else 1
     constant = np.asarray(graph.constant(node.inputs[slot]), np.float64)
@@ -186,8 +198,14 @@ def _join(node: ir.Node) -> plan.Join:
 def _per_channel(constant: NDArray[np.float64], rank: int, channels: int) -> NDArray[np.float64]:
     """A constant that broadcasts along axis 1 only, as (channels,)."""
     padded = constant.reshape((1,) * (rank - constant.ndim) + constant.shape) if constant.ndim <= rank else constant
-    if padded.ndim != rank or any(size != 1 for axis, size in enumerate(padded.shape) if axis != 1) or padded.shape[1] not in (1, channels):
-        raise Unreadable(f"its constant has shape {constant.shape}: only one value, or one per channel (axis 1), can be explained")
+    if (
+        padded.ndim != rank
+        or any(size != 1 for axis, size in enumerate(padded.shape) if axis != 1)
+        or padded.shape[1] not in (1, channels)
+    ):
+        raise Unreadable(
+            f"its constant has shape {constant.shape}: only one value, or one per channel (axis 1), can be explained"
+        )
     return np.broadcast_to(padded.reshape(-1), (channels,)).astype(np.float64)
 
 
@@ -200,7 +218,9 @@ def _relu(graph: Graph, node: ir.Node) -> plan.Relu:
 def _max_pool(graph: Graph, node: ir.Node) -> plan.MaxPool:
     _need_spatial(node)
     kernel = _pair(node, "kernel_shape")
-    return plan.MaxPool(kernel, _pair(node, "strides"), _pads(node), _pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0)))
+    return plan.MaxPool(
+        kernel, _pair(node, "strides"), _pads(node), _pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0))
+    )
 
 
 @reads("AveragePool")
@@ -208,7 +228,9 @@ def _average_pool(graph: Graph, node: ir.Node) -> plan.AveragePool:
     _need_spatial(node)
     if attribute(node, "ceil_mode", 0) or _pair(node, "dilations") != (1, 1):
         raise Unreadable("average pooling with ceil_mode or dilations is not supported yet")
-    return plan.AveragePool(_pair(node, "kernel_shape"), _pair(node, "strides"), _pads(node), bool(attribute(node, "count_include_pad", 0)))
+    return plan.AveragePool(
+        _pair(node, "kernel_shape"), _pair(node, "strides"), _pads(node), bool(attribute(node, "count_include_pad", 0))
+    )
 
 
 @reads("GlobalAveragePool")

@@ -25,8 +25,29 @@ IR_VERSION = 10
 SIZE_LIMIT = 2_000_000_000
 """Bytes; a protobuf message ends at 2 GiB."""
 TYPES_ONLY_SINCE_20 = frozenset(
-    "AveragePool BatchNormalization Cast Constant ConstantOfShape Conv ConvTranspose Dropout Flatten GlobalAveragePool "
-    "GlobalMaxPool Identity MaxPool Pad Relu Reshape Shape Size Squeeze Transpose Unsqueeze".split()
+    [
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Constant",
+        "ConstantOfShape",
+        "Conv",
+        "ConvTranspose",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "MaxPool",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 """Operators whose versions 21 to 25 accept more element types and compute the same."""
 
@@ -53,7 +74,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
-            raise ModelFileError(f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: keep the weights as external data")
+            raise ModelFileError(
+                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: keep the weights as external data"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
@@ -70,16 +93,21 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError:
-        raise ModelFileError(f"{source} is not an ONNX model, or is truncated or damaged{_looks_like(data)}: "
-                             "export or download it again") from None
+        raise ModelFileError(
+            f"{source} is not an ONNX model, or is truncated or damaged{_looks_like(data)}: export or download it again"
+        ) from None
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelFileError(f"{source} is not an ONNX model: it holds no graph{_looks_like(data)}")
     return proto
 
 
 def _looks_like(data: bytes) -> str:
-    known = {b"PK\x03\x04": " (it begins like a zip file: a PyTorch checkpoint, perhaps)", b"\x80\x02": " (it begins like a pickle)",
-             b"\x89HDF": " (it begins like an HDF5 file: a Keras model, perhaps)", b"TFL3": " (it is a TFLite model)"}
+    known = {
+        b"PK\x03\x04": " (it begins like a zip file: a PyTorch checkpoint, perhaps)",
+        b"\x80\x02": " (it begins like a pickle)",
+        b"\x89HDF": " (it begins like an HDF5 file: a Keras model, perhaps)",
+        b"TFL3": " (it is a TFLite model)",
+    }
     for prefix, words in known.items():
         if data.startswith(prefix) or (prefix == b"TFL3" and data[4:8] == prefix):
             return words
@@ -101,7 +129,9 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
         if not inside:
             faults.append(f"{count} weights lie in {location!r}: only a plain file in the model's own folder is read")
         elif not (path.parent / location).is_file():
-            faults.append(f"{count} weights lie in {location!r}, which is not in {path.parent}: put it beside the model")
+            faults.append(
+                f"{count} weights lie in {location!r}, which is not in {path.parent}: put it beside the model"
+            )
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
     try:
@@ -177,7 +207,9 @@ def _to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise ModelFileError(f"{source} does not say which version of the ONNX operators it uses")
     opset = versions[0]
     if opset < OLDEST_OPSET:
-        raise UnsupportedModelError(f"{source} cannot be compiled:", [f"opset {opset} is older than {OLDEST_OPSET}: export it again"])
+        raise UnsupportedModelError(
+            f"{source} cannot be compiled:", [f"opset {opset} is older than {OLDEST_OPSET}: export it again"]
+        )
     if opset > NEWEST_OPSET:
         return _relabel(proto, opset, source)
     if opset >= WORKING_OPSET:
@@ -187,9 +219,12 @@ def _to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(proto, WORKING_OPSET)
     except Exception as error:  # the converter raises whatever its C++ half throws
         raise UnsupportedModelError(
-            f"{source} cannot be compiled:", [f"opset {opset} could not be converted to {WORKING_OPSET}: {_first_line(error)}; export it at opset 18"]
+            f"{source} cannot be compiled:",
+            [f"opset {opset} could not be converted to {WORKING_OPSET}: {_first_line(error)}; export it at opset 18"],
         ) from error
-    converted.metadata_props.extend(p for p in proto.metadata_props if p.key not in {q.key for q in converted.metadata_props})
+    converted.metadata_props.extend(
+        p for p in proto.metadata_props if p.key not in {q.key for q in converted.metadata_props}
+    )
     return converted
 
 
@@ -201,7 +236,9 @@ def _relabel(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto
         except onnx.defs.SchemaError:
             raise ModelFileError(f"{source} uses {op}, which opset {opset} does not have") from None
         if since > NEWEST_OPSET and op not in TYPES_ONLY_SINCE_20:
-            faults.append(f"{op} has changed its meaning in opset {since}: export the model at opset {NEWEST_OPSET} or lower")
+            faults.append(
+                f"{op} has changed its meaning in opset {since}: export the model at opset {NEWEST_OPSET} or lower"
+            )
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
     relabelled = onnx.ModelProto()

@@ -16,7 +16,9 @@ TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
 """What may follow the logits; relevance starts before it."""
 
 
-def recognize(graph: Graph, *, source: str = "the model", output: str | None = None, fold_batch_norm: bool = True) -> Plan:
+def recognize(
+    graph: Graph, *, source: str = "the model", output: str | None = None, fold_batch_norm: bool = True
+) -> Plan:
     """The plan of a normalised model.
 
     Args:
@@ -32,13 +34,20 @@ def recognize(graph: Graph, *, source: str = "the model", output: str | None = N
     value, logits, kind = _find_logits(graph, source, output)
     steps = canonicalize(graph, name_of(logits), source=source, fold_batch_norm=fold_batch_norm)
     if not steps or name_of(picture) not in {name for step in steps for name in step.inputs}:
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"the output '{name_of(value)}' does not depend on the input '{name_of(picture)}'"])
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:",
+            [f"the output '{name_of(value)}' does not depend on the input '{name_of(picture)}'"],
+        )
     shape, classes = shape_of(picture), (shape_of(logits) or steps[-1].output_shape)[1]
     assert shape is not None and classes is not None
     return Plan(
-        input=name_of(picture), input_shape=shape, logits=name_of(logits), classes=classes,
+        input=name_of(picture),
+        input_shape=shape,
+        logits=name_of(logits),
+        classes=classes,
         outputs={name_of(v): kind if v is value else "other" for v in graph.outputs},
-        items=tuple(group(steps, source=source)), notes=tuple(_notes(graph, steps)),
+        items=tuple(group(steps, source=source)),
+        notes=tuple(_notes(graph, steps)),
     )
 
 
@@ -46,14 +55,23 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
     inputs = graph.inputs
     if len(inputs) != 1:
         listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in inputs) or "none"
-        raise UnsupportedModelError(f"{source} cannot be explained:", [
-            f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the others to constants before the export"])
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:",
+            [
+                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the others to constants before the export"
+            ],
+        )
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
     if shape is None or len(shape) != 4:
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{where}: only pictures (N, C, H, W) can be explained"])
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:", [f"{where}: only pictures (N, C, H, W) can be explained"]
+        )
     if None in shape[1:]:
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{where}: only the batch may be symbolic; export it for a fixed height and width"])
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:",
+            [f"{where}: only the batch may be symbolic; export it for a fixed height and width"],
+        )
     return inputs[0]
 
 
@@ -64,16 +82,26 @@ def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Valu
         candidates = [v for v in graph.outputs if name_of(v) == output]
     listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
     if len(candidates) != 1 or not _is_scores(candidates[0]):
-        wanted = f"none is called {output!r}" if output is not None and not candidates else "exactly one of shape (N, classes) is needed"
-        raise UnsupportedModelError(f"{source} cannot be explained:", [
-            f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or export the classifier with its head"])
+        wanted = (
+            f"none is called {output!r}"
+            if output is not None and not candidates
+            else "exactly one of shape (N, classes) is needed"
+        )
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:",
+            [
+                f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or export the classifier with its head"
+            ],
+        )
     value = candidates[0]
     node = value.producer()
     if node is None or node.op_type not in TAILS:
         return value, value, "logits"
     axis = node.attributes["axis"].value if "axis" in node.attributes else -1
     if node.op_type != "Sigmoid" and axis not in (-1, 1):
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"])
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"]
+        )
     logits = node.inputs[0]
     assert logits is not None
     return value, logits, {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "other"}[node.op_type]
@@ -82,7 +110,14 @@ def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Valu
 def _is_scores(value: ir.Value) -> bool:
     shape = shape_of(value)
     node = value.producer()
-    if shape is not None and len(shape) == 2 and shape[1] is None and node is not None and node.op_type in TAILS and node.inputs[0] is not None:
+    if (
+        shape is not None
+        and len(shape) == 2
+        and shape[1] is None
+        and node is not None
+        and node.op_type in TAILS
+        and node.inputs[0] is not None
+    ):
         shape = shape_of(node.inputs[0])
     return shape is not None and len(shape) == 2 and shape[1] is not None and shape[1] >= 2
 
@@ -126,7 +161,9 @@ def _ancestors(steps: Sequence[Step]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _block(join: Step, steps: Sequence[Step], order: dict[str, int], ancestors: dict[str, frozenset[str]]) -> Block | None:
+def _block(
+    join: Step, steps: Sequence[Step], order: dict[str, int], ancestors: dict[str, frozenset[str]]
+) -> Block | None:
     common = frozenset.intersection(*(ancestors[name] for name in join.inputs))
     fork = max(common, key=lambda name: order.get(name, -1))
     members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
@@ -135,7 +172,9 @@ def _block(join: Step, steps: Sequence[Step], order: dict[str, int], ancestors: 
     everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
     inner = {s.output for s in everything[: len(everything) - 1]}
     outside = [s for s in steps if s not in everything]
-    leaks = any(inner.intersection(s.inputs) for s in outside) or any(not {fork, *inner}.issuperset(s.inputs) for s in everything)
+    leaks = any(inner.intersection(s.inputs) for s in outside) or any(
+        not {fork, *inner}.issuperset(s.inputs) for s in everything
+    )
     overlap = sum(map(len, members)) != len(everything) - 1 - len(tail)
     if leaks or overlap:
         return None
@@ -152,9 +191,15 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
         elif index == main:
-            branches.append(Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)"))
+            branches.append(
+                Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)")
+            )
         else:
-            branches.append(Branch(Role.PROJECTION, tuple(branch), f"a shorter way from fork to join: {weighted[index]} convolution(s)"))
+            branches.append(
+                Branch(
+                    Role.PROJECTION, tuple(branch), f"a shorter way from fork to join: {weighted[index]} convolution(s)"
+                )
+            )
     return branches
 
 
@@ -164,5 +209,7 @@ def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
         return ["no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
     notes = [f"{kept} BatchNormalization nodes in the file"]
     if negative := negative_scales(steps):
-        notes.append(f"{negative} channels have a negative batch-norm scale: folded, their positive and negative weights change places")
+        notes.append(
+            f"{negative} channels have a negative batch-norm scale: folded, their positive and negative weights change places"
+        )
     return notes

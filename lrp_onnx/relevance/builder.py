@@ -120,17 +120,23 @@ class Value:
         """A constant's shape, filled with ones."""
         if self.number is not None:
             return self.builder.value(1.0)
-        return self.builder.node("Expand", self.builder.value(1.0), self.builder.node("Shape", self), signs=(True, False))
+        return self.builder.node(
+            "Expand", self.builder.value(1.0), self.builder.node("Shape", self), signs=(True, False)
+        )
 
     def reshape(self, *shape: int) -> Value:
         """The same elements in another shape; -1 is the batch."""
         if self.number is not None:
             return self
-        return self.builder.node("Reshape", self, self.builder.integers(shape), signs=(self.nonnegative, self.nonpositive))
+        return self.builder.node(
+            "Reshape", self, self.builder.integers(shape), signs=(self.nonnegative, self.nonpositive)
+        )
 
     def signed(self, *, nonnegative: bool = False, nonpositive: bool = False) -> Value:
         """The same tensor with its sign known."""
-        return Value(self.builder, self.name, nonnegative or self.nonnegative, nonpositive or self.nonpositive, self.number)
+        return Value(
+            self.builder, self.name, nonnegative or self.nonnegative, nonpositive or self.nonpositive, self.number
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -161,7 +167,9 @@ class Builder:
     def array(self, values: ArrayLike) -> Value:
         """A constant float32 tensor."""
         data = np.ascontiguousarray(values, np.float32)
-        return Value(self, self._constant(data), nonnegative=bool((data >= 0).all()), nonpositive=bool((data <= 0).all()))
+        return Value(
+            self, self._constant(data), nonnegative=bool((data >= 0).all()), nonpositive=bool((data <= 0).all())
+        )
 
     def integers(self, values: Iterable[int]) -> Value:
         """A constant int64 vector (shapes, axes, indices)."""
@@ -176,28 +184,40 @@ class Builder:
         return Value(self, name, nonnegative=nonnegative)
 
     def node(
-        self, op: str, *inputs: Value | None, attributes: Mapping[str, Any] | None = None,
-        signs: tuple[bool, bool] = (False, False), output: str | None = None,
+        self,
+        op: str,
+        *inputs: Value | None,
+        attributes: Mapping[str, Any] | None = None,
+        signs: tuple[bool, bool] = (False, False),
+        output: str | None = None,
     ) -> Value:
         """Append one node of one output; the same node is not built twice unless its output is named."""
         (name,) = self._append(op, inputs, attributes or {}, [output])
         return Value(self, name, nonnegative=signs[0], nonpositive=signs[1])
 
-    def nodes_of(self, op: str, *inputs: Value | None, outputs: int, attributes: Mapping[str, Any] | None = None) -> list[Value]:
+    def nodes_of(
+        self, op: str, *inputs: Value | None, outputs: int, attributes: Mapping[str, Any] | None = None
+    ) -> list[Value]:
         """Append one node of several outputs."""
         return [Value(self, name) for name in self._append(op, inputs, attributes or {}, [None] * outputs)]
 
-    def _append(self, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], outputs: Sequence[str | None]) -> tuple[str, ...]:
+    def _append(
+        self, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], outputs: Sequence[str | None]
+    ) -> tuple[str, ...]:
         key = (op, tuple(v.name if v else "" for v in inputs), repr(sorted(attributes.items())), len(outputs))
         named = any(output is not None for output in outputs)
         if not named and key in self._built:
             return self._built[key]
         names = tuple(output or self._fresh() for output in outputs)
-        self.nodes.append(gs.Node(
-            op, name=names[0], attrs=dict(attributes),
-            inputs=[self.tensor(v.name) if v else gs.Variable.empty() for v in inputs],
-            outputs=[self.tensor(name) for name in names],
-        ))
+        self.nodes.append(
+            gs.Node(
+                op,
+                name=names[0],
+                attrs=dict(attributes),
+                inputs=[self.tensor(v.name) if v else gs.Variable.empty() for v in inputs],
+                outputs=[self.tensor(name) for name in names],
+            )
+        )
         if not named:
             self._built[key] = names
         return names
@@ -217,8 +237,13 @@ class Builder:
             self._built[key] = (name,)
         return self._built[key][0]
 
-    def extend(self, proto: onnx.ModelProto, inputs: Mapping[str, tuple[str, Sequence[int | str]]],
-               defaults: Mapping[str, np.ndarray[Any, Any]], outputs: Mapping[str, Sequence[int | str]]) -> onnx.ModelProto:
+    def extend(
+        self,
+        proto: onnx.ModelProto,
+        inputs: Mapping[str, tuple[str, Sequence[int | str]]],
+        defaults: Mapping[str, np.ndarray[Any, Any]],
+        outputs: Mapping[str, Sequence[int | str]],
+    ) -> onnx.ModelProto:
         """`proto` with the collected nodes after its own, and with optional inputs and further float32 outputs.
 
         Args:
@@ -227,17 +252,28 @@ class Builder:
             defaults: their default values.
             outputs: further outputs, name → shape.
         """
-        addition = gs.export_onnx(gs.Graph(
-            nodes=self.nodes, inputs=[], outputs=[], opset=proto.opset_import[0].version, ir_version=proto.ir_version,
-        ), do_type_check=False)
+        addition = gs.export_onnx(
+            gs.Graph(
+                nodes=self.nodes,
+                inputs=[],
+                outputs=[],
+                opset=proto.opset_import[0].version,
+                ir_version=proto.ir_version,
+            ),
+            do_type_check=False,
+        )
         extended = onnx.ModelProto()
         extended.CopyFrom(proto)
         stored = {tensor.name for tensor in proto.graph.initializer}
         extended.graph.node.extend(addition.graph.node)
-        constants = [tensor for tensor in self._tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored]
+        constants = [
+            tensor for tensor in self._tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored
+        ]
         extended.graph.initializer.extend(onnx.numpy_helper.from_array(c.values, c.name) for c in constants)
         for name, (element, shape) in inputs.items():
-            extended.graph.input.append(onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape))
+            extended.graph.input.append(
+                onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape)
+            )
             extended.graph.initializer.append(onnx.numpy_helper.from_array(defaults[name], name))
         for name, shape in outputs.items():
             extended.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))

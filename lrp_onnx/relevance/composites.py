@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from lrp_onnx import plan
 from lrp_onnx.errors import RuleError
@@ -13,8 +13,22 @@ from lrp_onnx.plan import Plan, Role, Step
 from lrp_onnx.relevance.joins import GradientJoin, JoinRule, MainOnly, Ratio, Signed, Symmetric
 from lrp_onnx.relevance.notation import AnyRule, parse_rule
 from lrp_onnx.relevance.rules import (
-    LAB_EPSILON, AlphaBeta, AverageStandIn, Block, DeconvRelu, Epsilon, Flat, Gamma, Gradient, GuidedRelu, Norm, Pass, Rule,
-    WinnerTakeAll, ZBox, ZPlus,
+    LAB_EPSILON,
+    AlphaBeta,
+    AverageStandIn,
+    Block,
+    DeconvRelu,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    GuidedRelu,
+    Norm,
+    Pass,
+    Rule,
+    WinnerTakeAll,
+    ZBox,
+    ZPlus,
 )
 
 START_VALUES = ("logit", "probability", "one")
@@ -80,12 +94,21 @@ class Choices:
 _LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
 _TAIL: tuple[Entry, ...] = (("reshape", Pass()),)
 _ZENNIT: tuple[Entry, ...] = (
-    ("activation", Pass()), ("join", Signed()), ("average pooling", Norm()), ("affine", Pass()), ("max pooling", WinnerTakeAll()), *_TAIL,
+    ("activation", Pass()),
+    ("join", Signed()),
+    ("average pooling", Norm()),
+    ("affine", Pass()),
+    ("max pooling", WinnerTakeAll()),
+    *_TAIL,
 )
 _ZENNIT_SOURCE = "Zennit (Anders et al. 2021)"
 _INVESTIGATE: tuple[Entry, ...] = (
-    ("activation", Pass()), ("join", Signed(epsilon=1e-7)), ("average pooling", Norm(epsilon=1e-7)), ("affine", Epsilon(epsilon=1e-7)),
-    ("max pooling", WinnerTakeAll()), *_TAIL,
+    ("activation", Pass()),
+    ("join", Signed(epsilon=1e-7)),
+    ("average pooling", Norm(epsilon=1e-7)),
+    ("affine", Epsilon(epsilon=1e-7)),
+    ("max pooling", WinnerTakeAll()),
+    *_TAIL,
 )
 _INVESTIGATE_SOURCE = "iNNvestigate (Alber et al. 2019)"
 _GRADIENT: tuple[Entry, ...] = (("join", GradientJoin()), ("everything", Gradient()))
@@ -95,13 +118,20 @@ _REFERENCE: tuple[Entry, ...] = (
     ("dense", ZPlus(epsilon=LAB_EPSILON, signed=False, bias="drop")),
     ("max pooling", AverageStandIn(kernel=2, epsilon=LAB_EPSILON, signed=False)),
     ("average pooling", Norm(epsilon=LAB_EPSILON, signed=False)),
-    ("activation", Pass()), ("affine", Pass()), *_TAIL,
+    ("activation", Pass()),
+    ("affine", Pass()),
+    *_TAIL,
 )
 
 
 def _reference(title: str, *joins: Entry) -> Composite:
-    return Composite(title=title, source="released code of Otsuki et al., ECCV 2024", start="probability", fold_batch_norm=False,
-                     entries=(*joins, *_REFERENCE))
+    return Composite(
+        title=title,
+        source="released code of Otsuki et al., ECCV 2024",
+        start="probability",
+        fold_batch_norm=False,
+        entries=(*joins, *_REFERENCE),
+    )
 
 
 def _zennit(title: str, *entries: Entry) -> Composite:
@@ -117,62 +147,144 @@ COMPOSITES: dict[str, Composite] = {
         title="C3-LRP to the letter: every residual block one layer of the epsilon rule (Eq. 1), epsilon rule elsewhere",
         source="Doublet et al., JSAI 2024",
         entries=(
-            ("block join", Block()), ("join", Signed(epsilon=LAB_EPSILON, signed=False)),
-            ("dense", Epsilon(epsilon=LAB_EPSILON, signed=False, bias="drop")), ("convolution", Epsilon(epsilon=LAB_EPSILON, signed=False)),
-            ("affine", Epsilon(epsilon=LAB_EPSILON, signed=False)), ("average pooling", Norm(epsilon=LAB_EPSILON, signed=False)),
-            ("max pooling", WinnerTakeAll()), ("activation", Pass()), *_TAIL,
-        )),
+            ("block join", Block()),
+            ("join", Signed(epsilon=LAB_EPSILON, signed=False)),
+            ("dense", Epsilon(epsilon=LAB_EPSILON, signed=False, bias="drop")),
+            ("convolution", Epsilon(epsilon=LAB_EPSILON, signed=False)),
+            ("affine", Epsilon(epsilon=LAB_EPSILON, signed=False)),
+            ("average pooling", Norm(epsilon=LAB_EPSILON, signed=False)),
+            ("max pooling", WinnerTakeAll()),
+            ("activation", Pass()),
+            *_TAIL,
+        ),
+    ),
     "c3-lrp-zplus": Composite(
         title="C3-LRP on what its authors' code probably was: Eq. 1 at the blocks, z+ and their stand-ins elsewhere (our reading)",
-        source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024", start="probability",
-        entries=(("block join", Block()), ("join", Ratio()), *_REFERENCE)),
+        source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
+        start="probability",
+        entries=(("block join", Block()), ("join", Ratio()), *_REFERENCE),
+    ),
     "lrp-resnet": Composite(
         title="relevance split by magnitude at every shortcut, z+ elsewhere; conserves relevance",
         source="Otsuki et al., ECCV 2024, with clean pooling and first layer",
         entries=(
-            ("join", Ratio()), ("convolution", ZPlus(epsilon=1e-9, bias="drop")), ("dense", ZPlus(epsilon=1e-9, bias="drop")),
-            ("affine", Pass()), ("average pooling", Norm(epsilon=1e-9)), ("max pooling", WinnerTakeAll()), ("activation", Pass()), *_TAIL,
-        )),
-    "lrp-resnet-reference": _reference("the released ECCV 2024 code: split by magnitude, stand-ins included", ("join", Ratio())),
+            ("join", Ratio()),
+            ("convolution", ZPlus(epsilon=1e-9, bias="drop")),
+            ("dense", ZPlus(epsilon=1e-9, bias="drop")),
+            ("affine", Pass()),
+            ("average pooling", Norm(epsilon=1e-9)),
+            ("max pooling", WinnerTakeAll()),
+            ("activation", Pass()),
+            *_TAIL,
+        ),
+    ),
+    "lrp-resnet-reference": _reference(
+        "the released ECCV 2024 code: split by magnitude, stand-ins included", ("join", Ratio())
+    ),
     "lrp-resnet-reference-symmetric": _reference("its ablation: shortcuts take half", ("join", Symmetric())),
     "lrp-resnet-reference-main-only": _reference(
-        "its ablation: identity shortcuts take nothing, projections by magnitude", ("identity join", MainOnly()), ("join", Ratio())),
+        "its ablation: identity shortcuts take nothing, projections by magnitude",
+        ("identity join", MainOnly()),
+        ("join", Ratio()),
+    ),
     "lrp-resnet-reference-main-only-symmetric": _reference(
-        "its ablation: identity shortcuts take nothing, projections half", ("identity join", MainOnly()), ("join", Symmetric())),
-    "epsilon-plus": _zennit("epsilon rule on dense layers, z+ on convolutions", ("convolution", ZPlus()), ("dense", Epsilon())),
+        "its ablation: identity shortcuts take nothing, projections half",
+        ("identity join", MainOnly()),
+        ("join", Symmetric()),
+    ),
+    "epsilon-plus": _zennit(
+        "epsilon rule on dense layers, z+ on convolutions", ("convolution", ZPlus()), ("dense", Epsilon())
+    ),
     "epsilon-plus-flat": _zennit(
-        "epsilon-plus with the flat rule on the first layer", ("first", Flat()), ("convolution", ZPlus()), ("dense", Epsilon())),
-    "epsilon-alpha2-beta1": _zennit("epsilon on dense layers, alpha2-beta1 on convolutions", ("convolution", AlphaBeta()), ("dense", Epsilon())),
+        "epsilon-plus with the flat rule on the first layer",
+        ("first", Flat()),
+        ("convolution", ZPlus()),
+        ("dense", Epsilon()),
+    ),
+    "epsilon-alpha2-beta1": _zennit(
+        "epsilon on dense layers, alpha2-beta1 on convolutions", ("convolution", AlphaBeta()), ("dense", Epsilon())
+    ),
     "epsilon-alpha2-beta1-flat": _zennit(
-        "epsilon-alpha2-beta1 with the flat rule on the first layer", ("first", Flat()), ("convolution", AlphaBeta()), ("dense", Epsilon())),
+        "epsilon-alpha2-beta1 with the flat rule on the first layer",
+        ("first", Flat()),
+        ("convolution", AlphaBeta()),
+        ("dense", Epsilon()),
+    ),
     "epsilon-gamma-box": _zennit(
-        "epsilon on dense layers, gamma 0.25 on convolutions, z-box on the first", ("first", ZBox(low=(), high=())), ("convolution", Gamma()),
-        ("dense", Epsilon())),
+        "epsilon on dense layers, gamma 0.25 on convolutions, z-box on the first",
+        ("first", ZBox(low=(), high=())),
+        ("convolution", Gamma()),
+        ("dense", Epsilon()),
+    ),
     "excitation-backprop": Composite(
-        title="excitation backpropagation: z+ everywhere", source="Zhang et al. 2016, as in Zennit",
-        entries=(("join", Signed()), ("average pooling", Norm()), ("convolution", ZPlus()), ("dense", ZPlus()),
-                 ("affine", Pass()), ("activation", Pass()), ("max pooling", WinnerTakeAll()), *_TAIL)),
+        title="excitation backpropagation: z+ everywhere",
+        source="Zhang et al. 2016, as in Zennit",
+        entries=(
+            ("join", Signed()),
+            ("average pooling", Norm()),
+            ("convolution", ZPlus()),
+            ("dense", ZPlus()),
+            ("affine", Pass()),
+            ("activation", Pass()),
+            ("max pooling", WinnerTakeAll()),
+            *_TAIL,
+        ),
+    ),
     "guided-backprop": Composite(
-        title="gradient with negative signals cut at every ReLU", source="Springenberg et al. 2015",
-        entries=(("activation", GuidedRelu()), *_GRADIENT)),
+        title="gradient with negative signals cut at every ReLU",
+        source="Springenberg et al. 2015",
+        entries=(("activation", GuidedRelu()), *_GRADIENT),
+    ),
     "deconvnet": Composite(
-        title="gradient with ReLU applied to the signal instead of its mask", source="Zeiler and Fergus 2014",
-        entries=(("activation", DeconvRelu()), *_GRADIENT)),
-    "gradient": Composite(title="the gradient of the target", source="Simonyan et al. 2014", start="one", entries=_GRADIENT),
+        title="gradient with ReLU applied to the signal instead of its mask",
+        source="Zeiler and Fergus 2014",
+        entries=(("activation", DeconvRelu()), *_GRADIENT),
+    ),
+    "gradient": Composite(
+        title="the gradient of the target", source="Simonyan et al. 2014", start="one", entries=_GRADIENT
+    ),
     "gradient-x-input": Composite(
-        title="the gradient of the target times the input", source="Shrikumar et al. 2016", start="one", entries=_GRADIENT, times_input=True),
-    "lrp-z": _investigate("LRP-0 everywhere", ("convolution", Epsilon(epsilon=0.0)), ("dense", Epsilon(epsilon=0.0)),
-                          ("affine", Epsilon(epsilon=0.0)), ("average pooling", Norm(epsilon=0.0)), ("join", Signed(epsilon=0.0))),
-    "lrp-epsilon": _investigate("epsilon rule everywhere, epsilon 1e-7",
-                                ("convolution", Epsilon(epsilon=1e-7)), ("dense", Epsilon(epsilon=1e-7))),
-    "preset-a": _investigate("epsilon 0.1 on dense layers, alpha1-beta0 on convolutions",
-                             ("convolution", ZPlus(epsilon=1e-7)), ("dense", Epsilon(epsilon=0.1))),
-    "preset-a-flat": _investigate("preset-a with the flat rule on the first layer",
-                                  ("first", Flat()), ("convolution", ZPlus(epsilon=1e-7)), ("dense", Epsilon(epsilon=0.1))),
-    "preset-b": _investigate("epsilon 0.1 on dense layers, alpha2-beta1 on convolutions",
-                             ("convolution", AlphaBeta(epsilon=1e-7)), ("dense", Epsilon(epsilon=0.1))),
-    "preset-b-flat": _investigate("preset-b with the flat rule on the first layer",
-                                  ("first", Flat()), ("convolution", AlphaBeta(epsilon=1e-7)), ("dense", Epsilon(epsilon=0.1))),
+        title="the gradient of the target times the input",
+        source="Shrikumar et al. 2016",
+        start="one",
+        entries=_GRADIENT,
+        times_input=True,
+    ),
+    "lrp-z": _investigate(
+        "LRP-0 everywhere",
+        ("convolution", Epsilon(epsilon=0.0)),
+        ("dense", Epsilon(epsilon=0.0)),
+        ("affine", Epsilon(epsilon=0.0)),
+        ("average pooling", Norm(epsilon=0.0)),
+        ("join", Signed(epsilon=0.0)),
+    ),
+    "lrp-epsilon": _investigate(
+        "epsilon rule everywhere, epsilon 1e-7",
+        ("convolution", Epsilon(epsilon=1e-7)),
+        ("dense", Epsilon(epsilon=1e-7)),
+    ),
+    "preset-a": _investigate(
+        "epsilon 0.1 on dense layers, alpha1-beta0 on convolutions",
+        ("convolution", ZPlus(epsilon=1e-7)),
+        ("dense", Epsilon(epsilon=0.1)),
+    ),
+    "preset-a-flat": _investigate(
+        "preset-a with the flat rule on the first layer",
+        ("first", Flat()),
+        ("convolution", ZPlus(epsilon=1e-7)),
+        ("dense", Epsilon(epsilon=0.1)),
+    ),
+    "preset-b": _investigate(
+        "epsilon 0.1 on dense layers, alpha2-beta1 on convolutions",
+        ("convolution", AlphaBeta(epsilon=1e-7)),
+        ("dense", Epsilon(epsilon=0.1)),
+    ),
+    "preset-b-flat": _investigate(
+        "preset-b with the flat rule on the first layer",
+        ("first", Flat()),
+        ("convolution", AlphaBeta(epsilon=1e-7)),
+        ("dense", Epsilon(epsilon=0.1)),
+    ),
 }
 """Every composite by its name."""
 
@@ -188,7 +300,7 @@ def find_composite(name: str) -> Composite:
     return COMPOSITES[name]
 
 
-def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict[str, Assigned]:  # noqa: B008 (frozen)
+def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict[str, Assigned]:
     """Every step's rule, by the step's name.
 
     Raises:
@@ -196,8 +308,11 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     """
     overrides = [(pattern, parse_rule(text)) for pattern, text in choices.overrides.items()]
     assigned: dict[str, Assigned] = {}
-    faults = [f"the override {pattern!r} fits no node; `lrp-onnx plan` lists them" for pattern, _ in overrides
-              if not any(_fits(pattern, step) for step in of.steps)]
+    faults = [
+        f"the override {pattern!r} fits no node; `lrp-onnx plan` lists them"
+        for pattern, _ in overrides
+        if not any(_fits(pattern, step) for step in of.steps)
+    ]
     for step in of.steps:
         found = _find(of, composite, overrides, step)
         if found is None:
@@ -235,10 +350,14 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
             raise RuleError(f"{step.op} '{step.name}' closes no residual block: the rule block does not fit it")
         return found
     if is_join != isinstance(rule, JoinRule):
-        raise RuleError(f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
-                        f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}")
+        raise RuleError(
+            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
+            f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
+        )
     if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape):
-        raise RuleError(f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element of its input")
+        raise RuleError(
+            f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element of its input"
+        )
     if isinstance(rule, MainOnly) and _join_role(of, step) is None:
         raise RuleError(f"{step.op} '{step.name}' closes no residual block: it has no main branch")
     if isinstance(rule, Rule) and choices.bias is not None:
@@ -251,10 +370,8 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
 def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     channels = step.input_shape[1]
     if choices.box is None or len(choices.box[0]) not in (1, channels):
-        raise RuleError(f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures are prepared "
-                        "(--preprocess), or override it with z-box(low=…, high=…)")
+        raise RuleError(
+            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures are prepared "
+            "(--preprocess), or override it with z-box(low=…, high=…)"
+        )
     return replace(rule, low=choices.box[0], high=choices.box[1])
-
-
-
-

@@ -95,7 +95,7 @@ def _rows(promise: Contract, values: Mapping[str, Array]) -> Iterator[Row]:
 
 def _total(values: Mapping[str, Array], factors: Sequence[str]) -> NDArray[np.float64]:
     """Per sample, the sum over all elements of the product of the tensors named `factors`."""
-    product: NDArray[np.float64] = np.float64(1.0) * np.asarray(values[factors[0]], np.float64)
+    product = np.asarray(values[factors[0]], np.float64)
     for name in factors[1:]:
-        product = product * values[name]
+        product = product * np.asarray(values[name], np.float64)
     return product.reshape(product.shape[0], -1).sum(1) if product.ndim else product.reshape(1)

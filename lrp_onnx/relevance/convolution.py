@@ -34,7 +34,15 @@ class Geometry:
     def of(cls, layer: plan.Convolution, sizes: tuple[int, ...]) -> Geometry:
         """The geometry of `layer` on an input of shape `sizes` = (1, C, H, W)."""
         out_channels, _, rows, columns = layer.weight.shape
-        return cls((rows, columns), layer.strides, layer.pads, layer.dilations, layer.group, out_channels, (sizes[1], sizes[2], sizes[3]))
+        return cls(
+            (rows, columns),
+            layer.strides,
+            layer.pads,
+            layer.dilations,
+            layer.group,
+            out_channels,
+            (sizes[1], sizes[2], sizes[3]),
+        )
 
     @classmethod
     def of_pool(cls, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Geometry:
@@ -67,8 +75,11 @@ def pooled_size(pool: plan.AveragePool, sizes: tuple[int, ...]) -> tuple[int, in
 def forward(x: Value, w: Value, geometry: Geometry) -> Value:
     """``W x`` (N, C, H, W) → (N, O, H', W')."""
     attributes: dict[str, Any] = {
-        "kernel_shape": geometry.kernel, "strides": geometry.strides, "pads": geometry.pads,
-        "dilations": geometry.dilations, "group": geometry.group,
+        "kernel_shape": geometry.kernel,
+        "strides": geometry.strides,
+        "pads": geometry.pads,
+        "dilations": geometry.dilations,
+        "group": geometry.group,
     }
     return x.builder.node("Conv", x, w, attributes=attributes, signs=_signs(x, w))
 
@@ -87,7 +98,12 @@ def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
     pads = tuple(reach[i % 2] - geometry.pads[i] for i in range(4))
     if geometry.strides != (1, 1) or min(pads) < 0:
         return None
-    attributes: dict[str, Any] = {"kernel_shape": geometry.kernel, "pads": pads, "dilations": geometry.dilations, "group": geometry.group}
+    attributes: dict[str, Any] = {
+        "kernel_shape": geometry.kernel,
+        "pads": pads,
+        "dilations": geometry.dilations,
+        "group": geometry.group,
+    }
     return s.builder.node("Conv", s, _transposed(w, geometry), attributes=attributes, signs=_signs(s, w))
 
 
@@ -96,16 +112,26 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
     top, left, bottom, right = geometry.pads
     symmetric = (top, left) == (bottom, right)
     attributes: dict[str, Any] = {
-        "kernel_shape": geometry.kernel, "strides": geometry.strides, "dilations": geometry.dilations, "group": geometry.group,
-        "pads": geometry.pads if symmetric else (0, 0, 0, 0), "output_padding": geometry.remainder,
+        "kernel_shape": geometry.kernel,
+        "strides": geometry.strides,
+        "dilations": geometry.dilations,
+        "group": geometry.group,
+        "pads": geometry.pads if symmetric else (0, 0, 0, 0),
+        "output_padding": geometry.remainder,
     }
     full = s.builder.node("ConvTranspose", s, w, attributes=attributes, signs=_signs(s, w))
     if symmetric:
         return full
     integers = s.builder.integers
     _, height, width = geometry.in_shape
-    return s.builder.node("Slice", full, integers((top, left)), integers((top + height, left + width)), integers((2, 3)),
-                          signs=(full.nonnegative, full.nonpositive))
+    return s.builder.node(
+        "Slice",
+        full,
+        integers((top, left)),
+        integers((top + height, left + width)),
+        integers((2, 3)),
+        signs=(full.nonnegative, full.nonpositive),
+    )
 
 
 Strategy = Callable[[Value, Value, Geometry], Value | None]
@@ -127,7 +153,15 @@ def _transposed(w: Value, geometry: Geometry) -> Value:
     if (rows, columns) == (1, 1):
         return swapped
     integers = builder.integers
-    return builder.node("Slice", swapped, integers((-1, -1)), integers((FIRST, FIRST)), integers((2, 3)), integers((-1, -1)), signs=signs)
+    return builder.node(
+        "Slice",
+        swapped,
+        integers((-1, -1)),
+        integers((FIRST, FIRST)),
+        integers((2, 3)),
+        integers((-1, -1)),
+        signs=signs,
+    )
 
 
 def _signs(x: Value, w: Value) -> tuple[bool, bool]:

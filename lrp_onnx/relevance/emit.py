@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from lrp_onnx import plan
 from lrp_onnx.contract import START, TARGET
@@ -22,11 +22,20 @@ class LayerRule(Protocol):
         """Relevance of the input."""
 
 
-class OperandsRule(Protocol):
+class JoinRule(Protocol):
     """A rule of a join."""
 
-    def __call__(self, layer: Any, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+    def __call__(self, layer: Node, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
         """Relevance of every operand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Step name → rule, in three kinds. A join whose name is in `blocks` hands its whole block to that rule as one layer."""
+
+    layers: Mapping[str, LayerRule]
+    joins: Mapping[str, JoinRule]
+    blocks: Mapping[str, LayerRule]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,18 +54,17 @@ class Backward:
 
     of: Plan
     builder: Builder
-    rules: Mapping[str, LayerRule | OperandsRule]
-    """Step name → rule. A join's rule that takes one layer is applied to its whole block."""
+    rules: Rules
     at: dict[str, Relevance] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     _nonnegative: frozenset[str] = frozenset()
 
-    def run(self, start: Relevance, whole: frozenset[str]) -> None:
-        """Fold backwards from `start` at the logits; blocks whose join is named in `whole` are treated as one layer."""
+    def run(self, start: Relevance) -> None:
+        """Fold backwards from `start` at the logits."""
         self._nonnegative = nonnegative_tensors(self.of)
         self.at[self.of.logits] = start
         for item in reversed(self.of.items):
-            if isinstance(item, Block) and item.join.name in whole:
+            if isinstance(item, Block) and item.join.name in self.rules.blocks:
                 self._block(item)
             elif isinstance(item, Block):
                 for step in reversed(item.steps):
@@ -72,12 +80,13 @@ class Backward:
         if received is None:
             return
         layer, ledger = self._layer(step), Ledger()
+        passed: list[Relevance | None]
         if isinstance(step.layer, plan.Join):
-            inside = block is not None and block.join is step
-            roles = [branch.role for branch in block.branches] if block is not None and inside else [Role.MAIN] * len(step.inputs)
-            passed = self.rules[step.name](layer, received, roles, ledger)  # type: ignore[call-arg, arg-type]
+            closes = block is not None and block.join is step
+            roles = [b.role for b in block.branches] if block and closes else [Role.MAIN] * len(step.inputs)
+            passed = self.rules.joins[step.name](layer, received, roles, ledger)
         else:
-            passed = [self.rules[step.name](layer, received, ledger)]  # type: ignore[call-arg, arg-type]
+            passed = [self.rules.layers[step.name](layer, received, ledger)]
         for name, relevance in zip(step.inputs, passed, strict=True):
             if relevance is not None:
                 self._receive(name, relevance)
@@ -87,9 +96,11 @@ class Backward:
         received = self.at.get(block.output)
         if received is None:
             return
-        layer = BlockLayer(self.builder, self._tensor(block.fork), self._tensor(block.output), lambda s: self._through(block, s))
+        layer = BlockLayer(
+            self.builder, self._tensor(block.fork), self._tensor(block.output), lambda s: self._through(block, s)
+        )
         ledger = Ledger()
-        relevance: Relevance = self.rules[block.join.name](layer, received, ledger)  # type: ignore[call-arg, arg-type, assignment]
+        relevance = self.rules.blocks[block.join.name](layer, received, ledger)
         self._receive(block.fork, relevance)
         self.entries.append(Entry(block.join.name, received, (relevance,), ledger))
 
@@ -124,7 +135,11 @@ def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
     column = builder.node("Reshape", target, builder.integers((-1, 1)))
     chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), predicted, column)
     hit = builder.node("Equal", chosen, builder.integers(range(of.classes)))
-    amount = {"logit": logits, "probability": builder.node("Softmax", logits, attributes={"axis": 1}), "one": builder.value(1.0)}[value]
+    amount = {
+        "logit": logits,
+        "probability": builder.node("Softmax", logits, attributes={"axis": 1}),
+        "one": builder.value(1.0),
+    }[value]
     one_hot = builder.node("Where", hit, amount, builder.value(0.0))
     largest = builder.node("ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1})
     return Relevance(largest.where_positive(start, one_hot))

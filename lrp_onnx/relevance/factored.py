@@ -50,7 +50,9 @@ class Relevance:
 
     def positive_only(self, z: Value) -> bool:
         """Whether this is known to be zero wherever `z` is not positive."""
-        return self.alias == z.name or (self.activation is not None and self.activation.name == z.name and z.nonnegative)
+        return self.alias == z.name or (
+            self.activation is not None and self.activation.name == z.name and z.nonnegative
+        )
 
 
 def stabilize(z: Value, epsilon: float, *, signed: bool) -> Value:

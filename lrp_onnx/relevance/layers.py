@@ -12,6 +12,7 @@ from math import prod
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrp_onnx import plan
 from lrp_onnx.errors import RuleError
@@ -51,6 +52,10 @@ class Layer(Protocol):
     def routes(self) -> bool:
         """Whether every output element equals one input element, so that ``y⊙c → x⊙vjp(c)`` holds."""
 
+    @property
+    def rectifies(self) -> bool:
+        """Whether the output equals the input wherever it is not zero, so that a⊙c may be divided by either."""
+
     def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
         """A max pooling as an average pooling and its input's shape with batch 1; RuleError for other layers."""
 
@@ -68,8 +73,14 @@ class Node:
     def routes(self) -> bool:
         return False
 
+    @property
+    def rectifies(self) -> bool:
+        return False
+
     def forward(self, x: Value, w: Value) -> Value:
-        raise RuleError(f"{self.step.op} '{self.step.name}' is not linear: the rule given to it serves only linear layers")
+        raise RuleError(
+            f"{self.step.op} '{self.step.name}' is not linear: the rule given to it serves only linear layers"
+        )
 
     def vjp(self, s: Value, w: Value) -> Value:
         raise NotImplementedError
@@ -90,7 +101,9 @@ class Node:
         return self.builder.value(0.0)
 
     def fill(self, x: Value) -> Value:
-        return self.builder.node("Expand", x, self.builder.integers(self._sizes()), signs=(x.nonnegative, x.nonpositive))
+        return self.builder.node(
+            "Expand", x, self.builder.integers(self._sizes()), signs=(x.nonnegative, x.nonpositive)
+        )
 
     def _sizes(self) -> tuple[int, ...]:
         """The input's shape with batch 1."""
@@ -161,7 +174,7 @@ class AffineLayer(Node):
 
     __slots__ = ()
 
-    def _vector(self, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Value:
+    def _vector(self, values: NDArray[np.float64]) -> Value:
         return self.builder.array(values.reshape(1, -1, *(1 for _ in self.step.input_shape[2:])))
 
     @property
@@ -205,8 +218,16 @@ class GlobalAverageLayer(Node):
     def forward(self, x: Value, w: Value) -> Value:
         assert isinstance(self.step.layer, plan.GlobalAverage)
         attributes = {"keepdims": int(self.step.layer.keepdims)}
-        return self.builder.node("ReduceMean", self._tensor(x), self.builder.integers((2, 3)), attributes=attributes,
-                                 signs=(x.nonnegative, x.nonpositive)) * w
+        return (
+            self.builder.node(
+                "ReduceMean",
+                self._tensor(x),
+                self.builder.integers((2, 3)),
+                attributes=attributes,
+                signs=(x.nonnegative, x.nonpositive),
+            )
+            * w
+        )
 
     def vjp(self, s: Value, w: Value) -> Value:
         _, channels, height, width = self._sizes()
@@ -228,23 +249,39 @@ class MaxPoolLayer(Node):
         pool = self.step.layer
         assert isinstance(pool, plan.MaxPool)
         pair, none = (kernel, kernel), (0, 0, 0, 0)
-        average = plan.AveragePool(pair, pair, none, True) if kernel else plan.AveragePool(pool.kernel, pool.strides, pool.pads, False)
+        average = (
+            plan.AveragePool(pair, pair, none, True)
+            if kernel
+            else plan.AveragePool(pool.kernel, pool.strides, pool.pads, False)
+        )
         size = convolution.pooled_size(average, self._sizes())
         if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
             raise RuleError(
                 f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel {average.kernel} {size}: "
-                "give it another rule, for example winner-take-all or average(kernel=0)")
+                "give it another rule, for example winner-take-all or average(kernel=0)"
+            )
         return average, self._sizes()
 
     def vjp(self, s: Value, w: Value) -> Value:
         pool = self.step.layer
         assert isinstance(pool, plan.MaxPool)
-        attributes = {"kernel_shape": pool.kernel, "strides": pool.strides, "pads": pool.pads,
-                      "dilations": pool.dilations, "ceil_mode": int(pool.ceil_mode)}
+        attributes = {
+            "kernel_shape": pool.kernel,
+            "strides": pool.strides,
+            "pads": pool.pads,
+            "dilations": pool.dilations,
+            "ceil_mode": int(pool.ceil_mode),
+        }
         _, indices = self.builder.nodes_of("MaxPool", self.input, outputs=2, attributes=attributes)
         zeros = self.builder.node("ConstantOfShape", self.builder.node("Shape", self.input)).reshape(-1)
-        routed = self.builder.node("ScatterElements", zeros, indices.reshape(-1), s.reshape(-1),
-                                   attributes={"axis": 0, "reduction": "add"}, signs=(s.nonnegative, s.nonpositive))
+        routed = self.builder.node(
+            "ScatterElements",
+            zeros,
+            indices.reshape(-1),
+            s.reshape(-1),
+            attributes={"axis": 0, "reduction": "add"},
+            signs=(s.nonnegative, s.nonpositive),
+        )
         return routed.reshape(-1, *self._sizes()[1:])
 
 
@@ -252,6 +289,10 @@ class ReluLayer(Node):
     """``max(x, 0)``."""
 
     __slots__ = ()
+
+    @property
+    def rectifies(self) -> bool:
+        return True
 
     def vjp(self, s: Value, w: Value) -> Value:
         return self.output.where_positive(s)
@@ -283,8 +324,14 @@ class ReshapeLayer(Node):
 
 
 LAYERS: Mapping[type[plan.Layer], type[Node]] = {
-    plan.Convolution: ConvolutionLayer, plan.Dense: DenseLayer, plan.Affine: AffineLayer, plan.AveragePool: AveragePoolLayer,
-    plan.GlobalAverage: GlobalAverageLayer, plan.MaxPool: MaxPoolLayer, plan.Relu: ReluLayer, plan.Join: JoinLayer,
+    plan.Convolution: ConvolutionLayer,
+    plan.Dense: DenseLayer,
+    plan.Affine: AffineLayer,
+    plan.AveragePool: AveragePoolLayer,
+    plan.GlobalAverage: GlobalAverageLayer,
+    plan.MaxPool: MaxPoolLayer,
+    plan.Relu: ReluLayer,
+    plan.Join: JoinLayer,
     plan.Reshape: ReshapeLayer,
 }
 """Every kind of step → how rules see it."""
@@ -314,6 +361,11 @@ class BlockLayer:
         """No."""
         return False
 
+    @property
+    def rectifies(self) -> bool:
+        """No."""
+        return False
+
     def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
         """Not a pooling."""
         raise RuleError("a residual block is no max pooling")
@@ -334,7 +386,9 @@ class BlockLayer:
 def layer_of(builder: Builder, step: plan.Step, nonnegative: frozenset[str]) -> Node:
     """A step as rules see it; `nonnegative` names the tensors known to be ≥ 0."""
     inputs = tuple(builder.known(name, nonnegative=name in nonnegative) for name in step.inputs)
-    return LAYERS[type(step.layer)](builder, step, inputs, builder.known(step.output, nonnegative=step.output in nonnegative))
+    return LAYERS[type(step.layer)](
+        builder, step, inputs, builder.known(step.output, nonnegative=step.output in nonnegative)
+    )
 
 
 def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
@@ -349,7 +403,12 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
 
 def average_pool(x: Value, pool: plan.AveragePool) -> Value:
     """The forward operator."""
-    attributes = {"kernel_shape": pool.kernel, "strides": pool.strides, "pads": pool.pads, "count_include_pad": int(pool.include_pad)}
+    attributes = {
+        "kernel_shape": pool.kernel,
+        "strides": pool.strides,
+        "pads": pool.pads,
+        "count_include_pad": int(pool.include_pad),
+    }
     return x.builder.node("AveragePool", x, attributes=attributes, signs=(x.nonnegative, x.nonpositive))
 
 
@@ -358,18 +417,17 @@ def spread(s: Value, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Value:
     channels, height, width = sizes[1:]
     geometry = convolution.Geometry.of_pool(pool, sizes)
     rows, columns = geometry.out_size
-    counts = np.full((1, 1, rows, columns), float(prod(pool.kernel)))
-    if not pool.include_pad:
-        counts = _window_sizes(pool, height, width)
+    full = np.full((1, 1, rows, columns), float(prod(pool.kernel)))
+    counts = full if pool.include_pad else _window_sizes(pool, height, width)
     each = (s * s.builder.array(1.0 / counts)).reshape(-1, 1, rows, columns)
     ones = s.builder.array(np.ones((1, 1, *pool.kernel)))
     return convolution.vjp(each, ones, geometry).reshape(-1, channels, height, width)
 
 
-def _window_sizes(pool: plan.AveragePool, height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _window_sizes(pool: plan.AveragePool, height: int, width: int) -> NDArray[np.float64]:
     """How many input pixels each window covers, (1, 1, H', W')."""
 
-    def along(size: int, kernel: int, stride: int, before: int, after: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def along(size: int, kernel: int, stride: int, before: int, after: int) -> NDArray[np.float64]:
         starts = np.arange(0, size + before + after - kernel + 1, stride) - before
         return np.asarray(np.minimum(starts + kernel, size) - np.maximum(starts, 0), np.float64)
 

@@ -52,7 +52,9 @@ def parse_rule(text: str) -> AnyRule:
     """The rule that `text` names; raises RuleError with what exists where a name, a parameter or a value is not known."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise RuleError(f"{text!r} is not a rule: write NAME or NAME(parameter=value, …), for example epsilon(epsilon=0.25)")
+        raise RuleError(
+            f"{text!r} is not a rule: write NAME or NAME(parameter=value, …), for example epsilon(epsilon=0.25)"
+        )
     name, inside = match[1], match[2] or ""
     if name not in RULES:
         close = difflib.get_close_matches(name, RULES, 1)
@@ -76,7 +78,13 @@ def _default(entry: Field[Any]) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "/".join(f"{v:g}" for v in value)
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        {True: "true", False: "false"}[value]
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _parse_value(text: str, default: Any, where: str) -> Any:
@@ -87,5 +95,7 @@ def _parse_value(text: str, default: Any, where: str) -> Any:
             return tuple(float(part) for part in text.split("/"))
         return type(default)(text)
     except (ValueError, KeyError):
-        kind = {bool: "true or false", tuple: "a number, or numbers joined by /"}.get(type(default), f"a {type(default).__name__}")
+        kind = {bool: "true or false", tuple: "a number, or numbers joined by /"}.get(
+            type(default), f"a {type(default).__name__}"
+        )
         raise RuleError(f"{where}: the value must be {kind}") from None

@@ -18,7 +18,9 @@ def drop_unused(model: onnx.ModelProto, prefix: str, *, keep: frozenset[str] = f
         needed.update(node.input)
         kept.append(node)
     _replace(graph.node, reversed(kept))
-    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed | keep or not t.name.startswith(prefix)])
+    _replace(
+        graph.initializer, [t for t in graph.initializer if t.name in needed | keep or not t.name.startswith(prefix)]
+    )
     return model
 
 

@@ -67,8 +67,17 @@ class Rule:
         """`bias`, or 0 if this rule drops it."""
         return bias if self.bias == "keep" else bias.builder.value(0.0)
 
-    def share(self, layer: Layer, r: Relevance, terms: Sequence[tuple[Value, Value]], bias: Value, *,
-              ledger: Ledger, factor: float = 1.0, gate: Callable[[Value], Value] | None = None) -> Relevance:
+    def share(
+        self,
+        layer: Layer,
+        r: Relevance,
+        terms: Sequence[tuple[Value, Value]],
+        bias: Value,
+        *,
+        ledger: Ledger,
+        factor: float = 1.0,
+        gate: Callable[[Value], Value] | None = None,
+    ) -> Relevance:
         """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s = R/stabilize(z); R_in = factor·Σ xᵢ ⊙ Wᵢᵀs."""
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
         bias = self.kept(bias)
@@ -133,10 +142,24 @@ class Gamma(Rule):
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         x, w, b, z = layer.input, layer.weight, layer.bias, layer.output
         raised, lowered = w + w.pos() * self.gamma, w + w.neg() * self.gamma
-        helps = self.share(layer, r, [(x.pos(), raised), (x.neg(), lowered)], b + b.pos() * self.gamma, ledger=ledger, gate=z.where_positive)
+        helps = self.share(
+            layer,
+            r,
+            [(x.pos(), raised), (x.neg(), lowered)],
+            b + b.pos() * self.gamma,
+            ledger=ledger,
+            gate=z.where_positive,
+        )
         if r.positive_only(z):
             return helps
-        hurts = self.share(layer, r, [(x.pos(), lowered), (x.neg(), raised)], b + b.neg() * self.gamma, ledger=ledger, gate=z.where_negative)
+        hurts = self.share(
+            layer,
+            r,
+            [(x.pos(), lowered), (x.neg(), raised)],
+            b + b.neg() * self.gamma,
+            ledger=ledger,
+            gate=z.where_negative,
+        )
         return helps + hurts
 
 
@@ -172,10 +195,14 @@ class AlphaBeta(Rule):
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         x, w, b = layer.input, layer.weight, layer.bias
-        helps = self.share(layer, r, [(x.pos(), w.pos()), (x.neg(), w.neg())], b.pos(), ledger=ledger, factor=self.alpha)
+        helps = self.share(
+            layer, r, [(x.pos(), w.pos()), (x.neg(), w.neg())], b.pos(), ledger=ledger, factor=self.alpha
+        )
         if self.beta == 0.0 or (w.nonnegative and x.nonnegative):
             return helps
-        return helps + self.share(layer, r, [(x.pos(), w.neg()), (x.neg(), w.pos())], b.neg(), ledger=ledger, factor=-self.beta)
+        return helps + self.share(
+            layer, r, [(x.pos(), w.neg()), (x.neg(), w.pos())], b.neg(), ledger=ledger, factor=-self.beta
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +274,7 @@ class Pass(Rule):
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         if layer.routes:
             return _routed(layer, r)
-        if r.activation is not None and r.activation.name == layer.output.name:
+        if layer.rectifies and r.activation is not None and r.activation.name == layer.output.name:
             return Relevance(r.coefficient, r.activation, alias=layer.input.name)
         return Relevance(r.total)
 

@@ -29,7 +29,9 @@ def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: C
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's C++ half raises several types
-        raise VerificationError("the compiled model is not valid ONNX; please report this with the model:", [str(error)]) from error
+        raise VerificationError(
+            "the compiled model is not valid ONNX; please report this with the model:", [str(error)]
+        ) from error
     if runner is None:
         return
     feeds = {promise.input: random_picture(model, promise.input, batch=2)}
@@ -51,7 +53,9 @@ def changed_outputs(before: Arrays, after: Arrays) -> list[str]:
         scale = float(np.abs(expected).max(initial=1e-30))
         change = float(np.abs(after[name].astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)) / scale
         if not change <= SAME_OUTPUT:
-            faults.append(f"the output '{name}' changed by {change:.1e} of its largest value; {SAME_OUTPUT:.0e} is rounding")
+            faults.append(
+                f"the output '{name}' changed by {change:.1e} of its largest value; {SAME_OUTPUT:.0e} is rounding"
+            )
     return faults
 
 
@@ -67,22 +71,29 @@ SAME_MAP = 1e-4
 """Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the batch size."""
 
 
-def batch_faults(model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.float32], outputs: Sequence[str]) -> list[str]:
+def batch_faults(
+    model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.float32], outputs: Sequence[str]
+) -> list[str]:
     """One line for every output of `outputs` where a batch of N does not equal N single runs."""
     together = runner(model, {promise.input: pictures})
     alone = [runner(model, {promise.input: pictures[i : i + 1]}) for i in range(len(pictures))]
     faults = []
     for name in outputs:
         single = np.concatenate([run[name] for run in alone]).astype(np.float64)
-        change = np.abs(together[name] - single).reshape(len(single), -1).max(1)
+        change = np.abs(together[name].astype(np.float64) - single).reshape(len(single), -1).max(1)
         scale = np.abs(single).reshape(len(single), -1).max(1) + 1e-30
         worst = float((change / scale).max())
         if not worst <= SAME_MAP:
-            faults.append(f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of its maximum")
+            faults.append(
+                f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of its maximum"
+            )
     return faults
 
 
 def non_finite(values: Arrays) -> list[str]:
     """One line for every array with NaN or infinity."""
-    return [f"'{name}' holds NaN or infinity" for name, value in values.items()
-            if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all()]
+    return [
+        f"'{name}' holds NaN or infinity"
+        for name, value in values.items()
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all()
+    ]
