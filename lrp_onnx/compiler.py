@@ -20,12 +20,13 @@ from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import Plan
 from lrp_onnx.relevance.builder import Builder
-from lrp_onnx.relevance.composites import DEFAULT, START_VALUES, Assigned, Choices, assign, find_composite
+from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, assign
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
 from lrp_onnx.relevance.notation import rule_text
 from lrp_onnx.relevance.optimize import drop_unused
+from lrp_onnx.relevance.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.rules import Block, Rule
 from lrp_onnx.relevance.verify import Runner, check_compiled
 

@@ -11,7 +11,8 @@ from lrp_onnx.contract import START, TARGET
 from lrp_onnx.plan import Block, Plan, Role, Step
 from lrp_onnx.relevance.builder import Builder, Value
 from lrp_onnx.relevance.factored import Relevance
-from lrp_onnx.relevance.layers import BlockLayer, Layer, Node, layer_of, nonnegative_tensors
+from lrp_onnx.relevance.layer import BlockLayer, Layer, Node
+from lrp_onnx.relevance.layers import layer_of, nonnegative_tensors
 from lrp_onnx.relevance.rules import Ledger
 
 

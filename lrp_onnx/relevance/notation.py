@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.relevance import joins, rules
+from lrp_onnx.relevance import joins, passing, rules
 
 AnyRule = rules.Rule | joins.JoinRule
 
@@ -20,13 +20,13 @@ RULES: dict[str, type[AnyRule]] = {
     "w-square": rules.WSquare,
     "flat": rules.Flat,
     "z-box": rules.ZBox,
-    "pass": rules.Pass,
+    "pass": passing.Pass,
     "norm": rules.Norm,
-    "gradient": rules.Gradient,
-    "winner-take-all": rules.WinnerTakeAll,
-    "average": rules.AverageStandIn,
-    "guided-relu": rules.GuidedRelu,
-    "deconv-relu": rules.DeconvRelu,
+    "gradient": passing.Gradient,
+    "winner-take-all": passing.WinnerTakeAll,
+    "average": passing.AverageStandIn,
+    "guided-relu": passing.GuidedRelu,
+    "deconv-relu": passing.DeconvRelu,
     "block": rules.Block,
     "ratio": joins.Ratio,
     "symmetric": joins.Symmetric,

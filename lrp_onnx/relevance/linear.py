@@ -1,0 +1,184 @@
+"""Linear layers: forward and its transpose, one class per kind of step."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx import plan
+from lrp_onnx.relevance import convolution
+from lrp_onnx.relevance.builder import Builder, Value
+from lrp_onnx.relevance.layer import Node
+
+
+class ConvolutionLayer(Node):
+    """2-D convolution."""
+
+    __slots__ = ()
+
+    @property
+    def geometry(self) -> convolution.Geometry:
+        """Strides, pads, sizes."""
+        layer = self.step.layer
+        assert isinstance(layer, plan.Convolution)
+        return convolution.Geometry.of(layer, self._sizes())
+
+    @property
+    def weight(self) -> Value:
+        return _weight(self.builder, self.step.layer, (-1, 1, 1, 1))
+
+    @property
+    def bias(self) -> Value:
+        return _bias(self.builder, self.step.layer, (1, -1, 1, 1))
+
+    def forward(self, x: Value, w: Value) -> Value:
+        return convolution.forward(self._tensor(x), w, self.geometry)
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return convolution.vjp(s, w, self.geometry)
+
+
+class DenseLayer(Node):
+    """Fully connected layer."""
+
+    __slots__ = ()
+
+    @property
+    def _transposed(self) -> bool:
+        assert isinstance(self.step.layer, plan.Dense)
+        return self.step.layer.transposed
+
+    @property
+    def weight(self) -> Value:
+        return _weight(self.builder, self.step.layer, (-1, 1) if self._transposed else (1, -1))
+
+    @property
+    def bias(self) -> Value:
+        return _bias(self.builder, self.step.layer, (1, -1))
+
+    def forward(self, x: Value, w: Value) -> Value:
+        return self._product(self._tensor(x), w, transposed=self._transposed)
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return self._product(s, w, transposed=not self._transposed)
+
+    def _product(self, x: Value, w: Value, *, transposed: bool) -> Value:
+        signs = x.nonnegative and w.nonnegative, x.nonnegative and w.nonpositive
+        return self.builder.node("Gemm", x, w, attributes={"transB": int(transposed)}, signs=signs)
+
+
+class AffineLayer(Node):
+    """Per-channel scale."""
+
+    __slots__ = ()
+
+    def _vector(self, values: NDArray[np.float64]) -> Value:
+        return self.builder.array(values.reshape(1, -1, *(1 for _ in self.step.input_shape[2:])))
+
+    @property
+    def weight(self) -> Value:
+        assert isinstance(self.step.layer, plan.Affine)
+        return self._vector(self.step.layer.scale)
+
+    @property
+    def bias(self) -> Value:
+        assert isinstance(self.step.layer, plan.Affine)
+        return self._vector(self.step.layer.bias)
+
+    def forward(self, x: Value, w: Value) -> Value:
+        return self._tensor(x) * w
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return s * w
+
+
+class AveragePoolLayer(Node):
+    """Average pooling; its weight is a number that scales the fixed weights."""
+
+    __slots__ = ()
+
+    def forward(self, x: Value, w: Value) -> Value:
+        pool = self.step.layer
+        assert isinstance(pool, plan.AveragePool)
+        return average_pool(self._tensor(x), pool) * w
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        pool = self.step.layer
+        assert isinstance(pool, plan.AveragePool)
+        return spread(s * w, pool, self._sizes())
+
+
+class GlobalAverageLayer(Node):
+    """Mean over height and width."""
+
+    __slots__ = ()
+
+    def forward(self, x: Value, w: Value) -> Value:
+        assert isinstance(self.step.layer, plan.GlobalAverage)
+        attributes = {"keepdims": int(self.step.layer.keepdims)}
+        return (
+            self.builder.node(
+                "ReduceMean",
+                self._tensor(x),
+                self.builder.integers((2, 3)),
+                attributes=attributes,
+                signs=(x.nonnegative, x.nonpositive),
+            )
+            * w
+        )
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        _, channels, height, width = self._sizes()
+        assert isinstance(self.step.layer, plan.GlobalAverage)
+        column = s if self.step.layer.keepdims else s.reshape(-1, channels, 1, 1)
+        return self.fill(column * w * (1.0 / (height * width)))
+
+
+def average_pool(x: Value, pool: plan.AveragePool) -> Value:
+    """The forward operator."""
+    attributes = {
+        "kernel_shape": pool.kernel,
+        "strides": pool.strides,
+        "pads": pool.pads,
+        "count_include_pad": int(pool.include_pad),
+    }
+    return x.builder.node("AveragePool", x, attributes=attributes, signs=(x.nonnegative, x.nonpositive))
+
+
+def spread(s: Value, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Value:
+    """The transpose of average pooling: (N, C, H', W') → (N, C, H, W), channel by channel."""
+    channels, height, width = sizes[1:]
+    geometry = convolution.Geometry.of_pool(pool, sizes)
+    rows, columns = geometry.out_size
+    full = np.full((1, 1, rows, columns), float(prod(pool.kernel)))
+    counts = full if pool.include_pad else _window_sizes(pool, height, width)
+    each = (s * s.builder.array(1.0 / counts)).reshape(-1, 1, rows, columns)
+    ones = s.builder.array(np.ones((1, 1, *pool.kernel)))
+    return convolution.vjp(each, ones, geometry).reshape(-1, channels, height, width)
+
+
+def _window_sizes(pool: plan.AveragePool, height: int, width: int) -> NDArray[np.float64]:
+    """How many input pixels each window covers, (1, 1, H', W')."""
+
+    def along(size: int, kernel: int, stride: int, before: int, after: int) -> NDArray[np.float64]:
+        starts = np.arange(0, size + before + after - kernel + 1, stride) - before
+        return np.asarray(np.minimum(starts + kernel, size) - np.maximum(starts, 0), np.float64)
+
+    top, left, bottom, right = pool.pads
+    rows = along(height, pool.kernel[0], pool.strides[0], top, bottom)
+    columns = along(width, pool.kernel[1], pool.strides[1], left, right)
+    return (rows[:, None] * columns[None, :])[None, None]
+
+
+def _weight(builder: Builder, layer: plan.Layer, shape: tuple[int, ...]) -> Value:
+    assert isinstance(layer, plan.Convolution | plan.Dense)
+    stored = builder.known(layer.weight.tensor)
+    return stored if layer.weight.scale is None else stored * builder.array(layer.weight.scale.reshape(shape))
+
+
+def _bias(builder: Builder, layer: plan.Layer, shape: tuple[int, ...]) -> Value:
+    assert isinstance(layer, plan.Convolution | plan.Dense)
+    bias = layer.weight.bias
+    return builder.value(0.0) if bias is None or not bias.any() else builder.array(bias.reshape(shape))
