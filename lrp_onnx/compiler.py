@@ -13,12 +13,12 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__, contract
-from lrp_onnx.contract import HEATMAP, INTERNAL, RELEVANCE, START, TARGET, Contract, Preprocessing
+from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
-from lrp_onnx.plan import Plan
+from lrp_onnx.plan import Plan, block_summary
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, assign
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
@@ -120,7 +120,7 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
         outputs=outputs,
     )
     ledger = tuple(map(_ledger, backward.entries))
-    model = drop_unused(model, INTERNAL, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
+    model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(
         input=of.input,
@@ -131,7 +131,7 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
         start_value=start,
         versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
         rules={name: rule_text(found.rule) for name, found in assigned.items()},
-        plan=of.to_json(),
+        blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
         preprocessing=options.preprocessing or preprocessing,
         labels=options.labels or labels,

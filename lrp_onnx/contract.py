@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lrp_onnx.errors import ContractError
@@ -23,6 +23,12 @@ START = "start"
 PREDICTED = -1
 INTERNAL = "lrp/"
 """Every name that the compiler adds inside the graph begins with this."""
+
+
+def is_added(name: str) -> bool:
+    """Whether a tensor's name is one that the compiler gives, not the original model."""
+    return name.startswith((INTERNAL, RELEVANCE + "/")) or name in (HEATMAP, RELEVANCE, TARGET, START)
+
 
 FORMAT = 1
 PREFIX = "lrp_onnx."
@@ -85,8 +91,8 @@ class Contract:
     """Versions of lrp-onnx and of the libraries that made the file."""
     rules: Mapping[str, str]
     """Every layer's node name and the text form of its rule."""
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    """The recognised structure (`plan.Plan.to_json`)."""
+    blocks: tuple[Mapping[str, Any], ...] = ()
+    """The residual blocks: fork, output, and the steps of every branch by role."""
     ledger: tuple[Mapping[str, Any], ...] = ()
     """What each rule received, passed on and absorbed, as tensor names (`relevance.verify` reads it)."""
     preprocessing: Preprocessing | None = None
@@ -108,11 +114,13 @@ class Contract:
                 "start_value",
                 "versions",
                 "rules",
-                "plan",
+                "blocks",
                 "ledger",
             )
         }
-        metadata = {PREFIX + name: json.dumps(value, default=dict) for name, value in values.items()}
+        metadata = {
+            PREFIX + name: json.dumps(value, default=dict, separators=(",", ":")) for name, value in values.items()
+        }
         return metadata | describe(self.preprocessing, self.labels)
 
     @classmethod
@@ -133,7 +141,7 @@ class Contract:
             "start_value",
             "versions",
             "rules",
-            "plan",
+            "blocks",
             "ledger",
         ):
             try:
@@ -147,7 +155,11 @@ class Contract:
                 f"the compiled file is of format {values['format']}, this version reads up to {FORMAT}: upgrade lrp-onnx"
             )
         preprocessing, labels = read_description(metadata)
-        return cls(**values | {"ledger": tuple(values["ledger"])}, preprocessing=preprocessing, labels=labels)
+        return cls(
+            **values | {"ledger": tuple(values["ledger"]), "blocks": tuple(values["blocks"])},
+            preprocessing=preprocessing,
+            labels=labels,
+        )
 
 
 def is_compiled(metadata: Mapping[str, str]) -> bool:

@@ -219,6 +219,18 @@ class Plan:
         }
 
 
+def block_summary(block: Block) -> dict[str, Any]:
+    """A block as a few names: what a compiled file says of it."""
+    branches = [[b.role.value, *(s.name for s in b.steps)] for b in block.branches]
+    return {
+        "block": block.name,
+        "fork": block.fork,
+        "output": block.output,
+        "branches": branches,
+        "join": block.join.name,
+    }
+
+
 def step_json(step: Step) -> dict[str, Any]:
     """One step as JSON-ready data."""
     return {

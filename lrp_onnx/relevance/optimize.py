@@ -6,21 +6,22 @@ from collections.abc import Iterable
 
 import onnx
 
+from lrp_onnx.contract import is_added
 
-def drop_unused(model: onnx.ModelProto, prefix: str, *, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
-    """Remove, in place, nodes and constants whose names begin with `prefix` and whose results nobody reads, but for constants in `keep`."""
+
+def drop_unused(model: onnx.ModelProto, *, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:
+    """Remove, in place, what the compiler added and nobody reads, but for constants in `keep`."""
     graph = model.graph
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if needed.isdisjoint(node.output) and all(name.startswith(prefix) for name in node.output):
+        if needed.isdisjoint(node.output) and all(map(is_added, node.output)):
             continue
         needed.update(node.input)
         kept.append(node)
+    needed |= keep
     _replace(graph.node, reversed(kept))
-    _replace(
-        graph.initializer, [t for t in graph.initializer if t.name in needed | keep or not t.name.startswith(prefix)]
-    )
+    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed or not is_added(t.name)])
     return model
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import Contract
+from lrp_onnx.contract import Contract, is_added
 from lrp_onnx.errors import VerificationError
+from lrp_onnx.relevance.conservation import Row, account, constants_of, expose, tensors_of
+from lrp_onnx.relevance.optimize import drop_unused
 
 Arrays = dict[str, NDArray[np.generic]]
 SAME_OUTPUT = 1e-5
@@ -26,12 +29,9 @@ class Runner(Protocol):
 
 def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: Contract, runner: Runner | None) -> None:
     """Raise VerificationError unless `model` is valid and, where it can be run, predicts what `original` does."""
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker's C++ half raises several types
-        raise VerificationError(
-            "the compiled model is not valid ONNX; please report this with the model:", [str(error)]
-        ) from error
+    faults = _validity(model)
+    if faults:
+        raise VerificationError("the compiled model is not valid; please report this with the model:", faults)
     if runner is None:
         return
     feeds = {promise.input: random_picture(model, promise.input, batch=2)}
@@ -72,7 +72,7 @@ SAME_MAP = 1e-4
 
 
 def batch_faults(
-    model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.float32], outputs: Sequence[str]
+    model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.generic], outputs: Sequence[str]
 ) -> list[str]:
     """One line for every output of `outputs` where a batch of N does not equal N single runs."""
     together = runner(model, {promise.input: pictures})
@@ -97,3 +97,83 @@ def non_finite(values: Arrays) -> list[str]:
         for name, value in values.items()
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all()
     ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """What `audit` found: named checks with their faults, and the conservation ledger."""
+
+    checks: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: tuple[Row, ...]
+    start: NDArray[np.float64]
+    """Relevance at the logits, (N,)."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check found a fault."""
+        return not any(faults for _, faults in self.checks)
+
+
+def audit(
+    model: onnx.ModelProto,
+    promise: Contract,
+    runner: Runner,
+    *,
+    pictures: NDArray[np.generic],
+    original: onnx.ModelProto | None,
+) -> Audit:
+    """Run every check of a compiled model on `pictures` (N, …), N ≥ 1, in the model's input units.
+
+    Without `original` the forward part of the model itself is what its outputs are compared with.
+    """
+    data = model.SerializeToString()
+    feeds = {promise.input: pictures}
+    before = runner((original or forward_part(model, promise)).SerializeToString(), feeds)
+    after = runner(data, feeds)
+    names = tensors_of(promise)
+    inner = runner(expose(model, names).SerializeToString(), feeds)
+    rows = account(promise, inner | constants_of(model, names) | feeds)
+    start = rows[0].received
+    maps = [name for name in after if name not in promise.outputs]
+    checks: list[tuple[str, Sequence[str]]] = [
+        ("valid standard ONNX", _validity(model)),
+        ("original outputs unchanged", changed_outputs(before, after)),
+        ("no NaN, no infinity, in any output or inner tensor", non_finite(after | inner)),
+        ("every layer's relevance accounted for", [fault for row in rows if (fault := row.fault(start))]),
+    ]
+    if len(pictures) > 1:
+        checks.append(
+            (
+                f"a batch of {len(pictures)} equals {len(pictures)} single runs",
+                batch_faults(data, promise, runner, pictures, maps),
+            )
+        )
+    return Audit(tuple((name, tuple(faults)) for name, faults in checks), tuple(rows), start)
+
+
+def forward_part(model: onnx.ModelProto, promise: Contract) -> onnx.ModelProto:
+    """The original model, as it stands inside a compiled one."""
+    forward = onnx.ModelProto()
+    forward.CopyFrom(model)
+    kept = [value for value in forward.graph.output if value.name in promise.outputs]
+    del forward.graph.output[:]
+    forward.graph.output.extend(kept)
+    inputs = [value for value in forward.graph.input if not is_added(value.name)]
+    del forward.graph.input[:]
+    forward.graph.input.extend(inputs)
+    return drop_unused(forward)
+
+
+def _validity(model: onnx.ModelProto) -> list[str]:
+    domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    faults = [f"it uses operators of {domain}" for domain in domains]
+    if not 18 <= opset <= 20:
+        faults.append(f"it is of opset {opset}, compiled files are of 18 to 20")
+    if model.ir_version > 10:
+        faults.append(f"it is of IR version {model.ir_version}, compiled files are of 10 at most")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's C++ half raises several types
+        faults.append(str(error))
+    return faults

@@ -1,0 +1,65 @@
+"""Rules from a small TOML or YAML file, so that they can be kept, reviewed and shared."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrp_onnx.errors import RuleError
+
+KEYS = ("composite", "start", "bias", "rules")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What such a file may say; None where it says nothing."""
+
+    composite: str | None = None
+    start: str | None = None
+    bias: str | None = None
+    rules: dict[str, str] = field(default_factory=dict)
+    """Node-name pattern → rule as text, in the order of the file."""
+
+
+def read_settings(path: Path) -> Settings:
+    """Read `path` (.toml, .yaml or .yml); raises RuleError where it cannot be read or says something unknown."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(f"the rules file {path} cannot be read: {error}") from error
+    values = _parse(path, text)
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        raise RuleError(f"{path} says {', '.join(unknown)}, which is not known; it may say {', '.join(KEYS)}")
+    rules = values.get("rules") or {}
+    flat = {k: v for k, v in values.items() if k != "rules"}
+    if not isinstance(rules, dict) or not all(isinstance(v, str) for v in (*rules.values(), *flat.values())):
+        raise RuleError(
+            f'{path}: rules is a table of "node pattern" = "rule(parameter=value)", everything else is text'
+        )
+    return Settings(rules={str(k): v for k, v in rules.items()}, **flat)
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RuleError(f"{path} is not valid TOML: {error}") from error
+    if path.suffix not in (".yaml", ".yml"):
+        raise RuleError(f"{path}: a rules file ends in .toml, .yaml or .yml")
+    try:
+        import yaml
+    except ImportError:
+        raise RuleError(
+            f"{path}: reading YAML needs the extra `pip install lrp-onnx[yaml]`; TOML needs nothing"
+        ) from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RuleError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RuleError(f"{path} is not a table of {', '.join(KEYS)}")
+    return values
