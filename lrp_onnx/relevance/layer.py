@@ -41,7 +41,7 @@ class Layer(Protocol):
         """``Wᵀ s``."""
 
     def fill(self, x: Value) -> Value:
-        """`x`, a number or one value per channel, as a tensor of the input's shape with batch 1."""
+        """`x`, a number or a vector of one value per channel, as a tensor of the input's shape with batch 1."""
 
     @property
     def routes(self) -> bool:
@@ -96,9 +96,14 @@ class Node:
         return self.builder.value(0.0)
 
     def fill(self, x: Value) -> Value:
-        return self.builder.node(
-            "Expand", x, self.builder.integers(self._sizes()), signs=(x.nonnegative, x.nonpositive)
-        )
+        if x.number is None:
+            x = x.reshape(1, -1, *(1 for _ in self.step.input_shape[2:]))
+        return self.expand(x)
+
+    def expand(self, x: Value) -> Value:
+        """`x` broadcast to the input's shape; a batch stays what it is."""
+        shape = self.builder.integers(self._sizes())
+        return self.builder.node("Expand", x, shape, signs=(x.nonnegative, x.nonpositive))
 
     def _sizes(self) -> tuple[int, ...]:
         """The input's shape with batch 1."""

@@ -133,7 +133,7 @@ class GlobalAverageLayer(Node):
         _, channels, height, width = self._sizes()
         assert isinstance(self.step.layer, plan.GlobalAverage)
         column = s if self.step.layer.keepdims else s.reshape(-1, channels, 1, 1)
-        return self.fill(column * w * (1.0 / (height * width)))
+        return self.expand(column * w * (1.0 / (height * width)))
 
 
 def average_pool(x: Value, pool: plan.AveragePool) -> Value:

@@ -246,13 +246,9 @@ class ZBox(Rule):
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         x, w = layer.input, layer.weight
-        low, high = (layer.fill(w.builder.array(_channels(bound))) for bound in (self.low, self.high))
+        low, high = (layer.fill(w.builder.array(bound)) for bound in (self.low, self.high))
         terms = [(x, w), (-low, w.pos()), (-high, w.neg())]
         return self.share(layer, r, terms, w.builder.value(0.0), ledger=ledger)
-
-
-def _channels(values: Sequence[float]) -> list[list[list[list[float]]]]:
-    return [[[[value]] for value in values]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

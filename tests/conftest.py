@@ -1,0 +1,56 @@
+"""What the tests share: running models, saving them, and the optional assets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def run_onnx(model: onnx.ModelProto | bytes, feeds: Mapping[str, NDArray[Any]], *, optimize: bool = True) -> Arrays:
+    """Every output of a model on ONNX Runtime's CPU provider."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[onnx.ModelProto], Path]:
+    """Writes a model to a temporary file."""
+
+    def save(model: onnx.ModelProto) -> Path:
+        path = tmp_path / f"model{len(list(tmp_path.iterdir()))}.onnx"
+        onnx.save(model, path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real models and photos."""
+    folder = os.environ.get("LRP_ONNX_TEST_ASSETS")
+    if not folder:
+        pytest.skip("LRP_ONNX_TEST_ASSETS names no folder of real models and photos")
+    return Path(folder)
+
+
+def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Largest difference, relative to the largest magnitude expected."""
+    return float(np.abs(found.astype(np.float64) - expected).max() / max(float(np.abs(expected).max()), 1e-30))

@@ -1,0 +1,145 @@
+"""Small random networks as ONNX, made without any training framework: what the tests compile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+
+@dataclass
+class Network:
+    """Appends layers; every method returns the name of the tensor that it makes."""
+
+    seed: int = 0
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def constant(self, name: str, values: Any) -> str:
+        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def node(self, op: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any) -> str:
+        name = name or f"{op.lower()}{len(self.nodes)}"
+        names = [f"{name}.out"] + [f"{name}.out{i}" for i in range(1, outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
+        return names[0]
+
+    def conv(self, x: str, channels: tuple[int, int], kernel: Sequence[int] = (3, 3), *, bias: bool = True, group: int = 1, name: str | None = None,
+             **attributes: Any) -> str:
+        name = name or f"conv{len(self.nodes)}"
+        shape = (channels[1], channels[0] // group, *kernel)
+        scale = np.sqrt(2.0 / np.prod(shape[1:]))
+        inputs = [x, self.constant(f"{name}.weight", self.rng.normal(0, scale, shape).astype(np.float32))]
+        if bias:
+            inputs.append(self.constant(f"{name}.bias", self.rng.normal(0, 0.1, channels[1]).astype(np.float32)))
+        return self.node("Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes)
+
+    def batch_norm(self, x: str, channels: int) -> str:
+        name = f"bn{len(self.nodes)}"
+        values = {
+            "gamma": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([1, 1, 1, -1], channels), "beta": self.rng.normal(0, 0.2, channels),
+            "mean": self.rng.normal(0, 0.2, channels), "var": self.rng.uniform(0.5, 2.0, channels),
+        }
+        inputs = [self.constant(f"{name}.{key}", value.astype(np.float32)) for key, value in values.items()]
+        return self.node("BatchNormalization", x, *inputs, name=name)
+
+    def dense(self, x: str, sizes: tuple[int, int], *, form: str = "gemm") -> str:
+        name = f"fc{len(self.nodes)}"
+        weight = self.rng.normal(0, np.sqrt(2.0 / sizes[0]), sizes).astype(np.float32)
+        bias = self.constant(f"{name}.bias", self.rng.normal(0, 0.1, sizes[1]).astype(np.float32))
+        if form == "gemm":
+            return self.node("Gemm", x, self.constant(f"{name}.weight", weight.T.copy()), bias, name=name, transB=1)
+        if form == "gemm-scaled":
+            return self.node("Gemm", x, self.constant(f"{name}.weight", weight), bias, name=name, alpha=0.5, beta=2.0)
+        product = self.node("MatMul", x, self.constant(f"{name}.weight", weight), name=name)
+        return self.node("Add", product, bias)
+
+    def model(self, output: str, shape: Sequence[int | str], *, classes: int | None = None, opset: int = 18) -> onnx.ModelProto:
+        """The finished model: input `x` of `shape`, one output (N, classes)."""
+        graph = helper.make_graph(
+            self.nodes, "network", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], classes])], self.weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def single_layer(layer: str, shape: Sequence[int], *, rectified: bool, seed: int = 0, **attributes: Any) -> onnx.ModelProto:
+    """``x [→ Relu] → layer → Flatten``: start relevance reaches the layer's output as it is."""
+    net = Network(seed)
+    x = net.node("Relu", "x", name="relu") if rectified else "x"
+    channels = shape[1]
+    if layer == "conv":
+        y = net.conv(x, (channels, attributes.pop("out", 4)), attributes.pop("kernel", (3, 3)), name="layer", **attributes)
+    elif layer == "batch_norm":
+        y = net.batch_norm(x, channels)
+    elif layer == "dense":
+        y = net.dense(net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes)
+    else:
+        y = net.node({"average": "AveragePool", "max": "MaxPool", "global": "GlobalAveragePool"}[layer], x, name="layer", **attributes)
+    return net.model(net.node("Flatten", y, name="last"), ["N", *shape[1:]])
+
+
+def resnet(kind: str = "basic", *, size: tuple[int, int] = (17, 15), widths: Sequence[int] = (4, 8), batch_norm: bool = False,
+           stride_in: str = "3x3", group: int = 1, dilation: int = 1, head: str = "gap-flatten-gemm", tail: str | None = None, seed: int = 0,
+           swap: bool = False, opset: int = 18) -> onnx.ModelProto:
+    """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
+
+    `swap` exchanges the operands of every residual Add.
+    """
+    net = Network(seed)
+
+    def layer(x: str, channels: tuple[int, int], kernel: int, stride: int = 1, **attributes: Any) -> str:
+        pad = attributes.get("dilations", [1, 1])[0] * (kernel - 1) // 2
+        y = net.conv(x, channels, (kernel, kernel), bias=not batch_norm, strides=[stride, stride], pads=[pad] * 4, **attributes)
+        return net.batch_norm(y, channels[1]) if batch_norm else y
+
+    def block(x: str, before: int, after: int, stride: int) -> str:
+        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+        if kind == "basic":
+            y = net.node("Relu", layer(x, (before, after), 3, stride))
+            y = layer(y, (after, after), 3, dilations=[dilation] * 2)
+        else:
+            y = net.node("Relu", layer(x, (before, after // 2), 1, first))
+            y = net.node("Relu", layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2))
+            y = layer(y, (after // 2, after), 1)
+        skip = x if (before, stride) == (after, 1) else layer(x, (before, after), 1, stride)
+        return net.node("Relu", net.node("Add", *((skip, y) if swap else (y, skip))))
+
+    y = net.node("Relu", layer("x", (3, widths[0]), 7, 2))
+    y = net.node("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    before = widths[0]
+    for index, width in enumerate(widths):
+        y = block(y, before, width, 1 if index == 0 else 2)
+        y = block(y, width, width, 1)
+        before = width
+    logits = _head(net, y, head, before)
+    return net.model(net.node(tail, logits, axis=1) if tail else logits, ["N", 3, *size], classes=10, opset=opset)
+
+
+def _head(net: Network, y: str, head: str, width: int) -> str:
+    pool, shape, form = head.split("-", 2)
+    if pool == "gap":
+        y = net.node("GlobalAveragePool", y)
+    else:
+        y = net.node("ReduceMean", y, net.constant("axes", np.array([-2, -1])), keepdims=int(pool == "meankeep"))
+    if shape == "flatten":
+        y = net.node("Flatten", y)
+    elif shape == "reshape":
+        y = net.node("Reshape", y, net.constant("shape", np.array([-1, width])))
+    elif shape == "squeeze":
+        y = net.node("Squeeze", y, net.constant("squeezed", np.array([2, 3])))
+    return net.dense(y, (width, 10), form=form)
+
+
+def picture(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> NDArray[np.float32]:
+    """A random signed input of the model's size."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return np.random.default_rng(seed).normal(size=(batch, *(d.dim_value for d in dims[1:]))).astype(np.float32)
