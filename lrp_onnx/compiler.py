@@ -62,6 +62,20 @@ class Compiled:
     plan: Plan
     rules: Mapping[str, Assigned]
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that were added."""
+        return tuple(value.name for value in self.model.graph.output if value.name not in self.contract.outputs)
+
+    def summary(self) -> dict[str, Any]:
+        """What was decided, as JSON-ready data."""
+        promise = self.contract
+        return {
+            "composite": promise.composite, "start": promise.start_value, "outputs": list(self.outputs), "input": promise.input,
+            "explained": promise.explained, "classes": promise.classes, "blocks": list(promise.blocks),
+            "rules": dict(promise.rules), "versions": dict(promise.versions), "notes": list(self.plan.notes),
+        }
+
     def save(self, path: Path | str, *, force: bool = False) -> Path:
         """Write the file atomically; raises OutputExistsError where `path` exists and `force` is not set."""
         from lrp_onnx.files import write_bytes

@@ -248,6 +248,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Reshape": reshape,
     "ScatterElements": scatter_elements,
     "Shape": lambda x: np.array(x.shape),
+    "Squeeze": lambda x, axes: x.squeeze(tuple(int(a) for a in axes)),
     "Slice": slice_,
     "Softmax": softmax,
     "Transpose": lambda x, *, perm: x.transpose(perm),

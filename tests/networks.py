@@ -89,16 +89,17 @@ def single_layer(layer: str, shape: Sequence[int], *, rectified: bool, seed: int
 
 def resnet(kind: str = "basic", *, size: tuple[int, int] = (17, 15), widths: Sequence[int] = (4, 8), batch_norm: bool = False,
            stride_in: str = "3x3", group: int = 1, dilation: int = 1, head: str = "gap-flatten-gemm", tail: str | None = None, seed: int = 0,
-           swap: bool = False, opset: int = 18) -> onnx.ModelProto:
+           swap: bool = False, bias: bool = True, opset: int = 18) -> onnx.ModelProto:
     """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
 
-    `swap` exchanges the operands of every residual Add.
+    `swap` exchanges the operands of every residual Add. Without `bias`, and wide, practically every
+    unit that has relevance has a positive contribution, so that z⁺ conserves.
     """
     net = Network(seed)
 
     def layer(x: str, channels: tuple[int, int], kernel: int, stride: int = 1, **attributes: Any) -> str:
         pad = attributes.get("dilations", [1, 1])[0] * (kernel - 1) // 2
-        y = net.conv(x, channels, (kernel, kernel), bias=not batch_norm, strides=[stride, stride], pads=[pad] * 4, **attributes)
+        y = net.conv(x, channels, (kernel, kernel), bias=bias and not batch_norm, strides=[stride, stride], pads=[pad] * 4, **attributes)
         return net.batch_norm(y, channels[1]) if batch_norm else y
 
     def block(x: str, before: int, after: int, stride: int) -> str:

@@ -1,0 +1,206 @@
+"""The compiled file: valid, small, plain, unchanged in what it predicts, and steerable at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import relative, run_onnx
+from float64 import run_float64
+from networks import picture, resnet
+
+from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.contract import Contract, is_compiled
+from lrp_onnx.errors import OutputExistsError, RuleError, UnsupportedModelError
+from lrp_onnx.relevance.presets import COMPOSITES
+
+Save = Callable[[onnx.ModelProto], Path]
+VARIANTS = {
+    "basic": {"kind": "basic"},
+    "basic-bn": {"kind": "basic", "batch_norm": True},
+    "bottleneck": {"kind": "bottleneck", "tail": "Softmax", "head": "gap-reshape-matmul"},
+    "bottleneck-v1-bn": {"kind": "bottleneck", "batch_norm": True, "stride_in": "1x1", "head": "meankeep-flatten-gemm"},
+    "grouped-dilated": {"kind": "bottleneck", "group": 2, "dilation": 2, "widths": (16, 32), "head": "mean-none-gemm", "swap": True},
+    "old-opset": {"kind": "basic", "opset": 9, "batch_norm": True},
+    "newest-opset": {"kind": "basic", "opset": 20, "head": "gap-squeeze-gemm"},
+}
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_every_composite_compiles_every_resnet(composite: str, variant: str, saved: Save) -> None:
+    # The reference composites take a 2×2 average for the stem's pooling: sizes must be divisible for that.
+    model = resnet(**VARIANTS[variant], size=(24, 32))
+    compiled = compile_model(saved(model), Options(composite=composite, outputs=("heatmap", "relevance"))).model
+    onnx.checker.check_model(compiled, full_check=True)
+    assert {node.domain for node in compiled.graph.node} <= {""}
+    assert compiled.ir_version <= 10 and 18 <= compiled.opset_import[0].version <= 20
+    x = picture(model)
+    expected = run_onnx(model, {"x": x}, optimize=False)
+    for optimize, tolerance in ((False, 0.0), (True, 1e-5)):
+        found = run_onnx(compiled, {"x": x}, optimize=optimize)
+        assert list(found) == [*expected, "heatmap", "relevance"]
+        for name, value in expected.items():
+            assert relative(found[name], value) <= tolerance
+        assert np.isfinite(found["relevance"]).all() and np.abs(found["relevance"]).max() > 0
+        assert found["heatmap"].shape == (2, 24, 32)
+        assert relative(found["relevance"].sum(1), found["heatmap"]) < 1e-5
+    exact = run_float64(compiled, {"x": x})["relevance"]
+    signed_shares = any(text.startswith("signed") for text in compiled_rules(compiled))
+    # Signed shares divide by sums that nearly cancel: the rule itself magnifies rounding, so only the formula is compared elsewhere.
+    assert relative(found["relevance"], exact) < (1e-2 if signed_shares else 1e-4)
+
+
+def compiled_rules(model: onnx.ModelProto) -> list[str]:
+    return list(Contract.from_metadata(metadata(model)).rules.values())
+
+
+def test_what_was_decided_is_in_the_file(saved: Save) -> None:
+    path = saved(resnet("bottleneck", batch_norm=True))
+    compiled = compile_model(path, Options(composite="lrp-resnet", start="one", rules={"conv*": "flat"}, labels=tuple("abcdefghij")))
+    promise = Contract.from_metadata(metadata(onnx.load_from_string(compiled.model.SerializeToString())))
+    assert is_compiled(metadata(compiled.model))
+    assert promise.composite == "lrp-resnet" and promise.start_value == "one" and promise.labels == tuple("abcdefghij")
+    assert promise.classes == 10 and len(promise.blocks) == 4 and promise.input == "x"
+    assert {promise.rules[name] for name in promise.rules if name.startswith("conv")} == {"flat"}
+    assert "lrp-onnx" in promise.versions
+
+
+def test_compilation_is_reproducible(saved: Save) -> None:
+    path = saved(resnet("basic", batch_norm=True))
+    first, second = (compile_model(path).model.SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+def test_target_is_chosen_at_run_time(saved: Save) -> None:
+    model = resnet("basic")
+    x = picture(model, batch=3)
+    compiled = compile_model(saved(model), Options(composite="gradient-x-input")).model
+    predicted = run_onnx(model, {"x": x})[model.graph.output[0].name].argmax(1)
+    default = run_onnx(compiled, {"x": x})["heatmap"]
+    named = run_onnx(compiled, {"x": x, "target": predicted.astype(np.int64)})["heatmap"]
+    assert np.array_equal(default, named)
+    per_sample = run_onnx(compiled, {"x": x, "target": np.array([1, 5, -1])})["heatmap"]
+    for sample, target in enumerate((1, 5, int(predicted[2]))):
+        alone = run_onnx(compiled, {"x": x[sample : sample + 1], "target": np.array([target])})["heatmap"]
+        assert relative(per_sample[sample : sample + 1], alone) < 1e-5
+    assert relative(per_sample[0], default[0]) > 1e-2
+
+
+def test_any_start_vector_can_be_given(saved: Save) -> None:
+    """The gradient is linear in its start: a contrastive start is the difference of two targets."""
+    model = resnet("basic")
+    x = picture(model, batch=2)
+    compiled = compile_model(saved(model), Options(composite="gradient")).model
+
+    def towards(target: int) -> np.ndarray:
+        return run_onnx(compiled, {"x": x, "target": np.array([target])})["heatmap"]
+
+    start = np.zeros((1, 10), np.float32)
+    start[0, 2], start[0, 7] = 1.0, -1.0
+    contrast = run_onnx(compiled, {"x": x, "start": start})["heatmap"]
+    assert relative(contrast, towards(2) - towards(7)) < 1e-5
+    mixed = run_onnx(compiled, {"x": x, "start": np.concatenate([start, np.zeros_like(start)]), "target": np.array([4])})["heatmap"]
+    assert relative(mixed[0], contrast[0]) < 1e-6 and relative(mixed[1], towards(4)[1]) < 1e-6
+
+
+@pytest.mark.parametrize("start", ["logit", "probability", "one"])
+def test_start_value(start: str, saved: Save) -> None:
+    """`lrp-resnet` conserves: its map sums to what it started from."""
+    model = resnet("basic", size=(32, 32), widths=(32, 64), bias=False)
+    x = picture(model)
+    logits = run_float64(model, {"x": x})[model.graph.output[0].name]
+    best = logits.max(1)
+    expected = {"logit": best, "probability": np.exp(best) / np.exp(logits).sum(1), "one": np.ones(2)}[start]
+    compiled = compile_model(saved(model), Options(composite="lrp-resnet", start=start)).model
+    assert relative(run_onnx(compiled, {"x": x})["heatmap"].sum((1, 2)), expected) < 1e-3
+
+
+def test_inner_relevance_by_name(saved: Save) -> None:
+    """Relevance at a block's input equals what a file that stops there would give: both maps agree when summed over all pixels."""
+    model = resnet("basic", size=(32, 32), widths=(32, 64), bias=False)
+    plan = compile_model(saved(model)).plan
+    fork = plan.blocks[2].fork
+    for composite in ("lrp-resnet", "c3-lrp"):
+        compiled = compile_model(saved(model), Options(composite=composite, outputs=("heatmap", fork))).model
+        found = run_onnx(compiled, {"x": picture(model)})
+        inner = found[f"relevance/{fork}"]
+        assert inner.ndim == 4 and np.abs(inner).max() > 0
+        if composite == "lrp-resnet":
+            assert relative(inner.sum((1, 2, 3)), found["heatmap"].sum((1, 2))) < 1e-3
+
+
+def test_inner_relevance_inside_a_block_that_is_one_layer(saved: Save) -> None:
+    model = resnet("basic", size=(32, 32))
+    plan = compile_model(saved(model)).plan
+    inside = plan.blocks[0].branches[0].steps[0].output
+    compiled = compile_model(saved(model), Options(composite="c3-lrp", outputs=(inside,))).model
+    assert np.abs(run_onnx(compiled, {"x": picture(model)})[f"relevance/{inside}"]).max() > 0
+
+
+def test_every_sample_is_explained_alone(saved: Save) -> None:
+    model = resnet("bottleneck", size=(32, 32))
+    x = picture(model, batch=4)
+    compiled = compile_model(saved(model), Options(outputs=("relevance",))).model
+    together = run_onnx(compiled, {"x": x})["relevance"]
+    alone = np.concatenate([run_onnx(compiled, {"x": x[i : i + 1]})["relevance"] for i in range(4)])
+    assert relative(together, alone) < 1e-5
+
+
+def test_nothing_is_overwritten(saved: Save, tmp_path: Path) -> None:
+    compiled = compile_model(saved(resnet()))
+    target = tmp_path / "out.onnx"
+    target.write_text("mine")
+    with pytest.raises(OutputExistsError, match="--force"):
+        compiled.save(target)
+    assert target.read_text() == "mine"
+    compiled.save(target, force=True)
+    assert onnx.load(target).producer_name == "lrp-onnx"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model0.onnx", "out.onnx"]
+
+
+def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
+    compiled = compile_model(saved(resnet())).model
+    with pytest.raises(UnsupportedModelError, match="compiled file already"):
+        compile_model(saved(compiled))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (Options(composite="c3-lpr"), "did you mean c3-lrp"),
+    (Options(start="logits"), "logit, probability, one"),
+    (Options(rules={"nothing*": "flat"}), "fits no node"),
+    (Options(rules={"conv*": "flatt"}), "did you mean flat"),
+    (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
+    (Options(rules={"conv*": "gamma(gamma=much)"}), "must be a float"),
+    (Options(rules={"conv*": "gamma(gamma=-1)"}), "must not be negative"),
+    (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
+    (Options(rules={"conv*": "ratio"}), "rule of the residual Add"),
+    (Options(rules={"add*": "flat"}), "rule of layers with one input"),
+    (Options(rules={"conv*": "block"}), "closes no residual block"),
+    (Options(rules={"maxpool*": "pass"}), "cannot have the rule pass"),
+    (Options(rules={"maxpool*": "flat"}), "no linear|not linear"),
+    (Options(rules={"conv*": "average"}), "no max pooling"),
+    (Options(rules={"conv0": "z-box(low=1, high=2)"}), "must enclose 0"),
+])
+def test_a_wrong_choice_is_explained(options: Options, message: str, saved: Save) -> None:
+    with pytest.raises(RuleError, match=message):
+        compile_model(saved(resnet(size=(32, 32))), options)
+
+
+@pytest.mark.parametrize(("outputs", "message"), [((), "no output"), (("nonsense",), "no tensor 'nonsense'")])
+def test_a_wrong_output_is_explained(outputs: tuple[str, ...], message: str, saved: Save) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        compile_model(saved(resnet()), Options(outputs=outputs))
+
+
+def test_all_wrong_overrides_are_named_at_once(saved: Save) -> None:
+    with pytest.raises(RuleError) as caught:
+        compile_model(saved(resnet()), Options(rules={"one*": "flat", "two*": "flat", "add*": "z-plus"}))
+    assert all(name in str(caught.value) for name in ("one*", "two*", "Join 'add"))
