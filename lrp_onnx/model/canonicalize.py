@@ -37,7 +37,9 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
         except Unreadable as fault:
             faults.append(f"{label(node)}: {fault}")
     if faults:
-        raise UnsupportedModelError(f"{source} has {len(faults)} node(s) that cannot be explained:", faults)
+        supported = ", ".join(sorted(READERS))
+        summary = f"{source} has {len(faults)} node(s) that cannot be explained (operators that can be: {supported}):"
+        raise UnsupportedModelError(summary, faults)
     return simplify(steps, fold_batch_norm=fold_batch_norm)
 
 
@@ -56,7 +58,7 @@ def _path(graph: Graph, logits: str) -> list[ir.Node]:
 def _read(graph: Graph, node: ir.Node) -> Step:
     reader = READERS.get(node.op_type)
     if reader is None:
-        raise Unreadable(f"the operator is not supported yet; supported are {', '.join(sorted(READERS))}")
+        raise Unreadable("this operator cannot be explained yet")
     layer = reader(graph, node)
     inputs = data_inputs(graph, node)
     if not inputs:

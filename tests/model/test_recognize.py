@@ -1,0 +1,210 @@
+"""Recognition by data flow: roles, forks, folding, heads; and every fault named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import Network, resnet
+
+from lrp_onnx import plan
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.load import load_model
+from lrp_onnx.model.recognize import recognize
+from lrp_onnx.plan import Block, Plan, Role
+
+Save = Callable[[onnx.ModelProto], Path]
+
+
+def text_of(of: Plan) -> str:
+    """A plan as a few lines, for golden comparison."""
+    lines = []
+    for item in of.items:
+        if not isinstance(item, Block):
+            lines.append(f"{item.op} {item.output_shape[1:]}")
+            continue
+        lines.append(f"{item.name} {item.role}")
+        for branch in item.branches:
+            lines.append(f"  {branch.role}: {' '.join(step.op for step in branch.steps)}".rstrip())
+        lines.append(f"  then: {' '.join(step.op for step in item.tail)}")
+    return "\n".join(lines)
+
+
+GOLDEN_BASIC = """\
+Convolution (4, 9, 8)
+Relu (4, 9, 8)
+MaxPool (4, 5, 4)
+block1 identity
+  main: Convolution Relu Convolution
+  identity:
+  then: Relu
+block2 identity
+  main: Convolution Relu Convolution
+  identity:
+  then: Relu
+block3 projection
+  main: Convolution Relu Convolution
+  projection: Convolution
+  then: Relu
+block4 identity
+  main: Convolution Relu Convolution
+  identity:
+  then: Relu
+GlobalAverage (8, 1, 1)
+Reshape (8,)
+Dense (10,)"""
+
+
+def read(model: onnx.ModelProto, saved: Save, **options: bool) -> Plan:
+    return recognize(load_model(saved(model)), **options)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 18, 20])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_basic_resnet(opset: int, batch_norm: bool, saved: Save) -> None:
+    if opset == 7 and batch_norm:
+        pytest.skip("the test's BatchNormalization is written for opset 9 and later")
+    assert text_of(read(resnet("basic", batch_norm=batch_norm, opset=opset), saved)) == GOLDEN_BASIC
+
+
+def test_operand_order_and_node_order_do_not_matter(saved: Save) -> None:
+    model = resnet("bottleneck", swap=True)
+    nodes = list(model.graph.node)
+    np.random.default_rng(0).shuffle(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    found = read(model, saved)
+    assert [b.role for b in found.blocks] == [b.role for b in read(resnet("bottleneck"), saved).blocks]
+    assert all(block.branches[-1].role is Role.MAIN for block in found.blocks)
+
+
+def test_names_do_not_matter(saved: Save) -> None:
+    model = resnet("basic", batch_norm=True)
+    for node in model.graph.node:
+        node.name = ""
+    assert text_of(read(model, saved)) == GOLDEN_BASIC
+
+
+def test_folding_is_a_choice(saved: Save) -> None:
+    model = resnet("basic", batch_norm=True)
+    folded, kept = read(model, saved), read(model, saved, fold_batch_norm=False)
+    assert not any(isinstance(step.layer, plan.Affine) for step in folded.steps)
+    assert sum(isinstance(step.layer, plan.Affine) for step in kept.steps) == 10
+    assert "10 BatchNormalization nodes in the file" in folded.notes
+    assert any("negative batch-norm scale" in note for note in folded.notes)
+
+
+def test_folded_weights_are_the_products(saved: Save) -> None:
+    net = Network(0)
+    y = net.batch_norm(net.conv("x", (3, 4), name="conv"), 4)
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8])
+    conv = next(read(model, saved).steps)
+    assert isinstance(conv.layer, plan.Convolution)
+    stored = {t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
+    scale = stored["gamma"] / np.sqrt(stored["var"] + 1e-5)
+    bias = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "conv.bias")
+    assert np.allclose(conv.layer.weight.scale, scale)
+    assert np.allclose(conv.layer.weight.bias, (bias - stored["mean"]) * scale + stored["beta"])
+    assert conv.nodes == ("conv", "bn1") and conv.name == "conv"
+
+
+def test_a_shared_convolution_output_is_not_folded(saved: Save) -> None:
+    """The batch normalisation's input has another reader: folding would change what that one sees."""
+    net = Network(0)
+    y = net.conv("x", (3, 3), (1, 1), name="conv")
+    total = net.node("Add", net.batch_norm(y, 3), y)
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", total)), (3, 2)), ["N", 3, 8, 8])
+    assert [step.op for step in read(model, saved).steps][:3] == ["Convolution", "Affine", "Join"]
+
+
+@pytest.mark.parametrize("head", ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "meankeep-flatten-gemm-scaled", "mean-none-gemm"])
+@pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
+def test_heads_and_tails(head: str, tail: str | None, saved: Save) -> None:
+    model = resnet("basic", head=head, tail=tail)
+    found = read(model, saved)
+    assert found.classes == 10 and len(found.blocks) == 4
+    kinds = {None: "logits", "Softmax": "probabilities", "LogSoftmax": "logits"}
+    assert list(found.outputs.values()) == [kinds[tail]]
+    assert (found.logits == model.graph.output[0].name) == (tail is None)
+
+
+def test_width_depth_and_real_exports(assets: Path) -> None:
+    expected = {
+        "tin20-resnet50.torchscript-op17-folded": 16, "tin10-resnet18w16.torchscript-op13-bn": 8,
+        "tin10-resnet18w16.torchscript-op13-folded": 8, "tin10-resnet18w16.dynamo-op20": 8, "cifar10-resnet2b.torch1.8-op9": 2,
+    }
+    for name, blocks in expected.items():
+        assert len(recognize(load_model(assets / "models" / f"{name}.onnx")).blocks) == blocks
+
+
+def faults_of(model: onnx.ModelProto, saved: Save) -> tuple[str, ...]:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read(model, saved)
+    return caught.value.faults
+
+
+def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
+    net = Network(0)
+    y = net.node("Sigmoid", net.conv("x", (3, 4)), name="gate")
+    y = net.node("Elu", y, name="bend")
+    y = net.node("Conv", y, net.node("Mul", net.constant("w", np.ones((4, 4, 1, 1), np.float32)), net.node("ReduceMean", "x", keepdims=0)), name="odd")
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8], opset=17)
+    faults = "\n".join(faults_of(model, saved))
+    assert "Sigmoid 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
+
+
+def test_training_mode_is_refused_with_the_remedy(saved: Save) -> None:
+    model = resnet("basic", batch_norm=True, opset=15)
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            node.attribute.append(onnx.helper.make_attribute("training_mode", 1))
+            node.output.extend([f"{node.name}.running_mean", f"{node.name}.running_var"])
+    faults = faults_of(model, saved)
+    assert len(faults) == 10 and all("model.eval()" in fault for fault in faults)
+
+
+def test_two_inputs_are_refused(saved: Save) -> None:
+    model = resnet()
+    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1]))
+    assert "it has 2 inputs ('x'" in faults_of(model, saved)[0]
+
+
+def test_no_logits_are_refused(saved: Save) -> None:
+    net = Network(0)
+    model = net.model(net.node("Relu", net.conv("x", (3, 4))), ["N", 3, 8, 8])
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("relu1.out", onnx.TensorProto.FLOAT, ["N", 4, 6, 6]))
+    assert "(N, classes)" in faults_of(model, saved)[0]
+
+
+def test_symbolic_height_is_refused(saved: Save) -> None:
+    model = resnet()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    assert "fixed height and width" in faults_of(model, saved)[0]
+
+
+def test_several_outputs_need_a_name(saved: Save) -> None:
+    net = Network(0)
+    pooled = net.node("Flatten", net.node("GlobalAveragePool", net.conv("x", (3, 4))))
+    model = net.model(net.dense(pooled, (4, 5)), ["N", 3, 8, 8], classes=5)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(pooled, onnx.TensorProto.FLOAT, ["N", 4]))
+    assert "--output-name" in faults_of(model, saved)[0]
+    found = recognize(load_model(saved(model)), output=model.graph.output[0].name)
+    assert found.classes == 5 and found.outputs[pooled] == "other"
+
+
+def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
+    """Something outside reads a tensor of the branch: a block rule would lose what flows there."""
+    net = Network(0)
+    fork = net.node("Relu", net.conv("x", (3, 3), (1, 1)))
+    inside = net.node("Relu", net.conv(fork, (3, 3), (1, 1)))
+    first = net.node("Add", inside, fork, name="first")
+    second = net.node("Add", first, inside, name="second")
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", second)), (3, 2)), ["N", 3, 8, 8])
+    found = read(model, saved)
+    assert sum(isinstance(step.layer, plan.Join) for step in found.steps) == 2
+    assert all(block.fork == fork for block in found.blocks)
