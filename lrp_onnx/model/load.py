@@ -59,10 +59,15 @@ def load_model(path: Path | str) -> Graph:
         ModelFileError: the file is missing, damaged, or not ONNX, or its external data is not there.
         UnsupportedModelError: it is ONNX, but of an opset or with operators that cannot be read here.
     """
+    return normalise(load_proto(path), str(path))
+
+
+def load_proto(path: Path | str) -> onnx.ModelProto:
+    """The model at `path` as it is, external data in memory; raises ModelFileError where it cannot be read."""
     path = Path(path)
     proto = parse(read_bytes(path), str(path))
     _load_external_data(proto, path)
-    return normalise(proto, str(path))
+    return proto
 
 
 def read_bytes(path: Path) -> bytes:

@@ -42,6 +42,13 @@ class Row:
         """What neither arrived nor was absorbed."""
         return self.received - self.passed - self.bias - self.epsilon
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data, numbers per sample."""
+        numbers = {"received": self.received, "passed": self.passed, "bias": self.bias, "epsilon": self.epsilon,
+                   "unexplained": self.unexplained}
+        said = {"step": self.step, "rule": self.rule, "conserves": self.conserves}
+        return said | {name: values.tolist() for name, values in numbers.items()}
+
     def fault(self, start: NDArray[np.float64]) -> str | None:
         """What is wrong with this account, if anything; `start` is the relevance at the logits, (N,)."""
         if not self.conserves:

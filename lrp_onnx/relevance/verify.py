@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -112,6 +112,15 @@ class Audit:
     def passed(self) -> bool:
         """Whether no check found a fault."""
         return not any(faults for _, faults in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as JSON-ready data, numbers per sample."""
+        return {
+            "passed": self.passed,
+            "checks": [{"check": name, "faults": list(faults)} for name, faults in self.checks],
+            "start": self.start.tolist(),
+            "layers": [row.to_json() for row in self.rows],
+        }
 
 
 def audit(

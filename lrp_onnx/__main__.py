@@ -1,0 +1,5 @@
+"""``python -m lrp_onnx``."""
+
+from lrp_onnx.cli import main
+
+main()

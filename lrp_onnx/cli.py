@@ -1,0 +1,177 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lrp_onnx import __version__
+from lrp_onnx.errors import LrpOnnxError
+
+if TYPE_CHECKING:
+    from lrp_onnx.compiler import Options
+
+MODEL = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Prints our errors as one paragraph and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except LrpOnnxError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lrp-onnx")
+def main() -> None:
+    """Compile a classifier's ONNX file into one that also explains itself, and explain pictures with it."""
+
+
+def compile_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that may compile."""
+    options = (
+        click.option("--composite", metavar="NAME", help="Which rules; `lrp-onnx composites` lists them. [default: c3-lrp]"),
+        click.option("--start", type=click.Choice(["logit", "probability", "one"]), help="What relevance starts from. [default: the composite's]"),
+        click.option("--bias", type=click.Choice(["keep", "drop"]), help="Whether biases take part in denominators. [default: the rules']"),
+        click.option("--rule", "rules", multiple=True, metavar="NODE=RULE",
+                     help='Another rule for nodes whose name fits a pattern, e.g. "*conv1*=flat" or "fc=epsilon(epsilon=0.25)". Repeatable.'),
+        click.option("--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."),
+        click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
+        click.option("--preprocess", metavar="SPEC", help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".'),
+        click.option("--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def to_options(outputs: str | None = None, **given: Any) -> Options:
+    """Command-line values as Options; what is given on the line wins over the rules file."""
+    from lrp_onnx.compiler import Options
+    from lrp_onnx.relevance.presets import DEFAULT
+    from lrp_onnx.runtime.images import read_classes
+    from lrp_onnx.runtime.preprocess import parse_preprocessing
+    from lrp_onnx.settings import Settings, read_settings
+
+    said = read_settings(given["rules_file"]) if given["rules_file"] else Settings()
+    rules = {}
+    for text in given["rules"]:
+        pattern, equals, rule = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
+        rules[pattern] = rule
+    return Options(
+        composite=given["composite"] or said.composite or DEFAULT,
+        start=given["start"] or said.start,
+        bias=given["bias"] or said.bias,
+        rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
+        explain=given["output_name"],
+        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()) if outputs is not None else ("heatmap",),
+        preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
+        labels=read_classes(given["classes"]) if given["classes"] else (),
+    )
+
+
+@main.command("compile")
+@click.argument("model", type=MODEL)
+@click.option("-o", "--output", type=MODEL, metavar="PATH", help="Where to write. [default: MODEL with .lrp.onnx]")
+@click.option("--outputs", default="heatmap", show_default=True, metavar="NAMES", help="heatmap, relevance, or names of inner tensors, comma-separated.")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
+@click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
+@compile_options
+def compile_(model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **given: Any) -> None:
+    """Compile MODEL into an ONNX file that also computes relevance."""
+    from lrp_onnx.compiler import compile_model
+    from lrp_onnx.files import check_writable
+    from lrp_onnx.checking import run_once
+
+    target = output or model.with_name(f"{model.stem}.lrp.onnx")
+    options = to_options(outputs, **given)
+    if model.exists():
+        check_writable(target, force=force)
+    compiled = compile_model(model, options, runner=run_once if check else None)
+    compiled.save(target, force=force)
+    if as_json:
+        click.echo(json.dumps({"output": str(target), **compiled.summary()}))
+    else:
+        click.echo(f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual blocks, "
+                   f"outputs {', '.join(compiled.outputs)}")
+
+
+@main.command()
+@click.argument("model", type=MODEL)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@compile_options
+def plan(model: Path, as_json: bool, **given: Any) -> None:
+    """Print what is recognised in MODEL, and every layer's rule, without compiling."""
+    from lrp_onnx.compiler import plan_model
+    from lrp_onnx.relevance.notation import rule_text
+
+    _, found, rules = plan_model(model, to_options(**given))
+    if as_json:
+        assigned = {name: {"rule": rule_text(a.rule), "why": a.why} for name, a in rules.items()}
+        click.echo(json.dumps({"plan": found.to_json(), "rules": assigned}))
+    else:
+        from lrp_onnx.tables import plan_table
+
+        show(plan_table(found, rules))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def composites(as_json: bool) -> None:
+    """List the composites: named sets of rules."""
+    from lrp_onnx.relevance.notation import rule_text
+    from lrp_onnx.relevance.presets import COMPOSITES
+
+    if as_json:
+        click.echo(json.dumps({
+            name: {"title": c.title, "source": c.source, "start": c.start, "rules": [[which, rule_text(rule)] for which, rule in c.entries]}
+            for name, c in COMPOSITES.items()
+        }))
+    else:
+        from lrp_onnx.tables import composite_table
+
+        show(composite_table(COMPOSITES))
+
+
+@main.command()
+@click.argument("compiled", type=MODEL)
+@click.option("--original", type=MODEL, metavar="MODEL", help="The model it was compiled from. [default: the forward part of COMPILED]")
+@click.option("--image", "images", type=MODEL, multiple=True, help="A picture to verify with. Repeatable. [default: two of random noise]")
+@click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(compiled: Path, original: Path | None, images: tuple[Path, ...], provider: str | None, as_json: bool) -> None:
+    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance accounted for."""
+    from lrp_onnx.checking import verify_file
+
+    found = verify_file(compiled, original=original, images=images, provider=provider)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        from lrp_onnx.tables import account_table, check_lines
+
+        show(account_table(found.rows, found.start), *check_lines(found.checks))
+    if not found.passed:
+        click.get_current_context().exit(1)
+
+
+def show(*renderables: Any) -> None:
+    """Print tables to standard output, as wide as they need where it is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    for renderable in renderables:
+        console.print(renderable)
