@@ -56,9 +56,7 @@ def _parse_threshold(threshold: str | float) -> tuple[str, float]:
         return "quantile", parsed
     if kind == "value" and abs(parsed) <= float(np.finfo(np.float32).max):
         return "value", parsed
-    raise ValueError(
-        f"threshold must be 'mean', 'quantile:q' with q in 0..1, or a finite number; got {threshold!r}"
-    )
+    raise ValueError(f"threshold must be 'mean', 'quantile:q' with q in 0..1, or a finite number; got {threshold!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +122,7 @@ C3_DEFAULTS = C3Options()
 C1C_DEFAULTS = C3Options(component="peak")
 
 
-def c3(
-    relevance: ArrayLike, options: C3Options = C3_DEFAULTS, *, shape: tuple[int, int] | None = None
-) -> C3Result:
+def c3(relevance: ArrayLike, options: C3Options = C3_DEFAULTS, *, shape: tuple[int, int] | None = None) -> C3Result:
     """Keep the relevance where the largest contour and the chosen component agree.
 
     Formula and source: the module's docstring; Doublet et al., JSAI 2024, Eq. 3-4.
@@ -146,9 +142,7 @@ def c3(
     return _choose(relevance, options, shape, _contour_and_component)
 
 
-def c1c(
-    relevance: ArrayLike, options: C3Options = C1C_DEFAULTS, *, shape: tuple[int, int] | None = None
-) -> C3Result:
+def c1c(relevance: ArrayLike, options: C3Options = C1C_DEFAULTS, *, shape: tuple[int, int] | None = None) -> C3Result:
     """Keep the relevance in one connected component (Iida et al. 2023).
 
     The contour plays no part here, but `C3Result.contour` tells it, to compare with. Arguments, result and
@@ -181,9 +175,7 @@ def largest_contour(foreground: Mask) -> Mask:
     return best
 
 
-def choose_component(
-    foreground: Mask, coarse: Map, *, component: str = "area", connectivity: int = 8
-) -> Mask:
+def choose_component(foreground: Mask, coarse: Map, *, component: str = "area", connectivity: int = 8) -> Mask:
     """Return one connected component of the foreground.
 
     Args:
@@ -217,9 +209,7 @@ def _choose(
     coarse = resample(values, (options.size, options.size), method=options.reduction)
     foreground = _above(coarse, options.threshold)
     contour = largest_contour(foreground)
-    component = choose_component(
-        foreground, coarse, component=options.component, connectivity=options.connectivity
-    )
+    component = choose_component(foreground, coarse, component=options.component, connectivity=options.connectivity)
     mask, fallback = combine(contour, component, options.empty)
     height, width = shape or values.shape
     expanded = _OUTSIDE[options.outside](coarse, mask, (height, width), options.expansion)

@@ -38,9 +38,7 @@ def as_map(relevance: ArrayLike) -> NDArray[np.float32]:
         narrowed = values.astype(np.float32, copy=False)
     bad = int(np.count_nonzero(~np.isfinite(narrowed)))
     if bad:
-        raise ValueError(
-            f"a map must be finite in float32; {bad} of {values.size} values are NaN or infinite"
-        )
+        raise ValueError(f"a map must be finite in float32; {bad} of {values.size} values are NaN or infinite")
     return narrowed
 
 
