@@ -207,14 +207,15 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WSquare(Rule):
-    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017)."""
+    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017). Zennit adds b² to the denominator: ``bias=keep``."""
 
     title: ClassVar[str] = "w-squared rule (first layer)"
+    bias: str = "drop"
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        w = layer.weight
-        squared = (w * w).signed(nonnegative=True)
-        return self.share(layer, r, [(w.builder.value(1.0), squared)], w.builder.value(0.0), ledger=ledger)
+        w, b = layer.weight, layer.bias
+        squares = [(v * v).signed(nonnegative=True) for v in (w, b)]
+        return self.share(layer, r, [(w.builder.value(1.0), squares[0])], squares[1], ledger=ledger)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
