@@ -128,6 +128,30 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 
 
 @main.command()
+@click.argument("model", type=MODEL)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", type=MODEL, required=True, metavar="DIR", help="Folder for the results; it is created.")
+@click.option("--target", metavar="CLASS", help="Class to explain, by index or name. [default: the predicted one]")
+@click.option("--outputs", default="heatmap", metavar="NAMES", help='"heatmap,relevance" also keeps per-channel relevance in the .npz.')
+@click.option("--post", metavar="CHAIN", help='Post-processing of the maps, e.g. "c3", "c1c", "quantize:8", "c3:component=peak".')
+@click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures a run.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
+@click.option("--labels", type=MODEL, metavar="FILE", help="CSV with the columns file,label: the accuracy on it is printed.")
+@click.option("--force", is_flag=True, help="Overwrite results.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
+@compile_options
+def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
+    """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
+    from lrp_onnx.explaining import Request, explain_files
+
+    names = ("composite", "start", "bias", "rules", "rules_file", "output_name", "preprocess", "classes", "outputs")
+    options = to_options(**{name: given.pop(name) for name in names})
+    for line in explain_files(Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)):
+        click.echo(line)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def composites(as_json: bool) -> None:
     """List the composites: named sets of rules."""
@@ -172,6 +196,6 @@ def show(*renderables: Any) -> None:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=1000)
     for renderable in renderables:
         console.print(renderable)

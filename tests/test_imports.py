@@ -17,7 +17,7 @@ ROOT = Path(lrp_onnx.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 COMPILE = ("model", "relevance", "compiler", "plan")
 RUN = ("runtime",)
-EDGE = ("cli", "tables", "checking", "gallery", "settings", "files", "__init__", "__main__")
+EDGE = ("cli", "tables", "checking", "explaining", "gallery", "settings", "files", "__init__", "__main__")
 """What may know both halves: commands and what they print."""
 
 

@@ -1,0 +1,86 @@
+"""The `explain` command's work: find the pictures, explain them in batches, write the results, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.gallery import LINES, plan_paths, write_all
+from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.runtime.explainer import Explainer, Explanation
+from lrp_onnx.runtime.images import find_images, read_labels
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asked for."""
+
+    model: Path
+    images: Sequence[str]
+    output: Path
+    options: Options
+    target: str | None = None
+    post: str | None = None
+    provider: str | None = None
+    batch: int = 8
+    threads: int | None = None
+    labels: Path | None = None
+    force: bool = False
+    as_json: bool = False
+
+
+def explain_files(request: Request, *, report: Report) -> Iterator[str]:
+    """Explain and write everything; yields the lines for standard output, reports progress and findings to `report`.
+
+    Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
+    """
+    pictures = find_images(request.images)
+    post = parse_chain(request.post) if request.post else None
+    labels = read_labels(request.labels) if request.labels else {}
+    planned = plan_paths(request.output, pictures, force=request.force)
+    explainer = Explainer(
+        request.model, provider=request.provider, threads=request.threads, preprocessing=request.options.preprocessing,
+        labels=request.options.labels, compile=lambda path: compile_model(path, request.options).model.SerializeToString(),
+    )
+    report(f"running on {explainer.provider} with {explainer.contract.composite}")
+    if explainer.assumed_preprocessing:
+        report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
+    target = int(request.target) if request.target and request.target.lstrip("-").isdigit() else request.target
+    found = explainer.explain_images(pictures, batch_size=request.batch, target=target)
+    correct: list[bool] = []
+    for line in write_all(_with_progress(found, len(pictures)), planned, request.output, post=post, force=request.force):
+        _score(line, labels, correct)
+        yield json.dumps(line) if request.as_json else _sentence(line)
+    report(f"{len(pictures)} explained; pictures, values and {LINES} are in {request.output}")
+    if request.labels:
+        share = sum(correct) / max(len(correct), 1)
+        report(f"accuracy on {len(correct)} labelled pictures: {share:.1%}")
+
+
+def _with_progress(found: Iterator[Explanation], total: int) -> Iterator[Explanation]:
+    console = Console(stderr=True)
+    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield from progress.track(found, total=total)
+
+
+def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[bool]) -> None:
+    label = labels.get(Path(line["image"]).name)
+    if label is not None:
+        correct.append(line["top5"][0]["index"] == label)
+
+
+def _sentence(line: Mapping[str, Any]) -> str:
+    best, target = line["top5"][0], line["target"]
+    name = best["name"] or best["index"]
+    because = "" if target["index"] == best["index"] else f", explained as {target['name'] or target['index']}"
+    return f"{line['image']}: {name} ({best['probability']:.1%}){because} → {line['files']['overlay']}"

@@ -1,0 +1,102 @@
+"""The `explain` command's work: every picture's explanation as pictures, raw values and one JSON line."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.files import write_bytes
+from lrp_onnx.maps.render import colorize, encode_png, overlay
+from lrp_onnx.runtime.explainer import Explanation
+
+Map = NDArray[np.float32]
+LINES = "explanations.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where one picture's results go."""
+
+    overlay: Path
+    heatmap: Path
+    values: Path
+
+    @classmethod
+    def of(cls, folder: Path, stem: str) -> Paths:
+        """The three files of the picture called `stem`."""
+        return cls(folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz")
+
+
+def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[Path, Paths]:
+    """Picture → where its results go; the folder is created.
+
+    Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where a result exists
+    and `force` is not set, before anything is computed.
+    """
+    stems = _unique_stems(pictures)
+    planned = {picture: Paths.of(folder, stem) for picture, stem in zip(pictures, stems, strict=True)}
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file: name a folder with -o/--output")
+    results = [path for p in planned.values() for path in (p.overlay, p.heatmap, p.values)] + [folder / LINES]
+    there = [path for path in results if path.exists()]
+    if there and not force:
+        raise OutputExistsError(f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to overwrite them")
+    folder.mkdir(parents=True, exist_ok=True)
+    return planned
+
+
+def _unique_stems(pictures: Sequence[Path]) -> list[str]:
+    for name in (lambda p: p.stem, lambda p: p.name, lambda p: f"{p.resolve().parent.name}-{p.name}"):
+        stems = [name(picture) for picture in pictures]
+        if max(Counter(stems).values(), default=1) == 1:
+            return stems
+    return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
+
+
+def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None, force: bool) -> dict[str, Any]:
+    """Write one picture's files and return its JSON line as data."""
+    shown = post(found.heatmap) if post else found.heatmap
+    write_bytes(paths.overlay, encode_png(overlay(found.picture, shown)), force=force)
+    write_bytes(paths.heatmap, encode_png(colorize(shown)), force=force)
+    write_bytes(paths.values, _npz(found, shown), force=force)
+    return {
+        "image": str(found.path), "target": {"index": found.target, "name": found.target_name}, "top5": _top(found.top5),
+        "start": found.start_value, "heatmap_sum": float(found.heatmap.sum(dtype=np.float64)),
+        "provider": found.provider, "seconds": dict(found.seconds),
+        "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
+    }
+
+
+def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:
+    return [{"index": index, "name": name, "probability": probability} for index, name, probability in top]
+
+
+def _npz(found: Explanation, shown: Map) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {"heatmap": found.heatmap, "scores": found.scores}
+    if shown is not found.heatmap:
+        arrays["post_processed"] = shown
+    if found.relevance is not None:
+        arrays["relevance"] = found.relevance
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def write_all(explanations: Iterable[Explanation], planned: Mapping[Path, Paths], folder: Path, *, post: Callable[[Map], Map] | None,
+              force: bool) -> Iterator[dict[str, Any]]:
+    """Write every explanation's files as it comes, then all lines at once; yields each line's data."""
+    lines = []
+    for found in explanations:
+        line = write(found, planned[found.path], post=post, force=force)
+        lines.append(json.dumps(line))
+        yield line
+    write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
