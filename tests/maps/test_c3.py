@@ -1,0 +1,416 @@
+"""C3 and C1C: hand-made 28 x 28 examples, a slow twin of both masks, and the cases that the papers leave open."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import FrozenInstanceError, replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from lrp_onnx.maps.c3 import C3Options, C3Result, c1c, c3, choose_component, largest_contour
+
+Mask = NDArray[np.bool_]
+SIDE = 28
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
+MASKS = hnp.arrays(np.bool_, SHAPES)
+# Whole numbers: sums are exact, so thresholds and ties are what they seem.
+SIGNED = hnp.arrays(np.float32, (SIDE, SIDE), elements=st.integers(-3, 3).map(float), fill=st.just(0.0))
+POSITIVE = hnp.arrays(np.float32, (SIDE, SIDE), elements=st.integers(0, 4).map(float), fill=st.just(0.0))
+SOME = st.sampled_from(
+    [
+        C3Options(),
+        C3Options(component="peak"),
+        C3Options(connectivity=4),
+        C3Options(component="peak", connectivity=4, threshold="quantile:0.7"),
+        C3Options(threshold=0.5),
+        C3Options(empty="contour"),
+        C3Options(empty="nothing"),
+    ]
+)
+
+
+def blank() -> Mask:
+    return np.zeros((SIDE, SIDE), dtype=np.bool_)
+
+
+def box(top: int, left: int, bottom: int, right: int) -> Mask:
+    """The box's pixels, bottom and right excluded."""
+    mask = blank()
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+RING = box(2, 2, 14, 14) & ~box(3, 3, 13, 13)  # 44 pixels that enclose 144
+BLOCK = box(18, 18, 25, 25)  # 49 pixels
+RING_AND_BLOCK = np.where(RING, 1, np.where(BLOCK, 2, 0)).astype(np.float32)
+
+
+def blobs(mask: Mask, connectivity: int) -> list[Mask]:
+    """Connected components in raster order, by breadth-first search: the slow twin."""
+    near = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    near += [(-1, -1), (-1, 1), (1, -1), (1, 1)] if connectivity == 8 else []
+    left, found = mask.copy(), []
+    while left.any():
+        start = np.unravel_index(int(left.argmax()), left.shape)
+        blob, queue = np.zeros_like(mask), deque([(int(start[0]), int(start[1]))])
+        left[start] = False
+        while queue:
+            y, x = queue.popleft()
+            blob[y, x] = True
+            for v, u in ((y + dy, x + dx) for dy, dx in near):
+                if 0 <= v < mask.shape[0] and 0 <= u < mask.shape[1] and left[v, u]:
+                    left[v, u] = False
+                    queue.append((v, u))
+        found.append(blob)
+    return found
+
+
+def filled(blob: Mask) -> Mask:
+    """A blob and all that it encloses: what the outside, 4-connected, cannot reach."""
+    return ~blobs(np.pad(~blob, 1, constant_values=True), 4)[0][1:-1, 1:-1]
+
+
+def first_largest(masks: list[Mask]) -> Mask:
+    return max(masks, key=lambda mask: int(mask.sum()))  # max keeps the first of equals
+
+
+# --- the two masks ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(MASKS)
+def test_largest_contour_equals_its_slow_twin(mask: Mask) -> None:
+    outer = sorted(map(filled, blobs(mask, 8)), key=lambda m: int(m.argmax()))
+    expected = first_largest(outer) if outer else np.zeros_like(mask)
+    np.testing.assert_array_equal(largest_contour(mask), expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MASKS, st.sampled_from([4, 8]))
+def test_largest_component_equals_its_slow_twin(mask: Mask, connectivity: int) -> None:
+    found = blobs(mask, connectivity)
+    expected = first_largest(found) if found else np.zeros_like(mask)
+    coarse = np.zeros(mask.shape, dtype=np.float32)
+    np.testing.assert_array_equal(choose_component(mask, coarse, connectivity=connectivity), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SHAPES.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(-2, 2).map(float))))
+def test_peak_component_equals_its_slow_twin(coarse: NDArray[np.float32]) -> None:
+    mask = coarse > -1
+    found = blobs(mask, 8)
+    expected = max(found, key=lambda blob: coarse[blob].max()) if found else np.zeros_like(mask)
+    chosen = choose_component(mask, coarse, component="peak")
+    assert coarse[chosen].max(initial=-9) == coarse[expected].max(initial=-9)
+    # Equal peaks: the one whose peak pixel comes first in raster order.
+    if found:
+        first = int(np.where(mask, coarse, -9).argmax())
+        assert chosen.flat[first]
+        assert any((chosen == blob).all() for blob in found)
+
+
+def test_diagonal_pixels_are_one_blob_of_eight_and_many_of_four() -> None:
+    diagonal = np.eye(5, dtype=np.bool_)
+    coarse = np.zeros((5, 5), dtype=np.float32)
+    np.testing.assert_array_equal(choose_component(diagonal, coarse), diagonal)
+    alone = np.zeros((5, 5), dtype=np.bool_)
+    alone[0, 0] = True
+    np.testing.assert_array_equal(choose_component(diagonal, coarse, connectivity=4), alone)
+
+
+# --- C3 by hand -------------------------------------------------------------------------------------------------
+
+
+def test_contour_and_component_differ() -> None:
+    """The ring encloses most, the block has most pixels: the AND is empty, and the component stands in."""
+    result = c3(RING_AND_BLOCK)
+    np.testing.assert_array_equal(result.contour, box(2, 2, 14, 14))
+    np.testing.assert_array_equal(result.component, BLOCK)
+    assert result.fallback
+    np.testing.assert_array_equal(result.mask, BLOCK)
+    np.testing.assert_array_equal(result.map, np.where(BLOCK, 2, 0))
+
+
+def test_empty_and_named_otherwise() -> None:
+    contour = c3(RING_AND_BLOCK, C3Options(empty="contour"))
+    assert contour.fallback
+    np.testing.assert_array_equal(contour.mask, box(2, 2, 14, 14))
+    np.testing.assert_array_equal(contour.map, RING.astype(np.float32))
+    nothing = c3(RING_AND_BLOCK, C3Options(empty="nothing"))
+    assert nothing.fallback
+    assert not nothing.mask.any()
+    assert not nothing.map.any()
+
+
+def test_a_thin_blob_counts_by_its_pixels() -> None:
+    """A line of 28 pixels encloses a polygon of area 0, a 3 x 3 block one of area 4; the line is larger."""
+    line, block = box(20, 0, 21, 28), box(5, 5, 8, 8)
+    areas = [
+        cv2.contourArea(cv2.findContours(m.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0])
+        for m in (line, block)
+    ]
+    assert areas == [0, 4]
+    result = c3(np.where(line | block, 3, 0))
+    np.testing.assert_array_equal(result.contour, line)
+    np.testing.assert_array_equal(result.mask, line)
+    np.testing.assert_array_equal(result.map, np.where(line, 3, 0))
+    assert not result.fallback
+
+
+def test_holes_stay_out() -> None:
+    result = c3(RING)
+    np.testing.assert_array_equal(result.contour, box(2, 2, 14, 14))
+    np.testing.assert_array_equal(result.component, RING)
+    np.testing.assert_array_equal(result.mask, RING)
+    assert not result.fallback
+
+
+def test_a_blob_inside_of_a_hole() -> None:
+    """It lies within the filled contour, so choosing it by its peak leaves an AND that is not empty."""
+    inner = box(7, 7, 9, 9)
+    result = c3(np.where(RING, 1, np.where(inner, 5, 0)), C3Options(component="peak"))
+    np.testing.assert_array_equal(result.mask, inner)
+    assert not result.fallback
+
+
+def test_c1c_takes_the_peak_and_c3_the_area() -> None:
+    large, hot = box(1, 1, 9, 9), box(20, 20, 22, 22)
+    values = np.where(large, 1, np.where(hot, 9, 0)).astype(np.float32)
+    np.testing.assert_array_equal(c3(values).mask, large)
+    result = c1c(values)
+    np.testing.assert_array_equal(result.mask, hot)
+    np.testing.assert_array_equal(result.contour, large)
+    np.testing.assert_array_equal(result.map, np.where(hot, 9, 0))
+    assert not result.fallback
+    np.testing.assert_array_equal(c1c(values, C3Options(component="area")).mask, large)
+
+
+def test_reduced_chosen_and_expanded() -> None:
+    """A 56 x 84 map: 2 x 3 pixels become one, by their mean, and one becomes 2 x 3 again."""
+    coarse = np.where(BLOCK, 4, np.where(box(0, 0, 3, 3), 2, 0)).astype(np.float32)
+    spread = np.arange(6).reshape(2, 3) - 2.5  # sums to 0
+    values = np.kron(coarse, np.ones((2, 3))) + np.tile(spread, (28, 28))
+    result = c3(values)
+    np.testing.assert_array_equal(result.coarse, coarse)
+    np.testing.assert_array_equal(result.map, np.kron(np.where(BLOCK, 4, 0), np.ones((2, 3))))
+    assert c3(values, shape=(10, 20)).map.shape == (10, 20)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 7), (28, 28), (224, 200), (31, 17)])
+@pytest.mark.parametrize("options", [C3Options(), C3Options(expansion="bilinear", reduction="antialiased")])
+def test_shapes_and_dtypes(shape: tuple[int, int], options: C3Options) -> None:
+    result = c3(np.random.default_rng(0).random(shape), options)
+    assert result.map.shape == shape
+    assert (result.map.dtype, result.coarse.dtype) == (np.float32, np.float32)
+    for mask in (result.mask, result.contour, result.component):
+        assert (mask.shape, mask.dtype) == ((28, 28), np.bool_)
+    assert c3(np.ones(shape), replace(options, size=5)).mask.shape == (5, 5)
+
+
+def test_bilinear_expansion_softens_the_mask() -> None:
+    values = np.where(box(10, 10, 20, 20), 1, 0).astype(np.float32)
+    soft = c3(values, C3Options(expansion="bilinear"), shape=(56, 56)).map
+    # Two output pixels per coarse one: across the edge the weights are 3/4 and 1/4.
+    np.testing.assert_array_equal(soft[30, 18:22], [0, 0.25, 0.75, 1])
+
+
+def test_thresholds() -> None:
+    values = np.zeros((SIDE, SIDE), dtype=np.float32)
+    values[0, :4] = [1, 2, 3, 4]
+    assert c3(values, C3Options(threshold=2)).mask.sum() == 2
+    assert c3(values, C3Options(threshold=-1.0)).mask.all()
+    assert not c3(values, C3Options(threshold=4)).mask.any()
+    assert c3(values).mask.sum() == 4
+    # Of 784 sorted values the one at place 0.998722 * 783 = 782 is 3.
+    assert c3(values, C3Options(threshold=f"quantile:{782 / 783}")).mask.sum() == 1
+    assert not c3(values, C3Options(threshold="quantile:1")).mask.any()
+
+
+def test_a_value_equal_to_the_threshold_in_float32_is_not_above_it() -> None:
+    values = np.zeros((SIDE, SIDE), dtype=np.float32)
+    values[3, 3:5] = [0.1, 0.2]  # float32(0.1) > 0.1
+    assert c3(values, C3Options(threshold=0.1)).mask.sum() == 1
+
+
+# --- edge cases -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e-30])
+@pytest.mark.parametrize("shape", [(28, 28), (50, 45)])
+def test_a_constant_map_has_no_foreground(value: float, shape: tuple[int, int]) -> None:
+    for choose in (c3, c1c):
+        result = choose(np.full(shape, value))
+        assert not (result.mask.any() or result.contour.any() or result.component.any() or result.fallback)
+        np.testing.assert_array_equal(result.map, np.zeros(shape))
+        ranked = choose(np.full(shape, value), C3Options(outside="rank"))
+        np.testing.assert_array_equal(ranked.map, np.full(shape, np.float32(value)))
+
+
+def test_a_single_pixel() -> None:
+    values = np.zeros((SIDE, SIDE))
+    values[27, 13] = 5
+    result = c3(values)
+    np.testing.assert_array_equal(result.mask, values > 0)
+    np.testing.assert_array_equal(result.map, values)
+
+
+def test_a_negative_map_keeps_what_is_least_negative() -> None:
+    values = np.where(BLOCK, -1, -2).astype(np.float32)
+    np.testing.assert_array_equal(c3(values).map, np.where(BLOCK, -1, 0))
+    ranked = c3(values, C3Options(outside="rank")).map
+    np.testing.assert_array_equal(ranked, np.where(BLOCK, -1, -3))  # one rank, a whole magnitude below
+
+
+@pytest.mark.parametrize("component", ["area", "peak"])
+@pytest.mark.parametrize("turn", [False, True])
+def test_ties_go_to_the_first_in_raster_order(component: str, turn: bool) -> None:
+    """Upper right and lower left are alike; upper right comes first, and after transposing the other one does."""
+    upper, lower = box(3, 20, 6, 23), box(4, 2, 7, 5)
+    values = np.where(upper | lower, 1, 0)
+    values, expected = (values.T, lower.T) if turn else (values, upper)
+    result = c3(values, C3Options(component=component))
+    np.testing.assert_array_equal(result.mask, expected)
+    np.testing.assert_array_equal(result.contour, expected)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.full((9, 9), np.nan), np.full((9, 9), np.inf), np.zeros((3, 9, 9)), np.zeros((0, 9))]
+)
+def test_what_is_no_map_is_refused(bad: NDArray[np.float64]) -> None:
+    for choose in (c3, c1c):
+        with pytest.raises(ValueError, match="a map"):
+            choose(bad)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("size", 28.0),
+        ("size", True),
+        ("threshold", "median"),
+        ("threshold", "quantile:1.5"),
+        ("threshold", "quantile:"),
+        ("threshold", float("nan")),
+        ("threshold", float("inf")),
+        ("threshold", None),
+        ("component", "largest"),
+        ("connectivity", 6),
+        ("connectivity", 8.0),
+        ("reduction", "bilinear"),
+        ("expansion", "area"),
+        ("outside", "mean"),
+        ("empty", "zero"),
+    ],
+)
+def test_options_are_checked(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        C3Options(**{field: value})  # type: ignore[arg-type]
+
+
+def test_options_and_results_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        C3Options().size = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        c3(RING).fallback = True  # type: ignore[misc]
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIGNED, SOME)
+def test_the_and_is_the_component_or_nothing(values: NDArray[np.float32], options: C3Options) -> None:
+    """The claim of the module's docstring, and what the fallback then is."""
+    result = c3(values, options)
+    both = result.contour & result.component
+    assert not both.any() or (both == result.component).all()
+    if result.fallback:
+        assert not both.any()
+        named = {"component": result.component, "contour": result.contour, "nothing": blank()}[options.empty]
+        np.testing.assert_array_equal(result.mask, named)
+    else:
+        np.testing.assert_array_equal(result.mask, both)
+    np.testing.assert_array_equal(result.map, np.where(result.mask, result.coarse, 0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIGNED, st.integers(-20, 20), st.sampled_from(["zero", "rank"]), st.sampled_from(["area", "peak"]))
+def test_a_positive_factor_changes_nothing_but_the_scale(
+    values: NDArray[np.float32], power: int, outside: str, component: str
+) -> None:
+    options = C3Options(outside=outside, component=component)
+    factor = np.float32(2.0**power)  # exact in float32, so equality is too
+    one, other = c3(values, options), c3(values * factor, options)
+    np.testing.assert_array_equal(one.mask, other.mask)
+    np.testing.assert_array_equal(one.map * factor, other.map)
+
+
+@settings(max_examples=60, deadline=None)
+@given(POSITIVE, st.sampled_from(["area", "peak"]), st.sampled_from([1, 2, 8]))
+def test_twice_is_once_for_positive_maps(values: NDArray[np.float32], component: str, factor: int) -> None:
+    """Zeroing lowers the mean, so the kept blob, alone, is all above it. (Negative values break this.)"""
+    options = C3Options(component=component)
+    once = c3(values, options, shape=(SIDE * factor, SIDE * factor))
+    twice = c3(once.map, options)
+    np.testing.assert_array_equal(once.map, twice.map)
+    assert not twice.fallback
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIGNED, SOME, st.sampled_from(["nearest", "bilinear"]))
+def test_rank_keeps_the_order_outside_below_all_inside(
+    values: NDArray[np.float32], options: C3Options, expansion: str
+) -> None:
+    options = replace(options, outside="rank", expansion=expansion)
+    result = c3(values, options, shape=(56, 56))
+    plain = c3(values, replace(options, threshold=-9.0), shape=(56, 56)).map  # all is inside: just expanded
+    inside = np.kron(result.mask, np.ones((2, 2))) > 0
+    np.testing.assert_array_equal(result.map[inside], plain[inside])
+    if inside.any() and not inside.all():
+        assert result.map[~inside].max() < result.map[inside].min()
+    np.testing.assert_array_equal(
+        np.unique(result.map[~inside], return_inverse=True)[1].ravel(),
+        np.unique(plain[~inside], return_inverse=True)[1].ravel(),
+    )
+
+
+def test_rank_by_hand() -> None:
+    """Inside 5 and 4; outside 0, 2 and 3 in three ranks, spread below 4 over the largest magnitude, 5."""
+    values = np.zeros((SIDE, SIDE), dtype=np.float32)
+    values[1, 1:3] = [5, 4]
+    values[10, 10], values[20, 20] = 2, 3
+    result = c3(values, C3Options(outside="rank", threshold=1.5))
+    expected = np.full((SIDE, SIDE), -1.0)
+    expected[1, 1:3] = [5, 4]
+    expected[10, 10], expected[20, 20] = -1 + 5 / 3, -1 + 10 / 3
+    np.testing.assert_allclose(result.map, expected, rtol=1e-6)  # thirds in float32
+
+
+def test_rank_does_not_overflow() -> None:
+    values = np.full((SIDE, SIDE), -3e38, dtype=np.float32)
+    values[3, 3] = -2e38
+    values[5, 5] = 3e38
+    result = c3(values, C3Options(outside="rank", component="peak", threshold="quantile:0.9"))
+    assert np.isfinite(result.map).all()
+    assert result.map.argmax() == 5 * SIDE + 5
+
+
+@pytest.mark.parametrize("outside", ["zero", "rank"])
+@pytest.mark.parametrize("expansion", ["nearest", "bilinear"])
+def test_the_input_is_left_alone(outside: str, expansion: str) -> None:
+    values = RING_AND_BLOCK.copy()
+    values.flags.writeable = False
+    for choose in (c3, c1c):
+        result: C3Result = choose(values, C3Options(outside=outside, expansion=expansion))
+        arrays = [result.map, result.coarse, result.mask, result.contour, result.component]
+        assert all(not np.shares_memory(array, values) for array in arrays)
+        for index, array in enumerate(arrays):
+            assert all(not np.shares_memory(array, other) for other in arrays[index + 1 :])
+    np.testing.assert_array_equal(values, RING_AND_BLOCK)
