@@ -40,7 +40,9 @@ def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
 
 
 def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None) -> Audit:
-    """Audit the file `compiled`; raises ModelFileError, ContractError, ImageError or ProviderError where it cannot be done."""
+    """Audit the file `compiled`; raises ModelFileError, ContractError, ImageError or ProviderError where it cannot be
+    done.
+    """
     model = load_proto(compiled)
     promise = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     before = load_proto(original) if original is not None else None
@@ -53,9 +55,14 @@ def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, promise: Co
     inputs = {value.name for value in before.graph.input} - {tensor.name for tensor in before.graph.initializer}
     outputs = {value.name for value in before.graph.output}
     if inputs != {promise.input} or outputs != set(promise.outputs):
-        raise UnsupportedModelError("these two files cannot be compared:", [
-            f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was made from one with "
-            f"input '{promise.input}' and outputs {sorted(promise.outputs)}"])
+        raise UnsupportedModelError(
+            "these two files cannot be compared:",
+            [
+                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was "
+                f"made from one with "
+                f"input '{promise.input}' and outputs {sorted(promise.outputs)}"
+            ],
+        )
 
 
 def _pictures(model: onnx.ModelProto, promise: Contract, images: Sequence[Path]) -> NDArray[Any]:

@@ -39,15 +39,39 @@ def main() -> None:
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that may compile."""
     options = (
-        click.option("--composite", metavar="NAME", help="Which rules; `lrp-onnx composites` lists them. [default: c3-lrp]"),
-        click.option("--start", type=click.Choice(["logit", "probability", "one"]), help="What relevance starts from. [default: the composite's]"),
-        click.option("--bias", type=click.Choice(["keep", "drop"]), help="Whether biases take part in denominators. [default: the rules']"),
-        click.option("--rule", "rules", multiple=True, metavar="NODE=RULE",
-                     help='Another rule for nodes whose name fits a pattern, e.g. "*conv1*=flat" or "fc=epsilon(epsilon=0.25)". Repeatable.'),
-        click.option("--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."),
+        click.option(
+            "--composite", metavar="NAME", help="Which rules; `lrp-onnx composites` lists them. [default: c3-lrp]"
+        ),
+        click.option(
+            "--start",
+            type=click.Choice(["logit", "probability", "one"]),
+            help="What relevance starts from. [default: the composite's]",
+        ),
+        click.option(
+            "--bias",
+            type=click.Choice(["keep", "drop"]),
+            help="Whether biases take part in denominators. [default: the rules']",
+        ),
+        click.option(
+            "--rule",
+            "rules",
+            multiple=True,
+            metavar="NODE=RULE",
+            help='Another rule for nodes whose name fits a pattern, e.g. "*conv1*=flat" or "fc=epsilon(epsilon=0.25)". '
+            "Repeatable.",
+        ),
+        click.option(
+            "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
+        ),
         click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
-        click.option("--preprocess", metavar="SPEC", help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".'),
-        click.option("--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."),
+        click.option(
+            "--preprocess",
+            metavar="SPEC",
+            help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
+        ),
+        click.option(
+            "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -75,7 +99,9 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         bias=given["bias"] or said.bias,
         rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
         explain=given["output_name"],
-        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()) if outputs is not None else ("heatmap",),
+        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
+        if outputs is not None
+        else ("heatmap",),
         preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
         labels=read_classes(given["classes"]) if given["classes"] else (),
     )
@@ -84,16 +110,24 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
 @main.command("compile")
 @click.argument("model", type=MODEL)
 @click.option("-o", "--output", type=MODEL, metavar="PATH", help="Where to write. [default: MODEL with .lrp.onnx]")
-@click.option("--outputs", default="heatmap", show_default=True, metavar="NAMES", help="heatmap, relevance, or names of inner tensors, comma-separated.")
+@click.option(
+    "--outputs",
+    default="heatmap",
+    show_default=True,
+    metavar="NAMES",
+    help="heatmap, relevance, or names of inner tensors, comma-separated.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
 @compile_options
-def compile_(model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **given: Any) -> None:
+def compile_(
+    model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **given: Any
+) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
+    from lrp_onnx.checking import run_once
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files import check_writable
-    from lrp_onnx.checking import run_once
 
     target = output or model.with_name(f"{model.stem}.lrp.onnx")
     options = to_options(outputs, **given)
@@ -104,8 +138,10 @@ def compile_(model: Path, output: Path | None, outputs: str, force: bool, check:
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
     else:
-        click.echo(f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual blocks, "
-                   f"outputs {', '.join(compiled.outputs)}")
+        click.echo(
+            f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual blocks, "
+            f"outputs {', '.join(compiled.outputs)}"
+        )
 
 
 @main.command()
@@ -132,12 +168,23 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-o", "--output", type=MODEL, required=True, metavar="DIR", help="Folder for the results; it is created.")
 @click.option("--target", metavar="CLASS", help="Class to explain, by index or name. [default: the predicted one]")
-@click.option("--outputs", default="heatmap", metavar="NAMES", help='"heatmap,relevance" also keeps per-channel relevance in the .npz.')
-@click.option("--post", metavar="CHAIN", help='Post-processing of the maps, e.g. "c3", "c1c", "quantize:8", "c3:component=peak".')
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]")
+@click.option(
+    "--outputs",
+    default="heatmap",
+    metavar="NAMES",
+    help='"heatmap,relevance" also keeps per-channel relevance in the .npz.',
+)
+@click.option(
+    "--post", metavar="CHAIN", help='Post-processing of the maps, e.g. "c3", "c1c", "quantize:8", "c3:component=peak".'
+)
+@click.option(
+    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures a run.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
-@click.option("--labels", type=MODEL, metavar="FILE", help="CSV with the columns file,label: the accuracy on it is printed.")
+@click.option(
+    "--labels", type=MODEL, metavar="FILE", help="CSV with the columns file,label: the accuracy on it is printed."
+)
 @click.option("--force", is_flag=True, help="Overwrite results.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
 @compile_options
@@ -147,7 +194,9 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
 
     names = ("composite", "start", "bias", "rules", "rules_file", "output_name", "preprocess", "classes", "outputs")
     options = to_options(**{name: given.pop(name) for name in names})
-    for line in explain_files(Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)):
+    for line in explain_files(
+        Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)
+    ):
         click.echo(line)
 
 
@@ -159,10 +208,19 @@ def composites(as_json: bool) -> None:
     from lrp_onnx.relevance.presets import COMPOSITES
 
     if as_json:
-        click.echo(json.dumps({
-            name: {"title": c.title, "source": c.source, "start": c.start, "rules": [[which, rule_text(rule)] for which, rule in c.entries]}
-            for name, c in COMPOSITES.items()
-        }))
+        click.echo(
+            json.dumps(
+                {
+                    name: {
+                        "title": c.title,
+                        "source": c.source,
+                        "start": c.start,
+                        "rules": [[which, rule_text(rule)] for which, rule in c.entries],
+                    }
+                    for name, c in COMPOSITES.items()
+                }
+            )
+        )
     else:
         from lrp_onnx.tables import composite_table
 
@@ -171,11 +229,26 @@ def composites(as_json: bool) -> None:
 
 @main.command()
 @click.argument("compiled", type=MODEL)
-@click.option("--original", type=MODEL, metavar="MODEL", help="The model it was compiled from. [default: the forward part of COMPILED]")
-@click.option("--image", "images", type=MODEL, multiple=True, help="A picture to verify with. Repeatable. [default: two of random noise]")
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]")
+@click.option(
+    "--original",
+    type=MODEL,
+    metavar="MODEL",
+    help="The model it was compiled from. [default: the forward part of COMPILED]",
+)
+@click.option(
+    "--image",
+    "images",
+    type=MODEL,
+    multiple=True,
+    help="A picture to verify with. Repeatable. [default: two of random noise]",
+)
+@click.option(
+    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(compiled: Path, original: Path | None, images: tuple[Path, ...], provider: str | None, as_json: bool) -> None:
+def verify(
+    compiled: Path, original: Path | None, images: tuple[Path, ...], provider: str | None, as_json: bool
+) -> None:
     """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance accounted for."""
     from lrp_onnx.checking import verify_file
 

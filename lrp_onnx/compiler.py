@@ -71,9 +71,16 @@ class Compiled:
         """What was decided, as JSON-ready data."""
         promise = self.contract
         return {
-            "composite": promise.composite, "start": promise.start_value, "outputs": list(self.outputs), "input": promise.input,
-            "explained": promise.explained, "classes": promise.classes, "blocks": list(promise.blocks),
-            "rules": dict(promise.rules), "versions": dict(promise.versions), "notes": list(self.plan.notes),
+            "composite": promise.composite,
+            "start": promise.start_value,
+            "outputs": list(self.outputs),
+            "input": promise.input,
+            "explained": promise.explained,
+            "classes": promise.classes,
+            "blocks": list(promise.blocks),
+            "rules": dict(promise.rules),
+            "versions": dict(promise.versions),
+            "notes": list(self.plan.notes),
         }
 
     def save(self, path: Path | str, *, force: bool = False) -> Path:
@@ -108,7 +115,8 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
     Args:
         path: an ONNX file.
         options: composite, outputs, start value, overrides.
-        runner: runs a model on a batch; where given, the compiled model is run against the original and must predict the same.
+        runner: runs a model on a batch; where given, the compiled model is run against the original and must predict
+        the same.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -189,7 +197,8 @@ def _check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> No
     ]
     on_the_way = {of.input, *(step.output for step in of.steps)}
     faults += [
-        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that `lrp-onnx plan` shows"
+        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that "
+        f"`lrp-onnx plan` shows"
         for name in asked
         if name not in (HEATMAP, RELEVANCE) and name not in on_the_way
     ]

@@ -1,6 +1,7 @@
 """Names and metadata of a compiled file: all that the compile half and the run half share.
 
-A compiled file is plain ONNX. Its metadata keys all begin with ``lrp_onnx.``; values are JSON, so any language can read them.
+A compiled file is plain ONNX. Its metadata keys all begin with ``lrp_onnx.``; values are JSON, so any language can
+read them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ RELEVANCE = "relevance"
 TARGET = "target"
 """Optional graph input (N,) or (1,) int64: the class to explain, -1 for the predicted one (the default)."""
 START = "start"
-"""Optional graph input (N, classes) or (1, classes) float32: the relevance to start from; all zeros mean "use `target`"."""
+"""Optional graph input (N, classes) or (1, classes) float32: the relevance to start from; all zeros mean "use
+`target`".
+"""
 PREDICTED = -1
 INTERNAL = "lrp/"
 """Every name that the compiler adds inside the graph begins with this."""
@@ -38,8 +41,9 @@ PREFIX = "lrp_onnx."
 class Preprocessing:
     """How a picture becomes the model's input.
 
-    An 8-bit RGB picture is resized, cropped, divided by `divisor`, normalised to ``(value - mean) / std`` per channel, put in
-    `channels` order and `layout`. `mean` and `std` are in the order of `channels`, in units after the division.
+    An 8-bit RGB picture is resized, cropped, divided by `divisor`, normalised to ``(value - mean) / std`` per
+    channel, put in `channels` order and `layout`. `mean` and `std` are in the order of `channels`, in units after the
+    division.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -50,7 +54,9 @@ class Preprocessing:
     layout: str = "NCHW"
     """``NCHW`` or ``NHWC``."""
     resize: str = "crop"
-    """``crop``: the shorter side becomes size / crop_fraction, then the centre is cut out; ``stretch``: to size, aspect lost."""
+    """``crop``: the shorter side becomes size / crop_fraction, then the centre is cut out; ``stretch``: to size,
+    aspect lost.
+    """
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
     """``bilinear``, ``area``, ``cubic`` or ``nearest``; ``bilinear`` without antialiasing, half-pixel centres."""
@@ -152,7 +158,8 @@ class Contract:
                 ) from error
         if values["format"] > FORMAT:
             raise ContractError(
-                f"the compiled file is of format {values['format']}, this version reads up to {FORMAT}: upgrade lrp-onnx"
+                f"the compiled file is of format {values['format']}, this version reads up to {FORMAT}: "
+                f"upgrade lrp-onnx"
             )
         preprocessing, labels = read_description(metadata)
         return cls(

@@ -48,8 +48,12 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     labels = read_labels(request.labels) if request.labels else {}
     planned = plan_paths(request.output, pictures, force=request.force)
     explainer = Explainer(
-        request.model, provider=request.provider, threads=request.threads, preprocessing=request.options.preprocessing,
-        labels=request.options.labels, compile=lambda path: compile_model(path, request.options).model.SerializeToString(),
+        request.model,
+        provider=request.provider,
+        threads=request.threads,
+        preprocessing=request.options.preprocessing,
+        labels=request.options.labels,
+        compile=lambda path: compile_model(path, request.options).model.SerializeToString(),
     )
     report(f"running on {explainer.provider} with {explainer.contract.composite}")
     if explainer.assumed_preprocessing:
@@ -57,7 +61,9 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     target = int(request.target) if request.target and request.target.lstrip("-").isdigit() else request.target
     found = explainer.explain_images(pictures, batch_size=request.batch, target=target)
     correct: list[bool] = []
-    for line in write_all(_with_progress(found, len(pictures)), planned, request.output, post=post, force=request.force):
+    for line in write_all(
+        _with_progress(found, len(pictures)), planned, request.output, post=post, force=request.force
+    ):
         _score(line, labels, correct)
         yield json.dumps(line) if request.as_json else _sentence(line)
     report(f"{len(pictures)} explained; pictures, values and {LINES} are in {request.output}")

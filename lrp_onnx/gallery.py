@@ -39,8 +39,8 @@ class Paths:
 def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[Path, Paths]:
     """Picture → where its results go; the folder is created.
 
-    Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where a result exists
-    and `force` is not set, before anything is computed.
+    Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where
+    a result exists and `force` is not set, before anything is computed.
     """
     stems = _unique_stems(pictures)
     planned = {picture: Paths.of(folder, stem) for picture, stem in zip(pictures, stems, strict=True)}
@@ -49,7 +49,10 @@ def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[P
     results = [path for p in planned.values() for path in (p.overlay, p.heatmap, p.values)] + [folder / LINES]
     there = [path for path in results if path.exists()]
     if there and not force:
-        raise OutputExistsError(f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to overwrite them")
+        raise OutputExistsError(
+            f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to "
+            f"overwrite them"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return planned
 
@@ -69,9 +72,13 @@ def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None
     write_bytes(paths.heatmap, encode_png(colorize(shown)), force=force)
     write_bytes(paths.values, _npz(found, shown), force=force)
     return {
-        "image": str(found.path), "target": {"index": found.target, "name": found.target_name}, "top5": _top(found.top5),
-        "start": found.start_value, "heatmap_sum": float(found.heatmap.sum(dtype=np.float64)),
-        "provider": found.provider, "seconds": dict(found.seconds),
+        "image": str(found.path),
+        "target": {"index": found.target, "name": found.target_name},
+        "top5": _top(found.top5),
+        "start": found.start_value,
+        "heatmap_sum": float(found.heatmap.sum(dtype=np.float64)),
+        "provider": found.provider,
+        "seconds": dict(found.seconds),
         "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
     }
 
@@ -91,8 +98,14 @@ def _npz(found: Explanation, shown: Map) -> bytes:
     return buffer.getvalue()
 
 
-def write_all(explanations: Iterable[Explanation], planned: Mapping[Path, Paths], folder: Path, *, post: Callable[[Map], Map] | None,
-              force: bool) -> Iterator[dict[str, Any]]:
+def write_all(
+    explanations: Iterable[Explanation],
+    planned: Mapping[Path, Paths],
+    folder: Path,
+    *,
+    post: Callable[[Map], Map] | None,
+    force: bool,
+) -> Iterator[dict[str, Any]]:
     """Write every explanation's files as it comes, then all lines at once; yields each line's data."""
     lines = []
     for found in explanations:

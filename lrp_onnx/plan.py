@@ -1,7 +1,8 @@
 """The plan: what was recognised in a model, as frozen data. The meeting point of `model` and `relevance`.
 
-A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a `Block` (a residual block: steps
-with the role of each branch). Steps name tensors of the forward graph, so whatever computes relevance can reuse what it computes.
+A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a `Block` (a
+residual block: steps with the role of each branch). Steps name tensors of the forward graph, so whatever computes
+relevance can reuse what it computes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ def plan_table(of: Plan, rules: Mapping[str, Assigned]) -> RenderableType:
             _add_block(table, item, rules)
         else:
             _add_step(table, item, "", rules[item.name])
-    head = f"input {of.input} {shape_text(of.input_shape)} → logits {of.logits} ({of.classes} classes); {len(of.blocks)} residual blocks"
+    head = (
+        f"input {of.input} {shape_text(of.input_shape)} → logits {of.logits} ({of.classes} classes); "
+        f"{len(of.blocks)} residual blocks"
+    )
     return Group(Text(head), *(Text(f"note: {note}") for note in of.notes), table)
 
 

@@ -1,6 +1,7 @@
 """A small evaluator of ONNX graphs in float64, for oracles: what a graph means, without float32's rounding.
 
-ONNX Runtime has no double-precision convolutions on the CPU, so the operators that compiled files use are written here in NumPy.
+ONNX Runtime has no double-precision convolutions on the CPU, so the operators that compiled files use are written
+here in NumPy.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def gemm(
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
-) -> Array:  # noqa: N803
+) -> Array:
     y = alpha * (a.T if transA else a) @ (b.T if transB else b)
     return y if c is None else y + beta * c
 

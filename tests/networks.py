@@ -33,8 +33,17 @@ class Network:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
         return names[0]
 
-    def conv(self, x: str, channels: tuple[int, int], kernel: Sequence[int] = (3, 3), *, bias: bool = True, group: int = 1, name: str | None = None,
-             **attributes: Any) -> str:
+    def conv(
+        self,
+        x: str,
+        channels: tuple[int, int],
+        kernel: Sequence[int] = (3, 3),
+        *,
+        bias: bool = True,
+        group: int = 1,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
         name = name or f"conv{len(self.nodes)}"
         shape = (channels[1], channels[0] // group, *kernel)
         scale = np.sqrt(2.0 / np.prod(shape[1:]))
@@ -46,8 +55,10 @@ class Network:
     def batch_norm(self, x: str, channels: int) -> str:
         name = f"bn{len(self.nodes)}"
         values = {
-            "gamma": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([1, 1, 1, -1], channels), "beta": self.rng.normal(0, 0.2, channels),
-            "mean": self.rng.normal(0, 0.2, channels), "var": self.rng.uniform(0.5, 2.0, channels),
+            "gamma": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([1, 1, 1, -1], channels),
+            "beta": self.rng.normal(0, 0.2, channels),
+            "mean": self.rng.normal(0, 0.2, channels),
+            "var": self.rng.uniform(0.5, 2.0, channels),
         }
         inputs = [self.constant(f"{name}.{key}", value.astype(np.float32)) for key, value in values.items()]
         return self.node("BatchNormalization", x, *inputs, name=name)
@@ -63,33 +74,61 @@ class Network:
         product = self.node("MatMul", x, self.constant(f"{name}.weight", weight), name=name)
         return self.node("Add", product, bias)
 
-    def model(self, output: str, shape: Sequence[int | str], *, classes: int | None = None, opset: int = 18) -> onnx.ModelProto:
+    def model(
+        self, output: str, shape: Sequence[int | str], *, classes: int | None = None, opset: int = 18
+    ) -> onnx.ModelProto:
         """The finished model: input `x` of `shape`, one output (N, classes)."""
         graph = helper.make_graph(
-            self.nodes, "network", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], classes])], self.weights)
+            self.nodes,
+            "network",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], classes])],
+            self.weights,
+        )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def single_layer(layer: str, shape: Sequence[int], *, rectified: bool, seed: int = 0, **attributes: Any) -> onnx.ModelProto:
+def single_layer(
+    layer: str, shape: Sequence[int], *, rectified: bool, seed: int = 0, **attributes: Any
+) -> onnx.ModelProto:
     """``x [→ Relu] → layer → Flatten``: start relevance reaches the layer's output as it is."""
     net = Network(seed)
     x = net.node("Relu", "x", name="relu") if rectified else "x"
     channels = shape[1]
     if layer == "conv":
-        y = net.conv(x, (channels, attributes.pop("out", 4)), attributes.pop("kernel", (3, 3)), name="layer", **attributes)
+        y = net.conv(
+            x, (channels, attributes.pop("out", 4)), attributes.pop("kernel", (3, 3)), name="layer", **attributes
+        )
     elif layer == "batch_norm":
         y = net.batch_norm(x, channels)
     elif layer == "dense":
         y = net.dense(net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes)
     else:
-        y = net.node({"average": "AveragePool", "max": "MaxPool", "global": "GlobalAveragePool"}[layer], x, name="layer", **attributes)
+        y = net.node(
+            {"average": "AveragePool", "max": "MaxPool", "global": "GlobalAveragePool"}[layer],
+            x,
+            name="layer",
+            **attributes,
+        )
     return net.model(net.node("Flatten", y, name="last"), ["N", *shape[1:]])
 
 
-def resnet(kind: str = "basic", *, size: tuple[int, int] = (17, 15), widths: Sequence[int] = (4, 8), batch_norm: bool = False,
-           stride_in: str = "3x3", group: int = 1, dilation: int = 1, head: str = "gap-flatten-gemm", tail: str | None = None, seed: int = 0,
-           swap: bool = False, bias: bool = True, opset: int = 18) -> onnx.ModelProto:
+def resnet(
+    kind: str = "basic",
+    *,
+    size: tuple[int, int] = (17, 15),
+    widths: Sequence[int] = (4, 8),
+    batch_norm: bool = False,
+    stride_in: str = "3x3",
+    group: int = 1,
+    dilation: int = 1,
+    head: str = "gap-flatten-gemm",
+    tail: str | None = None,
+    seed: int = 0,
+    swap: bool = False,
+    bias: bool = True,
+    opset: int = 18,
+) -> onnx.ModelProto:
     """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
 
     `swap` exchanges the operands of every residual Add. Without `bias`, and wide, practically every
@@ -99,7 +138,15 @@ def resnet(kind: str = "basic", *, size: tuple[int, int] = (17, 15), widths: Seq
 
     def layer(x: str, channels: tuple[int, int], kernel: int, stride: int = 1, **attributes: Any) -> str:
         pad = attributes.get("dilations", [1, 1])[0] * (kernel - 1) // 2
-        y = net.conv(x, channels, (kernel, kernel), bias=bias and not batch_norm, strides=[stride, stride], pads=[pad] * 4, **attributes)
+        y = net.conv(
+            x,
+            channels,
+            (kernel, kernel),
+            bias=bias and not batch_norm,
+            strides=[stride, stride],
+            pads=[pad] * 4,
+            **attributes,
+        )
         return net.batch_norm(y, channels[1]) if batch_norm else y
 
     def block(x: str, before: int, after: int, stride: int) -> str:

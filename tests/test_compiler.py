@@ -23,7 +23,14 @@ VARIANTS = {
     "basic-bn": {"kind": "basic", "batch_norm": True},
     "bottleneck": {"kind": "bottleneck", "tail": "Softmax", "head": "gap-reshape-matmul"},
     "bottleneck-v1-bn": {"kind": "bottleneck", "batch_norm": True, "stride_in": "1x1", "head": "meankeep-flatten-gemm"},
-    "grouped-dilated": {"kind": "bottleneck", "group": 2, "dilation": 2, "widths": (16, 32), "head": "mean-none-gemm", "swap": True},
+    "grouped-dilated": {
+        "kind": "bottleneck",
+        "group": 2,
+        "dilation": 2,
+        "widths": (16, 32),
+        "head": "mean-none-gemm",
+        "swap": True,
+    },
     "old-opset": {"kind": "basic", "opset": 9, "batch_norm": True},
     "newest-opset": {"kind": "basic", "opset": 20, "head": "gap-squeeze-gemm"},
 }
@@ -54,7 +61,8 @@ def test_every_composite_compiles_every_resnet(composite: str, variant: str, sav
         assert relative(found["relevance"].sum(1), found["heatmap"]) < 1e-5
     exact = run_float64(compiled, {"x": x})["relevance"]
     signed_shares = any(text.startswith("signed") for text in compiled_rules(compiled))
-    # Signed shares divide by sums that nearly cancel: the rule itself magnifies rounding, so only the formula is compared elsewhere.
+    # Signed shares divide by sums that nearly cancel: the rule itself magnifies rounding, so only the formula is
+    # compared elsewhere.
     assert relative(found["relevance"], exact) < (1e-2 if signed_shares else 1e-4)
 
 
@@ -64,7 +72,9 @@ def compiled_rules(model: onnx.ModelProto) -> list[str]:
 
 def test_what_was_decided_is_in_the_file(saved: Save) -> None:
     path = saved(resnet("bottleneck", batch_norm=True))
-    compiled = compile_model(path, Options(composite="lrp-resnet", start="one", rules={"conv*": "flat"}, labels=tuple("abcdefghij")))
+    compiled = compile_model(
+        path, Options(composite="lrp-resnet", start="one", rules={"conv*": "flat"}, labels=tuple("abcdefghij"))
+    )
     promise = Contract.from_metadata(metadata(onnx.load_from_string(compiled.model.SerializeToString())))
     assert is_compiled(metadata(compiled.model))
     assert promise.composite == "lrp-resnet" and promise.start_value == "one" and promise.labels == tuple("abcdefghij")
@@ -107,7 +117,9 @@ def test_any_start_vector_can_be_given(saved: Save) -> None:
     start[0, 2], start[0, 7] = 1.0, -1.0
     contrast = run_onnx(compiled, {"x": x, "start": start})["heatmap"]
     assert relative(contrast, towards(2) - towards(7)) < 1e-5
-    mixed = run_onnx(compiled, {"x": x, "start": np.concatenate([start, np.zeros_like(start)]), "target": np.array([4])})["heatmap"]
+    mixed = run_onnx(
+        compiled, {"x": x, "start": np.concatenate([start, np.zeros_like(start)]), "target": np.array([4])}
+    )["heatmap"]
     assert relative(mixed[0], contrast[0]) < 1e-6 and relative(mixed[1], towards(4)[1]) < 1e-6
 
 
@@ -124,7 +136,9 @@ def test_start_value(start: str, saved: Save) -> None:
 
 
 def test_inner_relevance_by_name(saved: Save) -> None:
-    """Relevance at a block's input equals what a file that stops there would give: both maps agree when summed over all pixels."""
+    """Relevance at a block's input equals what a file that stops there would give: both maps agree when summed over
+    all pixels.
+    """
     model = resnet("basic", size=(32, 32), widths=(32, 64), bias=False)
     plan = compile_model(saved(model)).plan
     fork = plan.blocks[2].fork
@@ -172,23 +186,26 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
         compile_model(saved(compiled))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (Options(composite="c3-lpr"), "did you mean c3-lrp"),
-    (Options(start="logits"), "logit, probability, one"),
-    (Options(rules={"nothing*": "flat"}), "fits no node"),
-    (Options(rules={"conv*": "flatt"}), "did you mean flat"),
-    (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
-    (Options(rules={"conv*": "gamma(gamma=much)"}), "must be a float"),
-    (Options(rules={"conv*": "gamma(gamma=-1)"}), "must not be negative"),
-    (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
-    (Options(rules={"conv*": "ratio"}), "rule of the residual Add"),
-    (Options(rules={"add*": "flat"}), "rule of layers with one input"),
-    (Options(rules={"conv*": "block"}), "closes no residual block"),
-    (Options(rules={"maxpool*": "pass"}), "cannot have the rule pass"),
-    (Options(rules={"maxpool*": "flat"}), "no linear|not linear"),
-    (Options(rules={"conv*": "average"}), "no max pooling"),
-    (Options(rules={"conv0": "z-box(low=1, high=2)"}), "must enclose 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(composite="c3-lpr"), "did you mean c3-lrp"),
+        (Options(start="logits"), "logit, probability, one"),
+        (Options(rules={"nothing*": "flat"}), "fits no node"),
+        (Options(rules={"conv*": "flatt"}), "did you mean flat"),
+        (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
+        (Options(rules={"conv*": "gamma(gamma=much)"}), "must be a float"),
+        (Options(rules={"conv*": "gamma(gamma=-1)"}), "must not be negative"),
+        (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
+        (Options(rules={"conv*": "ratio"}), "rule of the residual Add"),
+        (Options(rules={"add*": "flat"}), "rule of layers with one input"),
+        (Options(rules={"conv*": "block"}), "closes no residual block"),
+        (Options(rules={"maxpool*": "pass"}), "cannot have the rule pass"),
+        (Options(rules={"maxpool*": "flat"}), "no linear|not linear"),
+        (Options(rules={"conv*": "average"}), "no max pooling"),
+        (Options(rules={"conv0": "z-box(low=1, high=2)"}), "must enclose 0"),
+    ],
+)
 def test_a_wrong_choice_is_explained(options: Options, message: str, saved: Save) -> None:
     with pytest.raises(RuleError, match=message):
         compile_model(saved(resnet(size=(32, 32))), options)

@@ -53,7 +53,9 @@ def test_import_rules(path: Path) -> None:
     if room == "relevance":
         forbidden |= uses(found, "lrp_onnx.model")
     if room in COMPILE:
-        forbidden |= uses(found, "onnxruntime", "cv2", "click", "rich", *(f"lrp_onnx.{r}" for r in (*RUN, "maps", "cli")))
+        forbidden |= uses(
+            found, "onnxruntime", "cv2", "click", "rich", *(f"lrp_onnx.{r}" for r in (*RUN, "maps", "cli"))
+        )
     if room in RUN:
         forbidden |= uses(found, *(f"lrp_onnx.{r}" for r in COMPILE), "click")
     if room in ("maps", "evaluation"):
@@ -63,10 +65,14 @@ def test_import_rules(path: Path) -> None:
     if path.name in ("rules.py", "joins.py", "passing.py") and room == "relevance":
         forbidden |= uses(found, "onnx", "onnx_graphsurgeon", "onnx_ir", "numpy")
     if path.name == "emit.py":
-        forbidden |= {name for name in found if name.startswith("lrp_onnx.relevance.rules.") and not name.endswith(".Ledger")}
+        forbidden |= {
+            name for name in found if name.startswith("lrp_onnx.relevance.rules.") and not name.endswith(".Ledger")
+        }
         forbidden |= uses(found, "lrp_onnx.relevance.joins", "lrp_onnx.relevance.passing", "lrp_onnx.relevance.presets")
     if room == "plan":
-        forbidden |= uses(found, "onnx", "onnx_ir", "onnx_graphsurgeon") | {m for m in found if m.startswith("lrp_onnx")}
+        forbidden |= uses(found, "onnx", "onnx_ir", "onnx_graphsurgeon") | {
+            m for m in found if m.startswith("lrp_onnx")
+        }
     assert not forbidden, f"{path.relative_to(ROOT)} must not import {sorted(forbidden)}"
     assert not uses(found, "torch", "tensorflow", "skimage", "scipy", "matplotlib", "PIL")
 
@@ -97,6 +103,11 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_help_takes_less_than_half_a_second_of_cpu() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "lrp_onnx", "--help"], check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "0"})
+    subprocess.run(
+        [sys.executable, "-m", "lrp_onnx", "--help"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5

@@ -1,4 +1,6 @@
-"""From nodes to few kinds of steps. The forward graph stays as it is: steps are a reading of it, and folding is done in numbers."""
+"""From nodes to few kinds of steps. The forward graph stays as it is: steps are a reading of it, and folding is done
+in numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file that nobody vouches for to a normalised graph: gate, external data, opset and IR, normalisation passes."""
+"""From a file that nobody vouches for to a normalised graph: gate, external data, opset, normalisation passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from lrp_onnx.model.graph import Graph
 OLDEST_OPSET = 7
 """Before it, Add and Mul broadcast by attributes and BatchNormalization has modes: nobody exports that any more."""
 WORKING_OPSET = 18
-"""Older models are converted up to it: the first opset with ScatterElements' max and min and ReduceMean's axes as an input."""
+"""Older models are converted up to it: the first opset with ScatterElements' max and min and ReduceMean's axes as an
+input.
+"""
 NEWEST_OPSET = 20
 """Newer models are relabelled to it where no operator changed its meaning since."""
 IR_VERSION = 10
@@ -146,7 +148,9 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def normalise(proto: onnx.ModelProto, source: str) -> Graph:
-    """Bring a model of any opset from 7 to 25 to one shape: opset 18 to 20, constants as initializers, sorted, named, shapes known."""
+    """Bring a model of any opset from 7 to 25 to one shape: opset 18 to 20, constants as initializers, sorted, named,
+    shapes known.
+    """
     faults = [*_foreign(proto), *_non_finite(proto)]
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
@@ -187,9 +191,14 @@ def _foreign(proto: onnx.ModelProto) -> Iterator[str]:
             continue
         where = f"{node.op_type} '{node.name or node.output[0]}'"
         if node.domain == "com.microsoft.nchwc":
-            yield f"{where} is of {node.domain}: the file was optimised for one processor; compile the file from before that"
+            yield (
+                f"{where} is of {node.domain}: the file was optimised for one processor; compile the file "
+                f"from before that"
+            )
         elif node.domain not in ("", "ai.onnx"):
-            yield f"{where} is of the domain {node.domain!r}: only standard operators can be explained; export without it"
+            yield (
+                f"{where} is of the domain {node.domain!r}: only standard operators can be explained; export without it"
+            )
         elif any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
             yield f"{where} is control flow: export the model with it resolved"
 

@@ -58,7 +58,8 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the others to constants before the export"
+                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the "
+                f"others to constants before the export"
             ],
         )
     shape = shape_of(inputs[0])
@@ -90,7 +91,8 @@ def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Valu
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or export the classifier with its head"
+                f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or "
+                f"export the classifier with its head"
             ],
         )
     value = candidates[0]
@@ -125,8 +127,8 @@ def _is_scores(value: ir.Value) -> bool:
 def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Block]:
     """Group steps into residual blocks: from each join back to the nearest common ancestor of its operands (the fork).
 
-    A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something outside reads a
-    tensor inside) is left as a plain step too: per-layer rules serve it, a block rule cannot.
+    A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something
+    outside reads a tensor inside) is left as a plain step too: per-layer rules serve it, a block rule cannot.
     """
     order = {step.output: index for index, step in enumerate(steps)}
     ancestors = _ancestors(steps)
@@ -210,6 +212,7 @@ def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     notes = [f"{kept} BatchNormalization nodes in the file"]
     if negative := negative_scales(steps):
         notes.append(
-            f"{negative} channels have a negative batch-norm scale: folded, their positive and negative weights change places"
+            f"{negative} channels have a negative batch-norm scale: folded, their positive and negative "
+            f"weights change places"
         )
     return notes

@@ -1,7 +1,7 @@
 """Names, nodes and arithmetic: a `Value` is a tensor of the graph being built, and operators on Values append nodes.
 
-What is known of a tensor (its sign, that it is one constant number) travels with its Value, so that ``|x|`` of a post-ReLU tensor, or
-the negative part of it, costs no node. Equal expressions are built once.
+What is known of a tensor (its sign, that it is one constant number) travels with its Value, so that ``|x|`` of a
+post-ReLU tensor, or the negative part of it, costs no node. Equal expressions are built once.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     """Every step's rule, by the step's name.
 
     Raises:
-        RuleError: for every step without a rule, every override that fits no step, and every rule that does not fit its step.
+        RuleError: for every step without a rule, every override that fits no step, and every rule that does not fit
+        its step.
     """
     overrides = [(pattern, parse_rule(text)) for pattern, text in choices.overrides.items()]
     assigned: dict[str, Assigned] = {}
@@ -130,7 +131,8 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
         )
     if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape):
         raise RuleError(
-            f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element of its input"
+            f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "
+            f"of its input"
         )
     if isinstance(rule, MainOnly) and _join_role(of, step) is None:
         raise RuleError(f"{step.op} '{step.name}' closes no residual block: it has no main branch")
@@ -145,7 +147,8 @@ def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     channels = step.input_shape[1]
     if choices.box is None or len(choices.box[0]) not in (1, channels):
         raise RuleError(
-            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures are prepared "
+            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures "
+            f"are prepared "
             "(--preprocess), or override it with z-box(low=…, high=…)"
         )
     return replace(rule, low=choices.box[0], high=choices.box[1])

@@ -1,7 +1,8 @@
 """The conservation ledger: layer by layer, what relevance came in, what went on, and what bias and stabilizer absorbed.
 
-A compiled file's metadata says which of its inner tensors are which; here they are read back and summed. Per sample and layer, with
-s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer Σ R − Σ s·z, and the rest, Σ s·(z − b), must arrive at the input.
+A compiled file's metadata says which of its inner tensors are which; here they are read back and summed. Per sample
+and layer, with s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer Σ R − Σ s·z, and the rest, Σ s·(z − b),
+must arrive at the input.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from lrp_onnx.contract import Contract
 from lrp_onnx.relevance.notation import parse_rule
 
 TOLERANCE = 1e-3
-"""Largest unexplained relevance at a layer, relative to the larger of the start and the relevance received: float32 sums of
+"""Largest unexplained relevance at a layer, relative to the larger of the start and the relevance received: float32
+sums of
 millions of terms reach 1e-4."""
 
 Array = NDArray[np.generic]
@@ -44,8 +46,13 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data, numbers per sample."""
-        numbers = {"received": self.received, "passed": self.passed, "bias": self.bias, "epsilon": self.epsilon,
-                   "unexplained": self.unexplained}
+        numbers = {
+            "received": self.received,
+            "passed": self.passed,
+            "bias": self.bias,
+            "epsilon": self.epsilon,
+            "unexplained": self.unexplained,
+        }
         said = {"step": self.step, "rule": self.rule, "conserves": self.conserves}
         return said | {name: values.tolist() for name, values in numbers.items()}
 

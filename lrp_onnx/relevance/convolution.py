@@ -1,7 +1,9 @@
-"""Convolution forward and backward-data as ONNX nodes; every strategy computes the same transpose, they differ in speed.
+"""Convolution forward and backward-data as ONNX nodes; every strategy computes the same transpose, they differ in
+speed.
 
-Stride 1: a convolution with flipped, transposed weights, which runtimes run on their fastest kernels. Otherwise: ConvTranspose, with
-symmetric pads only (asymmetric ones leave the CUDA provider; then pads are 0 and the border is cut off by a Slice).
+Stride 1: a convolution with flipped, transposed weights, which runtimes run on their fastest kernels. Otherwise:
+ConvTranspose, with symmetric pads only (asymmetric ones leave the CUDA provider; then pads are 0 and the border is
+cut off by a Slice).
 """
 
 from __future__ import annotations

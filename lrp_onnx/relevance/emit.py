@@ -1,4 +1,6 @@
-"""The reverse fold: from the start at the logits to relevance at the input, one rule per step, fan-out summed in one place."""
+"""The reverse fold: from the start at the logits to relevance at the input, one rule per step, fan-out summed in one
+place.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class JoinRule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Step name → rule, in three kinds. A join whose name is in `blocks` hands its whole block to that rule as one layer."""
+    """Step name → rule, in three kinds. A join whose name is in `blocks` hands its whole block to that rule as one
+    layer.
+    """
 
     layers: Mapping[str, LayerRule]
     joins: Mapping[str, JoinRule]
@@ -128,8 +132,8 @@ class Backward:
 def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
     """Relevance at the logits, (N, classes): the run-time inputs `target` and `start` decide where, `value` how much.
 
-    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at the largest
-    logit if `target` is negative) times the logit, its softmax probability, or one.
+    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at
+    the largest logit if `target` is negative) times the logit, its softmax probability, or one.
     """
     logits, target, start = builder.known(of.logits), builder.known(TARGET), builder.known(START)
     predicted = builder.node("ArgMax", logits, attributes={"axis": 1, "keepdims": 1})

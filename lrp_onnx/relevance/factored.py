@@ -1,7 +1,8 @@
 """Relevance on its way back, kept factored as ``activation ⊙ coefficient`` for as long as nobody needs the product.
 
-Proportional rules telescope: from R = y⊙c the quotient R/y is c itself, with nothing multiplied and nothing divided. And behind a ReLU
-``a = max(z, 0)`` a relevance of the form a⊙c may be divided by `a` instead of `z`: they are equal wherever R is not zero.
+Proportional rules telescope: from R = y⊙c the quotient R/y is c itself, with nothing multiplied and nothing divided.
+And behind a ReLU ``a = max(z, 0)`` a relevance of the form a⊙c may be divided by `a` instead of `z`: they are equal
+wherever R is not zero.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ class Relevance:
     coefficient: Value
     activation: Value | None = None
     alias: str | None = None
-    """Name of a pre-activation that this is the relevance of, and that equals `activation` wherever the relevance is not zero."""
+    """Name of a pre-activation that this is the relevance of, and that equals `activation` wherever the relevance is
+    not zero.
+    """
 
     @property
     def total(self) -> Value:

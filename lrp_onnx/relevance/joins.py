@@ -29,7 +29,9 @@ class JoinLayer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRule:
-    """A rule of the residual Add ``y = Σ hᵢ``; calling it returns the relevance of every operand, None for nothing at all."""
+    """A rule of the residual Add ``y = Σ hᵢ``; calling it returns the relevance of every operand, None for nothing at
+    all.
+    """
 
     title: ClassVar[str]
     promise: ClassVar[str] = "conserves"
@@ -41,7 +43,9 @@ class JoinRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio(JoinRule):
-    """``Rᵢ = R·|hᵢ| / Σ|h|``: bounded and conserving (Otsuki et al., ECCV 2024). Where all operands are 0, so is the share."""
+    """``Rᵢ = R·|hᵢ| / Σ|h|``: bounded and conserving (Otsuki et al., ECCV 2024). Where all operands are 0, so is the
+    share.
+    """
 
     title: ClassVar[str] = "share by magnitude, |h| / Σ|h|"
 
@@ -51,7 +55,9 @@ class Ratio(JoinRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlusJoin(JoinRule):
-    """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of signs. Where no operand is positive, nothing is handed on."""
+    """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of signs. Where no operand is positive, nothing is
+    handed on.
+    """
 
     title: ClassVar[str] = "share by positive part, h⁺ / Σh⁺"
 

@@ -1,7 +1,8 @@
 """Layers as rules see them: an input, an output, a weight, ``forward`` and ``vjp`` (the transpose of forward).
 
-`forward` is always without bias; `vjp(s, w)` is the vector-Jacobian product: ⟨s, forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for linear layers.
-A residual block is itself a layer: its forward is what the graph already computes, its vjp the composition of its steps' vjps.
+`forward` is always without bias; `vjp(s, w)` is the vector-Jacobian product: ⟨s, forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for
+linear layers. A residual block is itself a layer: its forward is what the graph already computes, its vjp the
+composition of its steps' vjps.
 """
 
 from __future__ import annotations

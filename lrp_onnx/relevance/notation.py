@@ -49,7 +49,9 @@ def rule_text(rule: AnyRule) -> str:
 
 
 def parse_rule(text: str) -> AnyRule:
-    """The rule that `text` names; raises RuleError with what exists where a name, a parameter or a value is not known."""
+    """The rule that `text` names; raises RuleError with what exists where a name, a parameter or a value is not
+    known.
+    """
     match = _FORM.fullmatch(text)
     if match is None:
         raise RuleError(

@@ -58,8 +58,8 @@ class WinnerTakeAll(Gradient):
 class AverageStandIn(Rule):
     """Max pooling propagated as average pooling: ``z = avg(x); R_in = x ⊙ avgᵀ(R / stabilize(z))``.
 
-    `kernel` 0 means the pool's own kernel, stride and pads; another number means that kernel and stride without pads, whatever the
-    pool's own are (the released ECCV 2024 code takes 2).
+    `kernel` 0 means the pool's own kernel, stride and pads; another number means that kernel and stride without pads,
+    whatever the pool's own are (the released ECCV 2024 code takes 2).
     """
 
     title: ClassVar[str] = "max pooling treated as average pooling"

@@ -63,7 +63,8 @@ def _investigate(title: str, *entries: Entry) -> Composite:
 
 COMPOSITES: dict[str, Composite] = {
     "c3-lrp": Composite(
-        title="C3-LRP to the letter: every residual block one layer of the epsilon rule (Eq. 1), epsilon rule elsewhere",
+        title="C3-LRP to the letter: every residual block one layer of the epsilon rule (Eq. 1), epsilon rule "
+        "elsewhere",
         source="Doublet et al., JSAI 2024",
         entries=(
             ("block join", Block()),
@@ -78,7 +79,8 @@ COMPOSITES: dict[str, Composite] = {
         ),
     ),
     "c3-lrp-zplus": Composite(
-        title="C3-LRP on what its authors' code probably was: Eq. 1 at the blocks, z+ and their stand-ins elsewhere (our reading)",
+        title="C3-LRP on what its authors' code probably was: Eq. 1 at the blocks, z+ and their stand-ins "
+        "elsewhere (our reading)",
         source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
         start="probability",
         entries=(("block join", Block()), ("join", Ratio()), *_REFERENCE),

@@ -1,7 +1,7 @@
 """The rules. Each is an equation: how one layer hands the relevance R of its output to its input.
 
-Letters as in Montavon et al., "Layer-Wise Relevance Propagation: An Overview" (2019): x input activation, W weights, b bias, z = Wx + b,
-s = R / stabilize(z), c = Wᵀs, R_in = x ⊙ c. x⁺ = max(x, 0), x⁻ = min(x, 0), likewise for W and b.
+Letters as in Montavon et al., "Layer-Wise Relevance Propagation: An Overview" (2019): x input activation, W weights,
+b bias, z = Wx + b, s = R / stabilize(z), c = Wᵀs, R_in = x ⊙ c. x⁺ = max(x, 0), x⁻ = min(x, 0), likewise for W and b.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Ledger:
 class Rule:
     """A rule of a layer with one input; calling it returns the relevance of the input.
 
-    `epsilon` is the stabilizer, added to the denominator with its sign if `signed`; `bias` says whether the layer's bias is part of
-    the denominator (``keep``: it absorbs relevance) or not (``drop``).
+    `epsilon` is the stabilizer, added to the denominator with its sign if `signed`; `bias` says whether the layer's
+    bias is part of the denominator (``keep``: it absorbs relevance) or not (``drop``).
     """
 
     title: ClassVar[str]
@@ -78,7 +78,9 @@ class Rule:
         factor: float = 1.0,
         gate: Callable[[Value], Value] | None = None,
     ) -> Relevance:
-        """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s = R/stabilize(z); R_in = factor·Σ xᵢ ⊙ Wᵢᵀs."""
+        """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s = R/stabilize(z); R_in =
+        factor·Σ xᵢ ⊙ Wᵢᵀs.
+        """
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
         bias = self.kept(bias)
         z = _sum(bias, [layer.forward(x, w) for x, w in terms])
@@ -105,7 +107,9 @@ def _total(parts: Sequence[Relevance]) -> Relevance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epsilon(Rule):
-    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al. 2015). At ε = 0: LRP-0, which telescopes to Gradient × Input."""
+    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al. 2015). At ε = 0: LRP-0, which telescopes to Gradient ×
+    Input.
+    """
 
     title: ClassVar[str] = "epsilon rule; epsilon=0 is LRP-0"
 
@@ -128,7 +132,8 @@ class Norm(Epsilon):
 class Gamma(Rule):
     """Favour what helps: W + γW⁺ (Montavon et al. 2019), in the four-term form for signed x and z (Andéol et al. 2021).
 
-    Where z > 0: x⁺(W + γW⁺) + x⁻(W + γW⁻); where z < 0: x⁺(W + γW⁻) + x⁻(W + γW⁺). For x ≥ 0 and z > 0 it is the plain rule.
+    Where z > 0: x⁺(W + γW⁺) + x⁻(W + γW⁻); where z < 0: x⁺(W + γW⁻) + x⁻(W + γW⁺). For x ≥ 0 and z > 0 it is the
+    plain rule.
     """
 
     title: ClassVar[str] = "gamma rule, generalised to signed inputs and outputs"
@@ -165,7 +170,8 @@ class Gamma(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlus(Rule):
-    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with z = W⁺x⁺ + W⁻x⁻ (+ b⁺): α1β0 (Bach et al. 2015; Montavon et al. 2017 for x ≥ 0).
+    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with z = W⁺x⁺ + W⁻x⁻ (+ b⁺): α1β0 (Bach et al. 2015; Montavon et al. 2017 for x ≥
+    0).
 
     `ones` puts ones in the place of the input, as the C3-LRP authors' released code does at the first layer.
     """
@@ -207,7 +213,9 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WSquare(Rule):
-    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017). Zennit adds b² to the denominator: ``bias=keep``."""
+    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017). Zennit adds b² to the denominator:
+    ``bias=keep``.
+    """
 
     title: ClassVar[str] = "w-squared rule (first layer)"
     bias: str = "drop"

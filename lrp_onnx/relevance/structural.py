@@ -30,7 +30,8 @@ class MaxPoolLayer(Node):
         size = convolution.pooled_size(average, self._sizes())
         if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
             raise RuleError(
-                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel {average.kernel} {size}: "
+                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel "
+                f"{average.kernel} {size}: "
                 "give it another rule, for example winner-take-all or average(kernel=0)"
             )
         return average, self._sizes()

@@ -1,4 +1,6 @@
-"""Proving a compiled model: valid standard ONNX, original outputs unchanged, batches consistent, relevance accounted for."""
+"""Proving a compiled model: valid standard ONNX, original outputs unchanged, batches consistent, relevance accounted
+for.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def random_picture(model: onnx.ModelProto, name: str, *, batch: int, seed: int =
 
 
 SAME_MAP = 1e-4
-"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the batch size."""
+"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the
+batch size.
+"""
 
 
 def batch_faults(
@@ -85,7 +89,8 @@ def batch_faults(
         worst = float((change / scale).max())
         if not worst <= SAME_MAP:
             faults.append(
-                f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of its maximum"
+                f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of "
+                f"its maximum"
             )
     return faults
 

@@ -77,7 +77,7 @@ def test_external_data(tmp_path: Path) -> None:
     found = ir.to_proto(load_model(tmp_path / "model.onnx").model)
     assert np.array_equal(*(next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found)))
     (tmp_path / "weights.data").unlink()
-    with pytest.raises(ModelFileError, match="'weights.data', which is not in"):
+    with pytest.raises(ModelFileError, match=r"'weights\.data', which is not in"):
         load_model(tmp_path / "model.onnx")
 
 

@@ -103,7 +103,9 @@ def test_folded_weights_are_the_products(saved: Save) -> None:
     model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8])
     conv = next(read(model, saved).steps)
     assert isinstance(conv.layer, plan.Convolution)
-    stored = {t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
+    stored = {
+        t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer
+    }
     scale = stored["gamma"] / np.sqrt(stored["var"] + 1e-5)
     bias = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "conv.bias")
     assert np.allclose(conv.layer.weight.scale, scale)
@@ -120,7 +122,10 @@ def test_a_shared_convolution_output_is_not_folded(saved: Save) -> None:
     assert [step.op for step in read(model, saved).steps][:3] == ["Convolution", "Affine", "Join"]
 
 
-@pytest.mark.parametrize("head", ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "meankeep-flatten-gemm-scaled", "mean-none-gemm"])
+@pytest.mark.parametrize(
+    "head",
+    ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "meankeep-flatten-gemm-scaled", "mean-none-gemm"],
+)
 @pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
 def test_heads_and_tails(head: str, tail: str | None, saved: Save) -> None:
     model = resnet("basic", head=head, tail=tail)
@@ -133,8 +138,11 @@ def test_heads_and_tails(head: str, tail: str | None, saved: Save) -> None:
 
 def test_width_depth_and_real_exports(assets: Path) -> None:
     expected = {
-        "tin20-resnet50.torchscript-op17-folded": 16, "tin10-resnet18w16.torchscript-op13-bn": 8,
-        "tin10-resnet18w16.torchscript-op13-folded": 8, "tin10-resnet18w16.dynamo-op20": 8, "cifar10-resnet2b.torch1.8-op9": 2,
+        "tin20-resnet50.torchscript-op17-folded": 16,
+        "tin10-resnet18w16.torchscript-op13-bn": 8,
+        "tin10-resnet18w16.torchscript-op13-folded": 8,
+        "tin10-resnet18w16.dynamo-op20": 8,
+        "cifar10-resnet2b.torch1.8-op9": 2,
     }
     for name, blocks in expected.items():
         assert len(recognize(load_model(assets / "models" / f"{name}.onnx")).blocks) == blocks
@@ -150,10 +158,19 @@ def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
     net = Network(0)
     y = net.node("Sigmoid", net.conv("x", (3, 4)), name="gate")
     y = net.node("Elu", y, name="bend")
-    y = net.node("Conv", y, net.node("Mul", net.constant("w", np.ones((4, 4, 1, 1), np.float32)), net.node("ReduceMean", "x", keepdims=0)), name="odd")
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8], opset=17)
+    y = net.node(
+        "Conv",
+        y,
+        net.node("Mul", net.constant("w", np.ones((4, 4, 1, 1), np.float32)), net.node("ReduceMean", "x", keepdims=0)),
+        name="odd",
+    )
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8], opset=17
+    )
     faults = "\n".join(faults_of(model, saved))
-    assert "Sigmoid 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
+    assert (
+        "Sigmoid 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
+    )
 
 
 def test_training_mode_is_refused_with_the_remedy(saved: Save) -> None:

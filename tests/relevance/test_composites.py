@@ -1,4 +1,6 @@
-"""Composites against values that other people's released code computed, and against each other where theory says they are equal."""
+"""Composites against values that other people's released code computed, and against each other where theory says they
+are equal.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,9 @@ ZENNIT_ARRAYS = {name for name in GOLDEN if not name.startswith(("lrp_resnet", "
 def zennit_merged(path: Path, folder: Path) -> Path:
     """The folded model as Zennit's canonizer leaves it.
 
-    It sets a merged BatchNorm to mean 0, variance 1, scale 1, but keeps its ε = 1e-5, so that each of 53 of them still multiplies by
-    1/√(1 + 1e-5): 5e-6 a layer, which guided backpropagation turns into 6e-3 of the map's maximum on one of the photos.
+    It sets a merged BatchNorm to mean 0, variance 1, scale 1, but keeps its ε = 1e-5, so that each of 53 of them
+    still multiplies by 1/√(1 + 1e-5): 5e-6 a layer, which guided backpropagation turns into 6e-3 of the map's maximum
+    on one of the photos.
     """
     model = onnx.load(path)
     parameters = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
@@ -60,8 +63,16 @@ def zennit_merged(path: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("network", FILES)
-@pytest.mark.parametrize("method", [*GOLDEN, *(f"{m}.no_bias" for m in ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",
-                                                                      "epsilon_alpha2_beta1_flat"))])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *GOLDEN,
+        *(
+            f"{m}.no_bias"
+            for m in ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat")
+        ),
+    ],
+)
 def test_golden_values(network: str, method: str, assets: Path, tmp_path: Path) -> None:
     golden = np.load(assets / "golden" / f"{network}.npz")
     path = assets / "models" / FILES[network]
@@ -86,7 +97,9 @@ def cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 
 NO_BIAS_AT_TOP = {"fc*": "epsilon(epsilon=0, signed=false)"}
-"""C3-LRP drops the last layer's bias (Eq. 2), which scales the whole map: kept here, so that values and not only directions agree."""
+"""C3-LRP drops the last layer's bias (Eq. 2), which scales the whole map: kept here, so that values and not only
+directions agree.
+"""
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
@@ -96,7 +109,12 @@ def test_c3_lrp_without_epsilon_is_gradient_times_input(kind: str, saved: Save) 
     x = picture(model)
     path = saved(model)
     expected = _float64(path, Options(composite="gradient-x-input", outputs=("relevance",)), x)
-    rules = {"add*": "block(epsilon=0)", "conv*": "epsilon(epsilon=0)", "globalaveragepool*": "norm(epsilon=0)", **NO_BIAS_AT_TOP}
+    rules = {
+        "add*": "block(epsilon=0)",
+        "conv*": "epsilon(epsilon=0)",
+        "globalaveragepool*": "norm(epsilon=0)",
+        **NO_BIAS_AT_TOP,
+    }
     exact = _float64(path, Options(rules=rules, outputs=("relevance",)), x)
     assert relative(exact, expected) < 1e-6
     literal = _float64(path, Options(outputs=("relevance",)), x)
@@ -121,7 +139,9 @@ def _float64(path: Path, options: Options, x: np.ndarray[Any, Any]) -> np.ndarra
 
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_float32_is_float64_rounded(composite: str, assets: Path) -> None:
-    """On a trained network and real photos the same graph, evaluated in float64, gives the same map: no rule hides a rounding error."""
+    """On a trained network and real photos the same graph, evaluated in float64, gives the same map: no rule hides a
+    rounding error.
+    """
     golden = np.load(assets / "golden" / "tin10-resnet18w16.npz")
     compiled = compile_model(assets / "models" / FILES["tin10-resnet18w16"], Options(composite=composite)).model
     feeds = {"input": golden["input"]}
@@ -132,5 +152,8 @@ def test_folded_and_kept_batch_norm_give_the_same_map(assets: Path) -> None:
     x = {"input": np.load(assets / "golden" / "tin10-resnet18w16.npz")["input"]}
     forms = ["tin10-resnet18w16.torchscript-op13-bn.onnx", "tin10-resnet18w16.torchscript-op13-folded.onnx"]
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat", "gradient"):
-        kept, folded = (run_onnx(compile_model(assets / "models" / f, Options(composite=composite)).model, x)["heatmap"] for f in forms)
+        kept, folded = (
+            run_onnx(compile_model(assets / "models" / f, Options(composite=composite)).model, x)["heatmap"]
+            for f in forms
+        )
         assert relative(kept, folded) < PARITY

@@ -36,11 +36,17 @@ def test_every_layer_accounts_for_its_relevance(composite: str, saved: Save) -> 
     assert reached == opened or composite.startswith("lrp-resnet-reference-main-only")
 
 
-@pytest.mark.parametrize(("network", "photos"), [
-    ("tin10-resnet18w16.torchscript-op13-bn", "tin10-resnet18w16"), ("tin20-resnet50.torchscript-op17-folded", "tin20-resnet50"),
-])
+@pytest.mark.parametrize(
+    ("network", "photos"),
+    [
+        ("tin10-resnet18w16.torchscript-op13-bn", "tin10-resnet18w16"),
+        ("tin20-resnet50.torchscript-op17-folded", "tin20-resnet50"),
+    ],
+)
 def test_lrp_resnet_conserves_on_trained_networks(network: str, photos: str, assets: Path) -> None:
-    """Layer by layer, to 1e-3 of the start value: at every join the operands' shares add up, and nothing else may absorb."""
+    """Layer by layer, to 1e-3 of the start value: at every join the operands' shares add up, and nothing else may
+    absorb.
+    """
     compiled = compile_model(assets / "models" / f"{network}.onnx", Options(composite="lrp-resnet"))
     found = audited(compiled, np.load(assets / "golden" / f"{photos}.npz")["input"])
     assert found.passed, found.checks
@@ -55,7 +61,9 @@ def test_bias_and_epsilon_are_told_apart(saved: Save) -> None:
 
     model = single_layer("dense", (2, 1, 2, 2), rectified=False)
     x = picture(model)
-    compiled = compile_model(saved(model), Options(composite="lrp-epsilon", rules={"fc*": "epsilon(epsilon=0.5)"}, start="one"))
+    compiled = compile_model(
+        saved(model), Options(composite="lrp-epsilon", rules={"fc*": "epsilon(epsilon=0.5)"}, start="one")
+    )
     row: Row = next(r for r in audited(compiled, x).rows if r.step.startswith("fc"))
     stored = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
     w, b = (next(v for k, v in stored.items() if k.endswith(end)) for end in ("weight", "bias"))
@@ -90,7 +98,9 @@ def test_a_changed_prediction_is_found(saved: Save) -> None:
     model = resnet("basic", size=(32, 32))
     compiled = compile_model(saved(model))
     other = resnet("basic", size=(32, 32), seed=1)
-    assert "original outputs unchanged" in [name for name, faults in audited(compiled, picture(model), other).checks if faults]
+    assert "original outputs unchanged" in [
+        name for name, faults in audited(compiled, picture(model), other).checks if faults
+    ]
     with pytest.raises(VerificationError, match="changed by"):
         check_compiled(compiled.model, other, compiled.contract, run_onnx)
 

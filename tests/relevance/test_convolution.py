@@ -39,8 +39,12 @@ def geometries() -> list[Geometry]:
 
 def build(builder: Builder, inputs: dict[str, NDArray[np.float32]], output: str) -> onnx.ModelProto:
     forward = helper.make_model(
-        helper.make_graph([], "empty", [helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape) for k, v in inputs.items()], []),
-        opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        helper.make_graph(
+            [], "empty", [helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape) for k, v in inputs.items()], []
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
     model = builder.extend(forward, {}, {}, {})
     model.graph.output.append(onnx.ValueInfoProto(name=output))
     return model
@@ -51,7 +55,7 @@ def random(*shape: int, seed: int) -> NDArray[np.float32]:
 
 
 def describe(g: Geometry) -> str:
-    return f"{g.in_shape[1]}x{g.in_shape[2]}-k{g.kernel[0]}{g.kernel[1]}-s{g.strides[0]}{g.strides[1]}-p{g.pads}-d{g.dilations[0]}-g{g.group}"
+    return f"{g.in_shape} kernel {g.kernel} strides {g.strides} pads {g.pads} dilations {g.dilations} groups {g.group}"
 
 
 def test_there_are_many_geometries() -> None:
@@ -81,10 +85,18 @@ def test_transpose_of_convolution(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("include_pad", [False, True])
-@pytest.mark.parametrize(("kernel", "strides", "pads"), [
-    ((2, 2), (2, 2), (0, 0, 0, 0)), ((3, 3), (2, 2), (1, 1, 1, 1)), ((3, 2), (1, 2), (1, 0, 0, 1)), ((7, 7), (1, 1), (0, 0, 0, 0)),
-])
-def test_transpose_of_average_pooling(kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, int, int, int], include_pad: bool) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "strides", "pads"),
+    [
+        ((2, 2), (2, 2), (0, 0, 0, 0)),
+        ((3, 3), (2, 2), (1, 1, 1, 1)),
+        ((3, 2), (1, 2), (1, 0, 0, 1)),
+        ((7, 7), (1, 1), (0, 0, 0, 0)),
+    ],
+)
+def test_transpose_of_average_pooling(
+    kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, int, int, int], include_pad: bool
+) -> None:
     for size in ((7, 7), (8, 9)):
         pool = AveragePool(kernel, strides, pads, include_pad)
         builder = Builder()

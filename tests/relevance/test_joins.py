@@ -24,7 +24,9 @@ SHAPE = (2, 3, 5, 4)
 
 
 def joined() -> onnx.ModelProto:
-    """``x → conv → fork; fork → conv → main; main + fork → Flatten``: both operands are signed tensors that can be asked for."""
+    """``x → conv → fork; fork → conv → main; main + fork → Flatten``: both operands are signed tensors that can be
+    asked for.
+    """
     net = Network(3)
     fork = net.conv("x", (3, 3), (1, 1), name="fork")
     main = net.conv(fork, (3, 3), (3, 3), pads=[1, 1, 1, 1], name="main")
@@ -62,7 +64,9 @@ TWINS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
 
 @pytest.mark.parametrize("rule", TWINS)
 def test_join_rule_equals_its_formula(rule: str, saved: Save) -> None:
-    """With gradient rules at the convolutions, what reaches `fork` is the main share through the main branch plus the skip share."""
+    """With gradient rules at the convolutions, what reaches `fork` is the main share through the main branch plus the
+    skip share.
+    """
     model = joined()
     rng = np.random.default_rng(0)
     x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
@@ -82,7 +86,9 @@ def _conv_transpose(r: Array, w: Array) -> Array:
     result = np.zeros_like(r)
     for i in range(3):
         for j in range(3):
-            result += np.einsum("nohw,oc->nchw", padded[:, :, 2 - i : 2 - i + r.shape[2], 2 - j : 2 - j + r.shape[3]], w[:, :, i, j])
+            result += np.einsum(
+                "nohw,oc->nchw", padded[:, :, 2 - i : 2 - i + r.shape[2], 2 - j : 2 - j + r.shape[3]], w[:, :, i, j]
+            )
     return result
 
 
@@ -93,7 +99,9 @@ def test_every_join_rule_has_a_formula() -> None:
 
 def test_ratio_of_nothing_is_nothing(saved: Save) -> None:
     """Where both operands are 0 the share is 0, not NaN."""
-    compiled = compile_model(saved(joined()), Options(composite="gradient", rules={"join": "ratio"}, outputs=("fork.out",))).model
+    compiled = compile_model(
+        saved(joined()), Options(composite="gradient", rules={"join": "ratio"}, outputs=("fork.out",))
+    ).model
     for tensor in compiled.graph.initializer:
         if tensor.name.endswith(".bias"):
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(3, np.float32), tensor.name))
@@ -121,10 +129,15 @@ def test_activation_rule_equals_its_formula(rule: str, saved: Save) -> None:
     model = activated("Relu")
     rng = np.random.default_rng(0)
     x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
-    compiled = compile_model(saved(model), Options(composite="gradient", rules={"layer": rule}, outputs=("z.out",))).model
+    compiled = compile_model(
+        saved(model), Options(composite="gradient", rules={"layer": rule}, outputs=("z.out",))
+    ).model
     z = run_float64(model, {"x": x}, ["z.out"])["z.out"]
     feeds = {"x": x, "start": r.reshape(2, -1)}
-    assert relative(run_float64(compiled, feeds)["relevance/z.out"], ACTIVATION_TWINS[rule](z, r.astype(np.float64))) < 1e-12
+    assert (
+        relative(run_float64(compiled, feeds)["relevance/z.out"], ACTIVATION_TWINS[rule](z, r.astype(np.float64)))
+        < 1e-12
+    )
 
 
 POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
@@ -152,14 +165,18 @@ def test_max_pooling_rule_equals_its_formula(rule: str, saved: Save) -> None:
         else:
             for cell, value in zip(cells, values, strict=True):
                 expected[cell] += value / len(cells) * r[n, c, i, j] / stabilized(values.mean(), 0.25)
-    compiled = compile_model(saved(model), Options(composite="gradient", rules={"layer": rule}, outputs=("z.out",))).model
+    compiled = compile_model(
+        saved(model), Options(composite="gradient", rules={"layer": rule}, outputs=("z.out",))
+    ).model
     feeds = {"x": x, "start": r.reshape(2, -1)}
     assert relative(run_float64(compiled, feeds)["relevance/z.out"], expected) < 1e-6
     assert relative(run_onnx(compiled, feeds)["relevance/z.out"], expected) < 1e-5
 
 
 def test_max_pooling_gives_a_tie_to_the_first(saved: Save) -> None:
-    compiled = compile_model(saved(activated("MaxPool", kernel_shape=[5, 4])), Options(composite="gradient", outputs=("z.out",))).model
+    compiled = compile_model(
+        saved(activated("MaxPool", kernel_shape=[5, 4])), Options(composite="gradient", outputs=("z.out",))
+    ).model
     feeds = {"x": np.zeros(SHAPE, np.float32), "start": np.ones((2, 3), np.float32)}
     found = run_onnx(compiled, feeds)["relevance/z.out"]
     assert (found[:, :, 0, 0] == 1).all() and found.sum() == 6

@@ -1,7 +1,7 @@
 """Every rule against a twin: the same rule written a second time, slowly, on the explicit matrix, in float64.
 
-A layer's matrix is found by feeding unit vectors to its forward. The graph is evaluated in float64 (is it the right formula?) and by ONNX
-Runtime in float32 (does it survive rounding?).
+A layer's matrix is found by feeding unit vectors to its forward. The graph is evaluated in float64 (is it the right
+formula?) and by ONNX Runtime in float32 (does it survive rounding?).
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ LAYERS: dict[str, dict[str, Any]] = {
     "dense-scaled": {"layer": "dense", "form": "gemm-scaled"},
     "dense-matmul": {"layer": "dense", "form": "matmul"},
     "average": {"layer": "average", "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
-    "average-with-pads": {"layer": "average", "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+    "average-with-pads": {
+        "layer": "average",
+        "kernel_shape": [3, 3],
+        "strides": [2, 2],
+        "pads": [1, 1, 1, 1],
+        "count_include_pad": 1,
+    },
     "global": {"layer": "global"},
     "batch-norm": {"layer": "batch_norm"},
 }
@@ -47,7 +53,9 @@ def stabilized(z: Array, epsilon: float, signed: bool = True) -> Array:
 
 
 def shared(contributions: Array, bias: Array, r: Array, epsilon: float, signed: bool = True) -> Array:
-    """Σ_j contribution_ji / stabilize(Σ_i contribution_ji + bias_j) · R_j for every sample; contributions (N, out, in)."""
+    """Σ_j contribution_ji / stabilize(Σ_i contribution_ji + bias_j) · R_j for every sample; contributions (N, out,
+    in).
+    """
     z = contributions.sum(2) + bias
     with np.errstate(divide="ignore", invalid="ignore"):
         s = np.where(stabilized(z, epsilon, signed) == 0, 0.0, r / stabilized(z, epsilon, signed))
@@ -89,7 +97,9 @@ TWINS: dict[str, Callable[..., Array]] = {
     "epsilon(epsilon=0)": lambda x, w, b, r: twin_epsilon(x, w, b, r, epsilon=0.0),
     "epsilon(epsilon=0.25)": lambda x, w, b, r: twin_epsilon(x, w, b, r, epsilon=0.25),
     # Large, so that no z lies near the pole at z = -ε.
-    "epsilon(epsilon=50, signed=false, bias=drop)": lambda x, w, b, r: twin_epsilon(x, w, 0 * b, r, epsilon=50.0, signed=False),
+    "epsilon(epsilon=50, signed=false, bias=drop)": lambda x, w, b, r: twin_epsilon(
+        x, w, 0 * b, r, epsilon=50.0, signed=False
+    ),
     "norm": twin_epsilon,
     "gamma": lambda x, w, b, r: twin_gamma(x, w, b, r, gamma=0.25),
     "gamma(gamma=3, bias=drop)": lambda x, w, b, r: twin_gamma_dropped(x, w, b, r, gamma=3.0),
@@ -105,7 +115,12 @@ TWINS: dict[str, Callable[..., Array]] = {
     "gradient": lambda x, w, b, r: np.einsum("ji,nj->ni", w, r),
 }
 ELSEWHERE = {
-    "pass", "winner-take-all", "average", "guided-relu", "deconv-relu", "block",
+    "pass",
+    "winner-take-all",
+    "average",
+    "guided-relu",
+    "deconv-relu",
+    "block",
 }
 """Rules of layers without a matrix; tests/relevance/test_passing.py and test_joins.py have their twins."""
 
@@ -135,7 +150,9 @@ def matrix_of(model: onnx.ModelProto, x: Array) -> tuple[Array, Array]:
 @pytest.mark.parametrize("rectified", [False, True], ids=["signed", "rectified"])
 @pytest.mark.parametrize("rule", TWINS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_rule_equals_its_matrix_twin(layer: str, rule: str, rectified: bool, saved: Callable[[onnx.ModelProto], Any]) -> None:
+def test_rule_equals_its_matrix_twin(
+    layer: str, rule: str, rectified: bool, saved: Callable[[onnx.ModelProto], Any]
+) -> None:
     model = single_layer(shape=SHAPE, rectified=rectified, **LAYERS[layer])
     rng = np.random.default_rng(1)
     x = rng.normal(size=SHAPE).astype(np.float32)
