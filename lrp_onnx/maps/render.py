@@ -242,7 +242,7 @@ def _caption(text: str, rows: int, columns: int) -> Picture:
     thickness = max(1, round(letters / 12))
     scale = float(cv2.getFontScaleFromHeight(FONT, letters, thickness))
     shown = text.encode("ascii", errors="replace").decode()
-    while shown and cv2.getTextSize(shown, FONT, scale, thickness)[0][0] > columns:
+    while shown and cv2.getTextSize(shown, FONT, scale, thickness)[0][0] > columns - letters:
         shown = shown[:-1]
     width = cv2.getTextSize(shown, FONT, scale, thickness)[0][0]
     origin = ((columns - width) // 2, round(1.7 * letters))
