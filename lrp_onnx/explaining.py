@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.gallery import LINES, plan_paths, write_all
+from lrp_onnx.errors import RuleError
+from lrp_onnx.gallery import LINES, Map, plan_paths, write_all
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.runtime.explainer import Explainer, Explanation
 from lrp_onnx.runtime.images import find_images, read_labels
@@ -44,7 +45,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
     """
     pictures = find_images(request.images)
-    post = parse_chain(request.post) if request.post else None
+    post = _parse_post(request.post) if request.post else None
     labels = read_labels(request.labels) if request.labels else {}
     planned = plan_paths(request.output, pictures, force=request.force)
     explainer = Explainer(
@@ -70,6 +71,13 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     if request.labels:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%}")
+
+
+def _parse_post(chain: str) -> Callable[[Map], Map]:
+    try:
+        return parse_chain(chain)
+    except ValueError as error:
+        raise RuleError(f"--post {chain}: {error}") from error
 
 
 def _with_progress(found: Iterator[Explanation], total: int) -> Iterator[Explanation]:

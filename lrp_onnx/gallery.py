@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import OutputExistsError
 from lrp_onnx.files import write_bytes
-from lrp_onnx.maps.render import colorize, encode_png, overlay
+from lrp_onnx.maps.render import colorize, overlay, write_png
 from lrp_onnx.runtime.explainer import Explanation
 
 Map = NDArray[np.float32]
 LINES = "explanations.jsonl"
+SMALLEST_OVERLAY = 288
+"""Height in pixels below which a picture is enlarged for its overlay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
 def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None, force: bool) -> dict[str, Any]:
     """Write one picture's files and return its JSON line as data."""
     shown = post(found.heatmap) if post else found.heatmap
-    write_bytes(paths.overlay, encode_png(overlay(found.picture, shown)), force=force)
-    write_bytes(paths.heatmap, encode_png(colorize(shown)), force=force)
+    write_png(paths.overlay, overlay(_visible(found.picture), shown), force=force)
+    write_png(paths.heatmap, colorize(shown), force=force)
     write_bytes(paths.values, _npz(found, shown), force=force)
     return {
         "image": str(found.path),
@@ -81,6 +84,15 @@ def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None
         "seconds": dict(found.seconds),
         "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
     }
+
+
+def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small picture enlarged, so that an overlay on it can be seen."""
+    rows, columns = picture.shape[:2]
+    if rows >= SMALLEST_OVERLAY:
+        return picture
+    size = (round(columns * SMALLEST_OVERLAY / rows), SMALLEST_OVERLAY)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,150 @@
+"""From a picture to a model's input, and how people write that down."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.contract import Preprocessing
+from lrp_onnx.errors import ImageError
+
+PRESETS: dict[str, tuple[Preprocessing, str]] = {
+    "imagenet": (Preprocessing(), "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out"),
+    "imagenet-stretch": (Preprocessing(resize="stretch"), "the same, the whole picture stretched to the input size"),
+    "torchvision": (
+        Preprocessing(crop_fraction=0.875, interpolation="area"),
+        "the same, shorter side to 8/7 of the input size (256 for 224), antialiased",
+    ),
+    "zero-one": (Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3), "RGB/255"),
+    "raw": (Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, divisor=1.0), "RGB, 0 to 255"),
+    "tf": (Preprocessing(mean=(1.0,) * 3, std=(1.0,) * 3, divisor=127.5), "RGB, -1 to 1"),
+    "caffe": (
+        Preprocessing(mean=(103.939, 116.779, 123.68), std=(1.0,) * 3, divisor=1.0, channels="BGR"),
+        "BGR, 0 to 255, minus the ImageNet mean",
+    ),
+    "cifar10": (
+        Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616)),
+        "RGB/255, CIFAR-10 mean and std",
+    ),
+}
+"""Preset → how it prepares pictures, and a line about it."""
+
+CHOICES = {
+    "channels": ("RGB", "BGR", "GRAY"),
+    "layout": ("NCHW", "NHWC"),
+    "resize": ("crop", "stretch"),
+    "interpolation": ("bilinear", "area", "cubic", "nearest"),
+}
+_INTERPOLATION = {
+    "bilinear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+    "nearest": cv2.INTER_NEAREST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The part of a picture that the model sees, in the picture's pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def cut(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """That part of (H, W, 3), at full resolution."""
+        return picture[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture as the model takes it."""
+
+    tensor: NDArray[np.float32]
+    """(C, H, W) or (H, W, C)."""
+    box: Box
+
+
+def parse_preprocessing(text: str) -> Preprocessing:
+    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``; ImageError says what exists."""
+    name, _, changes = text.partition(":")
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ImageError(f"there is no preprocessing preset {name!r}{hint}; there are {', '.join(PRESETS)}")
+    spec = PRESETS[name][0]
+    known = {entry.name for entry in fields(Preprocessing)}
+    values: dict[str, Any] = {}
+    for part in filter(None, changes.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or key not in known:
+            raise ImageError(f"preprocessing has no {key!r}; it has {', '.join(sorted(known))}")
+        values[key] = _value(key, value)
+    return checked(replace(spec, **values))
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        if key in ("mean", "std"):
+            return tuple(float(part) for part in text.split("/"))
+        if key in ("divisor", "crop_fraction"):
+            return float(text)
+    except ValueError:
+        raise ImageError(f"preprocessing {key}={text}: a number is expected, or numbers joined by /") from None
+    if text not in CHOICES[key]:
+        raise ImageError(f"preprocessing {key}={text}: it is one of {', '.join(CHOICES[key])}")
+    return text
+
+
+def checked(spec: Preprocessing) -> Preprocessing:
+    """`spec`, or ImageError where its parts do not fit each other."""
+    channels = 1 if spec.channels == "GRAY" else 3
+    if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
+        raise ImageError(f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one")
+    if min(spec.std) <= 0 or spec.divisor <= 0 or not 0 < spec.crop_fraction <= 1:
+        raise ImageError("preprocessing needs std and divisor above 0 and a crop_fraction above 0 and up to 1")
+    return spec
+
+
+def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int, int]:
+    """(height, width) of a model's input of `shape` under `spec`; raises ImageError where they do not fit."""
+    channels = 1 if spec.channels == "GRAY" else 3
+    axis = 1 if spec.layout == "NCHW" else 3
+    if len(shape) != 4 or shape[axis] != channels:
+        other = "NHWC" if spec.layout == "NCHW" else "NCHW"
+        raise ImageError(
+            f"the model's input has shape {shape}, which is not {spec.layout} with {channels} channel(s): change the "
+            f"preprocessing, for example to layout={other} or channels={'RGB' if channels == 1 else 'GRAY'}"
+        )
+    height, width = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ImageError(f"the model's input has shape {shape}: its height and width must be fixed")
+    return height, width
+
+
+def preprocess(picture: NDArray[np.uint8], spec: Preprocessing, height: int, width: int) -> Prepared:
+    """(H, W, 3) uint8 RGB → what a model of input size `height` × `width` takes."""
+    box = crop_box(picture.shape[0], picture.shape[1], spec, height, width)
+    resized = cv2.resize(box.cut(picture), (width, height), interpolation=_INTERPOLATION[spec.interpolation])
+    if spec.channels == "BGR":
+        resized = resized[:, :, ::-1]
+    elif spec.channels == "GRAY":
+        resized = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)[:, :, None]
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    values = (resized.astype(np.float32) / np.float32(spec.divisor) - mean) / std
+    return Prepared(np.ascontiguousarray(values.transpose(2, 0, 1) if spec.layout == "NCHW" else values), box)
+
+
+def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
+    """What of a picture of `rows` × `columns` the model sees: for ``crop`` the largest centred part of its aspect."""
+    if spec.resize == "stretch":
+        return Box(0, 0, columns, rows)
+    scale = spec.crop_fraction * min(rows / height, columns / width)
+    cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))
+    return Box((columns - cut_width) // 2, (rows - cut_height) // 2, cut_width, cut_height)

@@ -1,0 +1,165 @@
+"""Sessions of ONNX Runtime on a provider that is really there, and says which."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.errors import ModelFileError, ProviderError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ERRORS_ONLY = 3
+"""Log level: without it every session warns about optional inputs, which compiled files have on purpose."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """A model, ready to run."""
+
+    runtime: Any
+    provider: str
+    """``cpu`` or ``cuda``: where it really runs."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """Output names, in the model's order."""
+        return [value.name for value in self.runtime.get_outputs()]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's metadata properties."""
+        return dict(self.runtime.get_modelmeta().custom_metadata_map)
+
+    def input_of(self, name: str) -> tuple[str, list[int | str | None]]:
+        """(ONNX Runtime's element type, shape) of the input `name`."""
+        value = next(v for v in self.runtime.get_inputs() if v.name == name)
+        return value.type, list(value.shape)
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run once; `outputs` None means all."""
+        names = list(outputs) if outputs is not None else self.outputs
+        return dict(zip(names, self.runtime.run(names, dict(feeds)), strict=True))
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    optimize: bool = True,
+    tf32: bool = False,
+    profile: Path | None = None,
+) -> Session:
+    """A session on `provider`: ``cpu``, ``cuda``, or None for CUDA where it really is there and the CPU otherwise.
+
+    Args:
+        model: a file or a serialized model.
+        provider: where to run.
+        threads: CPU threads within an operator; None for all cores.
+        optimize: whether the runtime may optimise the graph.
+        tf32: whether CUDA may round products to TensorFloat-32 (10 bits of mantissa).
+        profile: prefix of a profile that the runtime writes when the session ends.
+
+    Raises:
+        ProviderError: CUDA was asked for and is not there. There is no silent fallback.
+        ModelFileError: the runtime cannot load the model.
+    """
+    import onnxruntime
+
+    wanted = provider or ("cuda" if cuda_fault() is None else "cpu")
+    if wanted == "cuda" and (fault := cuda_fault()) is not None:
+        raise ProviderError(_no_cuda(fault))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        runtime = onnxruntime.InferenceSession(source, options, providers=_providers(wanted, tf32=tf32))
+    except Exception as error:  # the runtime's exceptions have no common base below Exception
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raise ModelFileError(f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}") from error
+    given = "cuda" if PROVIDERS["cuda"] in runtime.get_providers() else "cpu"
+    if given != wanted and provider is not None:
+        raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load"))
+    return Session(runtime, given)
+
+
+def _providers(wanted: str, *, tf32: bool) -> list[Any]:
+    if wanted == "cpu":
+        return [PROVIDERS["cpu"]]
+    options = {
+        # The default asks cuDNN for its slow fallback; HEURISTIC asks for its own choice.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": str(int(tf32)),
+    }
+    return [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
+
+
+def cuda_fault() -> str | None:
+    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries are missing."""
+    import onnxruntime
+
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return "this ONNX Runtime was built without CUDA (the package onnxruntime instead of onnxruntime-gpu)"
+    fault = _driver_fault()
+    if fault is None and hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+    return fault
+
+
+def _driver_fault() -> str | None:
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver on this machine"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver finds no GPU"
+    return None
+
+
+def _no_cuda(fault: str) -> str:
+    return (
+        f"CUDA was asked for and is not there: {fault}. Run on the CPU with --provider cpu, or install an NVIDIA "
+        'driver and `pip install "lrp-onnx[cuda]"`'
+    )
+
+
+def nodes_by_provider(model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str) -> dict[str, list[str]]:
+    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(model, provider=provider, profile=Path(folder) / "profile")
+        session.run(None, feeds)
+        events = json.loads(Path(session.runtime.end_profiling()).read_text(encoding="utf-8"))
+    ran: dict[str, dict[str, None]] = {}
+    for event in events:
+        details = event.get("args", {})
+        if event.get("cat") == "Node" and "provider" in details:
+            ran.setdefault(details["provider"], {})[f"{details.get('op_name')} {event['name']}"] = None
+    return {name: list(nodes) for name, nodes in ran.items()}
+
+
+def element_type(runtime_type: str) -> np.dtype[Any]:
+    """NumPy's type for ONNX Runtime's ``tensor(float)``."""
+    names = {"float": "float32", "float16": "float16", "double": "float64"}
+    inner = runtime_type.removeprefix("tensor(").removesuffix(")")
+    return np.dtype(names.get(inner, inner))
