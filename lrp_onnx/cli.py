@@ -175,7 +175,10 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
     help='"heatmap,relevance" also keeps per-channel relevance in the .npz.',
 )
 @click.option(
-    "--post", metavar="CHAIN", help='Post-processing of the maps, e.g. "c3", "c1c", "quantize:8", "c3:component=peak".'
+    "--post",
+    metavar="CHAIN",
+    help='Post-processing: "c3", "c1c", "quantize:8", "average", "c3:component=peak", joined by "+", or "none". '
+    "[default: c3 for C3-LRP, else none]",
 )
 @click.option(
     "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"

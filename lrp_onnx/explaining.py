@@ -45,7 +45,8 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
     """
     pictures = find_images(request.images)
-    post = _parse_post(request.post) if request.post else None
+    if request.post is not None:
+        _parse_post(request.post)
     labels = read_labels(request.labels) if request.labels else {}
     planned = plan_paths(request.output, pictures, force=request.force)
     explainer = Explainer(
@@ -57,9 +58,13 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         compile=lambda path: compile_model(path, request.options).model.SerializeToString(),
     )
     report(f"running on {explainer.provider} with {explainer.contract.composite}")
+    chain = default_post(explainer.contract.composite) if request.post is None else request.post
+    if request.post is None and chain != "none":
+        report(f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz")
     if explainer.assumed_preprocessing:
         report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     target = int(request.target) if request.target and request.target.lstrip("-").isdigit() else request.target
+    post = _parse_post(chain)
     found = explainer.explain_images(pictures, batch_size=request.batch, target=target)
     correct: list[bool] = []
     for line in write_all(
@@ -73,7 +78,14 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%}")
 
 
-def _parse_post(chain: str) -> Callable[[Map], Map]:
+def default_post(composite: str) -> str:
+    """C3 belongs to C3-LRP; other composites' maps are shown as they are."""
+    return "c3" if composite.startswith("c3-lrp") else "none"
+
+
+def _parse_post(chain: str) -> Callable[[Map], Map] | None:
+    if chain == "none":
+        return None
     try:
         return parse_chain(chain)
     except ValueError as error:

@@ -1,0 +1,76 @@
+"""Pictures as the model takes them: hand-computed values, geometry, and clear errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrp_onnx.contract import Preprocessing
+from lrp_onnx.errors import ImageError
+from lrp_onnx.runtime.preprocess import PRESETS, crop_box, input_size, parse_preprocessing, preprocess
+
+RAW = PRESETS["raw"][0]
+
+
+def test_bilinear_has_half_pixel_centres_and_no_antialiasing() -> None:
+    """2 → 4 pixels: samples at −0.25, 0.25, 0.75, 1.25 of the source, clamped: torch's align_corners=False."""
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[:, 1] = 100
+    found = preprocess(picture, RAW, 4, 4).tensor
+    assert np.array_equal(found[0, 0], [0, 25, 75, 100])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_normalise_as_they_say(preset: str) -> None:
+    spec = PRESETS[preset][0]
+    colour = np.array([10, 128, 250], np.uint8)
+    picture = np.tile(colour, (8, 8, 1))
+    expected = colour[::-1] if spec.channels == "BGR" else colour
+    values = (expected / spec.divisor - np.array(spec.mean)) / np.array(spec.std)
+    assert np.allclose(preprocess(picture, spec, 4, 4).tensor[:, 2, 2], values, atol=1e-5)
+
+
+def test_layouts_and_grey() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    chw = preprocess(picture, RAW, 8, 8).tensor
+    hwc = preprocess(picture, parse_preprocessing("raw:layout=NHWC"), 8, 8).tensor
+    assert chw.shape == (3, 8, 8) and np.array_equal(chw.transpose(1, 2, 0), hwc)
+    grey = preprocess(picture, parse_preprocessing("raw:channels=GRAY,mean=0,std=1"), 8, 8).tensor
+    assert grey.shape == (1, 8, 8)
+    assert np.allclose(grey[0], picture @ [0.299, 0.587, 0.114], atol=1)
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.integers(1, 300), st.sampled_from([1.0, 0.875, 0.5]))
+def test_the_crop_is_inside_and_centred(rows: int, columns: int, height: int, width: int, fraction: float) -> None:
+    spec = Preprocessing(crop_fraction=fraction)
+    box = crop_box(rows, columns, spec, height, width)
+    assert 0 <= box.left and 0 <= box.top and box.width >= 1 and box.height >= 1
+    assert box.left + box.width <= columns and box.top + box.height <= rows
+    assert abs(2 * box.left + box.width - columns) <= 1 and abs(2 * box.top + box.height - rows) <= 1
+    if fraction == 1.0:
+        assert box.width == columns or box.height == rows
+
+
+def test_stretch_sees_everything() -> None:
+    box = crop_box(50, 200, parse_preprocessing("imagenet-stretch"), 96, 96)
+    assert (box.left, box.top, box.width, box.height) == (0, 0, 200, 50)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("imagnet", "did you mean imagenet"), ("imagenet:sise=3", "no 'sise'"), ("imagenet:resize", "no 'resize'"),
+    ("imagenet:resize=zoom", "crop, stretch"), ("imagenet:mean=a/b/c", "a number is expected"), ("imagenet:mean=1/2", "3 values"),
+    ("imagenet:std=0/1/1", "above 0"), ("imagenet:crop_fraction=1.5", "up to 1"),
+])
+def test_a_wrong_specification_is_explained(text: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        parse_preprocessing(text)
+
+
+def test_the_input_must_fit() -> None:
+    assert input_size(["N", 3, 32, 48], RAW) == (32, 48)
+    with pytest.raises(ImageError, match="layout=NHWC"):
+        input_size([1, 32, 32, 3], RAW)
+    with pytest.raises(ImageError, match="must be fixed"):
+        input_size([1, 3, "H", "W"], RAW)
