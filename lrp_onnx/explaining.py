@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import RuleError
-from lrp_onnx.gallery import LINES, Map, plan_paths, write_all
+from lrp_onnx.gallery import LINES, SHEET, Map, plan_paths, write_all
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.runtime.explainer import Explainer, Explanation
 from lrp_onnx.runtime.images import find_images, read_labels
@@ -60,7 +60,9 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     report(f"running on {explainer.provider} with {explainer.contract.composite}")
     chain = default_post(explainer.contract.composite) if request.post is None else request.post
     if request.post is None and chain != "none":
-        report(f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz")
+        report(
+            f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz"
+        )
     if explainer.assumed_preprocessing:
         report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     target = int(request.target) if request.target and request.target.lstrip("-").isdigit() else request.target
@@ -72,7 +74,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     ):
         _score(line, labels, correct)
         yield json.dumps(line) if request.as_json else _sentence(line)
-    report(f"{len(pictures)} explained; pictures, values and {LINES} are in {request.output}")
+    report(f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}")
     if request.labels:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%}")

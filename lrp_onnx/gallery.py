@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import OutputExistsError
 from lrp_onnx.files import write_bytes
-from lrp_onnx.maps.render import colorize, overlay, write_png
+from lrp_onnx.maps.render import colorize, overlay, panel, write_png
 from lrp_onnx.runtime.explainer import Explanation
 
 Map = NDArray[np.float32]
 LINES = "explanations.jsonl"
+SHEET = "sheet.png"
+SHEET_ROW, SHEET_MOST = 224, 12
+"""Height of a row of the sheet in pixels, and its most rows."""
 SMALLEST_OVERLAY = 288
 """Height in pixels below which a picture is enlarged for its overlay."""
 
@@ -49,7 +52,10 @@ def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[P
     planned = {picture: Paths.of(folder, stem) for picture, stem in zip(pictures, stems, strict=True)}
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file: name a folder with -o/--output")
-    results = [path for p in planned.values() for path in (p.overlay, p.heatmap, p.values)] + [folder / LINES]
+    results = [path for p in planned.values() for path in (p.overlay, p.heatmap, p.values)] + [
+        folder / LINES,
+        folder / SHEET,
+    ]
     there = [path for path in results if path.exists()]
     if there and not force:
         raise OutputExistsError(
@@ -68,9 +74,8 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
     return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
 
 
-def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None, force: bool) -> dict[str, Any]:
-    """Write one picture's files and return its JSON line as data."""
-    shown = post(found.heatmap) if post else found.heatmap
+def write(found: Explanation, shown: Map, paths: Paths, *, force: bool) -> dict[str, Any]:
+    """Write one picture's files and return its JSON line as data; `shown` is its map as post-processed."""
     write_png(paths.overlay, overlay(_visible(found.picture), shown), force=force)
     write_png(paths.heatmap, colorize(shown), force=force)
     write_bytes(paths.values, _npz(found, shown), force=force)
@@ -84,6 +89,22 @@ def write(found: Explanation, paths: Paths, *, post: Callable[[Map], Map] | None
         "seconds": dict(found.seconds),
         "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
     }
+
+
+def sheet(rows: Sequence[tuple[Explanation, Map]]) -> NDArray[np.uint8]:
+    """One picture of several: picture, heatmap and overlay side by side, a row each, with what was explained below."""
+    panels = [
+        panel(_visible(found.picture), shown, captions=("picture", "relevance", _caption(found)), height=SHEET_ROW)
+        for found, shown in rows
+    ]
+    width = max(p.shape[1] for p in panels)
+    padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
+    return np.concatenate(padded)
+
+
+def _caption(found: Explanation) -> str:
+    chance = next((f" {p:.0%}" for index, _, p in found.top5 if index == found.target), "")
+    return f"{found.target_name or found.target}{chance}"
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -118,10 +139,15 @@ def write_all(
     post: Callable[[Map], Map] | None,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Write every explanation's files as it comes, then all lines at once; yields each line's data."""
-    lines = []
+    """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
+    lines: list[str] = []
+    rows: list[tuple[Explanation, Map]] = []
     for found in explanations:
-        line = write(found, planned[found.path], post=post, force=force)
+        shown = post(found.heatmap) if post else found.heatmap
+        line = write(found, shown, planned[found.path], force=force)
         lines.append(json.dumps(line))
+        if len(rows) < SHEET_MOST:
+            rows.append((found, shown))
         yield line
     write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
+    write_png(folder / SHEET, sheet(rows), force=force)

@@ -185,6 +185,7 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
         "photo.heatmap.png",
         "photo.npz",
         "explanations.jsonl",
+        "sheet.png",
     }
     values = np.load(out / "photo.npz")
     assert (

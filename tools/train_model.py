@@ -1,7 +1,8 @@
-"""Make the embedded model: train a thin bottleneck ResNet on procedural pictures, export it, and measure what was exported.
+"""Make the embedded model: train a thin bottleneck ResNet on procedural pictures, export it, and measure what was
+exported.
 
-    python tools/train_model.py --output models          # trains and writes everything in models/ but the card (torch, minutes)
-    python tools/train_model.py --evaluate models/shapes-resnet.onnx        # accuracy on fresh pictures (no torch)
+    python tools/train_model.py --output models                        # all of models/ but the card (torch, minutes)
+    python tools/train_model.py --evaluate models/shapes-resnet.onnx   # accuracy on fresh pictures (no torch)
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def train() -> torch.nn.Module:
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
+        print(f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {time.perf_counter() - begun:.0f} s",
+        flush=True)
     return model.eval()
 
 
@@ -151,21 +153,24 @@ def prepare(pictures: NDArray[np.uint8] | list[Picture]) -> NDArray[np.float32]:
 def evaluate(path: Path) -> float:
     """Share of fresh pictures that the exported model gets right; prints it, and the worst kinds."""
     pictures, labels = make_set(TEST_PICTURES, TEST_SEED)
-    predicted = np.concatenate([run(path, prepare(pictures[i : i + 250])) for i in range(0, len(pictures), 250)]).argmax(1)
-    share = float((predicted == labels).mean())
-    print(f"{share:.2%} of {len(labels)} fresh pictures right")
-    for index, kind in enumerate(KINDS):
+    predicted = np.concatenate([run(path, prepare(pictures[i : i + 250])) for i in range(0, len(pictures),
+    250)]).argmax(1) share = float((predicted == labels).mean()) print(f"{share:.2%} of {len(labels)} fresh pictures
+    right") for index, kind in enumerate(KINDS):
         print(f"  {kind:10s} {(predicted[labels == index] == index).mean():.1%}")
     return share
 
 
 def make_samples(path: Path, folder: Path) -> None:
-    """Write one picture and mask of each kind in SAMPLES: right and confident however it is shrunk, and off the centre."""
+    """Write one picture and mask of each kind in SAMPLES: right and confident however it is shrunk, and off the
+    centre.
+    """
     rng = np.random.default_rng(SAMPLE_SEED)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     for kind in SAMPLES:
-        picture, mask = next(p for p in iter(lambda: make_picture(kind, rng, SAMPLE_SIZE), None) if _good(path, kind, *p))
+        picture, mask = make_picture(kind, rng, SAMPLE_SIZE)
+        while not _good(path, kind, picture, mask):
+            picture, mask = make_picture(kind, rng, SAMPLE_SIZE)
         cv2.imwrite(str(folder / "samples" / f"{kind}.png"), picture[:, :, ::-1])
         cv2.imwrite(str(folder / "masks" / f"{kind}.png"), mask.astype(np.uint8) * 255)
 

@@ -19,7 +19,7 @@ from lrp_onnx.runtime.preprocess import parse_preprocessing
 from lrp_onnx.runtime.session import cuda_fault, nodes_by_provider, open_session
 
 Save = Callable[[onnx.ModelProto], Path]
-NAMES = tuple("ant bee cat dog eel fox gnu hen ibex jay".split())
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay")
 
 
 @pytest.fixture
@@ -49,7 +49,13 @@ def test_every_field_of_an_explanation(compiled: bytes, photos: list[Path]) -> N
         assert one.picture.shape == (60, 60, 3) and one.start_value == "logit" and one.provider == "cpu"
         assert one.target == one.top5[0][0] == int(one.scores.argmax()) and one.target_name == NAMES[one.target]
         assert [p for _, _, p in one.top5] == sorted((p for _, _, p in one.top5), reverse=True)
-        assert abs(np.exp(one.scores - one.scores.max()).max() / np.exp(one.scores - one.scores.max()).sum() - one.top5[0][2]) < 1e-5
+        assert (
+            abs(
+                np.exp(one.scores - one.scores.max()).max() / np.exp(one.scores - one.scores.max()).sum()
+                - one.top5[0][2]
+            )
+            < 1e-5
+        )
         assert relative(one.relevance.sum(0), one.heatmap) < 1e-5
         assert set(one.seconds) == {"decode", "run"}
 
@@ -109,7 +115,9 @@ def test_a_fixed_batch_is_padded(saved: Save, photos: list[Path]) -> None:
         value.type.tensor_type.shape.dim[0].ClearField("dim_param")
         value.type.tensor_type.shape.dim[0].dim_value = 2
     fixed = compile_model(saved(model)).model.SerializeToString()
-    maps = [np.stack([e.heatmap for e in Explainer(m, provider="cpu").explain_images(photos)]) for m in (dynamic, fixed)]
+    maps = [
+        np.stack([e.heatmap for e in Explainer(m, provider="cpu").explain_images(photos)]) for m in (dynamic, fixed)
+    ]
     assert relative(*maps) < 1e-5
 
 

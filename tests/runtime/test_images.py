@@ -48,10 +48,15 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
     assert read_image(turned).shape == (4, 2, 3)
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "it is empty"), (b"hello, I am text", "it is text that begins 'hello"), (b"version https://git-lfs.github.com", "git lfs pull"),
-    (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged"),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"hello, I am text", "it is text that begins 'hello"),
+        (b"version https://git-lfs.github.com", "git lfs pull"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged"),
+    ],
+)
 def test_what_is_no_picture(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(data)

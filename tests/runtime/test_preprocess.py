@@ -42,11 +42,17 @@ def test_layouts_and_grey() -> None:
     assert np.allclose(grey[0], picture @ [0.299, 0.587, 0.114], atol=1)
 
 
-@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.integers(1, 300), st.sampled_from([1.0, 0.875, 0.5]))
+@given(
+    st.integers(1, 500),
+    st.integers(1, 500),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([1.0, 0.875, 0.5]),
+)
 def test_the_crop_is_inside_and_centred(rows: int, columns: int, height: int, width: int, fraction: float) -> None:
     spec = Preprocessing(crop_fraction=fraction)
     box = crop_box(rows, columns, spec, height, width)
-    assert 0 <= box.left and 0 <= box.top and box.width >= 1 and box.height >= 1
+    assert box.left >= 0 and box.top >= 0 and box.width >= 1 and box.height >= 1
     assert box.left + box.width <= columns and box.top + box.height <= rows
     assert abs(2 * box.left + box.width - columns) <= 1 and abs(2 * box.top + box.height - rows) <= 1
     if fraction == 1.0:
@@ -58,11 +64,19 @@ def test_stretch_sees_everything() -> None:
     assert (box.left, box.top, box.width, box.height) == (0, 0, 200, 50)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("imagnet", "did you mean imagenet"), ("imagenet:sise=3", "no 'sise'"), ("imagenet:resize", "no 'resize'"),
-    ("imagenet:resize=zoom", "crop, stretch"), ("imagenet:mean=a/b/c", "a number is expected"), ("imagenet:mean=1/2", "3 values"),
-    ("imagenet:std=0/1/1", "above 0"), ("imagenet:crop_fraction=1.5", "up to 1"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("imagnet", "did you mean imagenet"),
+        ("imagenet:sise=3", "no 'sise'"),
+        ("imagenet:resize", "no 'resize'"),
+        ("imagenet:resize=zoom", "crop, stretch"),
+        ("imagenet:mean=a/b/c", "a number is expected"),
+        ("imagenet:mean=1/2", "3 values"),
+        ("imagenet:std=0/1/1", "above 0"),
+        ("imagenet:crop_fraction=1.5", "up to 1"),
+    ],
+)
 def test_a_wrong_specification_is_explained(text: str, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         parse_preprocessing(text)
