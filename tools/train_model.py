@@ -113,8 +113,8 @@ def train() -> torch.nn.Module:
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {time.perf_counter() - begun:.0f} s",
-        flush=True)
+        seconds = time.perf_counter() - begun
+        print(f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {seconds:.0f} s", flush=True)
     return model.eval()
 
 
@@ -153,9 +153,11 @@ def prepare(pictures: NDArray[np.uint8] | list[Picture]) -> NDArray[np.float32]:
 def evaluate(path: Path) -> float:
     """Share of fresh pictures that the exported model gets right; prints it, and the worst kinds."""
     pictures, labels = make_set(TEST_PICTURES, TEST_SEED)
-    predicted = np.concatenate([run(path, prepare(pictures[i : i + 250])) for i in range(0, len(pictures),
-    250)]).argmax(1) share = float((predicted == labels).mean()) print(f"{share:.2%} of {len(labels)} fresh pictures
-    right") for index, kind in enumerate(KINDS):
+    parts = [run(path, prepare(pictures[i : i + 250])) for i in range(0, len(pictures), 250)]
+    predicted = np.concatenate(parts).argmax(1)
+    share = float((predicted == labels).mean())
+    print(f"{share:.2%} of {len(labels)} fresh pictures right")
+    for index, kind in enumerate(KINDS):
         print(f"  {kind:10s} {(predicted[labels == index] == index).mean():.1%}")
     return share
 
