@@ -1,3 +1,33 @@
-"""lrp-onnx: compile a classifier's ONNX file into one that also explains itself."""
+"""lrp-onnx: compile a classifier's ONNX file into one that also explains itself.
+
+``compile_model``, ``Options`` and ``Compiled`` are the compile half, ``Explainer`` and ``Explanation`` the run half.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lrp_onnx.compiler import Compiled, Options, compile_model
+    from lrp_onnx.runtime.explainer import Explainer, Explanation
+
+__all__ = ["Compiled", "Explainer", "Explanation", "Options", "__version__", "compile_model"]
+
+_HOMES = {
+    "Compiled": "compiler",
+    "Options": "compiler",
+    "compile_model": "compiler",
+    "Explainer": "runtime.explainer",
+    "Explanation": "runtime.explainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that the command line starts quickly."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
