@@ -66,7 +66,7 @@ def test_a_compiled_file_is_hardly_larger(composite: str) -> None:
 
 
 def test_the_embedded_model_explains_its_objects() -> None:
-    """The samples are recognised, and under lrp-resnet most of the relevance lies on or beside the object."""
+    """The samples are recognised, and under lrp-resnet relevance is at least 2.5 times denser on and beside the object."""
     import cv2
 
     data = compile_model(MODEL, Options(composite="lrp-resnet")).model.SerializeToString()
@@ -77,7 +77,7 @@ def test_the_embedded_model_explains_its_objects() -> None:
         mask = cv2.imread(str(ROOT / "models" / "masks" / found.path.name), cv2.IMREAD_GRAYSCALE)
         near = cv2.resize(cv2.dilate(mask, np.ones((25, 25), np.uint8)), (96, 96), interpolation=cv2.INTER_AREA) > 127
         share = float(found.heatmap[near].sum() / found.heatmap.sum())
-        assert share > 0.7 > near.mean(), (found.path.name, share)
+        assert share > 2.5 * near.mean(), (found.path.name, share)
 
 
 def test_the_embedded_model_is_small_and_says_how_to_use_it() -> None:

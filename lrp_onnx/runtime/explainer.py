@@ -121,7 +121,7 @@ class Explainer:
         return self.session.run(None, feeds)
 
     def explain_images(
-        self, paths: Sequence[Path], *, batch_size: int = 8, target: Target = None
+        self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
     ) -> Iterator[Explanation]:
         """Every picture's explanation, in order, `batch_size` at a time.
 
@@ -132,8 +132,9 @@ class Explainer:
         height, width = input_size(shape, self.preprocessing)
         fixed = shape[0] if isinstance(shape[0], int) else None
         size = fixed or batch_size
-        for first in range(0, len(paths), size):
-            yield from self._explain_batch(paths[first : first + size], height, width, target, pad_to=fixed)
+        files = [Path(path) for path in paths]
+        for first in range(0, len(files), size):
+            yield from self._explain_batch(files[first : first + size], height, width, target, pad_to=fixed)
 
     def _explain_batch(
         self, paths: Sequence[Path], height: int, width: int, target: Target, *, pad_to: int | None
