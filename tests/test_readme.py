@@ -66,7 +66,7 @@ def test_a_compiled_file_is_hardly_larger(composite: str) -> None:
 
 
 def test_the_embedded_model_explains_its_objects() -> None:
-    """The samples are recognised, and under lrp-resnet relevance is at least 2.5 times denser on and beside the object."""
+    """Samples are recognised; under lrp-resnet relevance is at least 2.5 times denser on and beside the object."""
     import cv2
 
     data = compile_model(MODEL, Options(composite="lrp-resnet")).model.SerializeToString()
