@@ -31,7 +31,7 @@ class Runner:
 
     def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """All outputs by name."""
-        return dict(open_session(model, provider=self.provider).run(None, feeds))
+        return dict(open_session(model, providers=self.provider).run(None, feeds))
 
 
 def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:

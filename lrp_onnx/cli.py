@@ -151,11 +151,12 @@ def compile_(
 def plan(model: Path, as_json: bool, **given: Any) -> None:
     """Print what is recognised in MODEL, and every layer's rule, without compiling."""
     from lrp_onnx.compiler import plan_model
-    from lrp_onnx.relevance.notation import rule_text
+    from lrp_onnx.relevance.composites import applied_rules
 
     _, found, rules = plan_model(model, to_options(**given))
     if as_json:
-        assigned = {name: {"rule": rule_text(a.rule), "why": a.why} for name, a in rules.items()}
+        texts = applied_rules(found, rules)
+        assigned = {name: {"rule": texts[name], "why": a.why} for name, a in rules.items()}
         click.echo(json.dumps({"plan": found.to_json(), "rules": assigned}))
     else:
         from lrp_onnx.tables import plan_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import Plan, block_summary
 from lrp_onnx.relevance.builder import Builder
-from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, assign
+from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
-from lrp_onnx.relevance.notation import rule_text
 from lrp_onnx.relevance.optimize import drop_unused
 from lrp_onnx.relevance.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.rules import Block, Rule
@@ -51,6 +50,9 @@ class Options:
     """Name of the graph output to explain, where there are several."""
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+
+
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,12 +111,15 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     return graph, of, assign(of, composite, choices)
 
 
-def compile_model(path: Path | str, options: Options = Options(), *, runner: Runner | None = None) -> Compiled:
+def compile_model(
+    path: Path | str, options: Options = DEFAULTS, *, runner: Runner | None = None, **choices: Any
+) -> Compiled:
     """Compile the classifier at `path` into a model that also computes its relevance.
 
     Args:
         path: an ONNX file.
         options: composite, outputs, start value, overrides.
+        choices: fields of `Options` by name, over those of `options`: ``compile_model(path, composite="lrp-resnet")``.
         runner: runs a model on a batch; where given, the compiled model is run against the original and must predict
         the same.
 
@@ -124,6 +129,7 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
         RuleError: a rule or composite is unknown or does not fit.
         VerificationError: the result failed a check.
     """
+    options = replace(options, **choices)
     graph, of, assigned = plan_model(path, options)
     composite = find_composite(options.composite)
     start = options.start or composite.start
@@ -152,7 +158,7 @@ def compile_model(path: Path | str, options: Options = Options(), *, runner: Run
         composite=options.composite,
         start_value=start,
         versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
-        rules={name: rule_text(found.rule) for name, found in assigned.items()},
+        rules=applied_rules(of, assigned),
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
         preprocessing=options.preprocessing or preprocessing,

@@ -51,7 +51,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     planned = plan_paths(request.output, pictures, force=request.force)
     explainer = Explainer(
         request.model,
-        provider=request.provider,
+        providers=request.provider,
         threads=request.threads,
         preprocessing=request.options.preprocessing,
         labels=request.options.labels,

@@ -83,12 +83,18 @@ def write(found: Explanation, shown: Map, paths: Paths, *, force: bool) -> dict[
         "image": str(found.path),
         "target": {"index": found.target, "name": found.target_name},
         "top5": _top(found.top5),
-        "start": found.start_value,
-        "heatmap_sum": float(found.heatmap.sum(dtype=np.float64)),
+        "start": {"from": found.start, "value": found.start_value},
+        "sums": _sums(found.heatmap),
         "provider": found.provider,
         "seconds": dict(found.seconds),
         "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
     }
+
+
+def _sums(heatmap: Map) -> dict[str, float]:
+    """What the map sums to, and how much of it is positive and negative."""
+    values = heatmap.astype(np.float64)
+    return {"all": values.sum(), "positive": values[values > 0].sum(), "negative": values[values < 0].sum()}
 
 
 def sheet(rows: Sequence[tuple[Explanation, Map]]) -> NDArray[np.uint8]:

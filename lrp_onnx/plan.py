@@ -181,7 +181,7 @@ class Plan:
     logits: str
     classes: int
     outputs: dict[str, str]
-    """Every graph output and what it holds: ``logits``, ``probabilities`` or ``other``."""
+    """Every graph output and what it holds: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
     items: tuple[Step | Block, ...]
     notes: tuple[str, ...] = ()
     """What a reader should know, for example that the exporter had already folded batch normalisation."""

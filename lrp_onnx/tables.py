@@ -34,10 +34,12 @@ def plan_table(of: Plan, rules: Mapping[str, Assigned]) -> RenderableType:
 
 
 def _add_block(table: Table, block: Block, rules: Mapping[str, Assigned]) -> None:
-    whole = isinstance(rules[block.join.name].rule, BlockRule)
-    rule = Text(rule_text(rules[block.join.name].rule) if whole else "")
-    table.add_row(Text(block.name, style="bold"), "Block", block.role.value, "", rule, f"leaves {block.fork}")
-    inside = Assigned(rules[block.join.name].rule, "inside the block's one layer") if whole else None
+    found = rules[block.join.name]
+    whole = isinstance(found.rule, BlockRule)
+    rule, why = (rule_text(found.rule), f"{found.why}; ") if whole else ("", "")
+    name = Text(block.name, style="bold")
+    table.add_row(name, "Block", block.role.value, "", Text(rule), Text(f"{why}its branches leave {block.fork}"))
+    inside = Assigned(found.rule, f"inside {block.name}") if whole else None
     for branch in block.branches:
         if not branch.steps:
             table.add_row("  (shortcut)", "", branch.role.value, "", "", branch.why)

@@ -193,7 +193,7 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
         and values["relevance"].shape == (3, 32, 32)
         and values["post_processed"].shape == (32, 32)
     )
-    assert abs(line["heatmap_sum"] - float(values["heatmap"].sum(dtype=np.float64))) < 1e-6
+    assert abs(line["sums"]["all"] - float(values["heatmap"].sum(dtype=np.float64))) < 1e-6
     assert cv2.imread(str(out / "photo.overlay.png")).shape[0] >= 40
     assert "running on cpu" in result.stderr and "assuming --preprocess imagenet" in result.stderr
     again = call("explain", model, photo, "-o", out)

@@ -72,7 +72,7 @@ def test_the_embedded_model_explains_its_objects() -> None:
     data = compile_model(MODEL, Options(composite="lrp-resnet")).model.SerializeToString()
     paths = sorted((ROOT / "models" / "samples").glob("*.png"))
     assert len(paths) == 4
-    for found in Explainer(data, provider="cpu").explain_images(paths):
+    for found in Explainer(data, providers="cpu").explain_images(paths):
         assert found.target_name == found.path.stem and found.top5[0][2] > 0.9
         mask = cv2.imread(str(ROOT / "models" / "masks" / found.path.name), cv2.IMREAD_GRAYSCALE)
         near = cv2.resize(cv2.dilate(mask, np.ones((25, 25), np.uint8)), (96, 96), interpolation=cv2.INTER_AREA) > 127

@@ -106,7 +106,11 @@ def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Valu
         )
     logits = node.inputs[0]
     assert logits is not None
-    return value, logits, {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "other"}[node.op_type]
+    return (
+        value,
+        logits,
+        {"Softmax": "probabilities", "LogSoftmax": "log-probabilities", "Sigmoid": "other"}[node.op_type],
+    )
 
 
 def _is_scores(value: ir.Value) -> bool:

@@ -10,7 +10,7 @@ from lrp_onnx import plan
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import Plan, Role, Step
 from lrp_onnx.relevance.joins import JoinRule, MainOnly
-from lrp_onnx.relevance.notation import AnyRule, parse_rule
+from lrp_onnx.relevance.notation import AnyRule, parse_rule, rule_text
 from lrp_onnx.relevance.passing import Pass
 from lrp_onnx.relevance.rules import Block, Rule, ZBox
 
@@ -100,6 +100,15 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     if faults:
         raise RuleError("; ".join(faults))
     return assigned
+
+
+def applied_rules(of: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
+    """Every step's rule as text; steps of a block that is one layer say which block decides for them."""
+    texts = {name: rule_text(found.rule) for name, found in assigned.items()}
+    for block in of.blocks:
+        if isinstance(assigned[block.join.name].rule, Block):
+            texts |= {step.name: f"inside {block.name}" for step in block.steps if step is not block.join}
+    return texts
 
 
 def _fits(pattern: str, step: Step) -> bool:

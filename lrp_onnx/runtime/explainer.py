@@ -20,6 +20,23 @@ from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
 from lrp_onnx.runtime.session import Arrays, element_type, open_session
 
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _unchanged(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return scores
+
+
+PROBABILITIES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "logits": _softmax,
+    "probabilities": _unchanged,
+    "log-probabilities": np.exp,
+}
+"""What an output may hold → its probabilities; the first that a model has is read."""
+
 Target = int | str | Sequence[int] | NDArray[np.int64] | None
 
 
@@ -40,8 +57,10 @@ class Explanation:
     """(class index, name or "", probability), best first."""
     target: int
     target_name: str
-    start_value: str
-    """What relevance started from: ``logit``, ``probability`` or ``one`` of the target."""
+    start: str
+    """What relevance started from: ``logit``, ``probability`` or ``one``, at the target."""
+    start_value: float | None
+    """How much that was; None where the model gives no output to read it from."""
     provider: str
     seconds: Mapping[str, float]
     """``decode`` and ``run``, each picture's share of its batch."""
@@ -52,7 +71,8 @@ class Explainer:
 
     Args:
         model: a file or a serialized model, compiled or not.
-        provider: ``cpu``, ``cuda``, or None for CUDA where it really is there and the CPU otherwise.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it really is there and
+            the CPU otherwise.
         threads: CPU threads; None for all cores.
         preprocessing: how pictures become input; None takes what the file says, or ImageNet's.
         labels: class names; empty takes what the file says.
@@ -66,7 +86,7 @@ class Explainer:
         self,
         model: str | Path | bytes,
         *,
-        provider: str | None = None,
+        providers: str | Sequence[str] | None = None,
         threads: int | None = None,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] = (),
@@ -77,7 +97,7 @@ class Explainer:
             if compile is None or isinstance(source, bytes):
                 raise ContractError(f"{_name(source)} is not a compiled file: run `lrp-onnx compile` on it first")
             source = compile(source)
-        self.session = open_session(source, provider=provider, threads=threads)
+        self.session = open_session(source, providers=providers, threads=threads)
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
         self.preprocessing = checked(preprocessing or self.contract.preprocessing or Preprocessing())
@@ -163,7 +183,7 @@ class Explainer:
         target: int,
         seconds: Mapping[str, float],
     ) -> Explanation:
-        scores, probabilities = self._scores(found, index)
+        kind, scores, probabilities = self._scores(found, index)
         order = np.argsort(-probabilities, kind="stable")[:5]
         target = int(order[0]) if target == PREDICTED else target
         relevance = found[RELEVANCE][index] if RELEVANCE in found else None
@@ -184,7 +204,8 @@ class Explainer:
             top5=tuple((int(i), self._class_name(int(i)), float(probabilities[i])) for i in order),
             target=target,
             target_name=self._class_name(target),
-            start_value=self.contract.start_value,
+            start=self.contract.start_value,
+            start_value=self._start_value(kind, float(scores[target]), float(probabilities[target])),
             provider=self.provider,
             seconds=seconds,
         )
@@ -192,17 +213,17 @@ class Explainer:
     def _class_name(self, index: int) -> str:
         return self.labels[index] if self.labels else ""
 
-    def _scores(self, found: Arrays, index: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """(the explained output, probabilities), each (classes,)."""
-        kinds = {kind: name for name, kind in self.contract.outputs.items() if kind != "other"}
-        name, kind = (kinds["logits"], "logits") if "logits" in kinds else (kinds.get("probabilities"), "probabilities")
-        if name is None:
-            name, kind = next(iter(self.contract.outputs)), "other"
-        scores = found[name][index].astype(np.float32)
-        if kind != "logits":
-            return scores, scores.astype(np.float64)
-        powers = np.exp(scores.astype(np.float64) - scores.max())
-        return scores, powers / powers.sum()
+    def _start_value(self, kind: str, score: float, probability: float) -> float | None:
+        known = {"one": 1.0, "logit": score if kind == "logits" else None}
+        known["probability"] = probability if kind != "other" else None
+        return known[self.contract.start_value]
+
+    def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
+        """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
+        names = {kind: name for name, kind in reversed(self.contract.outputs.items())}
+        kind = next(kind for kind in (*PROBABILITIES, "other") if kind in names)
+        scores = found[names[kind]][index].astype(np.float32)
+        return kind, scores, PROBABILITIES.get(kind, _unchanged)(scores.astype(np.float64))
 
     def _targets(self, target: Target, batch: int) -> NDArray[np.int64]:
         if target is None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import ModelFileError, ProviderError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PREFERENCE = ("cuda", "cpu")
 ERRORS_ONLY = 3
 """Log level: without it every session warns about optional inputs, which compiled files have on purpose."""
 
@@ -57,31 +58,45 @@ class Session:
 def open_session(
     model: Path | bytes,
     *,
-    provider: str | None = None,
+    providers: str | Sequence[str] | None = None,
     threads: int | None = None,
     optimize: bool = True,
     tf32: bool = False,
     profile: Path | None = None,
 ) -> Session:
-    """A session on `provider`: ``cpu``, ``cuda``, or None for CUDA where it really is there and the CPU otherwise.
+    """A session on the first of `providers` that is really there.
 
     Args:
         model: a file or a serialized model.
-        provider: where to run.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the CPU.
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
         tf32: whether CUDA may round products to TensorFloat-32 (10 bits of mantissa).
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
-        ProviderError: CUDA was asked for and is not there. There is no silent fallback.
+        ProviderError: none of `providers` is there. There is no silent fallback.
         ModelFileError: the runtime cannot load the model.
     """
+    wanted = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
+    if unknown := [name for name in wanted if name not in PROVIDERS]:
+        raise ProviderError(f"there is no provider {unknown[0]!r}; there are {', '.join(PROVIDERS)}")
+    fault = cuda_fault() if "cuda" in wanted else None
+    if fault is not None and "cpu" not in wanted:
+        raise ProviderError(_no_cuda(fault))
+    chosen = next(name for name in wanted if name != "cuda" or fault is None)
+    runtime = _load(model, chosen, threads=threads, optimize=optimize, tf32=tf32, profile=profile)
+    given = "cuda" if PROVIDERS["cuda"] in runtime.get_providers() else "cpu"
+    if given not in wanted:
+        raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load its libraries"))
+    return Session(runtime, given)
+
+
+def _load(
+    model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tf32: bool, profile: Path | None
+) -> Any:
     import onnxruntime
 
-    wanted = provider or ("cuda" if cuda_fault() is None else "cpu")
-    if wanted == "cuda" and (fault := cuda_fault()) is not None:
-        raise ProviderError(_no_cuda(fault))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
@@ -91,14 +106,10 @@ def open_session(
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
     try:
-        runtime = onnxruntime.InferenceSession(source, options, providers=_providers(wanted, tf32=tf32))
+        return onnxruntime.InferenceSession(source, options, providers=_providers(provider, tf32=tf32))
     except Exception as error:  # the runtime's exceptions have no common base below Exception
         name = "the model" if isinstance(model, bytes) else str(model)
         raise ModelFileError(f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}") from error
-    given = "cuda" if PROVIDERS["cuda"] in runtime.get_providers() else "cpu"
-    if given != wanted and provider is not None:
-        raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load"))
-    return Session(runtime, given)
 
 
 def _providers(wanted: str, *, tf32: bool) -> list[Any]:
@@ -147,7 +158,7 @@ def _no_cuda(fault: str) -> str:
 def nodes_by_provider(model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str) -> dict[str, list[str]]:
     """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of each."""
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(model, provider=provider, profile=Path(folder) / "profile")
+        session = open_session(model, providers=provider, profile=Path(folder) / "profile")
         session.run(None, feeds)
         events = json.loads(Path(session.runtime.end_profiling()).read_text(encoding="utf-8"))
     ran: dict[str, dict[str, None]] = {}

@@ -131,7 +131,7 @@ def test_heads_and_tails(head: str, tail: str | None, saved: Save) -> None:
     model = resnet("basic", head=head, tail=tail)
     found = read(model, saved)
     assert found.classes == 10 and len(found.blocks) == 4
-    kinds = {None: "logits", "Softmax": "probabilities", "LogSoftmax": "logits"}
+    kinds = {None: "logits", "Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
     assert list(found.outputs.values()) == [kinds[tail]]
     assert (found.logits == model.graph.output[0].name) == (tail is None)
 

@@ -41,12 +41,17 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def test_every_field_of_an_explanation(compiled: bytes, photos: list[Path]) -> None:
-    explainer = Explainer(compiled, provider="cpu")
+    explainer = Explainer(compiled, providers="cpu")
     found = list(explainer.explain_images(photos, batch_size=2))
     assert [e.path for e in found] == photos and explainer.assumed_preprocessing and explainer.provider == "cpu"
     for one in found:
         assert one.heatmap.shape == (32, 32) and one.relevance is not None and one.relevance.shape == (3, 32, 32)
-        assert one.picture.shape == (60, 60, 3) and one.start_value == "logit" and one.provider == "cpu"
+        assert (
+            one.picture.shape == (60, 60, 3)
+            and one.start == "logit"
+            and one.start_value == one.scores[one.target]
+            and one.provider == "cpu"
+        )
         assert one.target == one.top5[0][0] == int(one.scores.argmax()) and one.target_name == NAMES[one.target]
         assert [p for _, _, p in one.top5] == sorted((p for _, _, p in one.top5), reverse=True)
         assert (
@@ -61,13 +66,13 @@ def test_every_field_of_an_explanation(compiled: bytes, photos: list[Path]) -> N
 
 
 def test_batch_size_does_not_matter(compiled: bytes, photos: list[Path]) -> None:
-    explainer = Explainer(compiled, provider="cpu")
+    explainer = Explainer(compiled, providers="cpu")
     maps = [np.stack([e.heatmap for e in explainer.explain_images(photos, batch_size=size)]) for size in (1, 3, 8)]
     assert relative(maps[0], maps[1]) < 1e-5 and relative(maps[0], maps[2]) < 1e-5
 
 
 def test_targets_by_index_and_by_name(compiled: bytes, photos: list[Path]) -> None:
-    explainer = Explainer(compiled, provider="cpu")
+    explainer = Explainer(compiled, providers="cpu")
     by_name = next(explainer.explain_images(photos, target="fox"))
     by_index = next(explainer.explain_images(photos, target=5))
     assert by_name.target == 5 and np.array_equal(by_name.heatmap, by_index.heatmap)
@@ -80,7 +85,7 @@ def test_targets_by_index_and_by_name(compiled: bytes, photos: list[Path]) -> No
 
 
 def test_a_start_vector(compiled: bytes) -> None:
-    explainer = Explainer(compiled, provider="cpu")
+    explainer = Explainer(compiled, providers="cpu")
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     start = np.eye(10, dtype=np.float32)[[5]]
     assert explainer.explain(x, start=start)["heatmap"].shape == (2, 32, 32)
@@ -91,21 +96,39 @@ def test_a_start_vector(compiled: bytes) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 31, 32), (2, 1, 32, 32), (3, 32, 32)])
 def test_a_wrong_batch_is_refused(shape: tuple[int, ...], compiled: bytes) -> None:
     with pytest.raises(ImageError, match="the batch has shape"):
-        Explainer(compiled, provider="cpu").explain(np.zeros(shape, np.float32))
+        Explainer(compiled, providers="cpu").explain(np.zeros(shape, np.float32))
 
 
 def test_an_uncompiled_model_needs_a_compiler(saved: Save, photos: list[Path]) -> None:
     path = saved(resnet(size=(32, 32)))
     with pytest.raises(ContractError, match="lrp-onnx compile"):
         Explainer(path)
-    explainer = Explainer(path, provider="cpu", compile=lambda p: compile_model(p).model.SerializeToString())
+    explainer = Explainer(path, providers="cpu", compile=lambda p: compile_model(p).model.SerializeToString())
     assert next(explainer.explain_images(photos)).heatmap.shape == (32, 32)
 
 
-def test_probabilities_are_taken_as_they_are(saved: Save, photos: list[Path]) -> None:
-    model = compile_model(saved(resnet(size=(32, 32), tail="Softmax"))).model.SerializeToString()
-    one = next(Explainer(model, provider="cpu").explain_images(photos))
-    assert abs(float(one.scores.sum()) - 1) < 1e-5 and abs(one.top5[0][2] - float(one.scores.max())) < 1e-6
+@pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
+def test_probabilities_and_start_of_every_kind_of_output(tail: str | None, saved: Save, photos: list[Path]) -> None:
+    """The same network with and without its tail: the same probabilities, and a start value only where it can be known."""
+    path = saved(resnet(size=(32, 32), tail=tail))
+    plain = saved(resnet(size=(32, 32)))
+    one, expected = (
+        next(Explainer(compile_model(p).model.SerializeToString(), providers="cpu").explain_images(photos))
+        for p in (path, plain)
+    )
+    assert [index for index, _, _ in one.top5] == [index for index, _, _ in expected.top5]
+    assert np.allclose([p for _, _, p in one.top5], [p for _, _, p in expected.top5], rtol=1e-5)
+    assert (one.start_value is None) == (tail is not None)
+    assert relative(one.heatmap, expected.heatmap) < 1e-5
+    known = compile_model(path, start="probability").model.SerializeToString()
+    again = next(Explainer(known, providers="cpu").explain_images(photos))
+    assert again.start == "probability" and again.start_value == again.top5[0][2]
+
+
+def test_providers_in_the_order_of_preference(compiled: bytes) -> None:
+    assert open_session(compiled, providers=["cpu", "cuda"]).provider == "cpu"
+    with pytest.raises(ProviderError, match="no provider 'tpu'"):
+        open_session(compiled, providers="tpu")
 
 
 def test_a_fixed_batch_is_padded(saved: Save, photos: list[Path]) -> None:
@@ -116,7 +139,7 @@ def test_a_fixed_batch_is_padded(saved: Save, photos: list[Path]) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 2
     fixed = compile_model(saved(model)).model.SerializeToString()
     maps = [
-        np.stack([e.heatmap for e in Explainer(m, provider="cpu").explain_images(photos)]) for m in (dynamic, fixed)
+        np.stack([e.heatmap for e in Explainer(m, providers="cpu").explain_images(photos)]) for m in (dynamic, fixed)
     ]
     assert relative(*maps) < 1e-5
 
@@ -124,21 +147,21 @@ def test_a_fixed_batch_is_padded(saved: Save, photos: list[Path]) -> None:
 def test_preprocessing_comes_from_the_argument_then_the_file(saved: Save) -> None:
     stored = parse_preprocessing("zero-one")
     model = compile_model(saved(resnet(size=(32, 32))), Options(preprocessing=stored)).model.SerializeToString()
-    assert Explainer(model, provider="cpu").preprocessing == stored
-    assert not Explainer(model, provider="cpu").assumed_preprocessing
+    assert Explainer(model, providers="cpu").preprocessing == stored
+    assert not Explainer(model, providers="cpu").assumed_preprocessing
     given = parse_preprocessing("tf")
-    assert Explainer(model, provider="cpu", preprocessing=given).preprocessing == given
+    assert Explainer(model, providers="cpu", preprocessing=given).preprocessing == given
 
 
 def test_wrong_numbers_of_names(compiled: bytes) -> None:
     with pytest.raises(ContractError, match="2 class names and the model has 10 classes"):
-        Explainer(compiled, provider="cpu", labels=("a", "b"))
+        Explainer(compiled, providers="cpu", labels=("a", "b"))
 
 
 @pytest.mark.skipif(cuda_fault() is None, reason="this machine has CUDA")
 def test_cuda_that_is_not_there_is_an_error(compiled: bytes) -> None:
     with pytest.raises(ProviderError, match="CUDA was asked for and is not there"):
-        Explainer(compiled, provider="cuda")
+        Explainer(compiled, providers="cuda")
     assert Explainer(compiled).provider == "cpu"
 
 
@@ -147,7 +170,7 @@ def test_cuda_gives_the_cpus_map_and_runs_every_node(saved: Save) -> None:
     model = resnet("bottleneck", size=(64, 64), widths=(16, 32))
     compiled = compile_model(saved(model)).model.SerializeToString()
     x = {"x": picture(model)}
-    maps = [open_session(compiled, provider=p).run(["heatmap"], x)["heatmap"] for p in ("cpu", "cuda")]
+    maps = [open_session(compiled, providers=p).run(["heatmap"], x)["heatmap"] for p in ("cpu", "cuda")]
     assert relative(*maps) < 1e-3
     assert set(nodes_by_provider(compiled, x, provider="cuda")) == {"CUDAExecutionProvider"}
 
@@ -162,6 +185,6 @@ def test_what_the_runtime_cannot_load(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ModelFileError, match="cannot load"):
-        open_session(path, provider="cpu")
+        open_session(path, providers="cpu")
     with pytest.raises(ModelFileError, match="there is no file"):
         Explainer(tmp_path / "nothing.onnx")
