@@ -85,7 +85,9 @@ class Contract:
     input: str
     """Name of the picture input."""
     outputs: Mapping[str, str]
-    """Every original output's name and what it holds: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
+    """Every original output's name and what it holds: ``logits``, ``probabilities``, ``log-probabilities`` or
+    ``other``.
+    """
     explained: str
     """Name of the tensor that relevance starts from (the logits), as in the original graph."""
     classes: int

@@ -220,7 +220,7 @@ class Explainer:
 
     def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
-        names = {kind: name for name, kind in reversed(self.contract.outputs.items())}
+        names = {kind: name for name, kind in reversed(list(self.contract.outputs.items()))}
         kind = next(kind for kind in (*PROBABILITIES, "other") if kind in names)
         scores = found[names[kind]][index].astype(np.float32)
         return kind, scores, PROBABILITIES.get(kind, _unchanged)(scores.astype(np.float64))

@@ -109,7 +109,9 @@ def test_an_uncompiled_model_needs_a_compiler(saved: Save, photos: list[Path]) -
 
 @pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
 def test_probabilities_and_start_of_every_kind_of_output(tail: str | None, saved: Save, photos: list[Path]) -> None:
-    """The same network with and without its tail: the same probabilities, and a start value only where it can be known."""
+    """The same network with and without its tail: the same probabilities, and a start value only where it can be
+    known.
+    """
     path = saved(resnet(size=(32, 32), tail=tail))
     plain = saved(resnet(size=(32, 32)))
     one, expected = (
