@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,3 +222,12 @@ def test_all_wrong_overrides_are_named_at_once(saved: Save) -> None:
     with pytest.raises(RuleError) as caught:
         compile_model(saved(resnet()), Options(rules={"one*": "flat", "two*": "flat", "add*": "z-plus"}))
     assert all(name in str(caught.value) for name in ("one*", "two*", "Join 'add"))
+
+
+def test_a_full_size_resnet_50_compiles_in_under_ten_seconds(assets: Path) -> None:
+    path = assets / "models" / "tin20-resnet50.torchscript-op17-folded.onnx"
+    begun = time.process_time()
+    compiled = compile_model(path, Options(composite="epsilon-alpha2-beta1", outputs=("heatmap", "relevance")))
+    data = compiled.model.SerializeToString()
+    assert time.process_time() - begun < 10
+    assert len(compiled.plan.blocks) == 16 and len(data) < 1.05 * path.stat().st_size
