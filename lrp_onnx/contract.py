@@ -34,6 +34,20 @@ def is_added(name: str) -> bool:
 
 
 FORMAT = 1
+KEYS = (
+    "format",
+    "input",
+    "outputs",
+    "explained",
+    "classes",
+    "composite",
+    "start_value",
+    "versions",
+    "rules",
+    "blocks",
+    "ledger",
+)
+"""Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
 
 
@@ -110,22 +124,7 @@ class Contract:
 
     def to_metadata(self) -> dict[str, str]:
         """ONNX metadata properties: key → JSON text."""
-        values = {
-            name: getattr(self, name)
-            for name in (
-                "format",
-                "input",
-                "outputs",
-                "explained",
-                "classes",
-                "composite",
-                "start_value",
-                "versions",
-                "rules",
-                "blocks",
-                "ledger",
-            )
-        }
+        values = {name: getattr(self, name) for name in KEYS}
         metadata = {
             PREFIX + name: json.dumps(value, default=dict, separators=(",", ":")) for name, value in values.items()
         }
@@ -139,19 +138,7 @@ class Contract:
                 "this is not a compiled file: it has no lrp_onnx.* metadata; run `lrp-onnx compile` on it first"
             )
         values = {}
-        for name in (
-            "format",
-            "input",
-            "outputs",
-            "explained",
-            "classes",
-            "composite",
-            "start_value",
-            "versions",
-            "rules",
-            "blocks",
-            "ledger",
-        ):
+        for name in KEYS:
             try:
                 values[name] = json.loads(metadata[PREFIX + name])
             except (KeyError, ValueError) as error:

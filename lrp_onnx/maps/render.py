@@ -152,8 +152,7 @@ def panel(
         style: colours, scale and opacity.
         mask: outlined in the overlay, see `overlay`.
         captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII: any other
-        character shows
-            as ``?``. None: no caption strip.
+            character shows as ``?``. None: no caption strip.
         height: of the tiles in pixels; the picture's where it is not given. The width follows the picture's
         aspect.
 

@@ -62,6 +62,10 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
                 f"others to constants before the export"
             ],
         )
+    if inputs[0].dtype != ir.DataType.FLOAT:
+        name = inputs[0].dtype.name.lower() if inputs[0].dtype else "unknown"
+        fault = f"the input '{name_of(inputs[0])}' is of type {name}: only float32 models can be explained yet"
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{fault}; export the model in float32"])
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
     if shape is None or len(shape) != 4:

@@ -11,7 +11,7 @@ import pytest
 from networks import Network, resnet
 
 from lrp_onnx import plan
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import Block, Plan, Role
@@ -196,6 +196,21 @@ def test_no_logits_are_refused(saved: Save) -> None:
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info("relu1.out", onnx.TensorProto.FLOAT, ["N", 4, 6, 6]))
     assert "(N, classes)" in faults_of(model, saved)[0]
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "UINT8"])
+def test_other_element_types_are_refused(kind: str, saved: Save) -> None:
+    model = resnet()
+    model.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
+    with pytest.raises(LrpOnnxError, match="float32|not a valid ONNX model"):
+        read(model, saved)
+    net = Network(0)
+    cast = net.node("Cast", "x", to=onnx.TensorProto.FLOAT)
+    whole = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", net.conv(cast, (3, 4)))), (4, 2)), ["N", 3, 8, 8]
+    )
+    whole.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
+    assert f"is of type {kind.lower()}: only float32" in faults_of(whole, saved)[0]
 
 
 def test_symbolic_height_is_refused(saved: Save) -> None:
