@@ -202,7 +202,7 @@ def test_no_logits_are_refused(saved: Save) -> None:
 def test_other_element_types_are_refused(kind: str, saved: Save) -> None:
     model = resnet()
     model.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
-    with pytest.raises(LrpOnnxError, match="float32|not a valid ONNX model"):
+    with pytest.raises(LrpOnnxError, match=r"float32|not a valid ONNX model"):
         read(model, saved)
     net = Network(0)
     cast = net.node("Cast", "x", to=onnx.TensorProto.FLOAT)
