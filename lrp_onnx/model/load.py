@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes import Sequential, common
 
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError
+from lrp_onnx.model.fold import fold_constants
 from lrp_onnx.model.graph import Graph
 
 OLDEST_OPSET = 7
@@ -171,6 +172,9 @@ def normalise(proto: onnx.ModelProto, source: str) -> Graph:
         checked = ir.to_proto(model)
         onnx.checker.check_model(checked)
         common.ShapeInferencePass()(model)
+        while fold_constants(model):
+            common.RemoveUnusedNodesPass()(model)
+            common.ShapeInferencePass()(model)
     except Exception as error:  # any of three libraries may find the file broken, each with its own error type
         raise ModelFileError(f"{source} is not a valid ONNX model: {_first_line(error)}") from error
     return Graph(model)

@@ -1,0 +1,117 @@
+"""Evaluating what does not depend on the picture: shapes, pads and indices that exporters compute in the graph."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from lrp_onnx.model.graph import shape_of
+
+MOST_ELEMENTS = 1 << 16
+"""Larger results are left in the graph: what exporters compute of shapes is tiny, and a file could ask for terabytes."""
+# fmt: off
+FOLDABLE = frozenset((
+    "Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",
+    "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Shape", "Size", "Slice", "Sqrt",
+    "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+"""Operators that are evaluated; convolutions and the like of constants are not worth it."""
+
+Array = NDArray[np.generic]
+
+
+def fold_constants(model: ir.Model) -> int:
+    """Replace, in place, small nodes of constants by their values; returns how many."""
+    folded = 0
+    for node in list(model.graph):
+        value = _evaluate(node, model)
+        if value is None:
+            continue
+        output = node.outputs[0]
+        stored = ir.Value(name=f"{output.name}.folded", const_value=ir.tensor(value, name=f"{output.name}.folded"))
+        stored.shape, stored.dtype = ir.Shape(value.shape), ir.DataType.from_numpy(value.dtype)
+        model.graph.register_initializer(stored)
+        output.replace_all_uses_with(stored)
+        model.graph.remove(node, safe=True)
+        folded += 1
+    return folded
+
+
+def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
+    """What the node computes, or None where it cannot be known, is too large, or is an output of the model."""
+    if node.op_type not in FOLDABLE or node.domain or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+        return None
+    if node.op_type in ("Shape", "Size"):
+        return _shape(node)
+    inputs = [_constant(value, model) if value is not None else None for value in node.inputs]
+    present = [value for value in inputs if value is not None]
+    if len(present) != sum(value is not None for value in node.inputs) or not present or not _is_small(node, present):
+        return None
+    try:
+        return _run(node, inputs, model.graph.opset_imports[""])
+    except (
+        Exception
+    ):  # the reference evaluator raises whatever NumPy does; the node then stays and is reported as unread
+        return None
+
+
+def _constant(value: ir.Value, model: ir.Model) -> Array | None:
+    if (
+        value.name not in model.graph.initializers
+        or value.const_value is None
+        or value.const_value.size > MOST_ELEMENTS
+    ):
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def _shape(node: ir.Node) -> Array | None:
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    if shape is None:
+        return None
+    if node.op_type == "Shape":
+        start, end = (node.attributes[k].value if k in node.attributes else d for k, d in (("start", 0), ("end", None)))
+        shape = shape[start:end]
+    if None in shape:
+        return None
+    known = [size for size in shape if size is not None]
+    return np.array(known if node.op_type == "Shape" else prod(known), np.int64)
+
+
+def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
+    """Whether the result is; the few operators that can grow say so in their inputs."""
+    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
+        wanted = inputs[-1].reshape(-1)
+        grown = prod(max(int(n), 0) for n in wanted)
+        return grown * (inputs[0].size if node.op_type == "Tile" else 1) <= MOST_ELEMENTS
+    if node.op_type == "Range":
+        return bool(np.isfinite(inputs[0]).all()) and abs(float(inputs[1]) - float(inputs[0])) <= MOST_ELEMENTS * abs(
+            float(inputs[2])
+        )
+    return sum(value.size for value in inputs) <= MOST_ELEMENTS
+
+
+def _run(node: ir.Node, inputs: list[Array | None], opset: int) -> Array:
+    proto = ir.to_proto(node)
+    names = [name for name in proto.input if name]
+    types = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for name, v in zip(proto.input, inputs, strict=True)
+        if v is not None
+    ]
+    output = onnx.ValueInfoProto(name=proto.output[0])
+    unique = list({value.name: value for value in types}.values())
+    graph = onnx.helper.make_graph([proto], "node", unique, [output])
+    imports = [onnx.helper.make_opsetid("", opset)]
+    single = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+    feeds = dict(zip(names, [v for v in inputs if v is not None], strict=True))
+    results: Any = ReferenceEvaluator(single).run(None, feeds)
+    return np.asarray(results[0])

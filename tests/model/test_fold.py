@@ -1,0 +1,71 @@
+"""What does not depend on the picture is evaluated; what is large or unknown is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import run_onnx
+from networks import Network, picture
+
+from lrp_onnx.model.load import load_model
+
+Save = Callable[[onnx.ModelProto], Path]
+
+
+def with_reshape(net: Network, shape: str, *, batch: int | str = 2) -> onnx.ModelProto:
+    """``GlobalAveragePool → Reshape(shape) → Gemm``."""
+    pooled = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
+    return net.model(net.dense(net.node("Reshape", pooled, shape), (4, 5)), [batch, 3, 8, 8], classes=5)
+
+
+def operators(model: onnx.ModelProto, saved: Save) -> list[str]:
+    graph = load_model(saved(model))
+    x = {"x": picture(model)}
+    found = ir.to_proto(graph.model)
+    before, after = (next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found))
+    assert np.array_equal(before, after)
+    return [node.op_type for node in graph.nodes]
+
+
+def test_a_computed_shape_is_evaluated(saved: Save) -> None:
+    net = Network(0)
+    halves = [net.constant(name, np.array([value])) for name, value in (("two", 2), ("four", 4))]
+    shape = net.node("Concat", *halves, axis=0)
+    shape = net.node("Cast", net.node("Mul", shape, net.constant("one", np.array([1, 1]))), to=onnx.TensorProto.INT64)
+    assert operators(with_reshape(net, shape), saved) == ["Conv", "GlobalAveragePool", "Reshape", "Gemm"]
+
+
+def test_the_shape_of_a_tensor_of_known_size_is_evaluated(saved: Save) -> None:
+    net = Network(0)
+    size = net.node("Gather", net.node("Shape", "x"), net.constant("zero", np.array([0])))
+    shape = net.node("Concat", size, net.constant("rest", np.array([-1])), axis=0)
+    assert operators(with_reshape(net, shape), saved) == ["Conv", "GlobalAveragePool", "Reshape", "Gemm"]
+
+
+def test_the_shape_of_a_tensor_of_symbolic_batch_stays(saved: Save) -> None:
+    net = Network(0)
+    size = net.node("Gather", net.node("Shape", "x"), net.constant("zero", np.array([0])))
+    shape = net.node("Concat", size, net.constant("rest", np.array([-1])), axis=0)
+    assert "Shape" in operators(with_reshape(net, shape, batch="N"), saved)
+
+
+@pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Range"])
+def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
+    """A file may ask for terabytes in a few bytes: nothing is allocated for it."""
+    net = Network(0)
+    huge = net.constant("huge", np.array([1 << 20, 1 << 20]))
+    if op == "ConstantOfShape":
+        bomb = net.node(op, huge)
+    elif op == "Expand":
+        bomb = net.node(op, net.constant("value", np.array([1], np.float32)), huge)
+    else:
+        bomb = net.node(op, *(net.constant(f"r{i}", np.float32(v)) for i, v in enumerate((0, 1e12, 1))))
+    y = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
+    y = net.node("Add", y, net.node("ReduceSum", bomb, keepdims=0))
+    model = net.model(net.dense(net.node("Flatten", y), (4, 5)), ["N", 3, 8, 8], classes=5)
+    assert op in [node.op_type for node in load_model(saved(model)).nodes]
