@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError
+from lrp_onnx.runtime.first_bytes import looks_like, picture_size
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MOST_PIXELS = 100_000_000
 """Larger pictures are refused: decoded they would take gigabytes."""
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the byte order mark that spreadsheets write."""
 
 Picture = NDArray[np.uint8]
 
@@ -35,8 +38,7 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             matched = [path]
         else:
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            matched = sorted(p for p in anchor.glob(pattern[len(path.anchor) :]) if p.suffix.lower() in SUFFIXES)
+            matched = _glob(pattern)
         if not matched:
             kind = "holds no picture" if path.is_dir() else "is no file, no folder, and matches nothing"
             faults.append(f"{pattern} {kind}")
@@ -44,6 +46,15 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
     return list(found)
+
+
+def _glob(pattern: str) -> list[Path]:
+    anchor = Path(pattern).anchor
+    try:
+        matched = list(Path(anchor).glob(pattern[len(anchor) :]))
+    except ValueError:  # ** within a name, or an empty pattern
+        return []
+    return sorted(p for p in matched if p.suffix.lower() in SUFFIXES)
 
 
 def read_image(path: Path) -> Picture:
@@ -56,10 +67,19 @@ def read_image(path: Path) -> Picture:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"the picture {path} cannot be read: {error.strerror}") from error
+    _check_size(path, *(picture_size(data) or (0, 0)))
     decoded = _decode(data, path)
-    if decoded.shape[0] * decoded.shape[1] > MOST_PIXELS:
-        raise ImageError(f"{path} has {decoded.shape[1]}×{decoded.shape[0]} pixels; at most {MOST_PIXELS:,} are read")
+    _check_size(path, decoded.shape[1], decoded.shape[0])
     return _to_rgb(decoded)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ImageError(
+            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it smaller, the "
+            f"model sees far "
+            "less"
+        )
 
 
 def _decode(data: bytes, path: Path) -> NDArray[Any]:
@@ -67,27 +87,17 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
     decoded = None
     if data:
         try:
-            with_alpha = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            # IMREAD_UNCHANGED keeps an alpha channel but ignores EXIF; the other flags do the reverse.
+            # IMREAD_UNCHANGED keeps an alpha channel but ignores EXIF; the other flags do the reverse. A JPEG has none.
+            with_alpha = None if data.startswith(b"\xff\xd8") else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
             transparent = with_alpha is not None and with_alpha.ndim == 3 and with_alpha.shape[2] == 4
             colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
             decoded = with_alpha if transparent else cv2.imdecode(buffer, colour)
         except cv2.error:
             decoded = None
     if decoded is None:
-        raise ImageError(f"{path} is not a picture that can be read{_looks_like(data)}; PNG and JPEG are")
+        found = looks_like(data) or "it is damaged, or of another format"
+        raise ImageError(f"{path} is not a picture that can be read: {found}; PNG and JPEG are")
     return np.asarray(decoded)
-
-
-def _looks_like(data: bytes) -> str:
-    if not data:
-        return ": it is empty"
-    if data.startswith(b"version https://git-lfs"):
-        return ": it is a Git LFS pointer (run `git lfs pull`)"
-    head = data[:64]
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-        return f": it is text that begins {head[:30].decode()!r}"
-    return " (it is damaged, or of another format)"
 
 
 def _to_rgb(decoded: NDArray[Any]) -> Picture:
@@ -105,7 +115,7 @@ def _to_rgb(decoded: NDArray[Any]) -> Picture:
 def read_labels(path: Path) -> dict[str, int]:
     """File name → class index, from a CSV with the columns ``file`` and ``label``."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding=ENCODING) as file:
             rows = list(csv.DictReader(file))
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
@@ -115,7 +125,7 @@ def read_labels(path: Path) -> dict[str, int]:
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names, one a line, in the order of the logits."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding=ENCODING).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"the class names in {path} cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -107,6 +108,8 @@ def checked(spec: Preprocessing) -> Preprocessing:
     channels = 1 if spec.channels == "GRAY" else 3
     if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
         raise ImageError(f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one")
+    if not all(map(math.isfinite, (*spec.mean, *spec.std, spec.divisor))):
+        raise ImageError("preprocessing needs finite mean, std and divisor")
     if min(spec.std) <= 0 or spec.divisor <= 0 or not 0 < spec.crop_fraction <= 1:
         raise ImageError("preprocessing needs std and divisor above 0 and a crop_fraction above 0 and up to 1")
     return spec
@@ -131,7 +134,10 @@ def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int,
 def preprocess(picture: NDArray[np.uint8], spec: Preprocessing, height: int, width: int) -> Prepared:
     """(H, W, 3) uint8 RGB → what a model of input size `height` × `width` takes."""
     box = crop_box(picture.shape[0], picture.shape[1], spec, height, width)
-    resized = cv2.resize(box.cut(picture), (width, height), interpolation=_INTERPOLATION[spec.interpolation])
+    enlarges = height > box.height or width > box.width
+    # OpenCV's area averaging falls to nearest where a side grows; there is nothing to average there.
+    name = "bilinear" if spec.interpolation == "area" and enlarges else spec.interpolation
+    resized = cv2.resize(box.cut(picture), (width, height), interpolation=_INTERPOLATION[name])
     if spec.channels == "BGR":
         resized = resized[:, :, ::-1]
     elif spec.channels == "GRAY":

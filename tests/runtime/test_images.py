@@ -54,6 +54,8 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
         (b"", "it is empty"),
         (b"hello, I am text", "it is text that begins 'hello"),
         (b"version https://git-lfs.github.com", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "it is a web page"),
+        (b"\0\0\0\x18ftypheic" + bytes(30), "HEIC"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged"),
     ],
 )
@@ -77,7 +79,8 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(p) for p in find_images(["**/*.png"])] == [".hidden.png", "b.png", "sub/c.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError) as caught:
-        find_images(["nothing.png", tmp_path / "empty", tmp_path / "b.png"])
+        find_images(["nothing.png", "a**b", tmp_path / "empty", tmp_path / "b.png"])
+    assert "a**b is no file" in str(caught.value)
     assert "nothing.png" in str(caught.value) and "holds no picture" in str(caught.value)
 
 
@@ -85,11 +88,15 @@ def test_labels_and_classes(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("file,label,name\nx/a.png,3,cat\nb.png,0,dog\n")
     assert read_labels(table) == {"a.png": 3, "b.png": 0}
+    table.write_text("\ufefffile,label\na.png,3\n", encoding="utf-8")
+    assert read_labels(table) == {"a.png": 3}
     table.write_text("name,class\na,b\n")
     with pytest.raises(ImageError, match="file,label"):
         read_labels(table)
     names = tmp_path / "classes.txt"
     names.write_text("cat\n dog \n\n")
+    assert read_classes(names) == ("cat", "dog")
+    names.write_text("\ufeffcat\r\ndog\r\n", encoding="utf-8")
     assert read_classes(names) == ("cat", "dog")
     names.write_text("\n")
     with pytest.raises(ImageError, match="no class names"):

@@ -22,6 +22,14 @@ def test_bilinear_has_half_pixel_centres_and_no_antialiasing() -> None:
     assert np.array_equal(found[0, 0], [0, 25, 75, 100])
 
 
+def test_area_averages_what_shrinks_and_interpolates_what_grows() -> None:
+    spec = parse_preprocessing("raw:interpolation=area,resize=stretch")
+    picture = np.zeros((2, 4, 3), np.uint8)
+    picture[:, 1::2] = 100
+    assert np.array_equal(preprocess(picture, spec, 1, 2).tensor[0], [[50, 50]])
+    assert np.array_equal(preprocess(picture[:, :2], spec, 2, 4).tensor[0, 0], [0, 25, 75, 100])
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_normalise_as_they_say(preset: str) -> None:
     spec = PRESETS[preset][0]
@@ -75,6 +83,7 @@ def test_stretch_sees_everything() -> None:
         ("imagenet:mean=1/2", "3 values"),
         ("imagenet:std=0/1/1", "above 0"),
         ("imagenet:crop_fraction=1.5", "up to 1"),
+        ("imagenet:std=nan", "finite"),
     ],
 )
 def test_a_wrong_specification_is_explained(text: str, message: str) -> None:
