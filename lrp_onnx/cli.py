@@ -151,13 +151,14 @@ def compile_(
 def plan(model: Path, as_json: bool, **given: Any) -> None:
     """Print what is recognised in MODEL, and every layer's rule, without compiling."""
     from lrp_onnx.compiler import plan_model
+    from lrp_onnx.plan_json import plan_json
     from lrp_onnx.relevance.composites import applied_rules
 
     _, found, rules = plan_model(model, to_options(**given))
     if as_json:
         texts = applied_rules(found, rules)
         assigned = {name: {"rule": texts[name], "why": a.why} for name, a in rules.items()}
-        click.echo(json.dumps({"plan": found.to_json(), "rules": assigned}))
+        click.echo(json.dumps({"plan": plan_json(found), "rules": assigned}))
     else:
         from lrp_onnx.tables import plan_table
 

@@ -18,7 +18,8 @@ from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
-from lrp_onnx.plan import Plan, block_summary
+from lrp_onnx.plan import Plan
+from lrp_onnx.plan_json import block_summary
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance

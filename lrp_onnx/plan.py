@@ -8,9 +8,8 @@ relevance can reuse what it computes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +112,26 @@ class Reshape:
     """Flatten, Reshape, Squeeze, Unsqueeze: the same elements in another shape."""
 
 
-Layer = Convolution | Dense | Affine | AveragePool | GlobalAverage | MaxPool | Relu | Join | Reshape
+@dataclass(frozen=True, slots=True)
+class Subsample:
+    """Every `steps`-th element from `starts` to before `stops`, along C, H and W: an option-A shortcut's stride."""
+
+    starts: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    stops: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroPad:
+    """Zeros before and after along C, H and W: an option-A shortcut's further channels, a pooling's explicit border."""
+
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+
+
+Layer = (
+    Convolution | Dense | Affine | AveragePool | GlobalAverage | MaxPool | Relu | Join | Reshape | Subsample | ZeroPad
+)
 LINEAR = (Convolution, Dense, Affine, AveragePool, GlobalAverage)
 """Layers whose output is linear in their input, up to a bias."""
 
@@ -208,71 +226,3 @@ class Plan:
                 else:
                     reached.add(step.output)
         return frozenset(first)
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as JSON-ready data."""
-        return {
-            "input": {"name": self.input, "shape": list(self.input_shape)},
-            "logits": {"name": self.logits, "classes": self.classes},
-            "outputs": dict(self.outputs),
-            "items": [_block_json(i) if isinstance(i, Block) else step_json(i) for i in self.items],
-            "notes": list(self.notes),
-        }
-
-
-def block_summary(block: Block) -> dict[str, Any]:
-    """A block as a few names: what a compiled file says of it."""
-    branches = [[b.role.value, *(s.name for s in b.steps)] for b in block.branches]
-    return {
-        "block": block.name,
-        "fork": block.fork,
-        "output": block.output,
-        "branches": branches,
-        "join": block.join.name,
-    }
-
-
-def step_json(step: Step) -> dict[str, Any]:
-    """One step as JSON-ready data."""
-    return {
-        "step": step.name,
-        "op": step.op,
-        "inputs": list(step.inputs),
-        "output": step.output,
-        "shape": list(step.output_shape),
-        "attributes": attributes(step.layer),
-        "nodes": list(step.nodes),
-    }
-
-
-def _block_json(block: Block) -> dict[str, Any]:
-    return {
-        "block": block.name,
-        "fork": block.fork,
-        "output": block.output,
-        "shortcut": block.role.value,
-        "branches": [
-            {"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches
-        ],
-        "join": step_json(block.join),
-        "tail": [step_json(s) for s in block.tail],
-    }
-
-
-def attributes(layer: Layer) -> dict[str, Any]:
-    """A layer's parameters as short JSON-ready data: weights by name and shape, never by value."""
-    found: dict[str, Any] = {}
-    for entry in fields(layer):
-        value = getattr(layer, entry.name)
-        if isinstance(value, Weight):
-            found |= {
-                "weight": value.tensor,
-                "weight_shape": list(value.shape),
-                "bias": value.bias is not None,
-                "folded_scale": value.scale is not None,
-            }
-        elif isinstance(value, np.ndarray):
-            found[entry.name] = list(value.shape)
-        elif not is_dataclass(value):
-            found[entry.name] = list(value) if isinstance(value, tuple) else value
-    return found

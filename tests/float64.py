@@ -199,6 +199,13 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
     return x[tuple(cut)]
 
 
+def pad(x: Array, pads: Array, value: Array | None = None, *, mode: bytes = b"constant") -> Array:
+    assert mode == b"constant"
+    half = len(pads) // 2
+    widths = [(int(pads[i]), int(pads[i + half])) for i in range(half)]
+    return np.pad(x, widths, constant_values=0.0 if value is None else float(value))
+
+
 def reshape(x: Array, shape: Array, *, allowzero: int = 0) -> Array:
     return x.reshape([x.shape[i] if size == 0 and not allowzero else int(size) for i, size in enumerate(shape)])
 
@@ -226,6 +233,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Min": np.minimum,
     "Mul": np.multiply,
     "Neg": np.negative,
+    "Pad": pad,
     "Sub": np.subtract,
     "Where": np.where,
     "Identity": lambda x: x,

@@ -52,6 +52,25 @@ class Network:
             inputs.append(self.constant(f"{name}.bias", self.rng.normal(0, 0.1, channels[1]).astype(np.float32)))
         return self.node("Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes)
 
+    def option_a(self, x: str, before: int, after: int, stride: int, form: str) -> str:
+        """A shortcut without weights: every `stride`-th pixel, zeros for the further channels.
+
+        As ``slices`` and Pad, as one Slice (``slice``) and Pad, or as the 1×1 convolution that does the same (``eye``).
+        """
+        first = (after - before) // 2
+        name = f"a{len(self.nodes)}"
+        if form == "eye":
+            eye = np.eye(after, before, k=-first, dtype=np.float32).reshape(after, before, 1, 1)
+            weight = self.constant(f"{name}.weight", eye)
+            return self.node("Conv", x, weight, kernel_shape=[1, 1], strides=[stride, stride], name=name)
+        for axes in ([2], [3]) if form == "slices" else ([2, 3],):
+            many = len(axes)
+            values = {"starts": [0] * many, "ends": [2**31] * many, "axes": axes, "steps": [stride] * many}
+            inputs = [self.constant(f"{name}.{k}{axes}", np.array(v)) for k, v in values.items()]
+            x = self.node("Slice", x, *inputs)
+        pads = np.array([0, first, 0, 0, 0, after - before - first, 0, 0])
+        return self.node("Pad", x, self.constant(f"{name}.pads", pads))
+
     def batch_norm(self, x: str, channels: int) -> str:
         name = f"bn{len(self.nodes)}"
         values = {
@@ -127,6 +146,7 @@ def resnet(
     seed: int = 0,
     swap: bool = False,
     bias: bool = True,
+    shortcut: str = "conv",
     opset: int = 18,
 ) -> onnx.ModelProto:
     """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
@@ -158,7 +178,9 @@ def resnet(
             y = net.node("Relu", layer(x, (before, after // 2), 1, first))
             y = net.node("Relu", layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2))
             y = layer(y, (after // 2, after), 1)
-        skip = x if (before, stride) == (after, 1) else layer(x, (before, after), 1, stride)
+        same = (before, stride) == (after, 1)
+        skip = x if same else net.option_a(x, before, after, stride, shortcut) if shortcut != "conv" else None
+        skip = skip or layer(x, (before, after), 1, stride)
         return net.node("Relu", net.node("Add", *((skip, y) if swap else (y, skip))))
 
     y = net.node("Relu", layer("x", (3, widths[0]), 7, 2))

@@ -32,6 +32,7 @@ VARIANTS = {
         "head": "mean-none-gemm",
         "swap": True,
     },
+    "option-a": {"kind": "basic", "shortcut": "slices", "batch_norm": True},
     "old-opset": {"kind": "basic", "opset": 9, "batch_norm": True},
     "newest-opset": {"kind": "basic", "opset": 20, "head": "gap-squeeze-gemm"},
 }

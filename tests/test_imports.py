@@ -15,7 +15,7 @@ import lrp_onnx
 
 ROOT = Path(lrp_onnx.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-COMPILE = ("model", "relevance", "compiler", "plan")
+COMPILE = ("model", "relevance", "compiler", "plan", "plan_json")
 RUN = ("runtime",)
 EDGE = ("cli", "tables", "checking", "explaining", "gallery", "settings", "files", "__init__", "__main__")
 """What may know both halves: commands and what they print."""

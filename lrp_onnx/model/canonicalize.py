@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from lrp_onnx import plan
 from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model import layers, movements  # noqa: F401 (they register their readers)
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
-from lrp_onnx.model.layers import READERS, Unreadable, data_inputs
+from lrp_onnx.model.reading import READERS, Unreadable, data_inputs
 from lrp_onnx.plan import Step
 
 
@@ -83,7 +84,12 @@ Rewrite = Callable[[Step, Step], Step | None]
 
 def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Step]:
     """Apply the rewrites wherever one step feeds only the next, until nothing changes."""
-    rewrites = (_merge_reshapes, *((_fold_affine,) if fold_batch_norm else (_fold_bias,)))
+    rewrites = (
+        _merge_reshapes,
+        _merge_subsamples,
+        _merge_pad,
+        *((_fold_affine,) if fold_batch_norm else (_fold_bias,)),
+    )
     current = list(steps)
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
@@ -119,6 +125,28 @@ def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
 def _merge_reshapes(first: Step, second: Step) -> Step | None:
     both = isinstance(first.layer, plan.Reshape) and isinstance(second.layer, plan.Reshape)
     return _joined(first, second, second.layer) if both else None
+
+
+def _merge_subsamples(first: Step, second: Step) -> Step | None:
+    """A slice of a slice is a slice, which is how exporters write one over several axes."""
+    a, b = first.layer, second.layer
+    if not isinstance(a, plan.Subsample) or not isinstance(b, plan.Subsample):
+        return None
+    axes = range(3)
+    taken = [range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]] for i in axes]
+    starts, steps, stops = (tuple(getattr(r, k) for r in taken) for k in ("start", "step", "stop"))
+    return _joined(first, second, plan.Subsample(starts, steps, stops))
+
+
+def _merge_pad(first: Step, second: Step) -> Step | None:
+    """Zeros around the picture before a convolution are the convolution's own pads."""
+    pad, layer = first.layer, second.layer
+    if not isinstance(pad, plan.ZeroPad) or not isinstance(layer, plan.Convolution) or pad.before[0] or pad.after[0]:
+        return None
+    added = (*pad.before[1:], *pad.after[1:])
+    top, left, bottom, right = (own + more for own, more in zip(layer.pads, added, strict=True))
+    merged = _joined(first, second, replace(layer, pads=(top, left, bottom, right)))
+    return replace(merged, name=second.name)
 
 
 def _fold_affine(first: Step, second: Step) -> Step | None:

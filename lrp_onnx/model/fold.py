@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from lrp_onnx.model.graph import shape_of
 
 MOST_ELEMENTS = 1 << 16
-"""Larger results are left in the graph: what exporters compute of shapes is tiny, and a file could ask for terabytes."""
+"""Larger results are left in the graph: what exporters compute of shapes is tiny, and a file could ask for terabytes.
+"""
 # fmt: off
 FOLDABLE = frozenset((
     "Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",

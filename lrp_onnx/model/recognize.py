@@ -200,6 +200,8 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     for index, branch in enumerate(members):
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
+        elif all(isinstance(s.layer, plan.Subsample | plan.ZeroPad) for s in branch):
+            branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, subsampled and padded with zeros"))
         elif index == main:
             branches.append(
                 Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)")

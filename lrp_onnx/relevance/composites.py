@@ -32,6 +32,7 @@ WHICH: dict[str, Predicate] = {
     "block join": lambda of, step: _join_role(of, step) is not None,
     "join": lambda of, step: isinstance(step.layer, plan.Join),
     "reshape": lambda of, step: isinstance(step.layer, plan.Reshape),
+    "routing": lambda of, step: isinstance(step.layer, plan.Subsample | plan.ZeroPad),
     "everything": lambda of, step: not isinstance(step.layer, plan.Join),
 }
 """What an entry of a composite can speak of. A dense layer that is a 1×1 convolution is a convolution."""

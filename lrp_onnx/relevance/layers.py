@@ -8,7 +8,7 @@ from lrp_onnx import plan
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.layer import Node
 from lrp_onnx.relevance.linear import AffineLayer, AveragePoolLayer, ConvolutionLayer, DenseLayer, GlobalAverageLayer
-from lrp_onnx.relevance.structural import JoinLayer, MaxPoolLayer, ReluLayer, ReshapeLayer
+from lrp_onnx.relevance.structural import JoinLayer, MaxPoolLayer, ReluLayer, ReshapeLayer, SubsampleLayer, ZeroPadLayer
 
 LAYERS: Mapping[type[plan.Layer], type[Node]] = {
     plan.Convolution: ConvolutionLayer,
@@ -20,6 +20,8 @@ LAYERS: Mapping[type[plan.Layer], type[Node]] = {
     plan.Relu: ReluLayer,
     plan.Join: JoinLayer,
     plan.Reshape: ReshapeLayer,
+    plan.Subsample: SubsampleLayer,
+    plan.ZeroPad: ZeroPadLayer,
 }
 """Every kind of step → how rules see it."""
 
@@ -35,7 +37,9 @@ def layer_of(builder: Builder, step: plan.Step, nonnegative: frozenset[str]) -> 
 def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
     """Tensors that cannot be negative: behind a ReLU, and pooled, averaged, added or reshaped from such."""
     found: set[str] = set()
-    keeps = plan.MaxPool | plan.AveragePool | plan.GlobalAverage | plan.Reshape | plan.Join
+    keeps = (
+        plan.MaxPool | plan.AveragePool | plan.GlobalAverage | plan.Reshape | plan.Join | plan.Subsample | plan.ZeroPad
+    )
     for step in of.steps:
         if isinstance(step.layer, plan.Relu) or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):
             found.add(step.output)

@@ -23,6 +23,7 @@ RULES: dict[str, type[AnyRule]] = {
     "pass": passing.Pass,
     "norm": rules.Norm,
     "gradient": passing.Gradient,
+    "route": passing.Route,
     "winner-take-all": passing.WinnerTakeAll,
     "average": passing.AverageStandIn,
     "guided-relu": passing.GuidedRelu,

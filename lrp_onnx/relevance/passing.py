@@ -55,6 +55,16 @@ class WinnerTakeAll(Gradient):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Gradient):
+    """``R_in = Jᵀ R`` for layers that only move elements: each takes its relevance along.
+
+    Nothing is promised: what a rule like `symmetric` gives to padded zeros has nowhere to go.
+    """
+
+    title: ClassVar[str] = "subsampling and zero padding: elements take their relevance along"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AverageStandIn(Rule):
     """Max pooling propagated as average pooling: ``z = avg(x); R_in = x ⊙ avgᵀ(R / stabilize(z))``.
 

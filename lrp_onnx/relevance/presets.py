@@ -7,11 +7,11 @@ import difflib
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites import Composite, Entry
 from lrp_onnx.relevance.joins import GradientJoin, MainOnly, Ratio, Signed, Symmetric
-from lrp_onnx.relevance.passing import AverageStandIn, DeconvRelu, Gradient, GuidedRelu, Pass, WinnerTakeAll
+from lrp_onnx.relevance.passing import AverageStandIn, DeconvRelu, Gradient, GuidedRelu, Pass, Route, WinnerTakeAll
 from lrp_onnx.relevance.rules import LAB_EPSILON, AlphaBeta, Block, Epsilon, Flat, Gamma, Norm, ZBox, ZPlus
 
 _LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
-_TAIL: tuple[Entry, ...] = (("reshape", Pass()),)
+_TAIL: tuple[Entry, ...] = (("reshape", Pass()), ("routing", Route()))
 _ZENNIT: tuple[Entry, ...] = (
     ("activation", Pass()),
     ("join", Signed()),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lrp_onnx import plan
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance import convolution
 from lrp_onnx.relevance.builder import Value
 from lrp_onnx.relevance.layer import Node
+
+LAST = 2**31 - 1
+"""As a Slice end: up to and including the last element."""
 
 
 class MaxPoolLayer(Node):
@@ -95,3 +100,55 @@ class ReshapeLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         return s.reshape(-1, *self._sizes()[1:]) * w
+
+
+class SubsampleLayer(Node):
+    """Every n-th element; its transpose puts elements back among zeros."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        taken = self.step.layer
+        assert isinstance(taken, plan.Subsample)
+        sizes = self._sizes()[1:]
+        counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in range(3)]
+        # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
+        split = s.reshape(-1, *(n for count in counts for n in (count, 1)))
+        spaced = zero_pad(split, [0] * 7, [0, *(n for step in taken.steps for n in (0, step - 1))])
+        whole = spaced.reshape(-1, *(count * step for count, step in zip(counts, taken.steps, strict=True)))
+        missing = [sizes[i] - taken.starts[i] - counts[i] * taken.steps[i] for i in range(3)]
+        return zero_pad(whole, [0, *taken.starts], [0, *missing])
+
+
+class ZeroPadLayer(Node):
+    """Zeros around a tensor; its transpose cuts them off."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        pad = self.step.layer
+        assert isinstance(pad, plan.ZeroPad)
+        return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
+
+
+def zero_pad(x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
+    """`x` with zeros before and after each axis; a negative number cuts that many elements off."""
+    grown = [max(n, 0) for n in (*before, *after)]
+    if any(grown):
+        x = x.builder.node("Pad", x, x.builder.integers(grown), signs=(x.nonnegative, x.nonpositive))
+    cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
+    if not cut:
+        return x
+    integers = x.builder.integers
+    starts = [max(-before[axis], 0) for axis in cut]
+    ends = [min(after[axis], 0) or LAST for axis in cut]
+    signs = (x.nonnegative, x.nonpositive)
+    return x.builder.node("Slice", x, integers(starts), integers(ends), integers(cut), signs=signs)

@@ -121,8 +121,9 @@ ELSEWHERE = {
     "guided-relu",
     "deconv-relu",
     "block",
+    "route",
 }
-"""Rules of layers without a matrix; tests/relevance/test_passing.py and test_joins.py have their twins."""
+"""Rules of layers without a matrix; test_joins.py and test_routing.py have their twins."""
 
 
 def twin_gamma_dropped(x: Array, w: Array, b: Array, r: Array, *, gamma: float) -> Array:

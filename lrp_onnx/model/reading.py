@@ -1,0 +1,97 @@
+"""What readers of operators share: the table of them, attributes, constants, and saying why a node cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lrp_onnx import plan
+from lrp_onnx.model.graph import Graph, shape_of
+
+
+class Unreadable(Exception):
+    """A node that cannot be explained; the message says what was found and what to do."""
+
+
+Reader = Callable[[Graph, ir.Node], plan.Layer]
+READERS: dict[str, Reader] = {}
+
+
+def reads(*operators: str) -> Callable[[Reader], Reader]:
+    """Register a reader for operators of the standard domain."""
+
+    def register(reader: Reader) -> Reader:
+        for operator in operators:
+            assert operator not in READERS, operator
+            READERS[operator] = reader
+        return reader
+
+    return register
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value as plain Python, or `default` where the node does not state it."""
+    found = node.attributes.get(name)
+    if found is None:
+        return default
+    value = found.value
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
+    """The inputs of a node that carry the picture, as against weights, shapes and axes."""
+    slots = node.inputs if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul") else node.inputs[:1]
+    return [value for value in slots if value is not None and graph.constant(value) is None]
+
+
+def pair(node: ir.Node, name: str) -> tuple[int, int]:
+    """An attribute of one number for height and one for width; 1 and 1 where it is not stated."""
+    values = attribute(node, name, (1, 1))
+    if len(values) != 2:
+        raise Unreadable(f"its {name} has {len(values)} entries: only 2-D (N, C, H, W) layers can be explained")
+    return int(values[0]), int(values[1])
+
+
+def pads(node: ir.Node) -> tuple[int, int, int, int]:
+    """A window's pads: top, left, bottom, right."""
+    automatic = attribute(node, "auto_pad", "NOTSET")
+    if automatic == "VALID":
+        return 0, 0, 0, 0
+    if automatic != "NOTSET":
+        raise Unreadable(f"auto_pad={automatic} is not supported yet: export it with explicit pads")
+    top, left, bottom, right = (int(p) for p in attribute(node, "pads", (0, 0, 0, 0)))
+    return top, left, bottom, right
+
+
+def need_spatial(node: ir.Node) -> tuple[int, int, int]:
+    """(C, H, W) of a node's input."""
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    if shape is None or len(shape) != 4:
+        raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
+    channels, height, width = shape[1:]
+    if channels is None or height is None or width is None:
+        raise Unreadable(f"its input has symbolic sizes {shape}: export the model for a fixed height and width")
+    return channels, height, width
+
+
+def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArray[np.generic]:
+    """The constant in an input slot; `what` names it where it is computed instead."""
+    value = node.inputs[slot] if slot < len(node.inputs) else None
+    found = graph.constant(value)
+    if found is None:
+        raise Unreadable(
+            f"its {what} is not a constant of the file: export the model with its weights stored, not computed"
+        )
+    return found
+
+
+def stored_bias(graph: Graph, node: ir.Node, slot: int) -> NDArray[np.float64] | None:
+    """A bias that may be left out."""
+    if slot >= len(node.inputs) or node.inputs[slot] is None:
+        return None
+    return np.asarray(needed_constant(graph, node, slot, "bias"), np.float64)
