@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
-from lrp_onnx.errors import ContractError, ImageError, ModelFileError
+from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.runtime.images import Picture, read_image
+from lrp_onnx.runtime.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
 from lrp_onnx.runtime.session import Arrays, element_type, open_session
 
@@ -50,7 +49,7 @@ class Explanation:
     heatmap: NDArray[np.float32]
     """(H, W): relevance at the input, summed over channels, in the units of the start."""
     relevance: NDArray[np.float32] | None
-    """(C, H, W), where the file computes it."""
+    """(C, H, W), or (H, W, C) for a model of that layout, where the file computes it."""
     scores: NDArray[np.float32]
     """(classes,): the explained output, logits or probabilities as the model gives them."""
     top5: tuple[tuple[int, str, float], ...]
@@ -95,12 +94,12 @@ class Explainer:
         source = model if isinstance(model, bytes) else Path(model)
         if not is_compiled(metadata_of(source)):
             if compile is None or isinstance(source, bytes):
-                raise ContractError(f"{_name(source)} is not a compiled file: run `lrp-onnx compile` on it first")
+                raise ContractError(f"{name_of(source)} is not a compiled file: run `lrp-onnx compile` on it first")
             source = compile(source)
         self.session = open_session(source, providers=providers, threads=threads)
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
-        self.preprocessing = checked(preprocessing or self.contract.preprocessing or Preprocessing())
+        self.preprocessing = checked(preprocessing or self.contract.preprocessing or Preprocessing(layout=self.contract.layout))
         self.labels = tuple(labels) or self.contract.labels
         if self.labels and len(self.labels) != self.contract.classes:
             raise ContractError(
@@ -145,31 +144,43 @@ class Explainer:
     ) -> Iterator[Explanation]:
         """Every picture's explanation, in order, `batch_size` at a time.
 
+        Args:
+            paths: the pictures' files.
+            batch_size: pictures a run; a file of a fixed batch keeps its own.
+            target: a class index or name for all, an index per picture, or None for the predicted class.
+
         Raises:
-            ImageError: a picture cannot be read, or the model's input does not fit the preprocessing.
+            ImageError: a picture cannot be read, the target is no class, or the model's input does not fit the
+                preprocessing.
+            ValueError: `batch_size` is below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it is at least 1")
         _, shape = self.session.input_of(self.contract.input)
         height, width = input_size(shape, self.preprocessing)
         fixed = shape[0] if isinstance(shape[0], int) else None
         size = fixed or batch_size
         files = [Path(path) for path in paths]
+        targets = self._targets(target, len(files))
+        # CUDA plans its convolutions anew for every shape: there a last, shorter batch is filled up as well.
+        pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
         for first in range(0, len(files), size):
-            yield from self._explain_batch(files[first : first + size], height, width, target, pad_to=fixed)
+            part = slice(first, first + size)
+            yield from self._explain_batch(files[part], targets[part], height, width, pad_to=pad_to)
 
     def _explain_batch(
-        self, paths: Sequence[Path], height: int, width: int, target: Target, *, pad_to: int | None
+        self, paths: Sequence[Path], targets: NDArray[np.int64], height: int, width: int, *, pad_to: int
     ) -> Iterator[Explanation]:
         begun = time.perf_counter()
         pictures = [read_image(path) for path in paths]
         prepared = [preprocess(picture, self.preprocessing, height, width) for picture in pictures]
         batch = np.stack([p.tensor for p in prepared])
-        if pad_to is not None and len(batch) < pad_to:
-            batch = np.concatenate([batch, np.zeros((pad_to - len(batch), *batch.shape[1:]), batch.dtype)])
+        missing = max(0, pad_to - len(batch))
+        batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
         decoded = time.perf_counter()
-        found = self.explain(batch, target=target)
+        found = self.explain(batch, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
         ran = time.perf_counter()
         seconds = {"decode": (decoded - begun) / len(paths), "run": (ran - decoded) / len(paths)}
-        targets = self._targets(target, len(batch))
         for index, path in enumerate(paths):
             yield self._one(path, pictures[index], prepared[index], found, index, int(targets[index]), seconds)
 
@@ -186,7 +197,7 @@ class Explainer:
         kind, scores, probabilities = self._scores(found, index)
         order = np.argsort(-probabilities, kind="stable")[:5]
         target = int(order[0]) if target == PREDICTED else target
-        relevance = found[RELEVANCE][index] if RELEVANCE in found else None
+        relevance = found[RELEVANCE][index].astype(np.float32, copy=False) if RELEVANCE in found else None
         if HEATMAP in found:
             heatmap = found[HEATMAP][index]
         elif relevance is not None:
@@ -198,7 +209,7 @@ class Explainer:
         return Explanation(
             path=path,
             picture=prepared.box.cut(picture),
-            heatmap=heatmap.astype(np.float32),
+            heatmap=heatmap.astype(np.float32, copy=False),
             relevance=relevance,
             scores=scores,
             top5=tuple((int(i), self._class_name(int(i)), float(probabilities[i])) for i in order),
@@ -230,7 +241,12 @@ class Explainer:
             return np.full(batch, PREDICTED, np.int64)
         if isinstance(target, str):
             target = self._index_of(target)
-        targets = np.broadcast_to(np.asarray(target, np.int64), (batch,))
+        given = np.asarray(target)
+        if given.dtype.kind not in "iu" or given.shape not in ((), (1,), (batch,)):
+            raise ImageError(
+                f"the target is {target!r}: a class index, a class name, or {batch} indices, one a sample, are expected"
+            )
+        targets = np.broadcast_to(given.astype(np.int64), (batch,))
         wrong = targets[(targets < PREDICTED) | (targets >= self.contract.classes)]
         if wrong.size:
             last = self.contract.classes - 1
@@ -252,25 +268,3 @@ class Explainer:
         if start.ndim != 2 or start.shape[0] not in (1, batch) or start.shape[1] != self.contract.classes:
             raise ImageError(f"the start has shape {start.shape}: ({batch} or 1, {self.contract.classes}) is expected")
         return start.astype(np.float32, copy=False)
-
-
-def metadata_of(model: Path | bytes) -> dict[str, str]:
-    """A model's metadata properties; raises ModelFileError where it is no model."""
-    if isinstance(model, Path):
-        if not model.is_file():
-            raise ModelFileError(
-                f"{model} is a folder; name the .onnx file in it" if model.is_dir() else f"there is no file {model}"
-            )
-        model_bytes = model.read_bytes()
-    else:
-        model_bytes = model
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(model_bytes)
-    except DecodeError:
-        return {}
-    return {entry.key: entry.value for entry in proto.metadata_props}
-
-
-def _name(model: Path | bytes) -> str:
-    return "the model" if isinstance(model, bytes) else str(model)
