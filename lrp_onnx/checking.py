@@ -68,7 +68,7 @@ def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, promise: Co
 def _pictures(model: onnx.ModelProto, promise: Contract, images: Sequence[Path]) -> NDArray[Any]:
     if not images:
         return random_picture(model, promise.input, batch=BATCH)
-    spec = promise.preprocessing or Preprocessing()
+    spec = promise.preprocessing or Preprocessing(layout=promise.layout)
     value = next(v for v in model.graph.input if v.name == promise.input)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     height, width = sizes[2:] if spec.layout == "NCHW" else sizes[1:3]

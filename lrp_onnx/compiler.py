@@ -108,7 +108,9 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
         )
     of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
     preprocessing = options.preprocessing or contract.read_description(graph.model.metadata_props)[0] or IMAGENET
-    choices = Choices(bias=options.bias, overrides=options.rules, box=_box(preprocessing, of.input_shape[1]))
+    choices = Choices(
+        bias=options.bias, overrides=options.rules, box=_box(preprocessing, of.input_shape[of.channel_axis])
+    )
     return graph, of, assign(of, composite, choices)
 
 
@@ -155,6 +157,7 @@ def compile_model(
         input=of.input,
         outputs=of.outputs,
         explained=of.logits,
+        layout=of.layout,
         classes=of.classes,
         composite=options.composite,
         start_value=start,
@@ -225,8 +228,9 @@ def _outputs(backward: Backward, asked: Sequence[str], *, times_input: bool) -> 
     shapes: dict[str, list[int | str]] = {}
     for name in dict.fromkeys(asked):
         if name == HEATMAP:
-            builder.node("ReduceSum", relevance, builder.integers((1,)), attributes={"keepdims": 0}, output=HEATMAP)
-            shapes[HEATMAP] = [batch, *sizes[1:]]
+            axis = builder.integers((of.channel_axis,))
+            builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
+            shapes[HEATMAP] = [batch, *(sizes[1:] if of.layout == "NCHW" else sizes[:2])]
         elif name == RELEVANCE:
             builder.node("Identity", relevance, output=RELEVANCE)
             shapes[RELEVANCE] = [batch, *sizes]

@@ -39,6 +39,7 @@ KEYS = (
     "input",
     "outputs",
     "explained",
+    "layout",
     "classes",
     "composite",
     "start_value",
@@ -113,6 +114,8 @@ class Contract:
     """Versions of lrp-onnx and of the libraries that made the file."""
     rules: Mapping[str, str]
     """Every layer's node name and the text form of its rule."""
+    layout: str = "NCHW"
+    """``NCHW`` or ``NHWC``: the picture input's order of axes; `relevance` has the same."""
     blocks: tuple[Mapping[str, Any], ...] = ()
     """The residual blocks: fork, output, and the steps of every branch by role."""
     ledger: tuple[Mapping[str, Any], ...] = ()

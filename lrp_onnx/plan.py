@@ -129,8 +129,26 @@ class ZeroPad:
     after: tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """The same elements with their axes in another order: output axis i is input axis ``order[i]``."""
+
+    order: tuple[int, ...]
+
+
 Layer = (
-    Convolution | Dense | Affine | AveragePool | GlobalAverage | MaxPool | Relu | Join | Reshape | Subsample | ZeroPad
+    Convolution
+    | Dense
+    | Affine
+    | AveragePool
+    | GlobalAverage
+    | MaxPool
+    | Relu
+    | Join
+    | Reshape
+    | Subsample
+    | ZeroPad
+    | Transpose
 )
 LINEAR = (Convolution, Dense, Affine, AveragePool, GlobalAverage)
 """Layers whose output is linear in their input, up to a bias."""
@@ -214,6 +232,18 @@ class Plan:
     def blocks(self) -> tuple[Block, ...]:
         """The residual blocks."""
         return tuple(item for item in self.items if isinstance(item, Block))
+
+    @property
+    def layout(self) -> str:
+        """``NHWC`` where the input is turned from it before anything else happens, else ``NCHW``."""
+        readers = [step.layer for step in self.steps if self.input in step.inputs]
+        turned = bool(readers) and all(isinstance(r, Transpose) and r.order == (0, 3, 1, 2) for r in readers)
+        return "NHWC" if turned else "NCHW"
+
+    @property
+    def channel_axis(self) -> int:
+        """Where the input's channels are."""
+        return 3 if self.layout == "NHWC" else 1
 
     @property
     def first(self) -> frozenset[str]:

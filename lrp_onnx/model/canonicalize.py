@@ -86,6 +86,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
     """Apply the rewrites wherever one step feeds only the next, until nothing changes."""
     rewrites = (
         _merge_reshapes,
+        _merge_transposes,
         _merge_subsamples,
         _merge_pad,
         *((_fold_affine,) if fold_batch_norm else (_fold_bias,)),
@@ -125,6 +126,14 @@ def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
 def _merge_reshapes(first: Step, second: Step) -> Step | None:
     both = isinstance(first.layer, plan.Reshape) and isinstance(second.layer, plan.Reshape)
     return _joined(first, second, second.layer) if both else None
+
+
+def _merge_transposes(first: Step, second: Step) -> Step | None:
+    """One order after another is one order."""
+    a, b = first.layer, second.layer
+    if not isinstance(a, plan.Transpose) or not isinstance(b, plan.Transpose):
+        return None
+    return _joined(first, second, plan.Transpose(tuple(a.order[axis] for axis in b.order)))
 
 
 def _merge_subsamples(first: Step, second: Step) -> Step | None:

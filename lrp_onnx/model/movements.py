@@ -59,6 +59,18 @@ def _pad(graph: Graph, node: ir.Node) -> plan.ZeroPad:
     return plan.ZeroPad(_three(before[1:]), _three(after[1:]))
 
 
+@reads("Transpose")
+def _transpose(graph: Graph, node: ir.Node) -> plan.Transpose:
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    if shape is None or any(size is None for size in shape[1:]):
+        raise Unreadable(f"it turns a tensor of shape {shape}: all sizes but the batch must be known")
+    order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
+    if order[0] != 0:
+        raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
+    return plan.Transpose(order)
+
+
 def _present(node: ir.Node, slot: int) -> bool:
     return slot < len(node.inputs) and node.inputs[slot] is not None
 

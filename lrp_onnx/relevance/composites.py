@@ -31,7 +31,7 @@ WHICH: dict[str, Predicate] = {
     "identity join": lambda of, step: _join_role(of, step) is Role.IDENTITY,
     "block join": lambda of, step: _join_role(of, step) is not None,
     "join": lambda of, step: isinstance(step.layer, plan.Join),
-    "reshape": lambda of, step: isinstance(step.layer, plan.Reshape),
+    "reshape": lambda of, step: isinstance(step.layer, plan.Reshape | plan.Transpose),
     "routing": lambda of, step: isinstance(step.layer, plan.Subsample | plan.ZeroPad),
     "everything": lambda of, step: not isinstance(step.layer, plan.Join),
 }
@@ -139,7 +139,7 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
             f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
             f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
         )
-    if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape):
+    if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape | plan.Transpose):
         raise RuleError(
             f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "
             f"of its input"

@@ -8,7 +8,15 @@ from lrp_onnx import plan
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.layer import Node
 from lrp_onnx.relevance.linear import AffineLayer, AveragePoolLayer, ConvolutionLayer, DenseLayer, GlobalAverageLayer
-from lrp_onnx.relevance.structural import JoinLayer, MaxPoolLayer, ReluLayer, ReshapeLayer, SubsampleLayer, ZeroPadLayer
+from lrp_onnx.relevance.structural import (
+    JoinLayer,
+    MaxPoolLayer,
+    ReluLayer,
+    ReshapeLayer,
+    SubsampleLayer,
+    TransposeLayer,
+    ZeroPadLayer,
+)
 
 LAYERS: Mapping[type[plan.Layer], type[Node]] = {
     plan.Convolution: ConvolutionLayer,
@@ -22,6 +30,7 @@ LAYERS: Mapping[type[plan.Layer], type[Node]] = {
     plan.Reshape: ReshapeLayer,
     plan.Subsample: SubsampleLayer,
     plan.ZeroPad: ZeroPadLayer,
+    plan.Transpose: TransposeLayer,
 }
 """Every kind of step → how rules see it."""
 
@@ -38,7 +47,14 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
     """Tensors that cannot be negative: behind a ReLU, and pooled, averaged, added or reshaped from such."""
     found: set[str] = set()
     keeps = (
-        plan.MaxPool | plan.AveragePool | plan.GlobalAverage | plan.Reshape | plan.Join | plan.Subsample | plan.ZeroPad
+        plan.MaxPool
+        | plan.AveragePool
+        | plan.GlobalAverage
+        | plan.Reshape
+        | plan.Join
+        | plan.Subsample
+        | plan.ZeroPad
+        | plan.Transpose
     )
     for step in of.steps:
         if isinstance(step.layer, plan.Relu) or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):

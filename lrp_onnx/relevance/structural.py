@@ -139,6 +139,22 @@ class ZeroPadLayer(Node):
         return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
 
 
+class TransposeLayer(Node):
+    """Axes in another order."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        turned = self.step.layer
+        assert isinstance(turned, plan.Transpose)
+        back = tuple(turned.order.index(axis) for axis in range(len(turned.order)))
+        return s.builder.node("Transpose", s, attributes={"perm": back}, signs=(s.nonnegative, s.nonpositive))
+
+
 def zero_pad(x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
     """`x` with zeros before and after each axis; a negative number cuts that many elements off."""
     grown = [max(n, 0) for n in (*before, *after)]

@@ -99,7 +99,9 @@ class Explainer:
         self.session = open_session(source, providers=providers, threads=threads)
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
-        self.preprocessing = checked(preprocessing or self.contract.preprocessing or Preprocessing(layout=self.contract.layout))
+        self.preprocessing = checked(
+            preprocessing or self.contract.preprocessing or Preprocessing(layout=self.contract.layout)
+        )
         self.labels = tuple(labels) or self.contract.labels
         if self.labels and len(self.labels) != self.contract.classes:
             raise ContractError(

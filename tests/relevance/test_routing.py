@@ -125,3 +125,44 @@ def test_real_option_a_networks(assets: Path) -> None:
         ]
         assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
     assert len(compile_model(folder / "cifar10-resnet56.torchscript-op13-folded.onnx").plan.blocks) == 27
+
+
+def turned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network for pictures (N, H, W, C), as TensorFlow's exporters write it."""
+    nhwc = onnx.ModelProto()
+    nhwc.CopyFrom(model)
+    dims = nhwc.graph.input[0].type.tensor_type.shape.dim
+    channels, height, width = (d.dim_value for d in dims[1:])
+    for dim, size in zip(dims[1:], (height, width, channels), strict=True):
+        dim.dim_value = size
+    for node in nhwc.graph.node:
+        node.input[:] = ["turned" if name == "x" else name for name in node.input]
+    nhwc.graph.node.insert(0, onnx.helper.make_node("Transpose", ["x"], ["turned"], name="turn", perm=[0, 3, 1, 2]))
+    return nhwc
+
+
+@pytest.mark.parametrize("composite", ["c3-lrp", "lrp-resnet", "epsilon-gamma-box", "gradient-x-input"])
+def test_pictures_with_channels_last(composite: str, saved: Save) -> None:
+    """The explanation does not depend on the layout: equal heatmaps, relevance in the input's own order."""
+    model = resnet(size=(32, 24), widths=(16, 32))
+    x = picture(model)
+    options = Options(composite=composite, outputs=("heatmap", "relevance"))
+    plain, last = (compile_model(saved(m), options) for m in (model, turned(model)))
+    assert (plain.contract.layout, last.contract.layout) == ("NCHW", "NHWC")
+    expected = run_onnx(plain.model, {"x": x})
+    found = run_onnx(last.model, {"x": np.ascontiguousarray(x.transpose(0, 2, 3, 1))})
+    assert relative(found["heatmap"], expected["heatmap"]) < 1e-5
+    assert relative(found["relevance"].transpose(0, 3, 1, 2), expected["relevance"]) < 1e-5
+
+
+def test_one_network_through_three_exporters(assets: Path) -> None:
+    """MLPerf Tiny's ResNet-8: Keras NCHW, Keras NHWC and TFLite files of the same weights give one map."""
+    names = {"keras-nchw-op15": False, "keras-nhwc-op13": True, "tflite-op13": True}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.float32)
+    for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat"):
+        maps = []
+        for name, last in names.items():
+            compiled = compile_model(assets / "models" / f"mlperf-resnet8.{name}.onnx", Options(composite=composite))
+            x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
+            maps.append(run_onnx(compiled.model, {compiled.contract.input: x})["heatmap"])
+        assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
