@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import io
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,11 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ModelFileError, ProviderError
+from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
+from lrp_onnx.runtime.modelfile import name_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
 ERRORS_ONLY = 3
 """Log level: without it every session warns about optional inputs, which compiled files have on purpose."""
+
+OUT_OF_MEMORY = ("Failed to allocate", "out of memory", "bad_alloc", "bad allocation", "ALLOC_FAILED")
+"""What the runtime, CUDA and cuDNN say then; there is no exception type for it."""
+
+_log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,9 +59,19 @@ class Session:
         return value.type, list(value.shape)
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run once; `outputs` None means all."""
+        """Run once; `outputs` None means all. Raises ProviderError where the memory does not suffice."""
         names = list(outputs) if outputs is not None else self.outputs
-        return dict(zip(names, self.runtime.run(names, dict(feeds)), strict=True))
+        try:
+            values = self.runtime.run(names, dict(feeds))
+        except Exception as error:  # the runtime's exceptions have no common base below Exception
+            if not any(word in str(error) for word in OUT_OF_MEMORY):
+                raise
+            sizes = ", ".join(f"'{name}' {value.shape}" for name, value in feeds.items())
+            raise ProviderError(
+                f"the memory of {self.provider} does not suffice for {sizes}: {_first_line(error)}; a smaller batch "
+                "needs less"
+            ) from error
+        return dict(zip(names, values, strict=True))
 
 
 def open_session(
@@ -75,7 +94,8 @@ def open_session(
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
-        ProviderError: none of `providers` is there. There is no silent fallback.
+        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is preferred, a GPU is
+            there, and yet it does not start, the CPU takes over with a warning in the log.
         ModelFileError: the runtime cannot load the model.
     """
     wanted = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
@@ -85,18 +105,21 @@ def open_session(
     if fault is not None and "cpu" not in wanted:
         raise ProviderError(_no_cuda(fault))
     chosen = next(name for name in wanted if name != "cuda" or fault is None)
-    runtime = _load(model, chosen, threads=threads, optimize=optimize, tf32=tf32, profile=profile)
-    given = "cuda" if PROVIDERS["cuda"] in runtime.get_providers() else "cpu"
-    if given not in wanted:
-        raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load its libraries"))
-    return Session(runtime, given)
+    load = functools.partial(_load, model, threads=threads, optimize=optimize, tf32=tf32, profile=profile)
+    try:
+        return Session(load(chosen), chosen)
+    except ProviderError as error:
+        if chosen == "cpu" or "cpu" not in wanted:
+            raise
+        _log.warning("running on the CPU: %s", error)
+    return Session(load("cpu"), "cpu")
 
 
 def _load(
     model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tf32: bool, profile: Path | None
 ) -> Any:
-    import onnxruntime
-
+    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at fault."""
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
@@ -105,11 +128,25 @@ def _load(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
+    asked = _providers(provider, tf32=tf32)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=_providers(provider, tf32=tf32))
+        # Its own fallback would print to standard output and go on without CUDA.
+        runtime = onnxruntime.InferenceSession(source, options, providers=asked, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common base below Exception
-        name = "the model" if isinstance(model, bytes) else str(model)
-        raise ModelFileError(f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}") from error
+        # What it says of a model is of its own types; a provider that does not start is a plain RuntimeError.
+        if provider == "cuda" and (isinstance(error, (RuntimeError, ValueError)) or "CUDA" in str(error)):
+            raise ProviderError(_no_cuda(_first_line(error))) from error
+        raise ModelFileError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name_of(model)}: {_first_line(error)}; the file is "
+            "damaged, or of a newer ONNX than this runtime reads: make it again, or upgrade the runtime"
+        ) from error
+    if PROVIDERS[provider] != runtime.get_providers()[0]:
+        raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load its libraries"))
+    return runtime
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _providers(wanted: str, *, tf32: bool) -> list[Any]:
@@ -126,10 +163,10 @@ def _providers(wanted: str, *, tf32: bool) -> list[Any]:
 
 def cuda_fault() -> str | None:
     """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries are missing."""
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
-        return "this ONNX Runtime was built without CUDA (the package onnxruntime instead of onnxruntime-gpu)"
+        both = f"; both are installed, run `{REPAIR}`" if len(installed()) > 1 else ""
+        return f"this ONNX Runtime was built without CUDA (the package onnxruntime instead of onnxruntime-gpu{both})"
     fault = _driver_fault()
     if fault is None and hasattr(onnxruntime, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # it prints what it does not find

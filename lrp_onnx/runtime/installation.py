@@ -1,0 +1,54 @@
+"""The installed ONNX Runtime: which distribution it is, and whether it is whole."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import logging
+from typing import Any
+
+from lrp_onnx.errors import ProviderError
+
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+"""They share one import name: the last one installed overwrites the other's files, removing either breaks both."""
+REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install lrp-onnx"
+"""The second half brings back the one that lrp-onnx needs on this platform."""
+
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def onnx_runtime() -> Any:
+    """The module onnxruntime; logs one warning where both distributions are installed and it works nevertheless.
+
+    Raises:
+        ProviderError: it is missing or broken.
+    """
+    names = installed()
+    fault = ""
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        fault = str(error)
+    else:
+        if not hasattr(module, "InferenceSession"):
+            fault = "its files are gone, as happens where one of two distributions is uninstalled"
+    if fault:
+        there = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
+        raise ProviderError(f"ONNX Runtime cannot be imported ({fault}); {there} is installed: run `{REPAIR}`")
+    if len(names) > 1:
+        _log.warning("%s are both installed and overwrite each other: run `%s`", " and ".join(names), REPAIR)
+    return module
+
+
+def installed() -> list[str]:
+    """Which of `DISTRIBUTIONS` are installed."""
+    found = []
+    for name in DISTRIBUTIONS:
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
