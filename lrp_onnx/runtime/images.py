@@ -109,7 +109,7 @@ def _to_rgb(decoded: NDArray[Any]) -> Picture:
     if scaled.shape[2] == 4:
         alpha = scaled[:, :, 3:].astype(np.float32) / 255.0
         scaled = (scaled[:, :, :3] * alpha + 255.0 * (1.0 - alpha)).round().astype(np.uint8)
-    return np.ascontiguousarray(scaled[:, :, ::-1])
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_labels(path: Path) -> dict[str, int]:
