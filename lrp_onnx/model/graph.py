@@ -17,6 +17,8 @@ class Graph:
     """A normalised model: every node named, sorted, constants as initializers, shapes inferred."""
 
     model: ir.Model
+    notes: tuple[str, ...] = ()
+    """What was changed on the way that a reader should know."""
     _constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     @property

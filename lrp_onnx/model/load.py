@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes import Sequential, common
 
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError
+from lrp_onnx.model.batch import free_batch
 from lrp_onnx.model.fold import fold_constants
 from lrp_onnx.model.graph import Graph
 
@@ -177,7 +178,10 @@ def normalise(proto: onnx.ModelProto, source: str) -> Graph:
             common.ShapeInferencePass()(model)
     except Exception as error:  # any of three libraries may find the file broken, each with its own error type
         raise ModelFileError(f"{source} is not a valid ONNX model: {_first_line(error)}") from error
-    return Graph(model)
+    freed = free_batch(model)
+    return Graph(
+        freed, notes=() if freed is model else ("the file's batch has a fixed size; the compiled file takes any",)
+    )
 
 
 def _first_line(error: BaseException) -> str:

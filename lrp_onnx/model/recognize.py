@@ -47,7 +47,7 @@ def recognize(
         classes=classes,
         outputs={name_of(v): kind if v is value else "other" for v in graph.outputs},
         items=tuple(group(steps, source=source)),
-        notes=tuple(_notes(graph, steps)),
+        notes=(*graph.notes, *_notes(graph, steps)),
     )
 
 
