@@ -103,6 +103,21 @@ class Relu:
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """``min(max(x, low), high)``; ReLU6 is low 0, high 6."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeakyRelu:
+    """``x`` where x > 0, else ``slope · x``."""
+
+    slope: float
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Sum of two or more tensors that all depend on the input: where branches meet."""
 
@@ -144,12 +159,16 @@ Layer = (
     | GlobalAverage
     | MaxPool
     | Relu
+    | Clip
+    | LeakyRelu
     | Join
     | Reshape
     | Subsample
     | ZeroPad
     | Transpose
 )
+Activation = Relu | Clip | LeakyRelu
+"""Layers that bend every element alone; relevance passes through them."""
 LINEAR = (Convolution, Dense, Affine, AveragePool, GlobalAverage)
 """Layers whose output is linear in their input, up to a bias."""
 

@@ -240,6 +240,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sum": lambda *xs: sum(xs),
     "Relu": lambda x: np.maximum(x, 0),
     "MatMul": np.matmul,
+    "Clip": lambda x, low=None, high=None: np.clip(x, low, high),
+    "LeakyRelu": lambda x, *, alpha=0.01: np.where(x > 0, x, alpha * x),
     "ArgMax": lambda x, *, axis, keepdims=1, **_: np.expand_dims(x.argmax(axis), axis) if keepdims else x.argmax(axis),
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,

@@ -52,6 +52,13 @@ class Network:
             inputs.append(self.constant(f"{name}.bias", self.rng.normal(0, 0.1, channels[1]).astype(np.float32)))
         return self.node("Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes)
 
+    def activate(self, kind: str, x: str) -> str:
+        if kind == "Clip":
+            name = f"clip{len(self.nodes)}"
+            bounds = [self.constant(f"{name}.{k}", np.float32(v)) for k, v in (("low", 0.0), ("high", 1.5))]
+            return self.node(kind, x, *bounds)
+        return self.node(kind, x, **({"alpha": 0.1} if kind == "LeakyRelu" else {}))
+
     def option_a(self, x: str, before: int, after: int, stride: int, form: str) -> str:
         """A shortcut without weights: every `stride`-th pixel, zeros for the further channels.
 
@@ -147,6 +154,7 @@ def resnet(
     swap: bool = False,
     bias: bool = True,
     shortcut: str = "conv",
+    activation: str = "Relu",
     opset: int = 18,
 ) -> onnx.ModelProto:
     """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
@@ -172,18 +180,20 @@ def resnet(
     def block(x: str, before: int, after: int, stride: int) -> str:
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
         if kind == "basic":
-            y = net.node("Relu", layer(x, (before, after), 3, stride))
+            y = net.activate(activation, layer(x, (before, after), 3, stride))
             y = layer(y, (after, after), 3, dilations=[dilation] * 2)
         else:
-            y = net.node("Relu", layer(x, (before, after // 2), 1, first))
-            y = net.node("Relu", layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2))
+            y = net.activate(activation, layer(x, (before, after // 2), 1, first))
+            y = net.activate(
+                activation, layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2)
+            )
             y = layer(y, (after // 2, after), 1)
         same = (before, stride) == (after, 1)
         skip = x if same else net.option_a(x, before, after, stride, shortcut) if shortcut != "conv" else None
         skip = skip or layer(x, (before, after), 1, stride)
-        return net.node("Relu", net.node("Add", *((skip, y) if swap else (y, skip))))
+        return net.activate(activation, net.node("Add", *((skip, y) if swap else (y, skip))))
 
-    y = net.node("Relu", layer("x", (3, widths[0]), 7, 2))
+    y = net.activate(activation, layer("x", (3, widths[0]), 7, 2))
     y = net.node("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     before = widths[0]
     for index, width in enumerate(widths):

@@ -33,6 +33,8 @@ VARIANTS = {
         "swap": True,
     },
     "option-a": {"kind": "basic", "shortcut": "slices", "batch_norm": True},
+    "relu6": {"kind": "basic", "activation": "Clip"},
+    "leaky": {"kind": "bottleneck", "activation": "LeakyRelu", "batch_norm": True},
     "old-opset": {"kind": "basic", "opset": 9, "batch_norm": True},
     "newest-opset": {"kind": "basic", "opset": 20, "head": "gap-squeeze-gemm"},
 }

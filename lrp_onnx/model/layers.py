@@ -137,6 +137,25 @@ def _per_channel(constant: NDArray[np.float64], rank: int, channels: int) -> NDA
     return np.broadcast_to(padded.reshape(-1), (channels,)).astype(np.float64)
 
 
+@reads("Clip")
+def _clip(graph: Graph, node: ir.Node) -> plan.Clip:
+    bounds = []
+    for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
+        there = slot < len(node.inputs) and node.inputs[slot] is not None
+        bounds.append(float(np.asarray(needed_constant(graph, node, slot, what)).reshape(())) if there else default)
+    if not bounds[0] < bounds[1]:
+        raise Unreadable(
+            f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: nothing can be "
+            f"explained through it"
+        )
+    return plan.Clip(bounds[0], bounds[1])
+
+
+@reads("LeakyRelu")
+def _leaky_relu(graph: Graph, node: ir.Node) -> plan.LeakyRelu:
+    return plan.LeakyRelu(float(attribute(node, "alpha", 0.01)))
+
+
 @reads("Relu")
 def _relu(graph: Graph, node: ir.Node) -> plan.Relu:
     return plan.Relu()

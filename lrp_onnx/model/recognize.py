@@ -178,7 +178,7 @@ def _block(
     fork = max(common, key=lambda name: order.get(name, -1))
     members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
     tail = [s for s in steps if join.output in s.inputs]
-    tail = tail if len(tail) == 1 and isinstance(tail[0].layer, plan.Relu) else []
+    tail = tail if len(tail) == 1 and isinstance(tail[0].layer, plan.Activation) else []
     everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
     inner = {s.output for s in everything[: len(everything) - 1]}
     outside = [s for s in steps if s not in everything]

@@ -27,7 +27,7 @@ WHICH: dict[str, Predicate] = {
     "affine": lambda of, step: isinstance(step.layer, plan.Affine),
     "average pooling": lambda of, step: isinstance(step.layer, plan.AveragePool | plan.GlobalAverage),
     "max pooling": lambda of, step: isinstance(step.layer, plan.MaxPool),
-    "activation": lambda of, step: isinstance(step.layer, plan.Relu),
+    "activation": lambda of, step: isinstance(step.layer, plan.Activation),
     "identity join": lambda of, step: _join_role(of, step) is Role.IDENTITY,
     "block join": lambda of, step: _join_role(of, step) is not None,
     "join": lambda of, step: isinstance(step.layer, plan.Join),
@@ -139,7 +139,9 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
             f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
             f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
         )
-    if isinstance(rule, Pass) and not isinstance(step.layer, plan.Relu | plan.Affine | plan.Reshape | plan.Transpose):
+    if isinstance(rule, Pass) and not isinstance(
+        step.layer, plan.Activation | plan.Affine | plan.Reshape | plan.Transpose
+    ):
         raise RuleError(
             f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "
             f"of its input"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lrp_onnx import plan
+from lrp_onnx.relevance.activations import ClipLayer, LeakyReluLayer, ReluLayer
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.layer import Node
 from lrp_onnx.relevance.linear import AffineLayer, AveragePoolLayer, ConvolutionLayer, DenseLayer, GlobalAverageLayer
 from lrp_onnx.relevance.structural import (
     JoinLayer,
     MaxPoolLayer,
-    ReluLayer,
     ReshapeLayer,
     SubsampleLayer,
     TransposeLayer,
@@ -26,6 +26,8 @@ LAYERS: Mapping[type[plan.Layer], type[Node]] = {
     plan.GlobalAverage: GlobalAverageLayer,
     plan.MaxPool: MaxPoolLayer,
     plan.Relu: ReluLayer,
+    plan.Clip: ClipLayer,
+    plan.LeakyRelu: LeakyReluLayer,
     plan.Join: JoinLayer,
     plan.Reshape: ReshapeLayer,
     plan.Subsample: SubsampleLayer,
@@ -57,6 +59,7 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
         | plan.Transpose
     )
     for step in of.steps:
-        if isinstance(step.layer, plan.Relu) or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):
+        bounded = isinstance(step.layer, plan.Relu) or (isinstance(step.layer, plan.Clip) and step.layer.low >= 0)
+        if bounded or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):
             found.add(step.output)
     return frozenset(found)

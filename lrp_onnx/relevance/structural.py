@@ -64,19 +64,6 @@ class MaxPoolLayer(Node):
         return routed.reshape(-1, *self._sizes()[1:])
 
 
-class ReluLayer(Node):
-    """``max(x, 0)``."""
-
-    __slots__ = ()
-
-    @property
-    def rectifies(self) -> bool:
-        return True
-
-    def vjp(self, s: Value, w: Value) -> Value:
-        return self.output.where_positive(s)
-
-
 class JoinLayer(Node):
     """Sum of branches; its vjp is the same for every operand."""
 

@@ -113,20 +113,29 @@ def test_ratio_of_nothing_is_nothing(saved: Save) -> None:
 def activated(op: str, **attributes: Any) -> onnx.ModelProto:
     net = Network(5)
     z = net.conv("x", (3, 3), (1, 1), name="z")
-    return net.model(net.node("Flatten", net.node(op, z, name="layer", **attributes)), ["N", *SHAPE[1:]])
+    bounds = [net.constant(f"bound{v}", np.float32(v)) for v in attributes.pop("bounds", ())]
+    return net.model(net.node("Flatten", net.node(op, z, *bounds, name="layer", **attributes)), ["N", *SHAPE[1:]])
 
 
+ACTIVATIONS: dict[str, tuple[dict[str, Any], Callable[[Array], Array]]] = {
+    "Relu": ({}, lambda z: (z > 0).astype(float)),
+    "Clip": ({"bounds": (0.0, 0.8)}, lambda z: ((z > 0) & (z < 0.8)).astype(float)),
+    "LeakyRelu": ({"alpha": 0.2}, lambda z: np.where(z > 0, 1.0, 0.2)),
+}
+"""Activation → its attributes and its derivative."""
 ACTIVATION_TWINS: dict[str, Callable[[Array, Array], Array]] = {
-    "pass": lambda z, r: r,
-    "gradient": lambda z, r: r * (z > 0),
-    "guided-relu": lambda z, r: plus(r) * (z > 0),
-    "deconv-relu": lambda z, r: plus(r),
+    "pass": lambda slope, r: r,
+    "gradient": lambda slope, r: r * slope,
+    "guided-relu": lambda slope, r: plus(r) * slope,
+    "deconv-relu": lambda slope, r: plus(r),
 }
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rule", ACTIVATION_TWINS)
-def test_activation_rule_equals_its_formula(rule: str, saved: Save) -> None:
-    model = activated("Relu")
+def test_activation_rule_equals_its_formula(rule: str, activation: str, saved: Save) -> None:
+    attributes, slope = ACTIVATIONS[activation]
+    model = activated(activation, **attributes)
     rng = np.random.default_rng(0)
     x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
     compiled = compile_model(
@@ -134,10 +143,9 @@ def test_activation_rule_equals_its_formula(rule: str, saved: Save) -> None:
     ).model
     z = run_float64(model, {"x": x}, ["z.out"])["z.out"]
     feeds = {"x": x, "start": r.reshape(2, -1)}
-    assert (
-        relative(run_float64(compiled, feeds)["relevance/z.out"], ACTIVATION_TWINS[rule](z, r.astype(np.float64)))
-        < 1e-12
-    )
+    expected = ACTIVATION_TWINS[rule](slope(z), r.astype(np.float64))
+    assert relative(run_float64(compiled, feeds)["relevance/z.out"], expected) < 1e-7
+    assert relative(run_onnx(compiled, feeds)["relevance/z.out"], expected) < 1e-6
 
 
 POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}

@@ -1,0 +1,45 @@
+"""Activations: what bends every element alone."""
+
+from __future__ import annotations
+
+from math import isinf
+
+from lrp_onnx import plan
+from lrp_onnx.relevance.builder import Value
+from lrp_onnx.relevance.layer import Node
+
+
+class ReluLayer(Node):
+    """``max(x, 0)``."""
+
+    __slots__ = ()
+
+    @property
+    def rectifies(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return self.output.where_positive(s)
+
+
+class ClipLayer(Node):
+    """``min(max(x, low), high)``: its gradient is 1 strictly between the bounds and 0 elsewhere."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        clip = self.step.layer
+        assert isinstance(clip, plan.Clip)
+        inside = s if isinf(clip.low) else (self.output - clip.low).where_positive(s)
+        return inside if isinf(clip.high) else (self.output - clip.high).where_negative(inside)
+
+
+class LeakyReluLayer(Node):
+    """``x`` where x > 0, else ``slope · x``."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        leaky = self.step.layer
+        assert isinstance(leaky, plan.LeakyRelu)
+        return self.input.where_positive(s, s * leaky.slope)
