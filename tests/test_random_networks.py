@@ -1,0 +1,176 @@
+"""Random residual networks: the compiled gradient against finite differences of the forward, and the ledger of every
+rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import run_onnx
+from float64 import run_float64
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import Network, picture
+
+from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.relevance.verify import audit
+
+EXAMPLES = 150
+"""Each network is compiled and run a few times: about 50 ms."""
+
+
+def random_network(seed: int) -> onnx.ModelProto:
+    """A residual network of random depth, width, geometry, shortcuts, activations and normalisation, nodes shuffled,
+    names gone.
+    """
+    rng = np.random.default_rng(seed)
+    net = Network(seed)
+    activation = str(rng.choice(["Relu", "Relu", "Clip", "LeakyRelu"]))
+    first = size = [int(v) for v in rng.integers(11, 24, 2)]
+    width = int(rng.choice([2, 4, 6]))
+    y, size = _conv(net, rng, "x", 3, width, size, kernel=int(rng.choice([1, 3, 5, 7])), stride=int(rng.integers(1, 3)))
+    y = net.activate(activation, y)
+    if rng.random() < 0.6 and min(size) > 4:
+        pads = [int(p) for p in rng.integers(0, 2, 4)]
+        ceil = int(rng.integers(2)) if rng.random() < 0.3 else 0
+        y = net.node("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=pads, ceil_mode=ceil)
+        size = [_pooled(size[i] + pads[i] + pads[i + 2], 3, 2, ceil, size[i] + pads[i]) for i in (0, 1)]
+    for _ in range(int(rng.integers(1, 4))):
+        y, width, size = _block(net, rng, y, width, size, activation)
+    model = _head(net, rng, y, width, [int(rng.choice([0, 2])) or "N", 3, *first])
+    return _disguised(model, rng)
+
+
+def _pooled(padded: int, kernel: int, stride: int, ceil: int, before: int) -> int:
+    span = padded - kernel
+    if not ceil:
+        return span // stride + 1
+    out = -(-span // stride) + 1
+    return out - 1 if (out - 1) * stride >= before else out
+
+
+def _conv(
+    net: Network,
+    rng: np.random.Generator,
+    x: str,
+    before: int,
+    after: int,
+    size: list[int],
+    *,
+    kernel: int,
+    stride: int,
+) -> tuple[str, list[int]]:
+    """A convolution of random pads, dilation, groups, with or without bias or batch normalisation."""
+    dilation = int(rng.choice([1, 1, 2])) if kernel > 1 else 1
+    reach = dilation * (kernel - 1)
+    pads = [int(p) for p in rng.integers(0, reach + 1, 4)] if rng.random() < 0.4 else [reach // 2] * 4
+    if any(size[i] + pads[i] + pads[i + 2] <= reach for i in (0, 1)):
+        pads = [reach // 2] * 4
+    group = 2 if before % 2 == 0 and after % 2 == 0 and rng.random() < 0.3 else 1
+    bias = bool(rng.random() < 0.5)
+    y = net.conv(
+        x,
+        (before, after),
+        (kernel, kernel),
+        bias=bias,
+        group=group,
+        pads=pads,
+        strides=[stride] * 2,
+        dilations=[dilation] * 2,
+    )
+    out = [(size[i] + pads[i] + pads[i + 2] - reach - 1) // stride + 1 for i in (0, 1)]
+    return (net.batch_norm(y, after) if rng.random() < 0.5 else y), out
+
+
+def _block(
+    net: Network, rng: np.random.Generator, x: str, width: int, size: list[int], activation: str
+) -> tuple[str, int, list[int]]:
+    """Main branch of one to three convolutions; shortcut identity, projection, pooled projection or option A."""
+    stride = int(rng.choice([1, 1, 2])) if min(size) > 3 else 1
+    after = width * 2 if stride == 2 or rng.random() < 0.3 else width
+    y, channels = x, width
+    for index in range(int(rng.integers(1, 4))):
+        if index:
+            y = net.activate(activation, y)
+        reach = 2 if rng.random() < 0.6 else 0
+        y = net.conv(
+            y, (channels, after), (reach + 1,) * 2, pads=[reach // 2] * 4, strides=[stride if index == 0 else 1] * 2
+        )
+        y = net.batch_norm(y, after) if rng.random() < 0.5 else y
+        channels = after
+    kind = str(rng.choice(["projection", "option-a", "pooled"]))
+    if (after, stride) == (width, 1):
+        skip = x
+    elif kind == "option-a":
+        skip = net.option_a(x, width, after, stride, str(rng.choice(["slice", "slices"])))
+    elif kind == "pooled" and stride == 2 and not (size[0] % 2 or size[1] % 2):
+        pooled = net.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+        skip = net.conv(pooled, (width, after), (1, 1))
+    else:
+        skip = net.conv(x, (width, after), (1, 1), strides=[stride] * 2)
+    operands = (skip, y) if rng.random() < 0.5 else (y, skip)
+    joined = net.node(str(rng.choice(["Add", "Sum"])), *operands)
+    joined = net.batch_norm(joined, after) if rng.random() < 0.2 else joined
+    joined = net.activate(activation, joined) if rng.random() < 0.8 else joined
+    return joined, after, [(s - 1) // stride + 1 for s in size]
+
+
+def _head(net: Network, rng: np.random.Generator, y: str, width: int, shape: list[int | str]) -> onnx.ModelProto:
+    pooled = net.node("Flatten", net.node("GlobalAveragePool", y))
+    logits = net.dense(pooled, (width, 5), form=str(rng.choice(["gemm", "gemm-scaled", "matmul"])))
+    return net.model(logits, shape, classes=5, opset=int(rng.choice([13, 17, 18, 20])))
+
+
+def _disguised(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """Nodes in any order and without names: recognition is by data flow."""
+    nodes = list(model.graph.node)
+    rng.shuffle(nodes)  # type: ignore[arg-type]
+    for node in nodes:
+        node.name = ""
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("random")
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**6))
+def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
+    """⟨∇⟨s, logits⟩, v⟩ equals the central difference along v, in float64; and ONNX Runtime agrees in float32."""
+    model = random_network(seed)
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    compiled = compile_model(path, Options(composite="gradient", outputs=("relevance",))).model
+    rng = np.random.default_rng(seed)
+    x, s = picture(model), rng.normal(size=(2, 5)).astype(np.float32)
+    v = rng.normal(size=x.shape)
+    gradient = run_float64(compiled, {"x": x, "start": s})["relevance"]
+    logits = model.graph.output[0].name
+    step = 1e-6
+    ahead, behind = (run_float64(compiled, {"x": x + sign * step * v, "start": s})[logits] for sign in (1, -1))
+    slope = (s * (ahead - behind)).sum() / (2 * step)
+    scale = np.abs(gradient * v).sum() + 1e-9
+    assert abs((gradient * v).sum() - slope) < 1e-4 * scale
+    found = run_onnx(compiled, {"x": x, "start": s})["relevance"]
+    assert np.abs(found - gradient).max() <= 1e-3 * (np.abs(gradient).max() + 1e-9)
+
+
+@settings(max_examples=EXAMPLES // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 10**6),
+    composite=st.sampled_from(["c3-lrp", "lrp-resnet", "epsilon-plus-flat", "preset-b", "epsilon-gamma-box"]),
+)
+def test_the_ledger_of_a_random_network(folder: Path, seed: int, composite: str) -> None:
+    """Outputs unchanged, all relevance accounted for, no NaN, for every family of rules."""
+    model = random_network(seed)
+    onnx.save(model, folder / "model.onnx")
+    compiled = compile_model(folder / "model.onnx", composite=composite)
+    found = audit(compiled.model, compiled.contract, run_onnx, pictures=picture(model), original=None)
+    assert found.passed, [check for check in found.checks if check[1]]
