@@ -34,7 +34,7 @@ def _convolution(graph: Graph, node: ir.Node) -> plan.Convolution:
     return plan.Convolution(
         plan.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=stored_bias(graph, node, 2)),
         strides=pair(node, "strides"),
-        pads=pads(node),
+        pads=pads(node, (weight.shape[2], weight.shape[3])),
         dilations=pair(node, "dilations"),
         group=group,
     )
@@ -166,7 +166,11 @@ def _max_pool(graph: Graph, node: ir.Node) -> plan.MaxPool:
     need_spatial(node)
     kernel = pair(node, "kernel_shape")
     return plan.MaxPool(
-        kernel, pair(node, "strides"), pads(node), pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0))
+        kernel,
+        pair(node, "strides"),
+        pads(node, kernel),
+        pair(node, "dilations"),
+        bool(attribute(node, "ceil_mode", 0)),
     )
 
 
@@ -175,8 +179,9 @@ def _average_pool(graph: Graph, node: ir.Node) -> plan.AveragePool:
     need_spatial(node)
     if attribute(node, "ceil_mode", 0) or pair(node, "dilations") != (1, 1):
         raise Unreadable("average pooling with ceil_mode or dilations is not supported yet")
+    kernel = pair(node, "kernel_shape")
     return plan.AveragePool(
-        pair(node, "kernel_shape"), pair(node, "strides"), pads(node), bool(attribute(node, "count_include_pad", 0))
+        kernel, pair(node, "strides"), pads(node, kernel), bool(attribute(node, "count_include_pad", 0))
     )
 
 

@@ -56,15 +56,26 @@ def pair(node: ir.Node, name: str) -> tuple[int, int]:
     return int(values[0]), int(values[1])
 
 
-def pads(node: ir.Node) -> tuple[int, int, int, int]:
-    """A window's pads: top, left, bottom, right."""
+def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A window's pads: top, left, bottom, right; SAME is computed from the input's size."""
     automatic = attribute(node, "auto_pad", "NOTSET")
     if automatic == "VALID":
         return 0, 0, 0, 0
-    if automatic != "NOTSET":
-        raise Unreadable(f"auto_pad={automatic} is not supported yet: export it with explicit pads")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        return _same(node, kernel, upper=automatic == "SAME_UPPER")
     top, left, bottom, right = (int(p) for p in attribute(node, "pads", (0, 0, 0, 0)))
     return top, left, bottom, right
+
+
+def _same(node: ir.Node, kernel: tuple[int, int], *, upper: bool) -> tuple[int, int, int, int]:
+    """As many zeros as make ⌈size / stride⌉ windows; an odd one goes behind if `upper`, else before."""
+    sizes, strides, dilations = need_spatial(node)[1:], pair(node, "strides"), pair(node, "dilations")
+    before, after = [0, 0], [0, 0]
+    for axis in (0, 1):
+        windows = -(-sizes[axis] // strides[axis])
+        total = max((windows - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - sizes[axis], 0)
+        before[axis], after[axis] = sorted((total // 2, total - total // 2), reverse=not upper)
+    return before[0], before[1], after[0], after[1]
 
 
 def need_spatial(node: ir.Node) -> tuple[int, int, int]:

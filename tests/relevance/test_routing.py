@@ -166,3 +166,26 @@ def test_one_network_through_three_exporters(assets: Path) -> None:
             x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
             maps.append(run_onnx(compiled.model, {compiled.contract.input: x})["heatmap"])
         assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("size", [(9, 8), (12, 13)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_automatic_padding(automatic: str, size: tuple[int, int], stride: int, saved: Save) -> None:
+    """ONNX Runtime works the pads out in the forward pass; what the backward pass assumes must be the same."""
+    net = Network(0)
+    y = net.conv("x", (3, 4), (3, 2), strides=[stride] * 2, auto_pad=automatic)
+    y = net.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2], auto_pad=automatic)
+    y = net.node("AveragePool", y, kernel_shape=[2, 2], auto_pad="SAME_UPPER")
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 5)), ["N", 3, *size])
+    compiled = compile_model(saved(model), composite="gradient", outputs=("relevance",)).model
+    x, v = picture(model).astype(np.float64), np.random.default_rng(1).normal(size=(2, 3, *size))
+    start = np.random.default_rng(2).normal(size=(2, 5)).astype(np.float32)
+    logits = model.graph.output[0].name
+    gradient = run_onnx(compiled, {"x": x.astype(np.float32), "start": start})["relevance"]
+    step = 1e-2  # The network is piecewise linear: in float32 a larger step loses less.
+    ahead, behind = (
+        run_onnx(model, {"x": (x + sign * step * v).astype(np.float32)})[logits].astype(np.float64) for sign in (1, -1)
+    )
+    slope = (start * (ahead - behind)).sum() / (2 * step)
+    assert abs((gradient * v).sum() - slope) < 0.02 * np.abs(gradient * v).sum()
