@@ -188,7 +188,10 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures a run.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option(
-    "--labels", type=MODEL, metavar="FILE", help="CSV with the columns file,label: the accuracy on it is printed."
+    "--labels",
+    type=MODEL,
+    metavar="FILE",
+    help="CSV with the columns file,label: the accuracy is printed. [default: labels.csv beside the pictures]",
 )
 @click.option("--force", is_flag=True, help="Overwrite results.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")

@@ -47,7 +47,8 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     pictures = find_images(request.images)
     if request.post is not None:
         _parse_post(request.post)
-    labels = read_labels(request.labels) if request.labels else {}
+    table = request.labels or _labels_beside(pictures)
+    labels = read_labels(table) if table else {}
     planned = plan_paths(request.output, pictures, force=request.force)
     explainer = Explainer(
         request.model,
@@ -75,9 +76,20 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         _score(line, labels, correct)
         yield json.dumps(line) if request.as_json else _sentence(line)
     report(f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}")
-    if request.labels:
+    if table:
         share = sum(correct) / max(len(correct), 1)
-        report(f"accuracy on {len(correct)} labelled pictures: {share:.1%}")
+        report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
+
+
+def _labels_beside(pictures: Sequence[Path]) -> Path | None:
+    """The table ``labels.csv`` in the pictures' one folder, where there is one with the columns ``file`` and ``label``."""
+    folders = {picture.parent for picture in pictures}
+    table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
+    if table is None or not table.is_file():
+        return None
+    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+        columns = {name.strip().strip('"') for name in lines.readline().split(",")}
+    return table if {"file", "label"} <= columns else None
 
 
 def default_post(composite: str) -> str:

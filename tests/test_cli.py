@@ -217,6 +217,19 @@ def test_explain_prints_accuracy(model: Path, photo: Path, tmp_path: Path) -> No
     assert "accuracy on 1 labelled pictures: " in result.stderr
 
 
+def test_labels_beside_the_pictures_are_found(model: Path, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "photo.png").write_bytes(photo.read_bytes())
+    (folder / "labels.csv").write_text("file,label\nphoto.png,3\n")
+    result = call("explain", model, folder, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "accuracy on 1 labelled pictures: " in result.stderr
+    assert "accuracy" not in call("explain", model, photo, "-o", tmp_path / "other").stderr
+    (folder / "labels.csv").write_text("name,colour\nphoto.png,red\n")
+    other = call("explain", model, folder, "-o", tmp_path / "out", "--force")
+    assert other.exit_code == 0 and "accuracy" not in other.stderr
+
+
 def test_pictures_of_one_name_do_not_collide(model: Path, photo: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
