@@ -82,7 +82,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
 
 
 def _labels_beside(pictures: Sequence[Path]) -> Path | None:
-    """The table ``labels.csv`` in the pictures' one folder, where there is one with the columns ``file`` and ``label``."""
+    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and ``label``."""
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
+from lrp_onnx import kinds
 
 Shape = tuple[int | None, ...]
 """Sizes of a tensor; None where a size is symbolic (the batch)."""
@@ -24,153 +23,7 @@ class Role(StrEnum):
     MAIN = "main"
     IDENTITY = "identity"
     PROJECTION = "projection"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weight:
-    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and a bias.
-
-    The stored tensor stays where it is in the file; folding a batch normalisation only changes `scale` and `bias`.
-    """
-
-    tensor: str
-    """Name of the initializer."""
-    shape: tuple[int, ...]
-    scale: NDArray[np.float64] | None = None
-    """(out,) or None for 1."""
-    bias: NDArray[np.float64] | None = None
-    """(out,) or None for 0."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Convolution:
-    """2-D convolution; weight (O, C/group, kh, kw); pads are (top, left, bottom, right)."""
-
-    weight: Weight
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
-    group: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dense:
-    """Fully connected layer on (N, in); the stored weight is (out, in) if `transposed`, else (in, out)."""
-
-    weight: Weight
-    transposed: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """Per-channel ``scale · x + bias`` on axis 1: a batch normalisation that is not folded, or its written-out form."""
-
-    scale: NDArray[np.float64]
-    bias: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class AveragePool:
-    """Average pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    include_pad: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalAverage:
-    """Mean over H and W."""
-
-    keepdims: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MaxPool:
-    """Max pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
-    ceil_mode: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Relu:
-    """``max(x, 0)``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """``min(max(x, low), high)``; ReLU6 is low 0, high 6."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class LeakyRelu:
-    """``x`` where x > 0, else ``slope · x``."""
-
-    slope: float
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Sum of two or more tensors that all depend on the input: where branches meet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reshape:
-    """Flatten, Reshape, Squeeze, Unsqueeze: the same elements in another shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subsample:
-    """Every `steps`-th element from `starts` to before `stops`, along C, H and W: an option-A shortcut's stride."""
-
-    starts: tuple[int, int, int]
-    steps: tuple[int, int, int]
-    stops: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroPad:
-    """Zeros before and after along C, H and W: an option-A shortcut's further channels, a pooling's explicit border."""
-
-    before: tuple[int, int, int]
-    after: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Transpose:
-    """The same elements with their axes in another order: output axis i is input axis ``order[i]``."""
-
-    order: tuple[int, ...]
-
-
-Layer = (
-    Convolution
-    | Dense
-    | Affine
-    | AveragePool
-    | GlobalAverage
-    | MaxPool
-    | Relu
-    | Clip
-    | LeakyRelu
-    | Join
-    | Reshape
-    | Subsample
-    | ZeroPad
-    | Transpose
-)
-Activation = Relu | Clip | LeakyRelu
-"""Layers that bend every element alone; relevance passes through them."""
-LINEAR = (Convolution, Dense, Affine, AveragePool, GlobalAverage)
-"""Layers whose output is linear in their input, up to a bias."""
+    GATE = "gate"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +32,7 @@ class Step:
 
     name: str
     """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
-    layer: Layer
+    layer: kinds.Layer
     inputs: tuple[str, ...]
     output: str
     input_shape: Shape
@@ -256,7 +109,7 @@ class Plan:
     def layout(self) -> str:
         """``NHWC`` where the input is turned from it before anything else happens, else ``NCHW``."""
         readers = [step.layer for step in self.steps if self.input in step.inputs]
-        turned = bool(readers) and all(isinstance(r, Transpose) and r.order == (0, 3, 1, 2) for r in readers)
+        turned = bool(readers) and all(isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in readers)
         return "NHWC" if turned else "NCHW"
 
     @property
@@ -270,7 +123,7 @@ class Plan:
         reached, first = {self.input}, set()
         for step in self.steps:
             if not reached.isdisjoint(step.inputs):
-                if isinstance(step.layer, Convolution | Dense):
+                if isinstance(step.layer, kinds.Convolution | kinds.Dense):
                     first.add(step.name)
                 else:
                     reached.add(step.output)

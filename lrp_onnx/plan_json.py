@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lrp_onnx.plan import Block, Layer, Plan, Step, Weight
+from lrp_onnx.kinds import Layer, Weight
+from lrp_onnx.plan import Block, Plan, Step
 
 
 def plan_json(of: Plan) -> dict[str, Any]:

@@ -53,11 +53,20 @@ class Network:
         return self.node("Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes)
 
     def activate(self, kind: str, x: str) -> str:
+        if kind == "Silu":
+            return self.node("Mul", self.node("Sigmoid", x), x)
         if kind == "Clip":
             name = f"clip{len(self.nodes)}"
             bounds = [self.constant(f"{name}.{k}", np.float32(v)) for k, v in (("low", 0.0), ("high", 1.5))]
             return self.node(kind, x, *bounds)
         return self.node(kind, x, **({"alpha": 0.1} if kind == "LeakyRelu" else {}))
+
+    def gate(self, x: str, channels: int, kind: str = "Sigmoid", *, swap: bool = False) -> str:
+        """Squeeze-and-excitation: ``x · kind(W₂ ReLU(W₁ mean(x)))``."""
+        squeezed = self.conv(self.node("GlobalAveragePool", x), (channels, max(channels // 2, 1)), (1, 1))
+        excited = self.conv(self.node("Relu", squeezed), (max(channels // 2, 1), channels), (1, 1))
+        operands = (x, self.node(kind, excited))
+        return self.node("Mul", *(reversed(operands) if swap else operands))
 
     def option_a(self, x: str, before: int, after: int, stride: int, form: str) -> str:
         """A shortcut without weights: every `stride`-th pixel, zeros for the further channels.
@@ -155,6 +164,7 @@ def resnet(
     bias: bool = True,
     shortcut: str = "conv",
     activation: str = "Relu",
+    gate: str | None = None,
     opset: int = 18,
 ) -> onnx.ModelProto:
     """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
@@ -188,6 +198,7 @@ def resnet(
                 activation, layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2)
             )
             y = layer(y, (after // 2, after), 1)
+        y = net.gate(y, after, gate) if gate else y
         same = (before, stride) == (after, 1)
         skip = x if same else net.option_a(x, before, after, stride, shortcut) if shortcut != "conv" else None
         skip = skip or layer(x, (before, after), 1, stride)

@@ -34,6 +34,8 @@ VARIANTS = {
         "swap": True,
     },
     "option-a": {"kind": "basic", "shortcut": "slices", "batch_norm": True},
+    "squeeze-and-excitation": {"kind": "bottleneck", "gate": "Sigmoid", "widths": (16, 32)},
+    "silu": {"kind": "basic", "activation": "Silu", "gate": "HardSigmoid"},
     "relu6": {"kind": "basic", "activation": "Clip"},
     "leaky": {"kind": "bottleneck", "activation": "LeakyRelu", "batch_norm": True},
     "old-opset": {"kind": "basic", "opset": 9, "batch_norm": True},

@@ -32,7 +32,7 @@ def random_network(seed: int) -> onnx.ModelProto:
     """
     rng = np.random.default_rng(seed)
     net = Network(seed)
-    activation = str(rng.choice(["Relu", "Relu", "Clip", "LeakyRelu"]))
+    activation = str(rng.choice(["Relu", "Relu", "Clip", "LeakyRelu", "Silu"]))
     first = size = [int(v) for v in rng.integers(11, 24, 2)]
     width = int(rng.choice([2, 4, 6]))
     y, size = _conv(net, rng, "x", 3, width, size, kernel=int(rng.choice([1, 3, 5, 7])), stride=int(rng.integers(1, 3)))
@@ -105,6 +105,8 @@ def _block(
         )
         y = net.batch_norm(y, after) if rng.random() < 0.5 else y
         channels = after
+    if rng.random() < 0.3:
+        y = net.gate(y, after, str(rng.choice(["Sigmoid", "HardSigmoid"])), swap=bool(rng.random() < 0.5))
     kind = str(rng.choice(["projection", "option-a", "pooled"]))
     if (after, stride) == (width, 1):
         skip = x

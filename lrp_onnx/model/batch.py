@@ -22,7 +22,19 @@ ROWWISE = frozenset(
         "Gemm",
         "GlobalAveragePool",
     }
-    | {"Identity", "LeakyRelu", "LogSoftmax", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape"}
+    | {
+        "HardSigmoid",
+        "Identity",
+        "LeakyRelu",
+        "LogSoftmax",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Pad",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+    }
     | {"Sigmoid", "Slice", "Softmax", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze"}
 )
 """Operators that treat every sample alone, as far as shape inference confirms it."""

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model import layers, movements  # noqa: F401 (they register their readers)
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
@@ -70,7 +70,7 @@ def _read(graph: Graph, node: ir.Node) -> Step:
     after = shape_of(node.outputs[0])
     if shape is None:
         raise Unreadable("the shape of its input is not known")
-    if isinstance(layer, plan.Reshape) and (after is None or None in after[1:]):
+    if isinstance(layer, kinds.Reshape) and (after is None or None in after[1:]):
         after = (shape[0], prod(size for size in shape[1:] if size is not None))
     if after is None:
         raise Unreadable("the shape of its output is not known")
@@ -111,7 +111,7 @@ def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] 
     return None
 
 
-def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
+def _joined(first: Step, second: Step, layer: kinds.Layer) -> Step:
     return Step(
         first.name,
         layer,
@@ -124,33 +124,33 @@ def _joined(first: Step, second: Step, layer: plan.Layer) -> Step:
 
 
 def _merge_reshapes(first: Step, second: Step) -> Step | None:
-    both = isinstance(first.layer, plan.Reshape) and isinstance(second.layer, plan.Reshape)
+    both = isinstance(first.layer, kinds.Reshape) and isinstance(second.layer, kinds.Reshape)
     return _joined(first, second, second.layer) if both else None
 
 
 def _merge_transposes(first: Step, second: Step) -> Step | None:
     """One order after another is one order."""
     a, b = first.layer, second.layer
-    if not isinstance(a, plan.Transpose) or not isinstance(b, plan.Transpose):
+    if not isinstance(a, kinds.Transpose) or not isinstance(b, kinds.Transpose):
         return None
-    return _joined(first, second, plan.Transpose(tuple(a.order[axis] for axis in b.order)))
+    return _joined(first, second, kinds.Transpose(tuple(a.order[axis] for axis in b.order)))
 
 
 def _merge_subsamples(first: Step, second: Step) -> Step | None:
     """A slice of a slice is a slice, which is how exporters write one over several axes."""
     a, b = first.layer, second.layer
-    if not isinstance(a, plan.Subsample) or not isinstance(b, plan.Subsample):
+    if not isinstance(a, kinds.Subsample) or not isinstance(b, kinds.Subsample):
         return None
     axes = range(3)
     taken = [range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]] for i in axes]
     starts, steps, stops = (tuple(getattr(r, k) for r in taken) for k in ("start", "step", "stop"))
-    return _joined(first, second, plan.Subsample(starts, steps, stops))
+    return _joined(first, second, kinds.Subsample(starts, steps, stops))
 
 
 def _merge_pad(first: Step, second: Step) -> Step | None:
     """Zeros around the picture before a convolution are the convolution's own pads."""
     pad, layer = first.layer, second.layer
-    if not isinstance(pad, plan.ZeroPad) or not isinstance(layer, plan.Convolution) or pad.before[0] or pad.after[0]:
+    if not isinstance(pad, kinds.ZeroPad) or not isinstance(layer, kinds.Convolution) or pad.before[0] or pad.after[0]:
         return None
     added = (*pad.before[1:], *pad.after[1:])
     top, left, bottom, right = (own + more for own, more in zip(layer.pads, added, strict=True))
@@ -161,13 +161,13 @@ def _merge_pad(first: Step, second: Step) -> Step | None:
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
     affine = second.layer
-    if not isinstance(affine, plan.Affine):
+    if not isinstance(affine, kinds.Affine):
         return None
-    if isinstance(first.layer, plan.Affine):
+    if isinstance(first.layer, kinds.Affine):
         return _joined(
-            first, second, plan.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias)
+            first, second, kinds.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias)
         )
-    if not isinstance(first.layer, plan.Convolution | plan.Dense):
+    if not isinstance(first.layer, kinds.Convolution | kinds.Dense):
         return None
     weight = first.layer.weight
     identity = bool((affine.scale == 1.0).all())
@@ -180,12 +180,12 @@ def _fold_bias(first: Step, second: Step) -> Step | None:
     """Without folding batch normalisation: an addition alone (MatMul + Add) is still the layer's own bias."""
     affine = second.layer
     bias_only = (
-        isinstance(affine, plan.Affine) and isinstance(first.layer, plan.Dense) and bool((affine.scale == 1.0).all())
+        isinstance(affine, kinds.Affine) and isinstance(first.layer, kinds.Dense) and bool((affine.scale == 1.0).all())
     )
     return _fold_affine(first, second) if bias_only else None
 
 
 def negative_scales(steps: Iterable[Step]) -> int:
     """How many channels carry a negative folded scale: there, folding swaps the positive and the negative weights."""
-    weights = [step.layer.weight for step in steps if isinstance(step.layer, plan.Convolution | plan.Dense)]
+    weights = [step.layer.weight for step in steps if isinstance(step.layer, kinds.Convolution | kinds.Dense)]
     return sum(int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None)

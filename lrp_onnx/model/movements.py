@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.model.reading import Unreadable, attribute, need_spatial, needed_constant, reads
 
 
 @reads("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
-def _reshape(graph: Graph, node: ir.Node) -> plan.Reshape:
+def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
     assert node.inputs[0] is not None
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
     if before is None or any(size is None for size in before[1:]):
@@ -22,11 +22,11 @@ def _reshape(graph: Graph, node: ir.Node) -> plan.Reshape:
         raise Unreadable("it flattens the batch with the rest: only axis=1 can be explained")
     if after is not None and after and before[0] is not None and after[0] not in (None, before[0]):
         raise Unreadable(f"it reshapes {before} to {after}, which mixes the batch with the rest")
-    return plan.Reshape()
+    return kinds.Reshape()
 
 
 @reads("Slice")
-def _slice(graph: Graph, node: ir.Node) -> plan.Subsample:
+def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
     sizes = need_spatial(node)
     starts = [int(v) for v in np.asarray(needed_constant(graph, node, 1, "list of starts"))]
     ends = [int(v) for v in np.asarray(needed_constant(graph, node, 2, "list of ends"))]
@@ -38,11 +38,11 @@ def _slice(graph: Graph, node: ir.Node) -> plan.Subsample:
             raise Unreadable("it cuts the batch or runs backwards: only forward slices of channels, rows, columns")
         taken = range(sizes[axis - 1])[start:end:step]
         first[axis - 1], stride[axis - 1], last[axis - 1] = taken.start, step, taken.stop
-    return plan.Subsample(_three(first), _three(stride), _three(last))
+    return kinds.Subsample(_three(first), _three(stride), _three(last))
 
 
 @reads("Pad")
-def _pad(graph: Graph, node: ir.Node) -> plan.ZeroPad:
+def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad:
     need_spatial(node)
     if attribute(node, "mode", "constant") != "constant":
         raise Unreadable(f"its mode is {attribute(node, 'mode', '')}: only padding with zeros can be explained yet")
@@ -56,11 +56,11 @@ def _pad(graph: Graph, node: ir.Node) -> plan.ZeroPad:
     before, after = [0, 0, 0, 0], [0, 0, 0, 0]
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    return plan.ZeroPad(_three(before[1:]), _three(after[1:]))
+    return kinds.ZeroPad(_three(before[1:]), _three(after[1:]))
 
 
 @reads("Transpose")
-def _transpose(graph: Graph, node: ir.Node) -> plan.Transpose:
+def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
     assert node.inputs[0] is not None
     shape = shape_of(node.inputs[0])
     if shape is None or any(size is None for size in shape[1:]):
@@ -68,7 +68,7 @@ def _transpose(graph: Graph, node: ir.Node) -> plan.Transpose:
     order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
     if order[0] != 0:
         raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
-    return plan.Transpose(order)
+    return kinds.Transpose(order)
 
 
 def _present(node: ir.Node, slot: int) -> bool:

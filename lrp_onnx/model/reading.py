@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.model.graph import Graph, shape_of
 
 
@@ -17,7 +17,7 @@ class Unreadable(Exception):
     """A node that cannot be explained; the message says what was found and what to do."""
 
 
-Reader = Callable[[Graph, ir.Node], plan.Layer]
+Reader = Callable[[Graph, ir.Node], kinds.Layer]
 READERS: dict[str, Reader] = {}
 
 

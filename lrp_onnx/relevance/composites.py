@@ -6,10 +6,10 @@ import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import Plan, Role, Step
-from lrp_onnx.relevance.joins import JoinRule, MainOnly
+from lrp_onnx.relevance.joins import Gate, JoinRule, MainOnly
 from lrp_onnx.relevance.notation import AnyRule, parse_rule, rule_text
 from lrp_onnx.relevance.passing import Pass
 from lrp_onnx.relevance.rules import Block, Rule, ZBox
@@ -22,18 +22,19 @@ Entry = tuple[str, AnyRule]
 
 WHICH: dict[str, Predicate] = {
     "first": lambda of, step: step.name in of.first,
-    "convolution": lambda of, step: isinstance(step.layer, plan.Convolution),
-    "dense": lambda of, step: isinstance(step.layer, plan.Dense),
-    "affine": lambda of, step: isinstance(step.layer, plan.Affine),
-    "average pooling": lambda of, step: isinstance(step.layer, plan.AveragePool | plan.GlobalAverage),
-    "max pooling": lambda of, step: isinstance(step.layer, plan.MaxPool),
-    "activation": lambda of, step: isinstance(step.layer, plan.Activation),
+    "convolution": lambda of, step: isinstance(step.layer, kinds.Convolution),
+    "dense": lambda of, step: isinstance(step.layer, kinds.Dense),
+    "affine": lambda of, step: isinstance(step.layer, kinds.Affine),
+    "average pooling": lambda of, step: isinstance(step.layer, kinds.AveragePool | kinds.GlobalAverage),
+    "max pooling": lambda of, step: isinstance(step.layer, kinds.MaxPool),
+    "activation": lambda of, step: isinstance(step.layer, kinds.Activation),
     "identity join": lambda of, step: _join_role(of, step) is Role.IDENTITY,
     "block join": lambda of, step: _join_role(of, step) is not None,
-    "join": lambda of, step: isinstance(step.layer, plan.Join),
-    "reshape": lambda of, step: isinstance(step.layer, plan.Reshape | plan.Transpose),
-    "routing": lambda of, step: isinstance(step.layer, plan.Subsample | plan.ZeroPad),
-    "everything": lambda of, step: not isinstance(step.layer, plan.Join),
+    "join": lambda of, step: isinstance(step.layer, kinds.Join),
+    "reshape": lambda of, step: isinstance(step.layer, kinds.Reshape | kinds.Transpose),
+    "routing": lambda of, step: isinstance(step.layer, kinds.Subsample | kinds.ZeroPad),
+    "product": lambda of, step: isinstance(step.layer, kinds.Product),
+    "everything": lambda of, step: not isinstance(step.layer, kinds.Join | kinds.Product),
 }
 """What an entry of a composite can speak of. A dense layer that is a 1×1 convolution is a convolution."""
 
@@ -129,7 +130,7 @@ def _find(of: Plan, composite: Composite, overrides: Sequence[tuple[str, AnyRule
 def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assigned:
     """The rule with the user's choices in it, checked against its step."""
     rule = found.rule
-    is_join = isinstance(step.layer, plan.Join)
+    is_join = isinstance(step.layer, kinds.Join | kinds.Product)
     if isinstance(rule, Block):
         if _join_role(of, step) is None:
             raise RuleError(f"{step.op} '{step.name}' closes no residual block: the rule block does not fit it")
@@ -139,8 +140,14 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
             f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
             f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
         )
+    if is_join and isinstance(rule, Gate) != isinstance(step.layer, kinds.Product):
+        raise RuleError(
+            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: gate and gradient-product "
+            f"are rules of "
+            "products, all others of sums"
+        )
     if isinstance(rule, Pass) and not isinstance(
-        step.layer, plan.Activation | plan.Affine | plan.Reshape | plan.Transpose
+        step.layer, kinds.Activation | kinds.Affine | kinds.Reshape | kinds.Transpose
     ):
         raise RuleError(
             f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "

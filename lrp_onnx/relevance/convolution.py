@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.relevance.builder import Value
 
 FIRST = -(2**31)
@@ -33,7 +33,7 @@ class Geometry:
     """(C, H, W)"""
 
     @classmethod
-    def of(cls, layer: plan.Convolution, sizes: tuple[int, ...]) -> Geometry:
+    def of(cls, layer: kinds.Convolution, sizes: tuple[int, ...]) -> Geometry:
         """The geometry of `layer` on an input of shape `sizes` = (1, C, H, W)."""
         out_channels, _, rows, columns = layer.weight.shape
         return cls(
@@ -47,7 +47,7 @@ class Geometry:
         )
 
     @classmethod
-    def of_pool(cls, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Geometry:
+    def of_pool(cls, pool: kinds.AveragePool, sizes: tuple[int, ...]) -> Geometry:
         """An average pooling on (1, C, H, W), seen as a convolution of one channel."""
         return cls(pool.kernel, pool.strides, pool.pads, (1, 1), 1, 1, (1, sizes[2], sizes[3]))
 
@@ -69,7 +69,7 @@ class Geometry:
         return tuple(padded[i] - (self.out_size[i] - 1) * self.strides[i] - self.reach[i] - 1 for i in (0, 1))  # type: ignore[return-value]
 
 
-def pooled_size(pool: plan.AveragePool, sizes: tuple[int, ...]) -> tuple[int, int]:
+def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, int]:
     """(H', W') of an average pooling on (1, C, H, W)."""
     return Geometry.of_pool(pool, sizes).out_size
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.contract import START, TARGET
 from lrp_onnx.plan import Block, Plan, Role, Step
 from lrp_onnx.relevance.builder import Builder, Value
@@ -86,10 +86,8 @@ class Backward:
             return
         layer, ledger = self._layer(step), Ledger()
         passed: list[Relevance | None]
-        if isinstance(step.layer, plan.Join):
-            closes = block is not None and block.join is step
-            roles = [b.role for b in block.branches] if block and closes else [Role.MAIN] * len(step.inputs)
-            passed = self.rules.joins[step.name](layer, received, roles, ledger)
+        if isinstance(step.layer, kinds.Join | kinds.Product):
+            passed = self.rules.joins[step.name](layer, received, _roles(step, block), ledger)
         else:
             passed = [self.rules.layers[step.name](layer, received, ledger)]
         for name, relevance in zip(step.inputs, passed, strict=True):
@@ -114,8 +112,7 @@ class Backward:
         cotangents = {block.output: s}
         for step in reversed(block.steps):
             layer = self._layer(step)
-            back = layer.vjp(cotangents[step.output], layer.weight)
-            for name in step.inputs:
+            for name, back in zip(step.inputs, layer.vjps(cotangents[step.output]), strict=True):
                 cotangents[name] = cotangents[name] + back if name in cotangents else back
         for name, cotangent in cotangents.items():
             if name not in (block.fork, block.output):
@@ -127,6 +124,15 @@ class Backward:
 
     def _tensor(self, name: str) -> Value:
         return self.builder.known(name, nonnegative=name in self._nonnegative)
+
+
+def _roles(step: Step, block: Block | None) -> list[Role]:
+    """What each operand of a join or a product is."""
+    if isinstance(step.layer, kinds.Product):
+        return [Role.MAIN if i == step.layer.signal else Role.GATE for i in range(len(step.inputs))]
+    if block is not None and block.join is step:
+        return [branch.role for branch in block.branches]
+    return [Role.MAIN] * len(step.inputs)
 
 
 def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:

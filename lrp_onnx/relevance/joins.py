@@ -26,6 +26,9 @@ class JoinLayer(Protocol):
     def output(self) -> Value:
         """Their sum."""
 
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        """The vector-Jacobian product for every operand."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRule:
@@ -132,3 +135,24 @@ class GradientJoin(JoinRule):
 
     def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
         return [Relevance(r.total) for _ in layer.inputs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate(JoinRule):
+    """``R_signal = R``: the gate of a product is a constant, the signal takes all (Arras et al. 2017)."""
+
+    title: ClassVar[str] = "product: the signal takes all, the gate is a constant"
+
+    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+        return [r if role is not Role.GATE else None for role in roles]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientProduct(Gate):
+    """``R_signal = g ⊙ R, R_gate = Σ x ⊙ R``: what the gradient does at a product."""
+
+    title: ClassVar[str] = "gradient of a product: to signal and gate"
+    promise: ClassVar[str] = "none"
+
+    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+        return [Relevance(back) for back in layer.vjps(r.total)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lrp_onnx import plan
+from lrp_onnx import kinds, plan
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.builder import Builder, Value
 
@@ -52,7 +52,7 @@ class Layer(Protocol):
     def rectifies(self) -> bool:
         """Whether the output equals the input wherever it is not zero, so that a⊙c may be divided by either."""
 
-    def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
+    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
         """A max pooling as an average pooling and its input's shape with batch 1; RuleError for other layers."""
 
 
@@ -81,7 +81,11 @@ class Node:
     def vjp(self, s: Value, w: Value) -> Value:
         raise NotImplementedError
 
-    def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        """The vector-Jacobian product for every input."""
+        return tuple(self.vjp(s, self.weight) for _ in self.inputs)
+
+    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
         raise RuleError(f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it")
 
     @property
@@ -143,7 +147,7 @@ class BlockLayer:
         """No."""
         return False
 
-    def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
+    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
         """Not a pooling."""
         raise RuleError("a residual block is no max pooling")
 

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lrp_onnx import plan
-from lrp_onnx.relevance.activations import ClipLayer, LeakyReluLayer, ReluLayer
+from lrp_onnx import kinds, plan
+from lrp_onnx.relevance.activations import ClipLayer, HardSigmoidLayer, LeakyReluLayer, ReluLayer, SigmoidLayer
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.layer import Node
 from lrp_onnx.relevance.linear import AffineLayer, AveragePoolLayer, ConvolutionLayer, DenseLayer, GlobalAverageLayer
 from lrp_onnx.relevance.structural import (
     JoinLayer,
     MaxPoolLayer,
+    ProductLayer,
     ReshapeLayer,
     SubsampleLayer,
     TransposeLayer,
     ZeroPadLayer,
 )
 
-LAYERS: Mapping[type[plan.Layer], type[Node]] = {
-    plan.Convolution: ConvolutionLayer,
-    plan.Dense: DenseLayer,
-    plan.Affine: AffineLayer,
-    plan.AveragePool: AveragePoolLayer,
-    plan.GlobalAverage: GlobalAverageLayer,
-    plan.MaxPool: MaxPoolLayer,
-    plan.Relu: ReluLayer,
-    plan.Clip: ClipLayer,
-    plan.LeakyRelu: LeakyReluLayer,
-    plan.Join: JoinLayer,
-    plan.Reshape: ReshapeLayer,
-    plan.Subsample: SubsampleLayer,
-    plan.ZeroPad: ZeroPadLayer,
-    plan.Transpose: TransposeLayer,
+LAYERS: Mapping[type[kinds.Layer], type[Node]] = {
+    kinds.Convolution: ConvolutionLayer,
+    kinds.Dense: DenseLayer,
+    kinds.Affine: AffineLayer,
+    kinds.AveragePool: AveragePoolLayer,
+    kinds.GlobalAverage: GlobalAverageLayer,
+    kinds.MaxPool: MaxPoolLayer,
+    kinds.Relu: ReluLayer,
+    kinds.Clip: ClipLayer,
+    kinds.LeakyRelu: LeakyReluLayer,
+    kinds.Sigmoid: SigmoidLayer,
+    kinds.HardSigmoid: HardSigmoidLayer,
+    kinds.Product: ProductLayer,
+    kinds.Join: JoinLayer,
+    kinds.Reshape: ReshapeLayer,
+    kinds.Subsample: SubsampleLayer,
+    kinds.ZeroPad: ZeroPadLayer,
+    kinds.Transpose: TransposeLayer,
 }
 """Every kind of step → how rules see it."""
 
@@ -49,17 +53,20 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
     """Tensors that cannot be negative: behind a ReLU, and pooled, averaged, added or reshaped from such."""
     found: set[str] = set()
     keeps = (
-        plan.MaxPool
-        | plan.AveragePool
-        | plan.GlobalAverage
-        | plan.Reshape
-        | plan.Join
-        | plan.Subsample
-        | plan.ZeroPad
-        | plan.Transpose
+        kinds.MaxPool
+        | kinds.AveragePool
+        | kinds.GlobalAverage
+        | kinds.Reshape
+        | kinds.Join
+        | kinds.Subsample
+        | kinds.ZeroPad
+        | kinds.Transpose
+        | kinds.Product
     )
     for step in of.steps:
-        bounded = isinstance(step.layer, plan.Relu) or (isinstance(step.layer, plan.Clip) and step.layer.low >= 0)
+        bounded = isinstance(step.layer, kinds.Relu | kinds.Sigmoid | kinds.HardSigmoid) or (
+            isinstance(step.layer, kinds.Clip) and step.layer.low >= 0
+        )
         if bounded or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):
             found.add(step.output)
     return frozenset(found)

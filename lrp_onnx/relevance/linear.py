@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.relevance import convolution
 from lrp_onnx.relevance.builder import Builder, Value
 from lrp_onnx.relevance.layer import Node
@@ -22,7 +22,7 @@ class ConvolutionLayer(Node):
     def geometry(self) -> convolution.Geometry:
         """Strides, pads, sizes."""
         layer = self.step.layer
-        assert isinstance(layer, plan.Convolution)
+        assert isinstance(layer, kinds.Convolution)
         return convolution.Geometry.of(layer, self._sizes())
 
     @property
@@ -47,7 +47,7 @@ class DenseLayer(Node):
 
     @property
     def _transposed(self) -> bool:
-        assert isinstance(self.step.layer, plan.Dense)
+        assert isinstance(self.step.layer, kinds.Dense)
         return self.step.layer.transposed
 
     @property
@@ -79,12 +79,12 @@ class AffineLayer(Node):
 
     @property
     def weight(self) -> Value:
-        assert isinstance(self.step.layer, plan.Affine)
+        assert isinstance(self.step.layer, kinds.Affine)
         return self._vector(self.step.layer.scale)
 
     @property
     def bias(self) -> Value:
-        assert isinstance(self.step.layer, plan.Affine)
+        assert isinstance(self.step.layer, kinds.Affine)
         return self._vector(self.step.layer.bias)
 
     def forward(self, x: Value, w: Value) -> Value:
@@ -101,12 +101,12 @@ class AveragePoolLayer(Node):
 
     def forward(self, x: Value, w: Value) -> Value:
         pool = self.step.layer
-        assert isinstance(pool, plan.AveragePool)
+        assert isinstance(pool, kinds.AveragePool)
         return average_pool(self._tensor(x), pool) * w
 
     def vjp(self, s: Value, w: Value) -> Value:
         pool = self.step.layer
-        assert isinstance(pool, plan.AveragePool)
+        assert isinstance(pool, kinds.AveragePool)
         return spread(s * w, pool, self._sizes())
 
 
@@ -116,7 +116,7 @@ class GlobalAverageLayer(Node):
     __slots__ = ()
 
     def forward(self, x: Value, w: Value) -> Value:
-        assert isinstance(self.step.layer, plan.GlobalAverage)
+        assert isinstance(self.step.layer, kinds.GlobalAverage)
         attributes = {"keepdims": int(self.step.layer.keepdims)}
         return (
             self.builder.node(
@@ -131,12 +131,12 @@ class GlobalAverageLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         _, channels, height, width = self._sizes()
-        assert isinstance(self.step.layer, plan.GlobalAverage)
+        assert isinstance(self.step.layer, kinds.GlobalAverage)
         column = s if self.step.layer.keepdims else s.reshape(-1, channels, 1, 1)
         return self.expand(column * w * (1.0 / (height * width)))
 
 
-def average_pool(x: Value, pool: plan.AveragePool) -> Value:
+def average_pool(x: Value, pool: kinds.AveragePool) -> Value:
     """The forward operator."""
     attributes = {
         "kernel_shape": pool.kernel,
@@ -147,7 +147,7 @@ def average_pool(x: Value, pool: plan.AveragePool) -> Value:
     return x.builder.node("AveragePool", x, attributes=attributes, signs=(x.nonnegative, x.nonpositive))
 
 
-def spread(s: Value, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Value:
+def spread(s: Value, pool: kinds.AveragePool, sizes: tuple[int, ...]) -> Value:
     """The transpose of average pooling: (N, C, H', W') → (N, C, H, W), channel by channel."""
     channels, height, width = sizes[1:]
     geometry = convolution.Geometry.of_pool(pool, sizes)
@@ -159,7 +159,7 @@ def spread(s: Value, pool: plan.AveragePool, sizes: tuple[int, ...]) -> Value:
     return convolution.vjp(each, ones, geometry).reshape(-1, channels, height, width)
 
 
-def _window_sizes(pool: plan.AveragePool, height: int, width: int) -> NDArray[np.float64]:
+def _window_sizes(pool: kinds.AveragePool, height: int, width: int) -> NDArray[np.float64]:
     """How many input pixels each window covers, (1, 1, H', W')."""
 
     def along(size: int, kernel: int, stride: int, before: int, after: int) -> NDArray[np.float64]:
@@ -172,13 +172,13 @@ def _window_sizes(pool: plan.AveragePool, height: int, width: int) -> NDArray[np
     return (rows[:, None] * columns[None, :])[None, None]
 
 
-def _weight(builder: Builder, layer: plan.Layer, shape: tuple[int, ...]) -> Value:
-    assert isinstance(layer, plan.Convolution | plan.Dense)
+def _weight(builder: Builder, layer: kinds.Layer, shape: tuple[int, ...]) -> Value:
+    assert isinstance(layer, kinds.Convolution | kinds.Dense)
     stored = builder.known(layer.weight.tensor)
     return stored if layer.weight.scale is None else stored * builder.array(layer.weight.scale.reshape(shape))
 
 
-def _bias(builder: Builder, layer: plan.Layer, shape: tuple[int, ...]) -> Value:
-    assert isinstance(layer, plan.Convolution | plan.Dense)
+def _bias(builder: Builder, layer: kinds.Layer, shape: tuple[int, ...]) -> Value:
+    assert isinstance(layer, kinds.Convolution | kinds.Dense)
     bias = layer.weight.bias
     return builder.value(0.0) if bias is None or not bias.any() else builder.array(bias.reshape(shape))

@@ -36,6 +36,8 @@ RULES: dict[str, type[AnyRule]] = {
     "signed": joins.Signed,
     "z-plus-join": joins.ZPlusJoin,
     "gradient-join": joins.GradientJoin,
+    "gate": joins.Gate,
+    "gradient-product": joins.GradientProduct,
 }
 """Every rule by its name."""
 

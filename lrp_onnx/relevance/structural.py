@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance import convolution
 from lrp_onnx.relevance.builder import Value
@@ -23,14 +23,14 @@ class MaxPoolLayer(Node):
     def routes(self) -> bool:
         return True
 
-    def as_average(self, kernel: int) -> tuple[plan.AveragePool, tuple[int, ...]]:
+    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
         pool = self.step.layer
-        assert isinstance(pool, plan.MaxPool)
+        assert isinstance(pool, kinds.MaxPool)
         pair, none = (kernel, kernel), (0, 0, 0, 0)
         average = (
-            plan.AveragePool(pair, pair, none, True)
+            kinds.AveragePool(pair, pair, none, True)
             if kernel
-            else plan.AveragePool(pool.kernel, pool.strides, pool.pads, False)
+            else kinds.AveragePool(pool.kernel, pool.strides, pool.pads, False)
         )
         size = convolution.pooled_size(average, self._sizes())
         if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
@@ -43,7 +43,7 @@ class MaxPoolLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         pool = self.step.layer
-        assert isinstance(pool, plan.MaxPool)
+        assert isinstance(pool, kinds.MaxPool)
         attributes = {
             "kernel_shape": pool.kernel,
             "strides": pool.strides,
@@ -73,6 +73,22 @@ class JoinLayer(Node):
         return s
 
 
+class ProductLayer(Node):
+    """A signal times a gate, which may have one value where the signal has many."""
+
+    __slots__ = ()
+
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        product = self.step.layer
+        assert isinstance(product, kinds.Product)
+        signal, gate = self.inputs[product.signal], self.inputs[1 - product.signal]
+        to_gate = s * signal
+        if product.axes:
+            axes = s.builder.integers(product.axes)
+            to_gate = s.builder.node("ReduceSum", to_gate, axes, attributes={"keepdims": 1})
+        return (s * gate, to_gate) if product.signal == 0 else (to_gate, s * gate)
+
+
 class ReshapeLayer(Node):
     """The same elements in another shape."""
 
@@ -100,7 +116,7 @@ class SubsampleLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         taken = self.step.layer
-        assert isinstance(taken, plan.Subsample)
+        assert isinstance(taken, kinds.Subsample)
         sizes = self._sizes()[1:]
         counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in range(3)]
         # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
@@ -122,7 +138,7 @@ class ZeroPadLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         pad = self.step.layer
-        assert isinstance(pad, plan.ZeroPad)
+        assert isinstance(pad, kinds.ZeroPad)
         return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
 
 
@@ -137,7 +153,7 @@ class TransposeLayer(Node):
 
     def vjp(self, s: Value, w: Value) -> Value:
         turned = self.step.layer
-        assert isinstance(turned, plan.Transpose)
+        assert isinstance(turned, kinds.Transpose)
         back = tuple(turned.order.index(axis) for axis in range(len(turned.order)))
         return s.builder.node("Transpose", s, attributes={"perm": back}, signs=(s.nonnegative, s.nonpositive))
 

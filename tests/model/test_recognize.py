@@ -10,7 +10,7 @@ import onnx
 import pytest
 from networks import Network, resnet
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
@@ -91,8 +91,8 @@ def test_names_do_not_matter(saved: Save) -> None:
 def test_folding_is_a_choice(saved: Save) -> None:
     model = resnet("basic", batch_norm=True)
     folded, kept = read(model, saved), read(model, saved, fold_batch_norm=False)
-    assert not any(isinstance(step.layer, plan.Affine) for step in folded.steps)
-    assert sum(isinstance(step.layer, plan.Affine) for step in kept.steps) == 10
+    assert not any(isinstance(step.layer, kinds.Affine) for step in folded.steps)
+    assert sum(isinstance(step.layer, kinds.Affine) for step in kept.steps) == 10
     assert "10 BatchNormalization nodes in the file" in folded.notes
     assert any("negative batch-norm scale" in note for note in folded.notes)
 
@@ -102,7 +102,7 @@ def test_folded_weights_are_the_products(saved: Save) -> None:
     y = net.batch_norm(net.conv("x", (3, 4), name="conv"), 4)
     model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8])
     conv = next(read(model, saved).steps)
-    assert isinstance(conv.layer, plan.Convolution)
+    assert isinstance(conv.layer, kinds.Convolution)
     stored = {
         t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer
     }
@@ -156,7 +156,7 @@ def faults_of(model: onnx.ModelProto, saved: Save) -> tuple[str, ...]:
 
 def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
     net = Network(0)
-    y = net.node("Sigmoid", net.conv("x", (3, 4)), name="gate")
+    y = net.node("Softsign", net.conv("x", (3, 4)), name="gate")
     y = net.node("Elu", y, name="bend")
     y = net.node(
         "Conv",
@@ -169,7 +169,7 @@ def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
     )
     faults = "\n".join(faults_of(model, saved))
     assert (
-        "Sigmoid 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
+        "Softsign 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
     )
 
 
@@ -238,5 +238,5 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
     second = net.node("Add", first, inside, name="second")
     model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", second)), (3, 2)), ["N", 3, 8, 8])
     found = read(model, saved)
-    assert sum(isinstance(step.layer, plan.Join) for step in found.steps) == 2
+    assert sum(isinstance(step.layer, kinds.Join) for step in found.steps) == 2
     assert all(block.fork == fork for block in found.blocks)

@@ -12,7 +12,7 @@ from float64 import run_float64
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lrp_onnx.plan import AveragePool
+from lrp_onnx.kinds import AveragePool
 from lrp_onnx.relevance import convolution
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.convolution import STRATEGIES, Geometry

@@ -94,7 +94,30 @@ def _conv_transpose(r: Array, w: Array) -> Array:
 
 def test_every_join_rule_has_a_formula() -> None:
     tested = {text.partition("(")[0] for text in TWINS}
-    assert tested == {name for name, rule in RULES.items() if issubclass(rule, JoinRule)}
+    products = {"gate", "gradient-product"}
+    assert tested | products == {name for name, rule in RULES.items() if issubclass(rule, JoinRule)}
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("rule", ["gate", "gradient-product"])
+def test_product_rule_equals_its_formula(rule: str, swap: bool, saved: Save) -> None:
+    """``z · sigmoid(mean(z))``: the signal takes all; or the product rule of calculus, through the gate as well."""
+    net = Network(7)
+    z = net.conv("x", (3, 3), (1, 1), name="z")
+    g = net.node("Sigmoid", net.node("GlobalAveragePool", z))
+    y = net.node("Mul", *((g, z) if swap else (z, g)), name="layer")
+    model = net.model(net.node("Flatten", y), ["N", *SHAPE[1:]])
+    rng = np.random.default_rng(0)
+    x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
+    compiled = compile_model(saved(model), composite="gradient", rules={"layer": rule}, outputs=("z.out",)).model
+    values = run_float64(model, {"x": x}, ["z.out", g])
+    expected = r.astype(np.float64)
+    if rule == "gradient-product":
+        share = (r * values["z.out"]).sum((2, 3), keepdims=True) / (SHAPE[2] * SHAPE[3])
+        expected = r * values[g] + values[g] * (1 - values[g]) * share
+    feeds = {"x": x, "start": r.reshape(2, -1)}
+    assert relative(run_float64(compiled, feeds)["relevance/z.out"], expected) < 1e-7
+    assert relative(run_onnx(compiled, feeds)["relevance/z.out"], expected) < 1e-5
 
 
 def test_ratio_of_nothing_is_nothing(saved: Save) -> None:

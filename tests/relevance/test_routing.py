@@ -12,7 +12,7 @@ from conftest import relative, run_onnx
 from float64 import run_float64
 from networks import Network, picture, resnet
 
-from lrp_onnx import plan
+from lrp_onnx import kinds
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.plan import Role
@@ -90,7 +90,7 @@ def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
     for composite in ("epsilon-plus-flat", "epsilon-gamma-box", "c3-lrp"):
         compiled = [compile_model(saved(network(e)), Options(composite=composite)) for e in (True, False)]
         layers = [next(c.plan.steps).layer for c in compiled]
-        assert all(isinstance(layer, plan.Convolution) and layer.pads == (1, 2, 0, 1) for layer in layers)
+        assert all(isinstance(layer, kinds.Convolution) and layer.pads == (1, 2, 0, 1) for layer in layers)
         assert relative(*(run_onnx(c.model, x)["heatmap"] for c in compiled)) < 1e-5
 
 
