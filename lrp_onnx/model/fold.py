@@ -18,7 +18,7 @@ MOST_ELEMENTS = 1 << 16
 """
 # fmt: off
 FOLDABLE = frozenset((
-    "Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",
+    "Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",
     "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Shape", "Size", "Slice", "Sqrt",
     "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
@@ -51,6 +51,8 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
         return None
     if node.op_type in ("Shape", "Size"):
         return _shape(node)
+    if node.op_type == "CastLike":
+        return _cast_like(node, model)
     inputs = [_constant(value, model) if value is not None else None for value in node.inputs]
     present = [value for value in inputs if value is not None]
     if len(present) != sum(value is not None for value in node.inputs) or not present or not _is_small(node, present):
@@ -85,6 +87,15 @@ def _shape(node: ir.Node) -> Array | None:
         return None
     known = [size for size in shape if size is not None]
     return np.array(known if node.op_type == "Shape" else prod(known), np.int64)
+
+
+def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
+    """A constant in the element type of a tensor that need not be constant."""
+    source, pattern = node.inputs
+    value = _constant(source, model) if source is not None else None
+    if value is None or pattern is None or pattern.dtype is None:
+        return None
+    return value.astype(pattern.dtype.numpy())
 
 
 def _is_small(node: ir.Node, inputs: list[Array]) -> bool:

@@ -205,13 +205,12 @@ def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool:
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    need_spatial(node)
-    if attribute(node, "ceil_mode", 0) or pair(node, "dilations") != (1, 1):
-        raise Unreadable("average pooling with ceil_mode or dilations is not supported yet")
-    kernel = pair(node, "kernel_shape")
-    return kinds.AveragePool(
-        kernel, pair(node, "strides"), pads(node, kernel), bool(attribute(node, "count_include_pad", 0))
-    )
+    sizes, kernel, strides = need_spatial(node)[1:], pair(node, "kernel_shape"), pair(node, "strides")
+    borders = pads(node, kernel)
+    left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
+    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
+        raise Unreadable("its last windows are cut off at the border (ceil_mode), or it is dilated: not supported yet")
+    return kinds.AveragePool(kernel, strides, borders, bool(attribute(node, "count_include_pad", 0)))
 
 
 @reads("GlobalAveragePool")

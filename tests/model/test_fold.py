@@ -69,3 +69,16 @@ def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
     y = net.node("Add", y, net.node("ReduceSum", bomb, keepdims=0))
     model = net.model(net.dense(net.node("Flatten", y), (4, 5)), ["N", 3, 8, 8], classes=5)
     assert op in [node.op_type for node in load_model(saved(model)).nodes]
+
+
+def test_a_constant_in_the_type_of_a_tensor(saved: Save) -> None:
+    """What torch's dynamo exporter writes for a missing bias, unless it optimises: zeros, cast like the input,
+    expanded.
+    """
+    net = Network(0)
+    zero = net.node("CastLike", net.constant("zero", np.float64(0.0)), "x")
+    bias = net.node("Expand", zero, net.node("Shape", net.constant("four", np.zeros(4, np.float32))))
+    weight = net.constant("weight", net.rng.normal(size=(4, 3, 3, 3)).astype(np.float32))
+    pooled = net.node("GlobalAveragePool", net.node("Conv", "x", weight, bias, kernel_shape=[3, 3]))
+    model = net.model(net.dense(net.node("Flatten", pooled), (4, 5)), ["N", 3, 8, 8], classes=5)
+    assert operators(model, saved) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]

@@ -240,3 +240,14 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
     found = read(model, saved)
     assert sum(isinstance(step.layer, kinds.Join) for step in found.steps) == 2
     assert all(block.fork == fork for block in found.blocks)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(8, True), (9, False)])
+def test_ceil_mode_matters_only_where_windows_are_cut(size: int, fits: bool, saved: Save) -> None:
+    net = Network(0)
+    y = net.node("AveragePool", "x", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (3, 2)), ["N", 3, size, 8])
+    if fits:
+        assert next(read(model, saved).steps).op == "AveragePool"
+    else:
+        assert "cut off at the border" in faults_of(model, saved)[0]
