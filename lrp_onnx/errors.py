@@ -45,5 +45,9 @@ class ImageError(LrpOnnxError):
     """An image cannot be read, or does not fit the model's input."""
 
 
-class OutputExistsError(LrpOnnxError):
+class OutputError(LrpOnnxError):
+    """An output path cannot be written."""
+
+
+class OutputExistsError(OutputError):
     """An output path exists and `force` was not given."""

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.errors import OutputError, OutputExistsError
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -19,10 +19,21 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise OutputExistsError(f"the folder {path.parent} does not exist: create it, or give another -o/--output")
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it; raises OutputError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {path} cannot be created: {error.strerror}") from error
+
+
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
     """Write `data` to a temporary file beside `path`, then rename it: readers see the old file or the whole new one."""
     check_writable(path, force=force)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -30,7 +41,9 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
         raise
     return path

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import OutputExistsError
-from lrp_onnx.files import write_bytes
+from lrp_onnx.files import make_folder, write_bytes
 from lrp_onnx.maps.render import colorize, overlay, panel, write_png
 from lrp_onnx.runtime.explainer import Explanation
 
@@ -43,7 +43,7 @@ class Paths:
 
 
 def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[Path, Paths]:
-    """Picture → where its results go; the folder is created.
+    """Picture → where its results go.
 
     Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where
     a result exists and `force` is not set, before anything is computed.
@@ -62,7 +62,6 @@ def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[P
             f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to "
             f"overwrite them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return planned
 
 
@@ -149,6 +148,7 @@ def write_all(
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
     for found in explanations:
+        make_folder(folder)
         shown = post(found.heatmap) if post else found.heatmap
         line = write(found, shown, planned[found.path], force=force)
         lines.append(json.dumps(line))

@@ -157,13 +157,17 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
         raise RuleError(f"{step.op} '{step.name}' closes no residual block: it has no main branch")
     if isinstance(rule, Rule) and choices.bias is not None:
         rule = replace(rule, bias=choices.bias)
-    if isinstance(rule, ZBox) and not rule.low:
+    if isinstance(rule, ZBox):
         rule = _boxed(rule, step, choices)
     return Assigned(rule, found.why)
 
 
 def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     channels = step.input_shape[1]
+    if rule.low and len(rule.low) not in (1, channels):
+        raise RuleError(f"the z-box rule of '{step.name}' has {len(rule.low)} bounds, its input {channels} channels")
+    if rule.low:
+        return rule
     if choices.box is None or len(choices.box[0]) not in (1, channels):
         raise RuleError(
             f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures "

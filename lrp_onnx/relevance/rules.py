@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar
 
 from lrp_onnx.errors import RuleError
@@ -56,8 +57,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.bias not in ("keep", "drop"):
             raise RuleError(f"bias={self.bias!r} is not known: it is keep or drop")
-        if not self.epsilon >= 0:
-            raise RuleError(f"epsilon={self.epsilon} must not be negative")
+        if not 0 <= self.epsilon < inf:
+            raise RuleError(f"epsilon={self.epsilon} must be a number that is not negative")
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         """The relevance of the layer's input, given that of its output."""
@@ -141,8 +142,8 @@ class Gamma(Rule):
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
-        if not self.gamma >= 0:
-            raise RuleError(f"gamma={self.gamma} must not be negative")
+        if not 0 <= self.gamma < inf:
+            raise RuleError(f"gamma={self.gamma} must be a number that is not negative")
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
         x, w, b, z = layer.input, layer.weight, layer.bias, layer.output
@@ -196,7 +197,7 @@ class AlphaBeta(Rule):
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
-        if self.beta < 0 or abs(self.alpha - self.beta - 1.0) > 1e-9:
+        if not 0 <= self.beta < inf or not abs(self.alpha - self.beta - 1.0) <= 1e-9:
             raise RuleError(f"alpha={self.alpha} and beta={self.beta} must be non-negative and differ by exactly 1")
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
@@ -250,7 +251,9 @@ class ZBox(Rule):
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
-        if any(low > 0 or high < 0 or low >= high for low, high in zip(self.low, self.high, strict=False)):
+        if len(self.low) != len(self.high):
+            raise RuleError(f"low has {len(self.low)} values and high {len(self.high)}: give as many of each")
+        if not all(-inf < low <= 0 <= high < inf and low < high for low, high in zip(self.low, self.high, strict=True)):
             raise RuleError(f"low={self.low} and high={self.high} must enclose 0: low ≤ 0 ≤ high, low < high")
 
     def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
