@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lrp_onnx import __version__, contract
 from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
-from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
@@ -130,6 +130,7 @@ def compile_model(
         ModelFileError: the file cannot be read.
         UnsupportedModelError: the model cannot be explained; every reason is listed.
         RuleError: a rule or composite is unknown or does not fit.
+        ContractError: the class names do not fit.
         VerificationError: the result failed a check.
     """
     options = replace(options, **choices)
@@ -140,6 +141,8 @@ def compile_model(
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     forward = ir.to_proto(graph.model)
     _check_outputs(forward, of, options.outputs)
+    if options.labels and len(options.labels) != of.classes:
+        raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
     builder = Builder(taken=_names(forward))
     backward = Backward(of, builder, _by_kind(assigned))
     backward.run(start_relevance(builder, of, start))

@@ -15,7 +15,7 @@ from networks import picture, resnet
 
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import Contract, is_compiled
-from lrp_onnx.errors import OutputExistsError, RuleError, UnsupportedModelError
+from lrp_onnx.errors import ContractError, OutputExistsError, RuleError, UnsupportedModelError
 from lrp_onnx.relevance.presets import COMPOSITES
 from lrp_onnx.relevance.verify import audit, random_picture
 
@@ -226,6 +226,11 @@ def test_a_wrong_choice_is_explained(options: Options, message: str, saved: Save
 def test_a_wrong_output_is_explained(outputs: tuple[str, ...], message: str, saved: Save) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         compile_model(saved(resnet()), Options(outputs=outputs))
+
+
+def test_as_many_names_as_classes(saved: Save) -> None:
+    with pytest.raises(ContractError, match="2 class names"):
+        compile_model(saved(resnet()), labels=("cat", "dog"))
 
 
 def test_all_wrong_overrides_are_named_at_once(saved: Save) -> None:
