@@ -15,6 +15,7 @@ from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.gallery import LINES, SHEET, Map, plan_paths, write_all
 from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.maps.render import RenderStyle
 from lrp_onnx.runtime.explainer import Explainer, Explanation
 from lrp_onnx.runtime.images import find_images, read_labels
 
@@ -71,7 +72,12 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     found = explainer.explain_images(pictures, batch_size=request.batch, target=target)
     correct: list[bool] = []
     for line in write_all(
-        _with_progress(found, len(pictures)), planned, request.output, post=post, force=request.force
+        _with_progress(found, len(pictures)),
+        planned,
+        request.output,
+        post=post,
+        style=style_for(chain),
+        force=request.force,
     ):
         _score(line, labels, correct)
         yield json.dumps(line) if request.as_json else _sentence(line)
@@ -90,6 +96,11 @@ def _labels_beside(pictures: Sequence[Path]) -> Path | None:
     with table.open(encoding="utf-8-sig", errors="replace") as lines:
         columns = {name.strip().strip('"') for name in lines.readline().split(",")}
     return table if {"file", "label"} <= columns else None
+
+
+def style_for(chain: str) -> RenderStyle:
+    """One set of colours a run: what C3 and C1C keep is shown as positive relevance, signed maps in two colours."""
+    return RenderStyle(colors="sequential") if chain.startswith(("c3", "c1c")) else RenderStyle()
 
 
 def default_post(composite: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import OutputExistsError
 from lrp_onnx.files import make_folder, write_bytes
-from lrp_onnx.maps.render import colorize, overlay, panel, write_png
+from lrp_onnx.maps.render import RenderStyle, colorize, overlay, panel, write_png
 from lrp_onnx.runtime.explainer import Explanation
 
 Map = NDArray[np.float32]
@@ -73,10 +73,10 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
     return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
 
 
-def write(found: Explanation, shown: Map, paths: Paths, *, force: bool) -> dict[str, Any]:
+def write(found: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool) -> dict[str, Any]:
     """Write one picture's files and return its JSON line as data; `shown` is its map as post-processed."""
-    write_png(paths.overlay, overlay(_visible(found.picture), shown), force=force)
-    write_png(paths.heatmap, colorize(shown), force=force)
+    write_png(paths.overlay, overlay(_visible(found.picture), shown, style), force=force)
+    write_png(paths.heatmap, colorize(shown, style), force=force)
     write_bytes(paths.values, _npz(found, shown), force=force)
     return {
         "image": str(found.path),
@@ -96,10 +96,12 @@ def _sums(heatmap: Map) -> dict[str, float]:
     return {"all": values.sum(), "positive": values[values > 0].sum(), "negative": values[values < 0].sum()}
 
 
-def sheet(rows: Sequence[tuple[Explanation, Map]]) -> NDArray[np.uint8]:
+def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArray[np.uint8]:
     """One picture of several: picture, heatmap and overlay side by side, a row each, with what was explained below."""
     panels = [
-        panel(_visible(found.picture), shown, captions=("picture", "relevance", _caption(found)), height=SHEET_ROW)
+        panel(
+            _visible(found.picture), shown, style, captions=("picture", "relevance", _caption(found)), height=SHEET_ROW
+        )
         for found, shown in rows
     ]
     width = max(p.shape[1] for p in panels)
@@ -142,6 +144,7 @@ def write_all(
     folder: Path,
     *,
     post: Callable[[Map], Map] | None,
+    style: RenderStyle,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
     """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
@@ -150,10 +153,10 @@ def write_all(
     for found in explanations:
         make_folder(folder)
         shown = post(found.heatmap) if post else found.heatmap
-        line = write(found, shown, planned[found.path], force=force)
+        line = write(found, shown, planned[found.path], style=style, force=force)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:
             rows.append((found, shown))
         yield line
     write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
-    write_png(folder / SHEET, sheet(rows), force=force)
+    write_png(folder / SHEET, sheet(rows, style), force=force)
