@@ -1,0 +1,320 @@
+"""Thin networks in torch, torchvision, timm and transformers, with seeded weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from zoo.recipe import CLASSES, core_weights
+
+warnings.filterwarnings("ignore")
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+# torchvision without its compiled half: it registers kernels for these two names when it is imported.
+_LIBRARY = torch.library.Library("torchvision", "DEF")
+_LIBRARY.define("nms(Tensor a, Tensor b, float c) -> Tensor")
+_LIBRARY.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
+
+import timm  # noqa: E402
+import torchvision  # noqa: E402
+from timm.layers import BlurPool2d, EcaModule, SEModule, create_conv2d  # noqa: E402
+from timm.models import resnet as timm_resnet  # noqa: E402
+from timm.models import resnetv2 as timm_resnetv2  # noqa: E402
+from torchvision.models.resnet import BasicBlock, Bottleneck  # noqa: E402
+
+THIN = (8, 16)
+
+
+def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
+    """`model` in evaluation mode, every parameter and every batch statistic drawn anew, none of them trivial."""
+    torch.manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv1d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, 0, 0.1)
+        elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d):
+            if layer.weight is not None:
+                nn.init.uniform_(layer.weight, 0.6, 1.4)
+                layer.weight.data[::8] *= -1
+                nn.init.normal_(layer.bias, 0.1, 0.15)
+            if getattr(layer, "running_mean", None) is not None:
+                nn.init.normal_(layer.running_mean, 0, 0.2)
+                nn.init.uniform_(layer.running_var, 0.5, 2)
+    return model.eval()
+
+
+class ThinResNet(torchvision.models.ResNet):
+    """torchvision's ResNet with two stages of few channels."""
+
+    def __init__(self, block: type[nn.Module], planes: tuple[int, int], depth: int, expansion: int, **options: object):
+        thin = type(f"Thin{block.__name__}", (block,), {"expansion": expansion})
+        super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
+        self.groups, self.base_width = int(options.get("groups", 1)), int(options.get("base_width", 64))
+        self.inplanes, self.dilation = 8, 1
+        self.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.layer1 = self._make_layer(thin, planes[0], depth)
+        self.layer2 = self._make_layer(thin, planes[1], depth, stride=2, dilate=bool(options.get("dilate", False)))
+        self.layer3 = self.layer4 = nn.Identity()
+        self.fc = nn.Linear(planes[1] * expansion, CLASSES)
+
+
+def core() -> nn.Module:
+    """The shared network."""
+    model = ThinResNet(Bottleneck, (4, 8), 2, 4)
+    state = {name: torch.from_numpy(values) for name, values in core_weights().items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+    return model.eval()
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation written out as a product and a sum of constants, as detection backbones have it."""
+
+    def __init__(self, of: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale = of.weight * (of.running_var + of.eps).rsqrt()
+        self.register_buffer("scale", scale.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", (of.bias - of.running_mean * scale).detach().reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+def replaced(model: nn.Module, kind: type[nn.Module], by: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """`model` with every layer of `kind` replaced."""
+    for name, child in model.named_children():
+        if isinstance(child, kind):
+            setattr(model, name, by(child))
+        else:
+            replaced(child, kind, by)
+    return model
+
+
+class Prepared(nn.Module):
+    """Pictures as they are stored, uint8 (N, H, W, 3), in; the model's own preparation inside."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures = x.permute(0, 3, 1, 2).float() / 255.0
+        return self.model((pictures - self.mean) / self.std)
+
+
+class ViewHead(nn.Module):
+    """The head of older code: ``x.view(x.size(0), -1)``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        m = self.model
+        x = m.layer2(m.layer1(m.maxpool(m.relu(m.bn1(m.conv1(x))))))
+        x = m.avgpool(x)
+        return m.fc(x.view(x.size(0), -1))
+
+
+class Softmaxed(nn.Module):
+    """Probabilities as the output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).softmax(1)
+
+
+class TwoHeads(nn.Module):
+    """A backbone that hands out a feature map besides the logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m = self.model
+        features = m.layer1(m.maxpool(m.relu(m.bn1(m.conv1(x)))))
+        return m.fc(torch.flatten(m.avgpool(m.layer2(features)), 1)), features
+
+
+class OptionA(nn.Module):
+    """A CIFAR ResNet: basic blocks whose shortcuts subsample and pad with zero channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.main = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(a, b, 3, stride=s, padding=1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(),
+                nn.Conv2d(b, b, 3, padding=1, bias=False),
+                nn.BatchNorm2d(b),
+            )
+            for a, b, s in ((8, 8, 1), (8, 16, 2), (16, 32, 2))
+        )
+        self.fc = nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for main in self.main:
+            y = main(x)
+            more = (y.shape[1] - x.shape[1]) // 2
+            short = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, more, more)) if more else x
+            x = torch.relu(y + short)
+        x = nn.functional.avg_pool2d(x, 8)
+        return self.fc(x.view(-1, 32))
+
+
+class AttentionBranch(nn.Module):
+    """An attention branch network (Fukui et al. 2019): features × (1 + attention), and the attention branch's scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = ThinResNet(BasicBlock, (8, 16), 1, 1)
+        self.block = BasicBlock(8, 8)
+        self.bn_att, self.bn_map = nn.BatchNorm2d(8), nn.BatchNorm2d(1)
+        self.to_classes = nn.Conv2d(8, CLASSES, 1, bias=False)
+        self.to_scores = nn.Conv2d(CLASSES, CLASSES, 1, bias=False)
+        self.to_map = nn.Conv2d(CLASSES, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t = self.trunk
+        x = t.layer1(t.maxpool(t.relu(t.bn1(t.conv1(x)))))
+        branch = torch.relu(self.to_classes(self.bn_att(self.block(x))))
+        attention = torch.sigmoid(self.bn_map(self.to_map(branch)))
+        scores = self.to_scores(branch).mean((2, 3))
+        x = x * attention + x
+        x = t.layer2(x)
+        return scores, t.fc(torch.flatten(t.avgpool(x), 1)), attention
+
+
+def _timm(**options: object) -> nn.Module:
+    settings = {"layers": (1, 1), "channels": THIN, "num_classes": CLASSES, "stem_width": 8, **options}
+    block = settings.pop("block", timm_resnet.Bottleneck)
+    model = timm_resnet.ResNet(block, **settings)
+    model.layer3 = model.layer4 = nn.Identity()
+    return seeded(model)
+
+
+def _timm_v2(**options: object) -> nn.Module:
+    settings = {"layers": (1, 1), "channels": (16, 32), "num_classes": CLASSES, "stem_chs": 8, **options}
+    return seeded(timm_resnetv2.ResNetV2(**settings))
+
+
+def _hugging_face(**options: object) -> nn.Module:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = ResNetConfig(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2], num_labels=CLASSES, **options)
+            self.model = ResNetForImageClassification(config)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(x, return_dict=True).logits
+
+    return seeded(Logits())
+
+
+def _small_vgg() -> nn.Module:
+    layers = torchvision.models.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True)
+    return nn.Sequential(layers, nn.Flatten(), nn.Linear(256, 24), nn.ReLU(), nn.Dropout(), nn.Linear(24, CLASSES))
+
+
+ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "basic": ("ResNet-18 style: basic blocks", lambda: seeded(ThinResNet(BasicBlock, (8, 16), 2, 1))),
+    "v1": ("ResNet v1: the stride in the first 1x1 (Hugging Face)", lambda: _hugging_face(downsample_in_bottleneck=True)),
+    "hf": ("ResNet v1.5 (Hugging Face)", _hugging_face),
+    "v2": ("ResNet v2: pre-activation (timm)", lambda: _timm_v2(preact=True, conv_layer=create_conv2d, norm_layer=_norm2)),
+    "resnext": ("ResNeXt: grouped convolutions", lambda: _timm(cardinality=4, base_width=16)),
+    "wide": ("Wide ResNet", lambda: seeded(ThinResNet(Bottleneck, (4, 8), 1, 4, base_width=128))),
+    "resnet-d": (
+        "ResNet-D: deep stem, average-pooled shortcuts",
+        lambda: _timm(stem_type="deep", avg_down=True),
+    ),
+    "dilated": ("dilated ResNet", lambda: seeded(ThinResNet(Bottleneck, (4, 8), 2, 4, dilate=True))),
+    "se": ("SE-ResNet: squeeze-and-excitation gates", lambda: _timm(block_args={"attn_layer": SEModule})),
+    "eca": ("ECA-ResNet: 1-D convolution gates", lambda: _timm(block_args={"attn_layer": EcaModule})),
+    "blur": ("anti-aliased ResNet: blur pools", lambda: _timm(aa_layer=BlurPool2d, block=timm_resnet.BasicBlock)),
+    "avg-aa": ("anti-aliased ResNet: average pools", lambda: _timm(aa_layer=nn.AvgPool2d)),
+    "option-a": ("CIFAR ResNet, option-A shortcuts", lambda: seeded(OptionA())),
+    "relu6": ("ResNet with ReLU6", lambda: _timm(act_layer=nn.ReLU6)),
+    "leaky": ("ResNet with LeakyReLU", lambda: _timm(act_layer=nn.LeakyReLU)),
+    "silu": ("ResNet with SiLU", lambda: _timm(act_layer=nn.SiLU)),
+    "gelu": ("ResNet with GELU", lambda: _timm(act_layer=_gelu)),
+    "hardswish": ("ResNet with hard swish", lambda: _timm(act_layer=nn.Hardswish)),
+    "group-norm": ("ResNet with GroupNorm", lambda: _timm(norm_layer=_group_norm)),
+    "instance-norm": ("ResNet with InstanceNorm", lambda: _timm(norm_layer=_instance_norm)),
+    "bit": ("BiT: pre-activation, GroupNorm, standardised weights", lambda: _timm_v2(stem_type="fixed", norm_layer=_standardised_norm)),
+    "two-outputs": ("ResNet that also hands out a feature map", lambda: TwoHeads(core())),
+    "abn": ("attention branch network", lambda: seeded(AttentionBranch())),
+    "densenet": (
+        "DenseNet",
+        lambda: seeded(
+            torchvision.models.DenseNet(8, (2, 2), num_init_features=8, bn_size=2, num_classes=CLASSES),
+        ),
+    ),
+    "vgg": ("VGG with batch normalisation", lambda: seeded(_small_vgg())),
+    "mobilenet-v2": (
+        "MobileNetV2",
+        lambda: seeded(
+            torchvision.models.MobileNetV2(
+                num_classes=CLASSES,
+                width_mult=0.25,
+                inverted_residual_setting=[[1, 16, 1, 1], [4, 24, 2, 2], [4, 32, 1, 2]],
+                round_nearest=4,
+            )
+        ),
+    ),
+    "vit": (
+        "vision transformer",
+        lambda: seeded(
+            torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=CLASSES),
+        ),
+    ),
+    "res2net": (
+        "Res2Net: splits and concatenations inside a block",
+        lambda: _timm(block=timm.models.res2net.Bottle2neck, base_width=16, block_args={"scale": 4}),
+    ),
+    "sknet": (
+        "SK-ResNet: softmax gates over branches",
+        lambda: _timm(block=timm.models.sknet.SelectiveKernelBasic),
+    ),
+}
+"""Family → (what it is, how to make it)."""
+
+
+def _norm2(channels: int, **_: object) -> nn.Module:
+    from timm.layers import BatchNormAct2d
+
+    return BatchNormAct2d(channels)
+
+
+def _group_norm(channels: int, **_: object) -> nn.Module:
+    return nn.GroupNorm(4, channels)
+
+
+def _standardised_norm(channels: int, **_: object) -> nn.Module:
+    from timm.layers import GroupNormAct
+
+    return GroupNormAct(channels, num_groups=4)
+
+
+def _gelu(inplace: bool = False) -> nn.Module:
+    return nn.GELU()
+
+
+def _instance_norm(channels: int, **_: object) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True)
