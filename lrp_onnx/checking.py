@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Contract, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
-from lrp_onnx.model.load import load_proto
+from lrp_onnx.model.file import load_proto
 from lrp_onnx.relevance.verify import Arrays, Audit, audit, random_picture
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import preprocess

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from lrp_onnx import __version__, contract
 from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
-from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import Plan
@@ -143,7 +143,7 @@ def compile_model(
     _check_outputs(forward, of, options.outputs)
     if options.labels and len(options.labels) != of.classes:
         raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
-    builder = Builder(taken=_names(forward))
+    builder = Builder(taken=_names(forward), other_types=_not_float32(graph))
     backward = Backward(of, builder, _by_kind(assigned))
     backward.run(start_relevance(builder, of, start))
     outputs = _outputs(backward, options.outputs, times_input=composite.times_input)
@@ -199,6 +199,13 @@ def _names(model: onnx.ModelProto) -> frozenset[str]:
     graph = model.graph
     computed = (name for node in graph.node for name in node.output)
     return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
+
+
+def _not_float32(graph: Graph) -> frozenset[str]:
+    """Floating and integer tensors that relevance arithmetic has to convert; unknown types are taken for float32."""
+    inner = (value for node in graph.nodes for value in node.outputs)
+    every = (*graph.inputs, *graph.model.graph.initializers.values(), *inner)
+    return frozenset(name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT)
 
 
 def _check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> None:

@@ -51,3 +51,11 @@ class OutputError(LrpOnnxError):
 
 class OutputExistsError(OutputError):
     """An output path exists and `force` was not given."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what the innermost cause of `error` says; other libraries write paragraphs."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

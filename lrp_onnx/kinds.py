@@ -1,4 +1,4 @@
-"""The kinds of layers that a plan is made of, each a frozen record of its parameters."""
+"""The kinds of layers that a plan is made of, each a frozen record of its parameters, and the step that holds one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Shape = tuple[int | None, ...]
+"""Sizes of a tensor; None where a size is symbolic (the batch)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +48,10 @@ class Dense:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """Per-channel ``scale · x + bias`` on axis 1: a batch normalisation that is not folded, or its written-out form."""
+    """``scale · x + bias`` by constants: a batch normalisation that is not folded, or the picture's preparation.
+
+    Both arrays broadcast to one sample: (C, 1, 1) for one value per channel of (N, C, H, W).
+    """
 
     scale: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -63,9 +69,11 @@ class AveragePool:
 
 @dataclass(frozen=True, slots=True)
 class GlobalAverage:
-    """Mean over H and W."""
+    """``factor · mean(x)`` over `axes`, none of which is the batch."""
 
+    axes: tuple[int, ...]
     keepdims: bool
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +108,63 @@ class LeakyRelu:
 
 
 @dataclass(frozen=True, slots=True)
+class Smooth:
+    """An activation without a kink that matters: `function` is one of the names in `relevance.activations.SMOOTH`."""
+
+    function: str
+    alpha: float = 1.0
+    """The slope below zero of elu, the exponent of pow; 1 for the others, which have no parameter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PRelu:
+    """``x`` where x > 0, else ``slope · x``, with learned slopes that broadcast to one sample."""
+
+    slope: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composed:
+    """An activation that the exporter wrote out in several nodes, as ``x · sigmoid(x)`` or the error-function GELU."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Normalization:
+    """``scale · (x − mean) / √(variance + epsilon) + bias`` with the picture's own statistics, over `axes` of a view.
+
+    InstanceNormalization, LayerNormalization, GroupNormalization; `view` is one sample's shape in which the axes
+    count from 1, and scale and bias broadcast to one sample as it stands in the graph.
+    """
+
+    view: tuple[int, ...]
+    axes: tuple[int, ...]
+    epsilon: float
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Sum of two or more tensors that all depend on the input: where branches meet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """A signal times a gate, both computed from the input: squeeze-and-excitation, or x · sigmoid(x)."""
+class Concat:
+    """Tensors one after another along `axis`: what a DenseNet's layers read."""
 
-    signal: int
-    """Which operand is the signal."""
+    axis: int
+    sizes: tuple[int, ...]
+    """How many elements along the axis each operand has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A signal times a gate, both computed from the input: squeeze-and-excitation, attention, x · sigmoid(x)."""
+
+    signal: int | None
+    """Which operand is the signal; None where it cannot be told, which only a written-out activation may have."""
     axes: tuple[int, ...]
     """Along which the gate has one value where the signal has many."""
 
@@ -130,6 +185,23 @@ class HardSigmoid:
 @dataclass(frozen=True, slots=True)
 class Reshape:
     """Flatten, Reshape, Squeeze, Unsqueeze: the same elements in another shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """One value written many times along `axes`: a gate brought to its signal's size."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resample:
+    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, enlargement."""
+
+    rows: NDArray[np.float64]
+    """(H', H)"""
+    columns: NDArray[np.float64]
+    """(W', W)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +228,10 @@ class Transpose:
     order: tuple[int, ...]
 
 
+Activation = Relu | Clip | LeakyRelu | PRelu | Sigmoid | HardSigmoid | Smooth | Composed
+"""Layers that bend every element alone; relevance passes through them."""
+Merging = Join | Product | Concat
+"""Layers with several inputs that depend on the picture."""
 Layer = (
     Convolution
     | Dense
@@ -163,17 +239,33 @@ Layer = (
     | AveragePool
     | GlobalAverage
     | MaxPool
-    | Relu
-    | Clip
-    | LeakyRelu
-    | Sigmoid
-    | HardSigmoid
-    | Product
-    | Join
+    | Activation
+    | Normalization
+    | Merging
     | Reshape
+    | Expand
+    | Resample
     | Subsample
     | ZeroPad
     | Transpose
 )
-Activation = Relu | Clip | LeakyRelu | Sigmoid | HardSigmoid
-"""Layers that bend every element alone; relevance passes through them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One layer: what it reads and writes in the forward graph, and its parameters."""
+
+    name: str
+    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
+    layer: Layer
+    inputs: tuple[str, ...]
+    output: str
+    input_shape: Shape
+    output_shape: Shape
+    nodes: tuple[str, ...]
+    """Every graph node that the step covers."""
+
+    @property
+    def op(self) -> str:
+        """The layer's kind, for people."""
+        return type(self.layer).__name__

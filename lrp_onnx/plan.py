@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lrp_onnx import kinds
+from lrp_onnx.kinds import Shape, Step
 
-Shape = tuple[int | None, ...]
-"""Sizes of a tensor; None where a size is symbolic (the batch)."""
+__all__ = ["Block", "Branch", "Plan", "Role", "Shape", "Step"]
 
 
 class Role(StrEnum):
@@ -24,26 +24,6 @@ class Role(StrEnum):
     IDENTITY = "identity"
     PROJECTION = "projection"
     GATE = "gate"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One layer: what it reads and writes in the forward graph, and its parameters."""
-
-    name: str
-    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
-    layer: kinds.Layer
-    inputs: tuple[str, ...]
-    output: str
-    input_shape: Shape
-    output_shape: Shape
-    nodes: tuple[str, ...]
-    """Every graph node that the step covers."""
-
-    @property
-    def op(self) -> str:
-        """The layer's kind, for people."""
-        return type(self.layer).__name__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +87,16 @@ class Plan:
 
     @property
     def layout(self) -> str:
-        """``NHWC`` where the input is turned from it before anything else happens, else ``NCHW``."""
-        readers = [step.layer for step in self.steps if self.input in step.inputs]
-        turned = bool(readers) and all(isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in readers)
-        return "NHWC" if turned else "NCHW"
+        """``NHWC`` where the input is turned from it before anything mixes its elements, else ``NCHW``."""
+        tensor = self.input
+        while True:
+            readers = [step for step in self.steps if tensor in step.inputs]
+            layers = [step.layer for step in readers]
+            if layers and all(isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in layers):
+                return "NHWC"
+            if len(readers) != 1 or not isinstance(layers[0], kinds.Affine | kinds.Reshape | kinds.ZeroPad):
+                return "NCHW"
+            tensor = readers[0].output
 
     @property
     def channel_axis(self) -> int:

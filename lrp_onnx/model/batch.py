@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from lrp_onnx.model.graph import shape_of
+from lrp_onnx.model.shapes import shape_of
 
 BATCH = "N"
 ROWWISE = frozenset(

@@ -11,12 +11,14 @@ from math import prod
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError
-from lrp_onnx.model import layers, movements  # noqa: F401 (they register their readers)
+from lrp_onnx.model import layers, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.written_out import uniform, write_together
 from lrp_onnx.plan import Step
 
 
@@ -36,14 +38,21 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
     faults: list[str] = []
     for node in _path(graph, logits):
         try:
-            steps.append(_read(graph, node))
+            steps += _read(graph, node)
         except Unreadable as fault:
             faults.append(f"{label(node)}: {fault}")
+    steps = simplify(steps, fold_batch_norm=fold_batch_norm)
+    faults += [
+        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: which one is the gate "
+        "cannot be told"
+        for step in steps
+        if isinstance(step.layer, kinds.Product) and step.layer.signal is None
+    ]
     if faults:
         supported = ", ".join(sorted(READERS))
         summary = f"{source} has {len(faults)} node(s) that cannot be explained (operators that can be: {supported}):"
         raise UnsupportedModelError(summary, faults)
-    return simplify(steps, fold_batch_norm=fold_batch_norm)
+    return steps
 
 
 def _path(graph: Graph, logits: str) -> list[ir.Node]:
@@ -58,24 +67,30 @@ def _path(graph: Graph, logits: str) -> list[ir.Node]:
     return [node for node in graph.nodes if node in found]
 
 
-def _read(graph: Graph, node: ir.Node) -> Step:
+def _read(graph: Graph, node: ir.Node) -> list[Step]:
+    """The node's step; for a node of several outputs a step for each."""
     reader = READERS.get(node.op_type)
     if reader is None:
         raise Unreadable("this operator cannot be explained yet")
-    layer = reader(graph, node)
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")
+    read = reader(graph, node)
+    found = read if isinstance(read, list) else [read]
     shape = shape_of(inputs[0])
-    after = shape_of(node.outputs[0])
     if shape is None:
         raise Unreadable("the shape of its input is not known")
-    if isinstance(layer, kinds.Reshape) and (after is None or None in after[1:]):
-        after = (shape[0], prod(size for size in shape[1:] if size is not None))
-    if after is None:
-        raise Unreadable("the shape of its output is not known")
-    name = str(node.name)
-    return Step(name, layer, tuple(map(name_of, inputs)), name_of(node.outputs[0]), shape, after, (name,))
+    steps = []
+    for index, (layer, output) in enumerate(zip(found, node.outputs, strict=False)):
+        name = str(node.name) if len(found) == 1 else f"{node.name}.{index}"
+        after = shape_of(output)
+        if isinstance(layer, kinds.Reshape) and (after is None or None in after[1:]):
+            after = (shape[0], prod(size for size in shape[1:] if size is not None))
+        if after is None:
+            raise Unreadable("the shape of its output is not known")
+        names = tuple(map(name_of, inputs))
+        steps.append(Step(name, layer, names, name_of(output), shape, after, (str(node.name),)))
+    return steps
 
 
 Rewrite = Callable[[Step, Step], Step | None]
@@ -89,9 +104,10 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
         _merge_transposes,
         _merge_subsamples,
         _merge_pad,
+        _merge_scale,
         *((_fold_affine,) if fold_batch_norm else (_fold_bias,)),
     )
-    current = list(steps)
+    current = write_together(steps)
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
     return current
@@ -158,6 +174,18 @@ def _merge_pad(first: Step, second: Step) -> Step | None:
     return replace(merged, name=second.name)
 
 
+def _merge_scale(first: Step, second: Step) -> Step | None:
+    """A number times a mean is a mean, as in ReduceSum and Div; times a written-out activation, a part of that."""
+    number = uniform(second.layer)
+    if number is None:
+        return None
+    if isinstance(first.layer, kinds.GlobalAverage):
+        return _joined(first, second, replace(first.layer, factor=first.layer.factor * number))
+    if isinstance(first.layer, kinds.Composed):
+        return _joined(first, second, kinds.Composed((*first.layer.steps, second)))
+    return None
+
+
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
     affine = second.layer
@@ -169,11 +197,22 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         )
     if not isinstance(first.layer, kinds.Convolution | kinds.Dense):
         return None
+    scales, shifts = _by_channel(affine.scale, second), _by_channel(affine.bias, second)
+    if scales is None or shifts is None:
+        return None
     weight = first.layer.weight
-    identity = bool((affine.scale == 1.0).all())
-    scale = weight.scale if identity else affine.scale if weight.scale is None else weight.scale * affine.scale
-    bias = affine.bias if weight.bias is None else weight.bias * affine.scale + affine.bias
+    identity = bool((scales == 1.0).all())
+    scale = weight.scale if identity else scales if weight.scale is None else weight.scale * scales
+    bias = shifts if weight.bias is None else weight.bias * scales + shifts
     return _joined(first, second, replace(first.layer, weight=replace(weight, scale=scale, bias=bias)))
+
+
+def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
+    """An affine's array as (channels,), or None where it varies along other axes too."""
+    channels = step.output_shape[1]
+    if channels is None or not (values.size == 1 or values.shape[0] == values.size == channels):
+        return None
+    return np.broadcast_to(values.reshape(-1), (channels,)).astype(np.float64)
 
 
 def _fold_bias(first: Step, second: Step) -> Step | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from lrp_onnx.model.graph import shape_of
+from lrp_onnx.model.shapes import shape_of
 
 MOST_ELEMENTS = 1 << 16
 """Larger results are left in the graph: what exporters compute of shapes is tiny, and a file could ask for terabytes.
@@ -24,6 +25,17 @@ FOLDABLE = frozenset((
 ))
 # fmt: on
 """Operators that are evaluated; convolutions and the like of constants are not worth it."""
+
+DERIVED = FOLDABLE | {
+    "BatchNormalization",
+    "DequantizeLinear",
+    "Pow",
+    "Reciprocal",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceSumSquare",
+}
+"""Operators that exporters make weights with: dequantised, standardised, cast, turned."""  # fmt: skip
 
 Array = NDArray[np.generic]
 
@@ -57,12 +69,7 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
     present = [value for value in inputs if value is not None]
     if len(present) != sum(value is not None for value in node.inputs) or not present or not _is_small(node, present):
         return None
-    try:
-        return _run(node, inputs, model.graph.opset_imports[""])
-    except (
-        Exception
-    ):  # the reference evaluator raises whatever NumPy does; the node then stays and is reported as unread
-        return None
+    return evaluate(node, inputs, model.graph.opset_imports[""])
 
 
 def _constant(value: ir.Value, model: ir.Model) -> Array | None:
@@ -111,7 +118,15 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
     return sum(value.size for value in inputs) <= MOST_ELEMENTS
 
 
-def _run(node: ir.Node, inputs: list[Array | None], opset: int) -> Array:
+def evaluate(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> Array | None:
+    """What the node computes of constants: its first output, or None where the reference evaluator cannot tell."""
+    try:
+        return _run(node, inputs, opset)
+    except Exception:  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
+        return None
+
+
+def _run(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> Array:
     proto = ir.to_proto(node)
     names = [name for name in proto.input if name]
     types = [

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lrp_onnx.model.fold import DERIVED, evaluate
+from lrp_onnx.model.shapes import name_of, shape_of
 from lrp_onnx.plan import Shape
 
+__all__ = ["Graph", "Shape", "label", "name_of", "shape_of"]
 
-@dataclass(frozen=True, slots=True, eq=False)
+LARGEST_DERIVED = 1 << 27
+"""Elements of a weight that is computed from others; ResNet-152's largest layer has 2.4 million."""
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A normalised model: every node named, sorted, constants as initializers, shapes inferred."""
 
     model: ir.Model
     notes: tuple[str, ...] = ()
     """What was changed on the way that a reader should know."""
-    _constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    _values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[ir.Value]:
@@ -36,27 +45,69 @@ class Graph:
         """Nodes in the order of the computation."""
         return iter(self.model.graph)
 
+    @cached_property
+    def _constants(self) -> frozenset[str]:
+        """Names of tensors that do not depend on the picture: weights, and what is computed from weights alone."""
+        found = set(self.model.graph.initializers)
+        for node in self.nodes:
+            there = [name_of(value) for value in node.inputs if value is not None]
+            if there and found.issuperset(there):
+                found.update(name_of(value) for value in node.outputs)
+        return frozenset(found)
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Whether `value` is there and the same for every picture."""
+        return value is not None and name_of(value) in self._constants
+
     def constant(self, value: ir.Value | None) -> NDArray[np.generic] | None:
-        """A constant tensor's values, or None where `value` is absent or computed from the input."""
-        if value is None or value.name not in self.model.graph.initializers or value.const_value is None:
+        """A constant tensor's values; None where `value` is absent, depends on the picture, or cannot be computed.
+
+        Weights may be computed from stored ones (dequantised, standardised, cast): what the file computes is
+        computed here.
+        """
+        if value is None or not self.is_constant(value):
             return None
-        name = str(value.name)
-        if name not in self._constants:
-            self._constants[name] = value.const_value.numpy()
-        return self._constants[name]
+        name = name_of(value)
+        if name not in self._values:
+            found = self._compute(value)
+            if found is None:
+                return None
+            self._values[name] = found
+        return self._values[name]
 
+    def _compute(self, wanted: ir.Value) -> NDArray[np.generic] | None:
+        stored = self.model.graph.initializers
+        if name_of(wanted) in stored:
+            tensor = stored[name_of(wanted)].const_value
+            return None if tensor is None else tensor.numpy()
+        needed: set[ir.Node] = set()
+        todo = [wanted.producer()]
+        while todo:
+            node = todo.pop()
+            if node is not None and node not in needed:
+                needed.add(node)
+                todo += [value.producer() for value in node.inputs if value is not None]
+        values: dict[str, NDArray[np.generic]] = {}
+        for node in self.nodes:
+            if node not in needed:
+                continue
+            sizes = shape_of(node.outputs[0])
+            if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes:
+                return None
+            if prod(size or 0 for size in sizes) > LARGEST_DERIVED:
+                return None
+            inputs = [self._stored_or(values, value) for value in node.inputs]
+            result = evaluate(node, inputs, self.model.graph.opset_imports[""])
+            if result is None:
+                return None
+            values[name_of(node.outputs[0])] = result
+        return values[name_of(wanted)]
 
-def shape_of(value: ir.Value) -> Shape | None:
-    """Sizes of a tensor, None for a symbolic size; None altogether where the rank is not known."""
-    if value.shape is None:
-        return None
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-
-
-def name_of(value: ir.Value) -> str:
-    """A tensor's name; normalised graphs have no nameless tensor."""
-    assert value.name is not None
-    return value.name
+    def _stored_or(self, values: dict[str, NDArray[np.generic]], value: ir.Value | None) -> NDArray[np.generic] | None:
+        if value is None:
+            return None
+        tensor = value.const_value if name_of(value) in self.model.graph.initializers else None
+        return values[name_of(value)] if tensor is None else tensor.numpy()
 
 
 def label(node: ir.Node) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from lrp_onnx.model.reading import (
     Unreadable,
     attribute,
     data_inputs,
+    known_sizes,
     need_spatial,
     needed_constant,
     pads,
@@ -26,6 +29,8 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
     channels, _, _ = need_spatial(node)
     weight = needed_constant(graph, node, 1, "weight")
     group = int(attribute(node, "group", 1))
+    if weight.ndim == 3:
+        weight = weight[:, :, None]
     if weight.ndim != 4 or group < 1 or weight.shape[1] * group != channels or weight.shape[0] % group:
         raise Unreadable(
             f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels"
@@ -84,7 +89,8 @@ def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
     if (variance < 0).any():
         raise Unreadable("its variance is negative: the file is damaged")
     scale = gamma / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
-    return kinds.Affine(scale, beta - mean * scale)
+    ones = (1,) * (len(known_sizes(node.inputs[0], "its input")) - 1)
+    return kinds.Affine(scale.reshape(-1, *ones), (beta - mean * scale).reshape(-1, *ones))
 
 
 @reads("Mul", "Div", "Sub", "Add", "Sum")
@@ -96,111 +102,85 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
         raise Unreadable(
             f"{len(operands)} of its {len(node.inputs)} operands depend on the input: this form cannot be explained"
         )
-    shape = shape_of(operands[0])
     slot = 0 if node.inputs[0] is not operands[0] else 1
-    constant = np.asarray(graph.constant(node.inputs[slot]), np.float64)
-    if shape is None or len(shape) < 2 or shape[1] is None:
-        raise Unreadable(f"its input has shape {shape}: the number of channels must be known")
-    vector = _per_channel(constant, len(shape), shape[1])
-    one, zero = np.ones(shape[1]), np.zeros(shape[1])
+    sizes = known_sizes(operands[0], "its input")
+    constant = _one_sample(np.asarray(needed_constant(graph, node, slot, "other operand"), np.float64), sizes)
+    one, zero = np.ones_like(constant), np.zeros_like(constant)
     if slot == 0 and node.op_type == "Div":
         raise Unreadable("it divides a constant by its input, which is not linear: this cannot be explained")
+    if node.op_type == "Div" and not constant.all():
+        raise Unreadable("it divides by zero: the file is damaged")
     if node.op_type == "Mul":
-        return kinds.Affine(vector, zero)
+        return kinds.Affine(constant, zero)
     if node.op_type == "Div":
-        return kinds.Affine(1.0 / vector, zero)
+        return kinds.Affine(1.0 / constant, zero)
     if node.op_type == "Sub":
-        return kinds.Affine(-one, vector) if slot == 0 else kinds.Affine(one, -vector)
-    return kinds.Affine(one, vector)
+        return kinds.Affine(-one, constant) if slot == 0 else kinds.Affine(one, -constant)
+    return kinds.Affine(one, constant)
 
 
-BOUNDED = ("Sigmoid", "HardSigmoid")
+BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")
 """What makes a gate of a tensor as large as the signal."""
+THROUGH = ("Add", "Mul", "Div", "Sub", "Reshape", "Expand", "Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze")
+"""What may lie between the bound and the product."""
 
 
 def _product(node: ir.Node) -> kinds.Product:
-    """The gate is the operand with one value per channel, or, of two equally large ones, the one that is bounded."""
-    first, second = shapes = [shape_of(value) for value in node.inputs if value is not None]
-    if first is None or second is None or len(first) != len(second) or None in (*first[1:], *second[1:]):
-        raise Unreadable(f"it multiplies tensors of shapes {shapes}: their sizes must be known and their ranks equal")
-    makers = [value.producer() for value in node.inputs if value is not None]
-    bounded = [maker is not None and maker.op_type in BOUNDED for maker in makers]
+    """The gate is the operand with one value per channel or pixel, or, of two equally large ones, the bounded one."""
+    operands = [value for value in node.inputs if value is not None]
+    shapes = [known_sizes(value, "one of its factors") for value in operands]
+    first, second = shapes
+    if len(first) != len(second):
+        raise Unreadable(f"it multiplies tensors of shapes {shapes}: their ranks must be equal")
+    bounded = [_is_bounded(value) for value in operands]
     for signal, whole, part in ((0, first, second), (1, second, first)):
-        fits = all(g in (1, s) for s, g in zip(whole[1:], part[1:], strict=True))
-        axes = tuple(axis for axis in range(1, len(whole)) if part[axis] != whole[axis])
+        fits = all(g in (1, s) for s, g in zip(whole, part, strict=True))
+        axes = tuple(axis + 1 for axis in range(len(whole)) if part[axis] != whole[axis])
         if fits and (axes or (bounded[1 - signal] and not bounded[signal])):
             return kinds.Product(signal, axes)
-    raise Unreadable(f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told")
+    if first != second:
+        raise Unreadable(f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told")
+    return kinds.Product(None, ())
+
+
+def _is_bounded(value: ir.Value) -> bool:
+    """Whether nothing but arithmetic with constants and moves lies between `value` and a function with bounds."""
+    node = value.producer()
+    while node is not None and node.op_type in THROUGH:
+        computed = [v for v in node.inputs if v is not None and v.producer() is not None]
+        node = computed[0].producer() if len(computed) == 1 else None
+    return node is not None and node.op_type in BOUNDED
 
 
 def _join(node: ir.Node) -> kinds.Join:
-    shapes = [shape_of(value) for value in node.inputs if value is not None]
     if node.op_type not in ("Add", "Sum"):
         raise Unreadable("both of its operands depend on the input: a difference or a quotient cannot be explained yet")
-    if any(shape is None or shape[1:] != shapes[0][1:] for shape in shapes if shapes[0] is not None):
+    shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
+    if any(shape != shapes[0] for shape in shapes):
         raise Unreadable(f"it adds tensors of different shapes {shapes}: only branches of one shape can be joined")
     return kinds.Join()
 
 
-def _per_channel(constant: NDArray[np.float64], rank: int, channels: int) -> NDArray[np.float64]:
-    """A constant that broadcasts along axis 1 only, as (channels,)."""
+def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
+    """A constant operand, in the rank of one sample of shape `sizes`, to which it broadcasts."""
+    rank = len(sizes) + 1
     padded = constant.reshape((1,) * (rank - constant.ndim) + constant.shape) if constant.ndim <= rank else constant
     if (
         padded.ndim != rank
-        or any(size != 1 for axis, size in enumerate(padded.shape) if axis != 1)
-        or padded.shape[1] not in (1, channels)
+        or padded.shape[0] != 1
+        or any(size not in (1, whole) for size, whole in zip(padded.shape[1:], sizes, strict=True))
     ):
-        raise Unreadable(
-            f"its constant has shape {constant.shape}: only one value, or one per channel (axis 1), can be explained"
-        )
-    return np.broadcast_to(padded.reshape(-1), (channels,)).astype(np.float64)
-
-
-@reads("Clip")
-def _clip(graph: Graph, node: ir.Node) -> kinds.Clip:
-    bounds = []
-    for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
-        there = slot < len(node.inputs) and node.inputs[slot] is not None
-        bounds.append(float(np.asarray(needed_constant(graph, node, slot, what)).reshape(())) if there else default)
-    if not bounds[0] < bounds[1]:
-        raise Unreadable(
-            f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: nothing can be "
-            f"explained through it"
-        )
-    return kinds.Clip(bounds[0], bounds[1])
-
-
-@reads("Sigmoid")
-def _sigmoid(graph: Graph, node: ir.Node) -> kinds.Sigmoid:
-    return kinds.Sigmoid()
-
-
-@reads("HardSigmoid")
-def _hard_sigmoid(graph: Graph, node: ir.Node) -> kinds.HardSigmoid:
-    return kinds.HardSigmoid(float(attribute(node, "alpha", 0.2)), float(attribute(node, "beta", 0.5)))
-
-
-@reads("LeakyRelu")
-def _leaky_relu(graph: Graph, node: ir.Node) -> kinds.LeakyRelu:
-    return kinds.LeakyRelu(float(attribute(node, "alpha", 0.01)))
-
-
-@reads("Relu")
-def _relu(graph: Graph, node: ir.Node) -> kinds.Relu:
-    return kinds.Relu()
+        raise Unreadable(f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}")
+    return np.asarray(padded[0], np.float64)
 
 
 @reads("MaxPool")
-def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool:
-    need_spatial(node)
-    kernel = pair(node, "kernel_shape")
-    return kinds.MaxPool(
-        kernel,
-        pair(node, "strides"),
-        pads(node, kernel),
-        pair(node, "dilations"),
-        bool(attribute(node, "ceil_mode", 0)),
-    )
+def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
+    sizes, kernel, strides = need_spatial(node), pair(node, "kernel_shape"), pair(node, "strides")
+    borders = pads(node, kernel)
+    if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
+        return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
+    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0)))
 
 
 @reads("AveragePool")
@@ -215,16 +195,59 @@ def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
 
 @reads("GlobalAveragePool")
 def _global_average_pool(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
-    need_spatial(node)
-    return kinds.GlobalAverage(keepdims=True)
+    sizes = known_sizes(node.inputs[0], "its input")
+    return kinds.GlobalAverage(tuple(range(2, len(sizes) + 1)), keepdims=True)
 
 
-@reads("ReduceMean")
-def _reduce_mean(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
-    need_spatial(node)
+@reads("ReduceMean", "ReduceSum")
+def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
+    sizes = known_sizes(node.inputs[0], "its input")
     axes = attribute(node, "axes", None)
-    if axes is None and len(node.inputs) > 1:
-        axes = tuple(int(a) for a in np.asarray(needed_constant(graph, node, 1, "list of axes")))
-    if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise Unreadable(f"it averages over the axes {axes}: only over height and width (2, 3) can be explained")
-    return kinds.GlobalAverage(keepdims=bool(attribute(node, "keepdims", 1)))
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        axes = tuple(int(a) for a in np.asarray(needed_constant(graph, node, 1, "list of axes")).reshape(-1))
+    rank = len(sizes) + 1
+    found = sorted(axis % rank for axis in axes) if axes else [0]
+    if 0 in found or len(set(found)) != len(found):
+        raise Unreadable(f"it averages over the axes {axes}: over the batch nothing can be explained")
+    factor = float(prod(sizes[axis - 1] for axis in found)) if node.op_type == "ReduceSum" else 1.0
+    return kinds.GlobalAverage(tuple(found), bool(attribute(node, "keepdims", 1)), factor)
+
+
+@reads("InstanceNormalization")
+def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    channels, *rest = known_sizes(node.inputs[0], "its input")
+    ones = (1,) * len(rest)
+    scale, bias = (
+        np.asarray(needed_constant(graph, node, slot, what), np.float64).reshape(-1, *ones)
+        for slot, what in ((1, "scale"), (2, "bias"))
+    )
+    axes = tuple(range(2, len(rest) + 2))
+    return kinds.Normalization((channels, *rest), axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
+
+
+@reads("LayerNormalization")
+def _layer_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    sizes = known_sizes(node.inputs[0], "its input")
+    first = int(attribute(node, "axis", -1)) % (len(sizes) + 1)
+    if first == 0:
+        raise Unreadable("it normalises over the batch: this cannot be explained")
+    scale = np.asarray(needed_constant(graph, node, 1, "scale"), np.float64)
+    bias = stored_bias(graph, node, 2)
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    axes = tuple(range(first, len(sizes) + 1))
+    return kinds.Normalization(sizes, axes, epsilon, scale, np.zeros(1) if bias is None else bias)
+
+
+@reads("GroupNormalization")
+def _group_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    channels, *rest = known_sizes(node.inputs[0], "its input")
+    groups = int(attribute(node, "num_groups", 1))
+    ones = (1,) * len(rest)
+    vectors = (
+        np.asarray(needed_constant(graph, node, slot, what), np.float64) for slot, what in ((1, "scale"), (2, "bias"))
+    )
+    scale, bias = (
+        (np.repeat(v, channels // groups) if v.size == groups != channels else v).reshape(-1, *ones) for v in vectors
+    )
+    view, axes = (groups, channels // groups, *rest), tuple(range(2, len(rest) + 3))
+    return kinds.Normalization(view, axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)

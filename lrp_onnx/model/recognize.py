@@ -14,6 +14,16 @@ from lrp_onnx.plan import Block, Branch, Plan, Role, Step
 
 TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
 """What may follow the logits; relevance starts before it."""
+PICTURES = (
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.UINT8,
+    ir.DataType.INT8,
+)
+"""Element types of a picture input."""
+MOVING = kinds.Subsample | kinds.ZeroPad | kinds.Transpose | kinds.Reshape
+"""What an identity shortcut may hold."""
 
 
 def recognize(
@@ -62,10 +72,10 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
                 f"others to constants before the export"
             ],
         )
-    if inputs[0].dtype != ir.DataType.FLOAT:
+    if inputs[0].dtype not in PICTURES:
         name = inputs[0].dtype.name.lower() if inputs[0].dtype else "unknown"
-        fault = f"the input '{name_of(inputs[0])}' is of type {name}: only float32 models can be explained yet"
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{fault}; export the model in float32"])
+        fault = f"the input '{name_of(inputs[0])}' is of type {name}: float32, float16, bfloat16, uint8 and int8 can be"
+        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{fault} explained; export it in float32"])
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
     if shape is None or len(shape) != 4:
@@ -75,7 +85,9 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
     if None in shape[1:]:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [f"{where}: only the batch may be symbolic; export it for a fixed height and width"],
+            [
+                f"{where}: only the batch may be symbolic; fix height and width with --input-size, or export it for a fixed size"
+            ],
         )
     return inputs[0]
 
@@ -200,8 +212,8 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     for index, branch in enumerate(members):
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
-        elif all(isinstance(s.layer, kinds.Subsample | kinds.ZeroPad) for s in branch):
-            branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, subsampled and padded with zeros"))
+        elif all(isinstance(s.layer, MOVING) for s in branch):
+            branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"))
         elif index == main:
             branches.append(
                 Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)")

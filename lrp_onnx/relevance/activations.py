@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import isinf
+from collections.abc import Callable, Mapping
+from math import isinf, pi, sqrt
 
 from lrp_onnx import kinds
 from lrp_onnx.relevance.builder import Value
@@ -64,3 +65,90 @@ class LeakyReluLayer(Node):
         leaky = self.step.layer
         assert isinstance(leaky, kinds.LeakyRelu)
         return self.input.where_positive(s, s * leaky.slope)
+
+
+class PReluLayer(Node):
+    """``x`` where x > 0, else ``slope · x``."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        learned = self.step.layer
+        assert isinstance(learned, kinds.PRelu)
+        return self.input.where_positive(s, s * self.builder.array(learned.slope[None]))
+
+
+class SmoothLayer(Node):
+    """A smooth activation; its derivative stands in `SMOOTH`."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        smooth = self.step.layer
+        assert isinstance(smooth, kinds.Smooth)
+        return s * SMOOTH[smooth.function](self.input, self.output, smooth.alpha)
+
+
+def _apply(op: str, x: Value) -> Value:
+    return x.builder.node(op, x)
+
+
+def _bell(x: Value) -> Value:
+    """``exp(−x²)``."""
+    return _apply("Exp", -(x * x))
+
+
+def _elu(x: Value, a: Value, alpha: float) -> Value:
+    return x.where_positive(1.0, a + alpha)
+
+
+def _gelu(x: Value, a: Value, alpha: float) -> Value:
+    """``Φ(x) + x·φ(x)``."""
+    cumulative = (_apply("Erf", x * (1 / sqrt(2))) + 1.0) * 0.5
+    return cumulative + x * _bell(x * (1 / sqrt(2))) * (1 / sqrt(2 * pi))
+
+
+def _gelu_tanh(x: Value, a: Value, alpha: float) -> Value:
+    """With ``u = √(2/π)·(x + 0.044715·x³)``: ``½(1 + tanh u) + ½·x·(1 − tanh² u)·u'``."""
+    scale, cube = sqrt(2 / pi), 0.044715
+    t = _apply("Tanh", (x + x * x * x * cube) * scale)
+    slope = (x * x * (3 * cube) + 1.0) * scale
+    return (t + 1.0) * 0.5 + x * slope * (-(t * t) + 1.0) * 0.5
+
+
+def _hardswish(x: Value, a: Value, alpha: float) -> Value:
+    """0 below −3, 1 above 3, ``(2x + 3) / 6`` between."""
+    between = (x * 2.0 + 3.0) * (1 / 6)
+    return (x - 3.0).where_positive(1.0, (x + 3.0).where_positive(between))
+
+
+def _silu(x: Value, a: Value, alpha: float) -> Value:
+    sigmoid = _apply("Sigmoid", x)
+    return sigmoid + a * (-sigmoid + 1.0)
+
+
+def _mish(x: Value, a: Value, alpha: float) -> Value:
+    t = _apply("Tanh", _apply("Softplus", x))
+    return t + x * (-(t * t) + 1.0) * _apply("Sigmoid", x)
+
+
+def _softsign(x: Value, a: Value, alpha: float) -> Value:
+    far = x.abs() + 1.0
+    return x.builder.value(1.0) / (far * far)
+
+
+SMOOTH: Mapping[str, Callable[[Value, Value, float], Value]] = {
+    "elu": _elu,
+    "erf": lambda x, a, alpha: _bell(x) * (2 / sqrt(pi)),
+    "exp": lambda x, a, alpha: a,
+    "gelu": _gelu,
+    "gelu-tanh": _gelu_tanh,
+    "hardswish": _hardswish,
+    "mish": _mish,
+    "pow": lambda x, a, alpha: x * 2.0 if alpha == 2.0 else x * x * 3.0,
+    "silu": _silu,
+    "softplus": lambda x, a, alpha: _apply("Sigmoid", x),
+    "softsign": _softsign,
+    "tanh": lambda x, a, alpha: -(a * a) + 1.0,
+}
+"""What is computed → its derivative, from the input x, the output a, and the parameter."""

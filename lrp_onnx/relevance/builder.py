@@ -145,6 +145,8 @@ class Builder:
 
     taken: frozenset[str] = frozenset()
     """Tensor names of the graph that is being extended."""
+    other_types: frozenset[str] = frozenset()
+    """Which of them are not float32; relevance is computed in float32 whatever the model computes in."""
     nodes: list[gs.Node] = field(default_factory=list)
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict)
     _built: dict[Any, tuple[str, ...]] = field(default_factory=dict)
@@ -180,8 +182,12 @@ class Builder:
         return Value(self, self._constant(np.asarray(value, np.int64)))
 
     def known(self, name: str, *, nonnegative: bool = False) -> Value:
-        """A tensor that the forward graph computes or stores."""
-        return Value(self, name, nonnegative=nonnegative)
+        """A tensor that the forward graph computes or stores, as float32."""
+        found = Value(self, name, nonnegative=nonnegative)
+        if name not in self.other_types:
+            return found
+        to = {"to": int(onnx.TensorProto.FLOAT)}
+        return self.node("Cast", found, attributes=to, signs=(nonnegative, False))
 
     def node(
         self,

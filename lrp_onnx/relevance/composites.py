@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from lrp_onnx import kinds
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import Plan, Role, Step
-from lrp_onnx.relevance.joins import Gate, JoinRule, MainOnly
+from lrp_onnx.relevance.joins import Gate, JoinRule, MainOnly, Parts
 from lrp_onnx.relevance.notation import AnyRule, parse_rule, rule_text
 from lrp_onnx.relevance.passing import Pass
 from lrp_onnx.relevance.rules import Block, Rule, ZBox
@@ -32,9 +32,11 @@ WHICH: dict[str, Predicate] = {
     "block join": lambda of, step: _join_role(of, step) is not None,
     "join": lambda of, step: isinstance(step.layer, kinds.Join),
     "reshape": lambda of, step: isinstance(step.layer, kinds.Reshape | kinds.Transpose),
-    "routing": lambda of, step: isinstance(step.layer, kinds.Subsample | kinds.ZeroPad),
+    "routing": lambda of, step: isinstance(step.layer, kinds.Subsample | kinds.ZeroPad | kinds.Resample | kinds.Expand),
+    "normalization": lambda of, step: isinstance(step.layer, kinds.Normalization),
+    "concatenation": lambda of, step: isinstance(step.layer, kinds.Concat),
     "product": lambda of, step: isinstance(step.layer, kinds.Product),
-    "everything": lambda of, step: not isinstance(step.layer, kinds.Join | kinds.Product),
+    "everything": lambda of, step: not isinstance(step.layer, kinds.Merging),
 }
 """What an entry of a composite can speak of. A dense layer that is a 1×1 convolution is a convolution."""
 
@@ -130,7 +132,7 @@ def _find(of: Plan, composite: Composite, overrides: Sequence[tuple[str, AnyRule
 def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assigned:
     """The rule with the user's choices in it, checked against its step."""
     rule = found.rule
-    is_join = isinstance(step.layer, kinds.Join | kinds.Product)
+    is_join = isinstance(step.layer, kinds.Merging)
     if isinstance(rule, Block):
         if _join_role(of, step) is None:
             raise RuleError(f"{step.op} '{step.name}' closes no residual block: the rule block does not fit it")
@@ -140,14 +142,13 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
             f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
             f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
         )
-    if is_join and isinstance(rule, Gate) != isinstance(step.layer, kinds.Product):
+    if is_join and not isinstance(step.layer, _merging(rule)):
         raise RuleError(
-            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: gate and gradient-product "
-            f"are rules of "
-            "products, all others of sums"
+            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: gate and gradient-product are rules "
+            "of products, parts of concatenations, all others of sums"
         )
     if isinstance(rule, Pass) and not isinstance(
-        step.layer, kinds.Activation | kinds.Affine | kinds.Reshape | kinds.Transpose
+        step.layer, kinds.Activation | kinds.Affine | kinds.Normalization | kinds.Reshape | kinds.Transpose
     ):
         raise RuleError(
             f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "
@@ -160,6 +161,11 @@ def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assig
     if isinstance(rule, ZBox):
         rule = _boxed(rule, step, choices)
     return Assigned(rule, found.why)
+
+
+def _merging(rule: AnyRule) -> type[kinds.Merging]:
+    """What kind of merging the rule is for."""
+    return kinds.Product if isinstance(rule, Gate) else kinds.Concat if isinstance(rule, Parts) else kinds.Join
 
 
 def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:

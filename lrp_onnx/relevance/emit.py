@@ -86,7 +86,7 @@ class Backward:
             return
         layer, ledger = self._layer(step), Ledger()
         passed: list[Relevance | None]
-        if isinstance(step.layer, kinds.Join | kinds.Product):
+        if isinstance(step.layer, kinds.Merging):
             passed = self.rules.joins[step.name](layer, received, _roles(step, block), ledger)
         else:
             passed = [self.rules.layers[step.name](layer, received, ledger)]

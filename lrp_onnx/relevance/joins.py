@@ -156,3 +156,16 @@ class GradientProduct(Gate):
 
     def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
         return [Relevance(back) for back in layer.vjps(r.total)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts(JoinRule):
+    """``Rᵢ = R`` where operand i stands in the concatenation: nothing is shared, every element keeps its own."""
+
+    title: ClassVar[str] = "concatenation: every element keeps its relevance"
+
+    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+        if r.activation is not None and r.activation.name == layer.output.name:
+            backs = layer.vjps(r.coefficient)
+            return [Relevance(back, x) for back, x in zip(backs, layer.inputs, strict=True)]
+        return [Relevance(back) for back in layer.vjps(r.total)]

@@ -5,19 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lrp_onnx import kinds, plan
-from lrp_onnx.relevance.activations import ClipLayer, HardSigmoidLayer, LeakyReluLayer, ReluLayer, SigmoidLayer
-from lrp_onnx.relevance.builder import Builder
+from lrp_onnx.relevance.activations import (
+    ClipLayer,
+    HardSigmoidLayer,
+    LeakyReluLayer,
+    PReluLayer,
+    ReluLayer,
+    SigmoidLayer,
+    SmoothLayer,
+)
+from lrp_onnx.relevance.builder import Builder, Value
 from lrp_onnx.relevance.layer import Node
-from lrp_onnx.relevance.linear import AffineLayer, AveragePoolLayer, ConvolutionLayer, DenseLayer, GlobalAverageLayer
+from lrp_onnx.relevance.linear import (
+    AffineLayer,
+    AveragePoolLayer,
+    ConvolutionLayer,
+    DenseLayer,
+    GlobalAverageLayer,
+    ResampleLayer,
+)
 from lrp_onnx.relevance.structural import (
+    ConcatLayer,
+    ExpandLayer,
     JoinLayer,
     MaxPoolLayer,
+    NormalizationLayer,
     ProductLayer,
     ReshapeLayer,
     SubsampleLayer,
     TransposeLayer,
     ZeroPadLayer,
 )
+
+
+class ComposedLayer(Node):
+    """An activation written out in several nodes; its derivative is the chain rule over them."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        composed = self.step.layer
+        assert isinstance(composed, kinds.Composed)
+        cotangents = {self.step.output: s}
+        for step in reversed(composed.steps):
+            layer = layer_of(self.builder, step, frozenset())
+            for name, back in zip(step.inputs, layer.vjps(cotangents[step.output]), strict=True):
+                cotangents[name] = cotangents[name] + back if name in cotangents else back
+        return cotangents[self.step.inputs[0]]
+
 
 LAYERS: Mapping[type[kinds.Layer], type[Node]] = {
     kinds.Convolution: ConvolutionLayer,
@@ -33,6 +68,13 @@ LAYERS: Mapping[type[kinds.Layer], type[Node]] = {
     kinds.HardSigmoid: HardSigmoidLayer,
     kinds.Product: ProductLayer,
     kinds.Join: JoinLayer,
+    kinds.Concat: ConcatLayer,
+    kinds.Expand: ExpandLayer,
+    kinds.Resample: ResampleLayer,
+    kinds.Normalization: NormalizationLayer,
+    kinds.PRelu: PReluLayer,
+    kinds.Smooth: SmoothLayer,
+    kinds.Composed: ComposedLayer,
     kinds.Reshape: ReshapeLayer,
     kinds.Subsample: SubsampleLayer,
     kinds.ZeroPad: ZeroPadLayer,
@@ -58,6 +100,9 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
         | kinds.GlobalAverage
         | kinds.Reshape
         | kinds.Join
+        | kinds.Concat
+        | kinds.Expand
+        | kinds.Resample
         | kinds.Subsample
         | kinds.ZeroPad
         | kinds.Transpose

@@ -14,7 +14,7 @@ from lrp_onnx.relevance.layer import Node
 
 
 class ConvolutionLayer(Node):
-    """2-D convolution."""
+    """2-D convolution, or 1-D as a picture of one row."""
 
     __slots__ = ()
 
@@ -23,21 +23,41 @@ class ConvolutionLayer(Node):
         """Strides, pads, sizes."""
         layer = self.step.layer
         assert isinstance(layer, kinds.Convolution)
-        return convolution.Geometry.of(layer, self._sizes())
+        sizes = self._sizes()
+        return convolution.Geometry.of(layer, (1, sizes[1], 1, sizes[2]) if self._is_1d else sizes)
 
     @property
     def weight(self) -> Value:
-        return _weight(self.builder, self.step.layer, (-1, 1, 1, 1))
+        layer = self.step.layer
+        assert isinstance(layer, kinds.Convolution)
+        if self._is_1d:
+            return self.builder.known(layer.weight.tensor).reshape(*layer.weight.shape) * _scale(self.builder, layer)
+        return _weight(self.builder, layer, (-1, 1, 1, 1))
 
     @property
     def bias(self) -> Value:
-        return _bias(self.builder, self.step.layer, (1, -1, 1, 1))
+        return _bias(self.builder, self.step.layer, (1, -1, *(1 for _ in self.step.output_shape[2:])))
+
+    @property
+    def _is_1d(self) -> bool:
+        """Whether it runs along one axis, (N, C, L): computed as one row."""
+        return len(self.step.input_shape) == 3
 
     def forward(self, x: Value, w: Value) -> Value:
-        return convolution.forward(self._tensor(x), w, self.geometry)
+        if not self._is_1d:
+            return convolution.forward(self._tensor(x), w, self.geometry)
+        row = self._tensor(x).reshape(-1, *self.geometry.in_shape)
+        return convolution.forward(row, w, self.geometry).reshape(-1, self.geometry.out_channels, self._length)
 
     def vjp(self, s: Value, w: Value) -> Value:
-        return convolution.vjp(s, w, self.geometry)
+        if not self._is_1d:
+            return convolution.vjp(s, w, self.geometry)
+        row = s.reshape(-1, self.geometry.out_channels, 1, self._length)
+        return convolution.vjp(row, w, self.geometry).reshape(-1, *self._sizes()[1:])
+
+    @property
+    def _length(self) -> int:
+        return self.geometry.out_size[1]
 
 
 class DenseLayer(Node):
@@ -70,12 +90,12 @@ class DenseLayer(Node):
 
 
 class AffineLayer(Node):
-    """Per-channel scale."""
+    """A scale by constants."""
 
     __slots__ = ()
 
     def _vector(self, values: NDArray[np.float64]) -> Value:
-        return self.builder.array(values.reshape(1, -1, *(1 for _ in self.step.input_shape[2:])))
+        return self.builder.array(values[None])
 
     @property
     def weight(self) -> Value:
@@ -111,29 +131,55 @@ class AveragePoolLayer(Node):
 
 
 class GlobalAverageLayer(Node):
-    """Mean over height and width."""
+    """Mean over some axes."""
 
     __slots__ = ()
 
-    def forward(self, x: Value, w: Value) -> Value:
+    @property
+    def _average(self) -> kinds.GlobalAverage:
         assert isinstance(self.step.layer, kinds.GlobalAverage)
-        attributes = {"keepdims": int(self.step.layer.keepdims)}
-        return (
-            self.builder.node(
-                "ReduceMean",
-                self._tensor(x),
-                self.builder.integers((2, 3)),
-                attributes=attributes,
-                signs=(x.nonnegative, x.nonpositive),
-            )
-            * w
-        )
+        return self.step.layer
+
+    def forward(self, x: Value, w: Value) -> Value:
+        axes, attributes = self.builder.integers(self._average.axes), {"keepdims": int(self._average.keepdims)}
+        signs = (x.nonnegative, x.nonpositive)
+        mean = self.builder.node("ReduceMean", self._tensor(x), axes, attributes=attributes, signs=signs)
+        return mean * self._average.factor * w
 
     def vjp(self, s: Value, w: Value) -> Value:
-        _, channels, height, width = self._sizes()
-        assert isinstance(self.step.layer, kinds.GlobalAverage)
-        column = s if self.step.layer.keepdims else s.reshape(-1, channels, 1, 1)
-        return self.expand(column * w * (1.0 / (height * width)))
+        sizes, axes = self._sizes(), self._average.axes
+        kept = (1 if axis in axes else size for axis, size in enumerate(sizes) if axis)
+        column = s if self._average.keepdims else s.reshape(-1, *kept)
+        return self.expand(column * w * (self._average.factor / prod(sizes[axis] for axis in axes)))
+
+
+class ResampleLayer(Node):
+    """Mirrored borders, enlargement: one small matrix for the rows and one for the columns."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        resample = self.step.layer
+        assert isinstance(resample, kinds.Resample)
+        return all(
+            bool(((m == 0) | (m == 1)).all() and (m.sum(1) == 1).all()) for m in (resample.rows, resample.columns)
+        )
+
+    def forward(self, x: Value, w: Value) -> Value:
+        resample = self.step.layer
+        assert isinstance(resample, kinds.Resample)
+        return self._through(self._tensor(x), resample.rows, resample.columns) * w
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        resample = self.step.layer
+        assert isinstance(resample, kinds.Resample)
+        return self._through(s, resample.rows.T, resample.columns.T) * w
+
+    def _through(self, x: Value, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Value:
+        signs = (x.nonnegative, x.nonpositive)
+        across = self.builder.node("MatMul", x, self.builder.array(columns.T), signs=signs)
+        return self.builder.node("MatMul", self.builder.array(rows), across, signs=signs)
 
 
 def average_pool(x: Value, pool: kinds.AveragePool) -> Value:
@@ -174,8 +220,12 @@ def _window_sizes(pool: kinds.AveragePool, height: int, width: int) -> NDArray[n
 
 def _weight(builder: Builder, layer: kinds.Layer, shape: tuple[int, ...]) -> Value:
     assert isinstance(layer, kinds.Convolution | kinds.Dense)
-    stored = builder.known(layer.weight.tensor)
-    return stored if layer.weight.scale is None else stored * builder.array(layer.weight.scale.reshape(shape))
+    return builder.known(layer.weight.tensor) * _scale(builder, layer, shape)
+
+
+def _scale(builder: Builder, layer: kinds.Convolution | kinds.Dense, shape: tuple[int, ...] = (-1, 1, 1, 1)) -> Value:
+    scale = layer.weight.scale
+    return builder.value(1.0) if scale is None else builder.array(scale.reshape(shape))
 
 
 def _bias(builder: Builder, layer: kinds.Layer, shape: tuple[int, ...]) -> Value:

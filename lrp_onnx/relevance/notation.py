@@ -38,6 +38,7 @@ RULES: dict[str, type[AnyRule]] = {
     "gradient-join": joins.GradientJoin,
     "gate": joins.Gate,
     "gradient-product": joins.GradientProduct,
+    "parts": joins.Parts,
 }
 """Every rule by its name."""
 

@@ -6,12 +6,18 @@ import difflib
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites import Composite, Entry
-from lrp_onnx.relevance.joins import Gate, GradientJoin, GradientProduct, MainOnly, Ratio, Signed, Symmetric
+from lrp_onnx.relevance.joins import Gate, GradientJoin, GradientProduct, MainOnly, Parts, Ratio, Signed, Symmetric
 from lrp_onnx.relevance.passing import AverageStandIn, DeconvRelu, Gradient, GuidedRelu, Pass, Route, WinnerTakeAll
 from lrp_onnx.relevance.rules import LAB_EPSILON, AlphaBeta, Block, Epsilon, Flat, Gamma, Norm, ZBox, ZPlus
 
 _LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
-_TAIL: tuple[Entry, ...] = (("reshape", Pass()), ("routing", Route()), ("product", Gate()))
+_TAIL: tuple[Entry, ...] = (
+    ("normalization", Pass()),
+    ("reshape", Pass()),
+    ("routing", Route()),
+    ("product", Gate()),
+    ("concatenation", Parts()),
+)
 _ZENNIT: tuple[Entry, ...] = (
     ("activation", Pass()),
     ("join", Signed()),
@@ -30,7 +36,12 @@ _INVESTIGATE: tuple[Entry, ...] = (
     *_TAIL,
 )
 _INVESTIGATE_SOURCE = "iNNvestigate (Alber et al. 2019)"
-_GRADIENT: tuple[Entry, ...] = (("join", GradientJoin()), ("product", GradientProduct()), ("everything", Gradient()))
+_GRADIENT: tuple[Entry, ...] = (
+    ("join", GradientJoin()),
+    ("product", GradientProduct()),
+    ("concatenation", Parts()),
+    ("everything", Gradient()),
+)
 _REFERENCE: tuple[Entry, ...] = (
     ("first", ZPlus(ones=True, epsilon=LAB_EPSILON, signed=False, bias="drop")),
     ("convolution", ZPlus(epsilon=LAB_EPSILON, signed=False, bias="drop")),

@@ -81,12 +81,64 @@ class ProductLayer(Node):
     def vjps(self, s: Value) -> tuple[Value, ...]:
         product = self.step.layer
         assert isinstance(product, kinds.Product)
-        signal, gate = self.inputs[product.signal], self.inputs[1 - product.signal]
+        which = product.signal or 0
+        signal, gate = self.inputs[which], self.inputs[1 - which]
         to_gate = s * signal
         if product.axes:
             axes = s.builder.integers(product.axes)
             to_gate = s.builder.node("ReduceSum", to_gate, axes, attributes={"keepdims": 1})
-        return (s * gate, to_gate) if product.signal == 0 else (to_gate, s * gate)
+        return (s * gate, to_gate) if which == 0 else (to_gate, s * gate)
+
+
+class ConcatLayer(Node):
+    """Tensors one after another; each takes its part back."""
+
+    __slots__ = ()
+
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        concat = self.step.layer
+        assert isinstance(concat, kinds.Concat)
+        ends = [sum(concat.sizes[: i + 1]) for i in range(len(concat.sizes))]
+        integers, signs = s.builder.integers, (s.nonnegative, s.nonpositive)
+        return tuple(
+            s.builder.node("Slice", s, integers((end - size,)), integers((end,)), integers((concat.axis,)), signs=signs)
+            for size, end in zip(concat.sizes, ends, strict=True)
+        )
+
+
+class ExpandLayer(Node):
+    """One value written many times; its transpose sums them up."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        expand = self.step.layer
+        assert isinstance(expand, kinds.Expand)
+        if not expand.axes:
+            return s
+        axes, signs = s.builder.integers(expand.axes), (s.nonnegative, s.nonpositive)
+        return s.builder.node("ReduceSum", s, axes, attributes={"keepdims": 1}, signs=signs)
+
+
+class NormalizationLayer(Node):
+    """Normalisation by the picture's own statistics; its vjp is the exact gradient, through the statistics."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        norm = self.step.layer
+        assert isinstance(norm, kinds.Normalization)
+        x, back = self.input.reshape(-1, *norm.view), (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view)
+        centred = x - self._mean(x)
+        spread = self.builder.node("Sqrt", self._mean(centred * centred) + norm.epsilon, signs=(True, False))
+        unit = centred / spread
+        through = back - self._mean(back) - unit * self._mean(back * unit)
+        return (through / spread).reshape(-1, *self._sizes()[1:])
+
+    def _mean(self, x: Value) -> Value:
+        norm = self.step.layer
+        assert isinstance(norm, kinds.Normalization)
+        return self.builder.node("ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1})
 
 
 class ReshapeLayer(Node):

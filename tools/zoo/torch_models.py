@@ -235,9 +235,15 @@ def _small_vgg() -> nn.Module:
 
 ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "basic": ("ResNet-18 style: basic blocks", lambda: seeded(ThinResNet(BasicBlock, (8, 16), 2, 1))),
-    "v1": ("ResNet v1: the stride in the first 1x1 (Hugging Face)", lambda: _hugging_face(downsample_in_bottleneck=True)),
+    "v1": (
+        "ResNet v1: the stride in the first 1x1 (Hugging Face)",
+        lambda: _hugging_face(downsample_in_bottleneck=True),
+    ),
     "hf": ("ResNet v1.5 (Hugging Face)", _hugging_face),
-    "v2": ("ResNet v2: pre-activation (timm)", lambda: _timm_v2(preact=True, conv_layer=create_conv2d, norm_layer=_norm2)),
+    "v2": (
+        "ResNet v2: pre-activation (timm)",
+        lambda: _timm_v2(preact=True, conv_layer=create_conv2d, norm_layer=_norm2),
+    ),
     "resnext": ("ResNeXt: grouped convolutions", lambda: _timm(cardinality=4, base_width=16)),
     "wide": ("Wide ResNet", lambda: seeded(ThinResNet(Bottleneck, (4, 8), 1, 4, base_width=128))),
     "resnet-d": (
@@ -257,7 +263,10 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "hardswish": ("ResNet with hard swish", lambda: _timm(act_layer=nn.Hardswish)),
     "group-norm": ("ResNet with GroupNorm", lambda: _timm(norm_layer=_group_norm)),
     "instance-norm": ("ResNet with InstanceNorm", lambda: _timm(norm_layer=_instance_norm)),
-    "bit": ("BiT: pre-activation, GroupNorm, standardised weights", lambda: _timm_v2(stem_type="fixed", norm_layer=_standardised_norm)),
+    "bit": (
+        "BiT: pre-activation, GroupNorm, standardised weights",
+        lambda: _timm_v2(stem_type="fixed", norm_layer=_standardised_norm),
+    ),
     "two-outputs": ("ResNet that also hands out a feature map", lambda: TwoHeads(core())),
     "abn": ("attention branch network", lambda: seeded(AttentionBranch())),
     "densenet": (

@@ -1,0 +1,200 @@
+"""The gate: what a file that nobody vouches for must not hold. Nothing of it has been run or followed before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from math import isfinite, prod
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto
+
+MOST_NODES = 50_000
+"""Nodes after functions are inlined; ResNet-152 has about 500."""
+MOST_RANK = 8
+ITEM_BYTES: dict[int, int] = {
+    TensorProto.FLOAT: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.FLOAT16: 2,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.INT8: 1,
+    TensorProto.UINT8: 1,
+    TensorProto.INT16: 2,
+    TensorProto.UINT16: 2,
+    TensorProto.INT32: 4,
+    TensorProto.UINT32: 4,
+    TensorProto.INT64: 8,
+    TensorProto.UINT64: 8,
+    TensorProto.BOOL: 1,
+}
+"""Element types that a weight may have."""
+LARGEST = {"group": 2**16, "strides": 2**12, "kernel_shape": 2**12, "dilations": 2**12, "pads": 2**16}
+"""Attributes of windows: 1 to this; pads 0 to this (a Pad operator's may be negative)."""
+RANDOM = ("Random", "Bernoulli", "Multinomial")
+UNFUSED = frozenset({"FusedConv"})
+"""Operators of com.microsoft that are taken apart into standard ones."""
+QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
+
+
+def faults_of(proto: onnx.ModelProto) -> list[str]:
+    """Everything in the message that keeps it from being compiled safely, one line each."""
+    faults = [*_structure(proto)]
+    functions = {(f.domain, f.name) for f in proto.functions}
+    for node in _nodes(proto):
+        if (node.domain, node.op_type) not in functions:
+            faults += _operator(node)
+        faults += _attributes(node)
+    for tensor in _tensors(proto):
+        faults += _tensor(tensor)
+    return list(dict.fromkeys(faults))
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from proto.graph.node
+    for function in proto.functions:
+        yield from function.node
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from proto.graph.initializer
+    for node in _nodes(proto):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+
+
+def _structure(proto: onnx.ModelProto) -> Iterator[str]:
+    if proto.graph.sparse_initializer:
+        yield f"{len(proto.graph.sparse_initializer)} weights are stored sparsely: export them dense"
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.WhichOneof("value") != "tensor_type":
+            yield f"'{value.name}' is {value.type.WhichOneof('value') or 'of no type'}: only tensors can be read"
+    expanded = _expanded(proto)
+    if expanded is None:
+        yield "its functions call each other in a circle: the file is damaged"
+    elif expanded > MOST_NODES:
+        yield f"it has {expanded:,} nodes, functions included; up to {MOST_NODES:,} are read"
+
+
+def _expanded(proto: onnx.ModelProto) -> int | None:
+    """How many nodes there are once functions are inlined, or None where they never end."""
+    bodies = {(f.domain, f.name): f.node for f in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_: set[tuple[str, str]] = set()
+
+    def size(nodes: Iterable[onnx.NodeProto]) -> int | None:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key not in bodies:
+                total += 1
+                continue
+            if key in open_ or len(open_) > 100:
+                return None
+            if key not in sizes:
+                open_.add(key)
+                inner = size(bodies[key])
+                open_.discard(key)
+                if inner is None:
+                    return None
+                sizes[key] = inner
+            total += sizes[key]
+        return total
+
+    return size(proto.graph.node)
+
+
+@cache
+def _standard() -> frozenset[str]:
+    """Standard operators that compute tensors from tensors: no control flow, no sequences, no text."""
+    allowed: set[str] = set()
+    for schema in onnx.defs.get_all_schemas():
+        if schema.domain:
+            continue
+        nested = any(a.type in (onnx.defs.OpSchema.AttrType.GRAPH,) for a in schema.attributes.values())
+        kinds = [v.types for v in (*schema.inputs, *schema.outputs)]
+        only_tensors = all(any(t.startswith("tensor(") and "string" not in t for t in types) for types in kinds)
+        if not nested and only_tensors and not schema.name.startswith(RANDOM):
+            allowed.add(schema.name)
+    return frozenset(allowed)
+
+
+def _operator(node: onnx.NodeProto) -> Iterator[str]:
+    where = _where(node)
+    nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    if node.op_type == "EPContext":
+        yield f"{where} holds a program for one processor, which is never run: compile the file that it was made from"
+    elif node.domain == "com.microsoft.nchwc":
+        yield (
+            f"{where} is of {node.domain}: the file was optimised for one processor; compile the file from before that"
+        )
+    elif node.op_type.startswith(QUANTISED):
+        yield (
+            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ in ONNX Runtime), or "
+            "compile the model from before quantisation"
+        )
+    elif node.domain == "com.microsoft" and node.op_type in UNFUSED:
+        return
+    elif node.domain not in ("", "ai.onnx"):
+        yield f"{where} is of the domain {node.domain!r}: only standard operators can be explained; export without it"
+    elif any(a.type in nested for a in node.attribute):
+        yield f"{where} is control flow: export the model with it resolved"
+    elif node.op_type.startswith(RANDOM):
+        yield f"{where} draws random numbers: export the model in evaluation mode"
+    elif node.op_type not in _standard() and node.op_type != "Upsample":
+        yield f"{where} is no operator that computes tensors from tensors: export the model without it"
+
+
+def _attributes(node: onnx.NodeProto) -> Iterator[str]:
+    for attribute in node.attribute:
+        name = attribute.name
+        numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
+        floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
+        if not all(map(isfinite, floats)):
+            yield f"{_where(node)} has {name}={floats}: a number is needed"
+        if name not in LARGEST or (node.op_type == "Pad"):
+            continue
+        least = 0 if name == "pads" else 1
+        if any(not least <= number <= LARGEST[name] for number in numbers):
+            yield f"{_where(node)} has {name}={numbers}: {least} to {LARGEST[name]:,} can be read"
+
+
+def _tensor(tensor: TensorProto) -> Iterator[str]:
+    where = f"the weight '{tensor.name}'"
+    if tensor.data_type not in ITEM_BYTES:
+        known = tensor.data_type in TensorProto.DataType.values()
+        name = TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
+        yield f"{where} is of type {name}: weights of float32, float16, bfloat16 and integers can be read"
+        return
+    if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
+        yield f"{where} has the shape {list(tensor.dims)}: the file is damaged"
+        return
+    expected = prod(tensor.dims) * ITEM_BYTES[tensor.data_type]
+    if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
+        yield (
+            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes and has {len(tensor.raw_data):,}: "
+            "the file is damaged"
+        )
+        return
+    yield from _values(tensor, where)
+
+
+def _values(tensor: TensorProto, where: str) -> Iterator[str]:
+    floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
+        yield f"{where} of shape {list(tensor.dims)} holds {_typed_length(tensor)} numbers: the file is damaged"
+    elif tensor.data_type in floating:
+        values = onnx.numpy_helper.to_array(tensor)
+        if not np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).all():
+            yield f"{where} holds NaN or infinity: no relevance can be computed through it"
+
+
+def _typed_length(tensor: TensorProto) -> int:
+    fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    return sum(map(len, fields))
+
+
+def _where(node: onnx.NodeProto) -> str:
+    name = node.name or next(iter(node.output), "")
+    return f"{node.op_type} '{name}'"

@@ -1,0 +1,105 @@
+"""Every opset from 7 to 25 as one of 18 to 20."""
+
+from __future__ import annotations
+
+import onnx
+
+from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
+
+OLDEST_OPSET = 7
+"""Before it, Add and Mul broadcast by attributes and BatchNormalization has modes: nobody exports that any more."""
+WORKING_OPSET = 18
+"""Older models are converted up to it: the first opset with ScatterElements' max and min and ReduceMean's axes as an
+input.
+"""
+NEWEST_OPSET = 20
+"""Newer models are relabelled to it where no operator changed its meaning since."""
+TYPES_ONLY_SINCE_20 = frozenset(
+    [
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Constant",
+        "ConstantOfShape",
+        "Conv",
+        "ConvTranspose",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "MaxPool",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+"""Operators whose versions 21 to 25 accept more element types and compute the same."""
+
+
+def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """`proto` at opset 18, 19 or 20.
+
+    Raises:
+        ModelFileError: it states no opset, or uses operators that its opset does not have.
+        UnsupportedModelError: its opset is too old, or cannot be converted.
+    """
+    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise ModelFileError(f"{source} does not say which version of the ONNX operators it uses")
+    opset = versions[0]
+    if opset < OLDEST_OPSET:
+        raise UnsupportedModelError(
+            f"{source} cannot be compiled:", [f"opset {opset} is older than {OLDEST_OPSET}: export it again"]
+        )
+    if opset > NEWEST_OPSET:
+        return _relabel(proto, opset, source)
+    if opset >= WORKING_OPSET:
+        return proto
+    _drop_weights_from_inputs(proto)
+    try:
+        converted = onnx.version_converter.convert_version(proto, WORKING_OPSET)
+    except Exception as error:  # the converter raises whatever its C++ half throws
+        raise UnsupportedModelError(
+            f"{source} cannot be compiled:",
+            [f"opset {opset} could not be converted to {WORKING_OPSET}: {first_line(error)}; export it at opset 18"],
+        ) from error
+    converted.metadata_props.extend(
+        p for p in proto.metadata_props if p.key not in {q.key for q in converted.metadata_props}
+    )
+    return converted
+
+
+def _relabel(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto:
+    faults = []
+    for op in sorted({n.op_type for n in proto.graph.node}):
+        try:
+            since = onnx.defs.get_schema(op, opset, "").since_version
+        except onnx.defs.SchemaError:
+            raise ModelFileError(f"{source} uses {op}, which opset {opset} does not have") from None
+        if since > NEWEST_OPSET and op not in TYPES_ONLY_SINCE_20:
+            faults.append(
+                f"{op} has changed its meaning in opset {since}: export the model at opset {NEWEST_OPSET} or lower"
+            )
+    if faults:
+        raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
+    relabelled = onnx.ModelProto()
+    relabelled.CopyFrom(proto)
+    for entry in relabelled.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = NEWEST_OPSET
+    return relabelled
+
+
+def _drop_weights_from_inputs(proto: onnx.ModelProto) -> None:
+    """Weights listed as inputs are a habit of IR 3; the version converter handles them badly."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, 4)

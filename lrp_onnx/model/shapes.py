@@ -1,0 +1,20 @@
+"""Names and shapes of tensors, as plain Python."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lrp_onnx.kinds import Shape
+
+
+def shape_of(value: ir.Value) -> Shape | None:
+    """Sizes of a tensor, None for a symbolic size; None altogether where the rank is not known."""
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def name_of(value: ir.Value) -> str:
+    """A tensor's name; normalised graphs have no nameless tensor."""
+    assert value.name is not None
+    return value.name
