@@ -65,6 +65,11 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
         click.option(
+            "--input-size",
+            metavar="SIZE",
+            help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
+        ),
+        click.option(
             "--preprocess",
             metavar="SPEC",
             help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
@@ -99,12 +104,21 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         bias=given["bias"] or said.bias,
         rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
         explain=given["output_name"],
+        input_size=_size(given["input_size"]) if given["input_size"] else None,
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
         if outputs is not None
         else ("heatmap",),
         preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
         labels=read_classes(given["classes"]) if given["classes"] else (),
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``224`` or ``480x640`` as (height, width)."""
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and 0 < int(part) < 2**15 for part in parts):
+        raise click.BadParameter(f"{text!r} is not a size: write 224, or 480x640", param_hint="--input-size")
+    return int(parts[0]), int(parts[-1])
 
 
 @main.command("compile")
@@ -200,7 +214,18 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
     from lrp_onnx.explaining import Request, explain_files
 
-    names = ("composite", "start", "bias", "rules", "rules_file", "output_name", "preprocess", "classes", "outputs")
+    names = (
+        "composite",
+        "start",
+        "bias",
+        "rules",
+        "rules_file",
+        "output_name",
+        "input_size",
+        "preprocess",
+        "classes",
+        "outputs",
+    )
     options = to_options(**{name: given.pop(name) for name in names})
     for line in explain_files(
         Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)

@@ -15,9 +15,11 @@ import onnx_ir as ir
 from lrp_onnx import __version__, contract
 from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.kinds import Affine
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
+from lrp_onnx.model.rewrite import guard_pools
 from lrp_onnx.plan import Plan
 from lrp_onnx.plan_json import block_summary
 from lrp_onnx.relevance.builder import Builder
@@ -49,6 +51,8 @@ class Options:
     """Node-name pattern → rule as text; the first that fits wins over the composite."""
     explain: str | None = None
     """Name of the graph output to explain, where there are several."""
+    input_size: tuple[int, int] | None = None
+    """Height and width, for models that leave them open."""
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -100,17 +104,14 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
         ModelFileError, UnsupportedModelError, RuleError.
     """
     composite = find_composite(options.composite)
-    graph = load_model(path)
+    graph = load_model(path, input_size=options.input_size)
     if contract.is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
     of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
-    preprocessing = options.preprocessing or contract.read_description(graph.model.metadata_props)[0] or IMAGENET
-    choices = Choices(
-        bias=options.bias, overrides=options.rules, box=_box(preprocessing, of.input_shape[of.channel_axis])
-    )
+    choices = Choices(bias=options.bias, overrides=options.rules, box=_box(_preparation(graph, of, options), of))
     return graph, of, assign(of, composite, choices)
 
 
@@ -139,7 +140,7 @@ def compile_model(
     start = options.start or composite.start
     if start not in START_VALUES:
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
-    forward = ir.to_proto(graph.model)
+    forward = guard_pools(ir.to_proto(graph.model))
     _check_outputs(forward, of, options.outputs)
     if options.labels and len(options.labels) != of.classes:
         raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
@@ -168,7 +169,7 @@ def compile_model(
         rules=applied_rules(of, assigned),
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
-        preprocessing=options.preprocessing or preprocessing,
+        preprocessing=options.preprocessing or preprocessing or _integer_pictures(graph, of),
         labels=options.labels or labels,
     )
     onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
@@ -187,12 +188,34 @@ def _by_kind(assigned: Mapping[str, Assigned]) -> Rules:
     )
 
 
-def _box(preprocessing: Preprocessing, channels: int | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Lowest and highest input that a picture can become."""
-    top = 255.0 / preprocessing.divisor
-    low = tuple((0.0 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
-    high = tuple((top - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
-    return (low, high) if len(low) in (1, channels) else None
+def _preparation(graph: Graph, of: Plan, options: Options) -> Preprocessing:
+    """How pictures are prepared: as the caller says, as the file says, or as is usual."""
+    stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
+    return stated or (_integer_pictures(graph, of) or IMAGENET)
+
+
+def _integer_pictures(graph: Graph, of: Plan) -> Preprocessing | None:
+    """What a model that takes integers needs: pixels as they are stored, minus 128 where they are signed."""
+    picture = next(v for v in graph.inputs if name_of(v) == of.input)
+    offsets = {ir.DataType.UINT8: 0.0, ir.DataType.INT8: 128.0}
+    if picture.dtype not in offsets:
+        return None
+    gray = of.input_shape[of.channel_axis] == 1
+    channels = "GRAY" if gray else "RGB"
+    return Preprocessing(mean=(offsets[picture.dtype],), std=(1.0,), divisor=1.0, layout=of.layout, channels=channels)
+
+
+def _box(preprocessing: Preprocessing, of: Plan) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Lowest and highest value that a pixel can have at the first layer, in the units and channels that it sees."""
+    channels = of.input_shape[of.channel_axis]
+    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+    if len(mean) not in (1, channels):
+        return None
+    ends = [(np.array([0.0]) - mean) / std, (255.0 / preprocessing.divisor - mean) / std]
+    for step in of.preparation:
+        if isinstance(step.layer, Affine):
+            ends = [end * step.layer.scale.reshape(-1) + step.layer.bias.reshape(-1) for end in ends]
+    return tuple(map(float, np.minimum(*ends))), tuple(map(float, np.maximum(*ends)))
 
 
 def _names(model: onnx.ModelProto) -> frozenset[str]:

@@ -17,6 +17,10 @@ from lrp_onnx.kinds import Shape, Step
 __all__ = ["Block", "Branch", "Plan", "Role", "Shape", "Step"]
 
 
+PREPARING = kinds.Affine | kinds.Reshape | kinds.ZeroPad | kinds.Transpose
+"""What may happen to a picture before the first layer."""
+
+
 class Role(StrEnum):
     """What a branch of a residual block is."""
 
@@ -88,14 +92,22 @@ class Plan:
     @property
     def layout(self) -> str:
         """``NHWC`` where the input is turned from it before anything mixes its elements, else ``NCHW``."""
+        prepared = self.preparation
+        tensor = prepared[-1].output if prepared else self.input
+        readers = [step.layer for step in prepared] or [s.layer for s in self.steps if tensor in s.inputs]
+        turned = [isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in readers]
+        return "NHWC" if any(turned) and (prepared or all(turned)) else "NCHW"
+
+    @property
+    def preparation(self) -> tuple[Step, ...]:
+        """Steps that only prepare the picture: those between it and the first layer that mixes anything."""
         tensor = self.input
+        found: list[Step] = []
         while True:
             readers = [step for step in self.steps if tensor in step.inputs]
-            layers = [step.layer for step in readers]
-            if layers and all(isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in layers):
-                return "NHWC"
-            if len(readers) != 1 or not isinstance(layers[0], kinds.Affine | kinds.Reshape | kinds.ZeroPad):
-                return "NCHW"
+            if len(readers) != 1 or not isinstance(readers[0].layer, PREPARING):
+                return tuple(found)
+            found.append(readers[0])
             tensor = readers[0].output
 
     @property

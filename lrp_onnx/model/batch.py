@@ -1,4 +1,4 @@
-"""A batch of any size, for files that were exported with one of a fixed size."""
+"""A batch of any size: for files that were exported with one, and for shapes that are computed from the batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from lrp_onnx.model.shapes import shape_of
+from lrp_onnx.model.shapes import Shape, shape_of
 
 BATCH = "N"
 ROWWISE = frozenset(
@@ -40,6 +40,89 @@ ROWWISE = frozenset(
 """Operators that treat every sample alone, as far as shape inference confirms it."""
 
 
+TRIALS = (5, 7)
+"""Batches that are tried: what is 5 in one and 7 in the other is the batch, what is equal in both is constant."""
+SHAPED = {"Reshape": (1,), "Expand": (1,), "Pad": (1,), "Slice": (1, 2, 3, 4), "Tile": (1,), "ConstantOfShape": (0,)}
+"""Operators that read a shape, and in which inputs."""
+
+
+def depends_on_batch(model: ir.Model) -> bool:
+    """Whether the batch is symbolic and something computes shapes from it."""
+    return _picture_of(model) is not None and any(_computed_slots(node, model) for node in model.graph)
+
+
+def _picture_of(model: ir.Model) -> ir.Value | None:
+    """The one picture input, if its batch is symbolic and its other sizes are known."""
+    pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    shape = shape_of(pictures[0]) if len(pictures) == 1 else None
+    return pictures[0] if shape and shape[0] is None and None not in shape[1:] else None
+
+
+def _computed_slots(node: ir.Node, model: ir.Model) -> list[int]:
+    """Input slots of shapes that are computed, not stored."""
+    return [
+        slot
+        for slot in SHAPED.get(node.op_type, ())
+        if slot < len(node.inputs) and _is_computed(node.inputs[slot], model)
+    ]
+
+
+def _is_computed(value: ir.Value | None, model: ir.Model) -> bool:
+    return value is not None and value.producer() is not None and value.name not in model.graph.initializers
+
+
+def with_batch(model: ir.Model, batch: int) -> ir.Model:
+    """A copy with the batch fixed."""
+    fixed = model.clone()
+    picture = _picture_of(fixed)
+    assert picture is not None and picture.shape is not None
+    picture.shape = ir.Shape([batch, *list(picture.shape)[1:]])
+    forget_shapes(fixed)
+    return fixed
+
+
+def write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
+    """Replace computed shapes in `model` by what they came to in the two trials; returns how many."""
+    written = 0
+    outputs = [{v.name: v for node in trial.graph for v in node.outputs} for trial in (one, two)]
+    for node in list(model.graph):
+        for slot in _computed_slots(node, model):
+            name = str(node.inputs[slot].name)  # type: ignore[union-attr]
+            values = [_folded(trial, name) for trial in (one, two)]
+            made = [shape_of(found[str(node.outputs[0].name)]) for found in outputs if node.outputs[0].name in found]
+            vector = _any_batch(node, slot, values, made)
+            if vector is None:
+                continue
+            label = f"{node.name}.{slot}.any_batch"
+            stored = ir.Value(name=label, const_value=ir.tensor(np.asarray(vector, np.int64), name=label))
+            stored.shape, stored.dtype = ir.Shape([len(vector)]), ir.DataType.INT64
+            model.graph.register_initializer(stored)
+            node.replace_input_with(slot, stored)
+            node.attributes.pop("allowzero", None)
+            written += 1
+    return written
+
+
+def _folded(trial: ir.Model, name: str) -> list[int] | None:
+    found = trial.graph.initializers.get(f"{name}.folded")
+    if found is None or found.const_value is None:
+        return None
+    return [int(n) for n in np.asarray(found.const_value.numpy()).reshape(-1)]
+
+
+def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]) -> list[int] | None:
+    """A constant for the slot that serves every batch, or None."""
+    if values[0] is not None and values[0] == values[1] and -1 not in values[0]:
+        return values[0]
+    if node.op_type not in ("Reshape", "Expand") or len(made) != 2 or not made[0] or not made[1]:
+        return None
+    (first, *rest), (second, *again) = made[0], made[1]
+    sizes = [size for size in rest if size is not None]
+    if (first, second) != TRIALS or rest != again or len(sizes) != len(rest) or 0 in sizes:
+        return None
+    return [0 if node.op_type == "Reshape" else 1, *sizes]
+
+
 def free_batch(model: ir.Model) -> ir.Model:
     """`model` with a symbolic batch, or `model` itself where its batch is symbolic already or cannot be freed.
 
@@ -53,7 +136,7 @@ def free_batch(model: ir.Model) -> ir.Model:
     picture = next(value for value in freed.graph.inputs if value.name == pictures[0].name)
     if not all(_keep_batch(node, shape[0], freed) for node in freed.graph if node.op_type == "Reshape"):
         return model
-    _forget_shapes(freed)
+    forget_shapes(freed)
     picture.shape = ir.Shape([BATCH, *shape[1:]])
     try:
         common.ShapeInferencePass()(freed)
@@ -84,7 +167,8 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
     return True
 
 
-def _forget_shapes(model: ir.Model) -> None:
+def forget_shapes(model: ir.Model) -> None:
+    """Forget every computed tensor's shape, so that it is inferred anew."""
     for node in model.graph:
         for value in node.outputs:
             value.shape = None

@@ -37,6 +37,9 @@ DERIVED = FOLDABLE | {
 }
 """Operators that exporters make weights with: dequantised, standardised, cast, turned."""  # fmt: skip
 
+EVALUATED_AS = 20
+"""Opset of the evaluation: these operators mean the same in 18 to 20, and the evaluator lacks some older ones."""
+
 Array = NDArray[np.generic]
 
 
@@ -69,7 +72,7 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
     present = [value for value in inputs if value is not None]
     if len(present) != sum(value is not None for value in node.inputs) or not present or not _is_small(node, present):
         return None
-    return evaluate(node, inputs, model.graph.opset_imports[""])
+    return evaluate(node, inputs)
 
 
 def _constant(value: ir.Value, model: ir.Model) -> Array | None:
@@ -118,15 +121,15 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
     return sum(value.size for value in inputs) <= MOST_ELEMENTS
 
 
-def evaluate(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> Array | None:
+def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """What the node computes of constants: its first output, or None where the reference evaluator cannot tell."""
     try:
-        return _run(node, inputs, opset)
+        return _run(node, inputs)
     except Exception:  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
         return None
 
 
-def _run(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> Array:
+def _run(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
     proto = ir.to_proto(node)
     names = [name for name in proto.input if name]
     types = [
@@ -137,7 +140,7 @@ def _run(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> Array:
     output = onnx.ValueInfoProto(name=proto.output[0])
     unique = list({value.name: value for value in types}.values())
     graph = onnx.helper.make_graph([proto], "node", unique, [output])
-    imports = [onnx.helper.make_opsetid("", opset)]
+    imports = [onnx.helper.make_opsetid("", EVALUATED_AS)]
     single = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
     feeds = dict(zip(names, [v for v in inputs if v is not None], strict=True))
     results: Any = ReferenceEvaluator(single).run(None, feeds)

@@ -97,7 +97,7 @@ class Graph:
             if prod(size or 0 for size in sizes) > LARGEST_DERIVED:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
-            result = evaluate(node, inputs, self.model.graph.opset_imports[""])
+            result = evaluate(node, inputs)
             if result is None:
                 return None
             values[name_of(node.outputs[0])] = result

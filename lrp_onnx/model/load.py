@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 
 from lrp_onnx.errors import LrpOnnxError, ModelFileError, UnsupportedModelError, first_line
-from lrp_onnx.model.batch import free_batch
+from lrp_onnx.model.batch import TRIALS, depends_on_batch, forget_shapes, free_batch, with_batch, write_constants
 from lrp_onnx.model.file import load_proto
 from lrp_onnx.model.fold import fold_constants
 from lrp_onnx.model.gate import faults_of
@@ -58,6 +58,7 @@ def normalise(proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] 
             model = _checked(proto)
             _fix_size(model, input_size, source)
             _settle(model)
+            _resolve(model)
             freed = free_batch(model)
     except LrpOnnxError:
         raise
@@ -92,6 +93,22 @@ def _settle(model: ir.Model) -> None:
     while fold_constants(model) or rewrite_nodes(model):
         common.RemoveUnusedNodesPass()(model)
         common.ShapeInferencePass()(model)
+
+
+def _resolve(model: ir.Model) -> None:
+    """Shape arithmetic that involves the batch: what it comes to is found by trying two batches."""
+    if not depends_on_batch(model):
+        return
+    trials = []
+    for batch in TRIALS:
+        trial = with_batch(model, batch)
+        _settle(trial)
+        trials.append(trial)
+    if write_constants(model, *trials):
+        common.RemoveUnusedNodesPass()(model)
+        forget_shapes(model)
+        common.ShapeInferencePass()(model)
+        _settle(model)
 
 
 def _fix_size(model: ir.Model, input_size: Sequence[int] | None, source: str) -> None:

@@ -10,10 +10,13 @@ from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.model.rewrite import padded_pools
 from lrp_onnx.plan import Block, Branch, Plan, Role, Step
 
 TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
 """What may follow the logits; relevance starts before it."""
+ROUNDING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
+"""What may follow those in turn."""
 PICTURES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -85,9 +88,7 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
     if None in shape[1:]:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [
-                f"{where}: only the batch may be symbolic; fix height and width with --input-size, or export it for a fixed size"
-            ],
+            [f"{where}: only the batch may be symbolic; give height and width by --input-size, or export it anew"],
         )
     return inputs[0]
 
@@ -112,21 +113,27 @@ def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Valu
             ],
         )
     value = candidates[0]
-    node = value.producer()
-    if node is None or node.op_type not in TAILS:
+    node = _tail(value)
+    if node is None:
         return value, value, "logits"
     axis = node.attributes["axis"].value if "axis" in node.attributes else -1
-    if node.op_type != "Sigmoid" and axis not in (-1, 1):
+    if node.op_type in ("Softmax", "LogSoftmax") and axis not in (-1, 1):
         raise UnsupportedModelError(
             f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"]
         )
     logits = node.inputs[0]
     assert logits is not None
-    return (
-        value,
-        logits,
-        {"Softmax": "probabilities", "LogSoftmax": "log-probabilities", "Sigmoid": "other"}[node.op_type],
-    )
+    held = {"Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
+    return value, logits, held.get(node.op_type, "other")
+
+
+def _tail(value: ir.Value) -> ir.Node | None:
+    """The node behind the logits: a normalisation, or the rounding of an output of integers."""
+    node = value.producer()
+    rounding = node if node is not None and node.op_type == "QuantizeLinear" else None
+    while node is not None and node.op_type in ROUNDING and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node if node is not None and node.op_type in TAILS else rounding
 
 
 def _is_scores(value: ir.Value) -> bool:
@@ -228,10 +235,16 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
 
 
 def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
+    notes = []
+    if pools := padded_pools(ir.to_proto(graph.model)):
+        notes.append(
+            f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original wrongly at the border "
+            'unless its optimiser "Pad_Fusion" is disabled; the compiled file is guarded against that'
+        )
     kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
     if not kept:
-        return ["no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
-    notes = [f"{kept} BatchNormalization nodes in the file"]
+        return [*notes, "no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
+    notes.append(f"{kept} BatchNormalization nodes in the file")
     if negative := negative_scales(steps):
         notes.append(
             f"{negative} channels have a negative batch-norm scale: folded, their positive and negative "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import helper
+
+from lrp_onnx.model.shapes import shape_of
 
 FUSED_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
 
@@ -60,36 +62,94 @@ def _activation(kind: str, parameters: Sequence[float], x: str, at: str, name: s
     return [*bounds, helper.make_node("Clip", inputs, [f"{at}.out"], name=f"{name}.clip")]
 
 
+def guard_pools(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` with a second output on every MaxPool behind a Pad.
+
+    ONNX Runtime merges a zero Pad into the MaxPool behind it, whose own border is −∞: where a window at the border
+    holds negative numbers only, the result is wrong (seen with 1.31; "Pad_Fusion"). It leaves pools with indices alone.
+    """
+    if not padded_pools(proto):
+        return proto
+    guarded = onnx.ModelProto()
+    guarded.CopyFrom(proto)
+    for node in padded_pools(guarded):
+        if len(node.output) == 1:
+            node.output.append(f"{node.output[0]}.indices")
+    return guarded
+
+
+def padded_pools(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Every MaxPool whose input comes from a Pad."""
+    producer = {name: node for node in proto.graph.node for name in node.output}
+    return [node for node in proto.graph.node if node.op_type == "MaxPool" and _behind_pad(node, producer)]
+
+
+def _behind_pad(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto]) -> bool:
+    before = producer.get(node.input[0])
+    for _ in range(8):  # nothing but a change of layout lies between
+        if before is None or before.op_type not in ("Transpose", "Identity", "Cast"):
+            break
+        before = producer.get(before.input[0])
+    return before is not None and before.op_type == "Pad"
+
+
 def rewrite_nodes(model: ir.Model) -> int:
     """Apply the rewrites in place; returns how many nodes changed."""
-    return sum(_turn_before_padding(node, model) for node in list(model.graph) if node.op_type == "Transpose")
+    return sum(_move_first(node, model) for node in list(model.graph) if node.op_type in MOVES)
 
 
-def _turn_before_padding(node: ir.Node, model: ir.Model) -> bool:
-    """Pad then Transpose → Transpose then Pad: the pad then stands before the convolution that it belongs to."""
-    padded = node.inputs[0]
-    pad = padded.producer() if padded is not None else None
-    if pad is None or pad.op_type != "Pad" or padded is None or len(padded.uses()) != 1 or padded.is_graph_output():
+MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that give the same whether they come before or behind a QuantizeLinear."""
+
+
+def _move_first(node: ir.Node, model: ir.Model) -> bool:
+    """QuantizeLinear, then a move → the move, then QuantizeLinear: it then stands before the node that undoes it.
+
+    Likewise Pad, then Transpose: the pad then stands before the convolution that it belongs to.
+    """
+    between, final = node.inputs[0], node.outputs[0]
+    before = between.producer() if between is not None else None
+    if before is None or between is None or final.is_graph_output() or len(node.outputs) != 1:
         return False
-    final = node.outputs[0]
-    if final.is_graph_output():
+    rest: list[ir.Value | None] | None = None
+    if before.op_type == "QuantizeLinear":
+        rest = _by_tensor(before)
+    elif before.op_type == "Pad" and node.op_type == "Transpose" and len(between.uses()) == 1:
+        rest = _turned_pads(before, node, model)
+    if rest is None:
         return False
-    amounts = pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
+    moved = ir.node(
+        node.op_type, [before.inputs[0], *node.inputs[1:]], attributes=node.attributes, name=f"{node.name}.first"
+    )
+    moved.outputs[0].name = f"{final.name}.first"
+    again = ir.node(
+        before.op_type, [moved.outputs[0], *rest], attributes=before.attributes, name=f"{node.name}.{before.name}"
+    )
+    again.outputs[0].name = f"{final.name}.second"
+    model.graph.insert_before(node, [moved, again])
+    final.replace_all_uses_with(again.outputs[0])
+    model.graph.remove(node, safe=True)
+    return True
+
+
+def _by_tensor(quantize: ir.Node) -> list[ir.Value | None] | None:
+    """Scale and zero point of a QuantizeLinear, if they are one number each."""
+    parameters = list(quantize.inputs[1:])
+    shapes = [shape_of(value) for value in parameters if value is not None]
+    return parameters if all(shape is not None and set(shape) <= {1} for shape in shapes) else None
+
+
+def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value | None] | None:
+    """A Pad's inputs but the first, its amounts in the order of axes that the Transpose behind it makes."""
     order = node.attributes["perm"].value if "perm" in node.attributes else None
-    if amounts is None or order is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
-        return False
+    amounts = pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
+    if order is None or amounts is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
+        return None
     pads = np.asarray(amounts.numpy()).reshape(2, -1)
     if pads.shape[1] != len(order):
-        return False
+        return None
     name = f"{node.name}.pads"
     turned = ir.Value(name=name, const_value=ir.tensor(pads[:, list(order)].reshape(-1).astype(np.int64), name=name))
     turned.shape, turned.dtype = ir.Shape([pads.size]), ir.DataType.INT64
     model.graph.register_initializer(turned)
-    moved = ir.node("Transpose", [pad.inputs[0]], attributes={"perm": list(order)}, name=f"{node.name}.first")
-    moved.outputs[0].name = f"{node.outputs[0].name}.unpadded"
-    again = ir.node("Pad", [moved.outputs[0], turned, *pad.inputs[2:3]], attributes=pad.attributes, name=pad.name)
-    again.outputs[0].name = f"{node.outputs[0].name}.padded"
-    model.graph.insert_before(node, [moved, again])
-    final.replace_all_uses_with(again.outputs[0])
-    model.graph.remove([node, pad], safe=True)
-    return True
+    return [turned, *pad.inputs[2:3]]

@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from lrp_onnx.kinds import Shape
 
+__all__ = ["Shape", "name_of", "shape_of"]
+
 
 def shape_of(value: ir.Value) -> Shape | None:
     """Sizes of a tensor, None for a symbolic size; None altogether where the rank is not known."""

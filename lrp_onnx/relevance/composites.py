@@ -21,6 +21,7 @@ Predicate = Callable[[Plan, Step], bool]
 Entry = tuple[str, AnyRule]
 
 WHICH: dict[str, Predicate] = {
+    "preparation": lambda of, step: step in of.preparation and isinstance(step.layer, kinds.Affine),
     "first": lambda of, step: step.name in of.first,
     "convolution": lambda of, step: isinstance(step.layer, kinds.Convolution),
     "dense": lambda of, step: isinstance(step.layer, kinds.Dense),

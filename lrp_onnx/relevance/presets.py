@@ -18,6 +18,7 @@ _TAIL: tuple[Entry, ...] = (
     ("product", Gate()),
     ("concatenation", Parts()),
 )
+_HEAD: tuple[Entry, ...] = (("preparation", Pass()),)
 _ZENNIT: tuple[Entry, ...] = (
     ("activation", Pass()),
     ("join", Signed()),
@@ -60,16 +61,16 @@ def _reference(title: str, *joins: Entry) -> Composite:
         source="released code of Otsuki et al., ECCV 2024",
         start="probability",
         fold_batch_norm=False,
-        entries=(*joins, *_REFERENCE),
+        entries=(*_HEAD, *joins, *_REFERENCE),
     )
 
 
 def _zennit(title: str, *entries: Entry) -> Composite:
-    return Composite(title=title, source=_ZENNIT_SOURCE, entries=(*entries, *_ZENNIT))
+    return Composite(title=title, source=_ZENNIT_SOURCE, entries=(*_HEAD, *entries, *_ZENNIT))
 
 
 def _investigate(title: str, *entries: Entry) -> Composite:
-    return Composite(title=title, source=_INVESTIGATE_SOURCE, entries=(*entries, *_INVESTIGATE))
+    return Composite(title=title, source=_INVESTIGATE_SOURCE, entries=(*_HEAD, *entries, *_INVESTIGATE))
 
 
 COMPOSITES: dict[str, Composite] = {
@@ -78,6 +79,7 @@ COMPOSITES: dict[str, Composite] = {
         "elsewhere",
         source="Doublet et al., JSAI 2024",
         entries=(
+            *_HEAD,
             ("block join", Block()),
             ("join", Signed(epsilon=LAB_EPSILON, signed=False)),
             ("dense", Epsilon(epsilon=LAB_EPSILON, signed=False, bias="drop")),
@@ -94,12 +96,13 @@ COMPOSITES: dict[str, Composite] = {
         "elsewhere (our reading)",
         source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
         start="probability",
-        entries=(("block join", Block()), ("join", Ratio()), *_REFERENCE),
+        entries=(*_HEAD, ("block join", Block()), ("join", Ratio()), *_REFERENCE),
     ),
     "lrp-resnet": Composite(
         title="relevance split by magnitude at every shortcut, z+ elsewhere; conserves relevance",
         source="Otsuki et al., ECCV 2024, with clean pooling and first layer",
         entries=(
+            *_HEAD,
             ("join", Ratio()),
             ("convolution", ZPlus(epsilon=1e-9, bias="drop")),
             ("dense", ZPlus(epsilon=1e-9, bias="drop")),
@@ -152,6 +155,7 @@ COMPOSITES: dict[str, Composite] = {
         title="excitation backpropagation: z+ everywhere",
         source="Zhang et al. 2016, as in Zennit",
         entries=(
+            *_HEAD,
             ("join", Signed()),
             ("average pooling", Norm()),
             ("convolution", ZPlus()),

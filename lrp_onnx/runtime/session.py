@@ -59,13 +59,20 @@ class Session:
         return value.type, list(value.shape)
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run once; `outputs` None means all. Raises ProviderError where the memory does not suffice."""
+        """Run once; `outputs` None means all.
+
+        Raises:
+            ProviderError: the memory does not suffice.
+            ModelFileError: the model cannot be run.
+        """
         names = list(outputs) if outputs is not None else self.outputs
         try:
             values = self.runtime.run(names, dict(feeds))
         except Exception as error:  # the runtime's exceptions have no common base below Exception
             if not any(word in str(error) for word in OUT_OF_MEMORY):
-                raise
+                raise ModelFileError(
+                    f"ONNX Runtime failed on this model and this input: {_first_line(error)}"
+                ) from error
             sizes = ", ".join(f"'{name}' {value.shape}" for name, value in feeds.items())
             raise ProviderError(
                 f"the memory of {self.provider} does not suffice for {sizes}: {_first_line(error)}; a smaller batch "

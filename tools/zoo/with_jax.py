@@ -64,11 +64,14 @@ class Network(nnx.Module):
         self.head.bias.value = jnp.asarray(stored["fc.bias"])
 
     def __call__(self, x: Any) -> Any:
-        border = "SAME" if self.same else ((1, 1), (1, 1))
-        x = nnx.max_pool(nnx.relu(self.stem(x)), window_shape=(3, 3), strides=(2, 2), padding=border)
+        x = nnx.relu(self.stem(x))
+        if not self.same:  # explicit zeros: jax2onnx 0.17 drops the padding argument of max_pool
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME" if self.same else "VALID")
         for block in self.blocks:
             x = block(x)
-        return self.head(jnp.mean(x, axis=(1, 2)))
+        mean = jnp.sum(x, axis=(1, 2)) / (x.shape[1] * x.shape[2]) if self.same else jnp.mean(x, axis=(1, 2))
+        return self.head(mean)
 
 
 def export(make: Any, path: Path, **options: Any) -> None:

@@ -21,16 +21,16 @@ from zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_w
 TOOLS = ("tf2onnx", "tensorflow_cpu", "keras", "onnx")
 
 
-def core() -> keras.Model:
-    """The shared network, with torch's explicit padding."""
-    stored = core_weights()
+def core(*, same: bool = False) -> keras.Model:
+    """The shared network, with torch's explicit padding, or with the framework's own."""
+    stored, pool = core_weights(), "same" if same else "valid"
     picture = keras.Input((SIZE, SIZE, 3), name="input")
-    x = _conv(stored, picture, "conv1", stride=2, pad=3)
+    x = _conv(stored, picture, "conv1", stride=2, pad="same" if same else 3)
     x = layers.ReLU()(_norm(stored, x, "bn1"))
-    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    x = layers.MaxPooling2D(3, 2, pool)(x if same else layers.ZeroPadding2D(1)(x))
     for block, (into, _, out, stride) in BLOCKS.items():
         y = layers.ReLU()(_norm(stored, _conv(stored, x, f"{block}.conv1"), f"{block}.bn1"))
-        y = _conv(stored, y, f"{block}.conv2", stride=stride, pad=1)
+        y = _conv(stored, y, f"{block}.conv2", stride=stride, pad="same" if same else 1)
         y = layers.ReLU()(_norm(stored, y, f"{block}.bn2"))
         y = _norm(stored, _conv(stored, y, f"{block}.conv3"), f"{block}.bn3")
         if into != out:
@@ -44,10 +44,11 @@ def core() -> keras.Model:
     return model
 
 
-def _conv(stored: Any, x: Any, name: str, *, stride: int = 1, pad: int = 0) -> Any:
+def _conv(stored: Any, x: Any, name: str, *, stride: int = 1, pad: Any = 0) -> Any:
     kernel = stored[f"{name}.weight"].transpose(2, 3, 1, 0)
-    layer = layers.Conv2D(kernel.shape[3], kernel.shape[0], stride, use_bias=False)
-    y = layer(layers.ZeroPadding2D(pad)(x) if pad else x)
+    same = pad == "same"
+    layer = layers.Conv2D(kernel.shape[3], kernel.shape[0], stride, "same" if same else "valid", use_bias=False)
+    y = layer(layers.ZeroPadding2D(pad)(x) if pad and not same else x)
     layer.set_weights([kernel])
     return y
 
@@ -123,6 +124,8 @@ RECIPES = [
     _recipe("core", "keras3-export", _CORE, partial(keras_export, core)),
     _recipe("core", "tf2onnx-tflite", _CORE, partial(from_tflite, core)),
     _recipe("core-int8-tflite", "tf2onnx", _CORE + ", int8", partial(from_tflite, core, int8=True)),
+    _recipe("same", "tf2onnx-nhwc", _CORE + ", SAME pads", partial(from_keras, partial(core, same=True))),
+    _recipe("same", "tf2onnx-tflite", _CORE + ", SAME pads", partial(from_tflite, partial(core, same=True))),
     _recipe("keras-v1", "tf2onnx-nhwc", _V1, partial(from_keras, _v1)),
     _recipe("keras-v1", "tf2onnx-nchw", _V1, partial(from_keras, _v1, nchw=True), "NCHW"),
     _recipe("keras-v1", "tf2onnx-tflite", _V1, partial(from_tflite, _v1)),
