@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lrp_onnx import __version__
+from lrp_onnx.command_options import MODEL, compile_options, to_options
 from lrp_onnx.errors import LrpOnnxError
-
-if TYPE_CHECKING:
-    from lrp_onnx.compiler import Options
-
-MODEL = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
@@ -34,91 +29,6 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
     """Compile a classifier's ONNX file into one that also explains itself, and explain pictures with it."""
-
-
-def compile_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that may compile."""
-    options = (
-        click.option(
-            "--composite", metavar="NAME", help="Which rules; `lrp-onnx composites` lists them. [default: c3-lrp]"
-        ),
-        click.option(
-            "--start",
-            type=click.Choice(["logit", "probability", "one"]),
-            help="What relevance starts from. [default: the composite's]",
-        ),
-        click.option(
-            "--bias",
-            type=click.Choice(["keep", "drop"]),
-            help="Whether biases take part in denominators. [default: the rules']",
-        ),
-        click.option(
-            "--rule",
-            "rules",
-            multiple=True,
-            metavar="NODE=RULE",
-            help='Another rule for nodes whose name fits a pattern, e.g. "*conv1*=flat" or "fc=epsilon(epsilon=0.25)". '
-            "Repeatable.",
-        ),
-        click.option(
-            "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
-        ),
-        click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
-        click.option(
-            "--input-size",
-            metavar="SIZE",
-            help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
-        ),
-        click.option(
-            "--preprocess",
-            metavar="SPEC",
-            help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
-        ),
-        click.option(
-            "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def to_options(outputs: str | None = None, **given: Any) -> Options:
-    """Command-line values as Options; what is given on the line wins over the rules file."""
-    from lrp_onnx.compiler import Options
-    from lrp_onnx.relevance.presets import DEFAULT
-    from lrp_onnx.runtime.images import read_classes
-    from lrp_onnx.runtime.preprocess import parse_preprocessing
-    from lrp_onnx.settings import Settings, read_settings
-
-    said = read_settings(given["rules_file"]) if given["rules_file"] else Settings()
-    rules = {}
-    for text in given["rules"]:
-        pattern, equals, rule = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
-        rules[pattern] = rule
-    return Options(
-        composite=given["composite"] or said.composite or DEFAULT,
-        start=given["start"] or said.start,
-        bias=given["bias"] or said.bias,
-        rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
-        explain=given["output_name"],
-        input_size=_size(given["input_size"]) if given["input_size"] else None,
-        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
-        if outputs is not None
-        else ("heatmap",),
-        preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
-        labels=read_classes(given["classes"]) if given["classes"] else (),
-    )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """``224`` or ``480x640`` as (height, width)."""
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and 0 < int(part) < 2**15 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a size: write 224, or 480x640", param_hint="--input-size")
-    return int(parts[0]), int(parts[-1])
 
 
 @main.command("compile")

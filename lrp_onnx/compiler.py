@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,15 +13,16 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__, contract
-from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
+from lrp_onnx.contract import HEATMAP, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
-from lrp_onnx.kinds import Affine
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.rewrite import guard_pools
+from lrp_onnx.outputs import append_outputs, check_outputs, tensor_names
 from lrp_onnx.plan import Plan
 from lrp_onnx.plan_json import block_summary
+from lrp_onnx.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
@@ -32,9 +33,6 @@ from lrp_onnx.relevance.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.rules import Block, Rule
 from lrp_onnx.relevance.verify import Runner, check_compiled
 
-IMAGENET = Preprocessing()
-"""Assumed for the z-box rule's bounds where nobody says how pictures are prepared."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -42,7 +40,7 @@ class Options:
 
     composite: str = DEFAULT
     outputs: tuple[str, ...] = (HEATMAP,)
-    """``heatmap``, ``relevance``, or names of inner tensors of the model."""
+    """``heatmap``, ``relevance``, ``attention``, or names of inner tensors of the model."""
     start: str | None = None
     """``logit``, ``probability`` or ``one``; None leaves it to the composite."""
     bias: str | None = None
@@ -111,7 +109,9 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
     of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
-    choices = Choices(bias=options.bias, overrides=options.rules, box=_box(_preparation(graph, of, options), of))
+    stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
+    prepared = stated or integer_pictures(graph, of) or IMAGENET
+    choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))
     return graph, of, assign(of, composite, choices)
 
 
@@ -141,13 +141,13 @@ def compile_model(
     if start not in START_VALUES:
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     forward = guard_pools(ir.to_proto(graph.model))
-    _check_outputs(forward, of, options.outputs)
+    check_outputs(forward, of, options.outputs)
     if options.labels and len(options.labels) != of.classes:
         raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
-    builder = Builder(taken=_names(forward), other_types=_not_float32(graph))
+    builder = Builder(taken=tensor_names(forward), other_types=_not_float32(graph))
     backward = Backward(of, builder, _by_kind(assigned))
     backward.run(start_relevance(builder, of, start))
-    outputs = _outputs(backward, options.outputs, times_input=composite.times_input)
+    outputs = append_outputs(backward, options.outputs, times_input=composite.times_input)
     model = builder.extend(
         forward,
         inputs={TARGET: ("INT64", ["targets"]), START: ("FLOAT", ["starts", of.classes])},
@@ -169,7 +169,7 @@ def compile_model(
         rules=applied_rules(of, assigned),
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
-        preprocessing=options.preprocessing or preprocessing or _integer_pictures(graph, of),
+        preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),
         labels=options.labels or labels,
     )
     onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
@@ -188,94 +188,11 @@ def _by_kind(assigned: Mapping[str, Assigned]) -> Rules:
     )
 
 
-def _preparation(graph: Graph, of: Plan, options: Options) -> Preprocessing:
-    """How pictures are prepared: as the caller says, as the file says, or as is usual."""
-    stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
-    return stated or (_integer_pictures(graph, of) or IMAGENET)
-
-
-def _integer_pictures(graph: Graph, of: Plan) -> Preprocessing | None:
-    """What a model that takes integers needs: pixels as they are stored, minus 128 where they are signed."""
-    picture = next(v for v in graph.inputs if name_of(v) == of.input)
-    offsets = {ir.DataType.UINT8: 0.0, ir.DataType.INT8: 128.0}
-    if picture.dtype not in offsets:
-        return None
-    gray = of.input_shape[of.channel_axis] == 1
-    channels = "GRAY" if gray else "RGB"
-    return Preprocessing(mean=(offsets[picture.dtype],), std=(1.0,), divisor=1.0, layout=of.layout, channels=channels)
-
-
-def _box(preprocessing: Preprocessing, of: Plan) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Lowest and highest value that a pixel can have at the first layer, in the units and channels that it sees."""
-    channels = of.input_shape[of.channel_axis]
-    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
-    if len(mean) not in (1, channels):
-        return None
-    ends = [(np.array([0.0]) - mean) / std, (255.0 / preprocessing.divisor - mean) / std]
-    for step in of.preparation:
-        if isinstance(step.layer, Affine):
-            ends = [end * step.layer.scale.reshape(-1) + step.layer.bias.reshape(-1) for end in ends]
-    return tuple(map(float, np.minimum(*ends))), tuple(map(float, np.maximum(*ends)))
-
-
-def _names(model: onnx.ModelProto) -> frozenset[str]:
-    graph = model.graph
-    computed = (name for node in graph.node for name in node.output)
-    return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
-
-
 def _not_float32(graph: Graph) -> frozenset[str]:
     """Floating and integer tensors that relevance arithmetic has to convert; unknown types are taken for float32."""
     inner = (value for node in graph.nodes for value in node.outputs)
     every = (*graph.inputs, *graph.model.graph.initializers.values(), *inner)
     return frozenset(name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT)
-
-
-def _check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> None:
-    names = _names(model)
-    faults = [
-        f"the model has a tensor called '{name}' already: rename it before compiling"
-        for name in (HEATMAP, RELEVANCE, TARGET, START)
-        if name in names
-    ]
-    on_the_way = {of.input, *(step.output for step in of.steps)}
-    faults += [
-        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, or names that "
-        f"`lrp-onnx plan` shows"
-        for name in asked
-        if name not in (HEATMAP, RELEVANCE) and name not in on_the_way
-    ]
-    if not asked:
-        faults.append("no output was asked for: name heatmap, relevance, or inner tensors")
-    if faults:
-        raise UnsupportedModelError("these outputs cannot be made:", faults)
-
-
-def _outputs(backward: Backward, asked: Sequence[str], *, times_input: bool) -> dict[str, list[int | str]]:
-    """Append the output nodes; output name → shape."""
-    of, builder = backward.of, backward.builder
-    at_input = backward.at[of.input]
-    relevance = builder.known(of.input) * at_input.total if times_input else at_input.total
-    batch = "N" if of.input_shape[0] is None else of.input_shape[0]
-    sizes = [size for size in of.input_shape[1:] if size is not None]
-    shapes: dict[str, list[int | str]] = {}
-    for name in dict.fromkeys(asked):
-        if name == HEATMAP:
-            axis = builder.integers((of.channel_axis,))
-            builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
-            shapes[HEATMAP] = [batch, *(sizes[1:] if of.layout == "NCHW" else sizes[:2])]
-        elif name == RELEVANCE:
-            builder.node("Identity", relevance, output=RELEVANCE)
-            shapes[RELEVANCE] = [batch, *sizes]
-        else:
-            output = f"{RELEVANCE}/{name}"
-            inner = backward.at.get(name)
-            if inner is None:
-                raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
-            builder.node("Identity", inner.total, output=output)
-            shape = next((s.output_shape for s in of.steps if s.output == name), of.input_shape)
-            shapes[output] = [batch, *(size for size in shape[1:] if size is not None)]
-    return shapes
 
 
 def _ledger(entry: Entry) -> dict[str, Any]:

@@ -17,6 +17,8 @@ HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels."""
 RELEVANCE = "relevance"
 """Graph output, the input's shape, float32: relevance at every input element."""
+ATTENTION = "attention"
+"""Graph output (N, H, W) float32: the attention map that the model itself computes, where it has one."""
 TARGET = "target"
 """Optional graph input (N,) or (1,) int64: the class to explain, -1 for the predicted one (the default)."""
 START = "start"
@@ -28,9 +30,12 @@ INTERNAL = "lrp/"
 """Every name that the compiler adds inside the graph begins with this."""
 
 
+ADDED = (HEATMAP, RELEVANCE, ATTENTION, TARGET, START)
+
+
 def is_added(name: str) -> bool:
     """Whether a tensor's name is one that the compiler gives, not the original model."""
-    return name.startswith((INTERNAL, RELEVANCE + "/")) or name in (HEATMAP, RELEVANCE, TARGET, START)
+    return name.startswith((INTERNAL, f"{RELEVANCE}/", f"{ATTENTION}/")) or name in ADDED
 
 
 FORMAT = 1

@@ -17,7 +17,7 @@ from lrp_onnx.kinds import Shape, Step
 __all__ = ["Block", "Branch", "Plan", "Role", "Shape", "Step"]
 
 
-PREPARING = kinds.Affine | kinds.Reshape | kinds.ZeroPad | kinds.Transpose
+PREPARING = kinds.Affine | kinds.Clip | kinds.Reshape | kinds.ZeroPad | kinds.Transpose
 """What may happen to a picture before the first layer."""
 
 
@@ -109,6 +109,16 @@ class Plan:
                 return tuple(found)
             found.append(readers[0])
             tensor = readers[0].output
+
+    @property
+    def attention(self) -> dict[str, tuple[int, int]]:
+        """Gates of one value for every pixel, as in attention branch networks: tensor → (height, width)."""
+        found: dict[str, tuple[int, int]] = {}
+        for step in self.steps:
+            if isinstance(step.layer, kinds.Product) and step.layer.axes == (1,) and len(step.output_shape) == 4:
+                height, width = step.output_shape[2:]
+                found[step.inputs[1 - (step.layer.signal or 0)]] = (height or 0, width or 0)
+        return found
 
     @property
     def channel_axis(self) -> int:

@@ -5,7 +5,7 @@ in numbers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -20,6 +20,8 @@ from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.reading import READERS, Unreadable, data_inputs
 from lrp_onnx.model.written_out import uniform, write_together
 from lrp_onnx.plan import Step
+
+UNKNOWN = "this operator cannot be explained yet"
 
 
 def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True) -> list[Step]:
@@ -50,7 +52,8 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
     ]
     if faults:
         supported = ", ".join(sorted(READERS))
-        summary = f"{source} has {len(faults)} node(s) that cannot be explained (operators that can be: {supported}):"
+        hint = f" (operators that can be: {supported})" if any(UNKNOWN in fault for fault in faults) else ""
+        summary = f"{source} has {len(faults)} node(s) that cannot be explained{hint}:"
         raise UnsupportedModelError(summary, faults)
     return steps
 
@@ -71,7 +74,7 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
     """The node's step; for a node of several outputs a step for each."""
     reader = READERS.get(node.op_type)
     if reader is None:
-        raise Unreadable("this operator cannot be explained yet")
+        raise Unreadable(UNKNOWN)
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")
@@ -107,7 +110,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
         _merge_scale,
         *((_fold_affine,) if fold_batch_norm else (_fold_bias,)),
     )
-    current = write_together(steps)
+    current = _merge_pool_pads(write_together(steps))
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
     return current
@@ -168,10 +171,43 @@ def _merge_pad(first: Step, second: Step) -> Step | None:
     pad, layer = first.layer, second.layer
     if not isinstance(pad, kinds.ZeroPad) or not isinstance(layer, kinds.Convolution) or pad.before[0] or pad.after[0]:
         return None
-    added = (*pad.before[1:], *pad.after[1:])
-    top, left, bottom, right = (own + more for own, more in zip(layer.pads, added, strict=True))
-    merged = _joined(first, second, replace(layer, pads=(top, left, bottom, right)))
+    merged = _joined(first, second, replace(layer, pads=_added(layer.pads, pad)))
     return replace(merged, name=second.name)
+
+
+def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
+    """Zeros around a tensor that cannot be negative, before max pooling: the same as the pooling's own border.
+
+    Where a window holds nothing above zero the pools differ in which of its zeros they name, and none has relevance.
+    """
+    uses = Counter(name for step in steps for name in step.inputs)
+    producer = {step.output: step for step in steps}
+    merged, dropped = {}, set()
+    for step in steps:
+        pad = producer.get(step.inputs[0])
+        if not isinstance(step.layer, kinds.MaxPool) or pad is None or uses[pad.output] != 1:
+            continue
+        if not isinstance(pad.layer, kinds.ZeroPad) or pad.layer.before[0] or pad.layer.after[0]:
+            continue
+        if _cannot_be_negative(producer.get(pad.inputs[0]), producer):
+            pads = _added(step.layer.pads, pad.layer)
+            merged[step.output] = replace(_joined(pad, step, replace(step.layer, pads=pads)), name=step.name)
+            dropped.add(pad.output)
+    return [merged.get(step.output, step) for step in steps if step.output not in dropped]
+
+
+def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool:
+    while step is not None and isinstance(step.layer, kinds.Transpose | kinds.Reshape):
+        step = producer.get(step.inputs[0])
+    return step is not None and (
+        isinstance(step.layer, kinds.Relu) or (isinstance(step.layer, kinds.Clip) and step.layer.low >= 0)
+    )
+
+
+def _added(pads: tuple[int, int, int, int], pad: kinds.ZeroPad) -> tuple[int, int, int, int]:
+    more = (*pad.before[1:], *pad.after[1:])
+    top, left, bottom, right = (own + zeros for own, zeros in zip(pads, more, strict=True))
+    return top, left, bottom, right
 
 
 def _merge_scale(first: Step, second: Step) -> Step | None:

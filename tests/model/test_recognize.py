@@ -156,8 +156,8 @@ def faults_of(model: onnx.ModelProto, saved: Save) -> tuple[str, ...]:
 
 def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
     net = Network(0)
-    y = net.node("Softsign", net.conv("x", (3, 4)), name="gate")
-    y = net.node("Elu", y, name="bend")
+    y = net.node("LpNormalization", net.conv("x", (3, 4)), name="gate")
+    y = net.node("Hardmax", y, name="bend")
     y = net.node(
         "Conv",
         y,
@@ -168,9 +168,8 @@ def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
         net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8], opset=17
     )
     faults = "\n".join(faults_of(model, saved))
-    assert (
-        "Softsign 'gate'" in faults and "Elu 'bend'" in faults and "Conv 'odd': its weight is not a constant" in faults
-    )
+    assert "LpNormalization 'gate'" in faults and "Hardmax 'bend'" in faults
+    assert "Conv 'odd': its weight is not a constant" in faults
 
 
 def test_training_mode_is_refused_with_the_remedy(saved: Save) -> None:
@@ -198,11 +197,11 @@ def test_no_logits_are_refused(saved: Save) -> None:
     assert "(N, classes)" in faults_of(model, saved)[0]
 
 
-@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "UINT8"])
+@pytest.mark.parametrize("kind", ["DOUBLE", "INT32", "BOOL"])
 def test_other_element_types_are_refused(kind: str, saved: Save) -> None:
     model = resnet()
     model.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
-    with pytest.raises(LrpOnnxError, match=r"float32|not a valid ONNX model"):
+    with pytest.raises(LrpOnnxError, match=r"float32|not a valid ONNX model|shape of its"):
         read(model, saved)
     net = Network(0)
     cast = net.node("Cast", "x", to=onnx.TensorProto.FLOAT)
@@ -210,13 +209,13 @@ def test_other_element_types_are_refused(kind: str, saved: Save) -> None:
         net.dense(net.node("Flatten", net.node("GlobalAveragePool", net.conv(cast, (3, 4)))), (4, 2)), ["N", 3, 8, 8]
     )
     whole.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
-    assert f"is of type {kind.lower()}: only float32" in faults_of(whole, saved)[0]
+    assert f"is of type {kind.lower()}: float32, float16" in faults_of(whole, saved)[0]
 
 
 def test_symbolic_height_is_refused(saved: Save) -> None:
     model = resnet()
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
-    assert "fixed height and width" in faults_of(model, saved)[0]
+    assert "--input-size" in faults_of(model, saved)[0]
 
 
 def test_several_outputs_need_a_name(saved: Save) -> None:

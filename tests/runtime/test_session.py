@@ -109,7 +109,7 @@ def test_memory_that_does_not_suffice() -> None:
 
     with pytest.raises(ProviderError, match=r"memory of cuda does not suffice for 'x' \(3, 2\).*smaller batch"):
         failing("BFCArena: Failed to allocate memory for requested buffer of size 9").run(["y"], ONES)
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(ModelFileError, match="something else"):
         failing("something else").run(["y"], ONES)
 
 

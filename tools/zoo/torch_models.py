@@ -178,7 +178,7 @@ class OptionA(nn.Module):
 
 
 class AttentionBranch(nn.Module):
-    """An attention branch network (Fukui et al. 2019): features × (1 + attention), and the attention branch's scores."""
+    """An attention branch network (Fukui et al. 2019): features × (1 + attention)."""
 
     def __init__(self) -> None:
         super().__init__()
