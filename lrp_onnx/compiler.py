@@ -24,7 +24,7 @@ from lrp_onnx.plan import Plan
 from lrp_onnx.plan_json import block_summary
 from lrp_onnx.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.relevance.builder import Builder
-from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign
+from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign, depends_on_exporter
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
@@ -112,6 +112,7 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
     prepared = stated or integer_pictures(graph, of) or IMAGENET
     choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))
+    of = replace(of, notes=(*of.notes, *depends_on_exporter(of, composite)))
     return graph, of, assign(of, composite, choices)
 
 

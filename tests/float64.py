@@ -6,6 +6,7 @@ here in NumPy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any
@@ -79,6 +80,10 @@ def conv(
     kernel_shape: Any = None,
     auto_pad: Any = b"NOTSET",
 ) -> Array:
+    assert auto_pad == b"NOTSET"
+    if x.ndim == 3:
+        row = {"strides": (1, *strides[-1:]), "pads": (0, pads[0], 0, pads[len(pads) // 2]), "group": group}
+        return conv(x[:, :, None], w[:, :, None], b, dilations=(1, *dilations[-1:]), **row)[:, :, 0]
     kernel = w.shape[2:]
     out = _out_size(x, kernel, strides, pads, dilations)
     parts = []
@@ -200,9 +205,10 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
 
 
 def pad(x: Array, pads: Array, value: Array | None = None, *, mode: bytes = b"constant") -> Array:
-    assert mode == b"constant"
     half = len(pads) // 2
     widths = [(int(pads[i]), int(pads[i + half])) for i in range(half)]
+    if mode != b"constant":
+        return np.pad(x, widths, mode.decode())
     return np.pad(x, widths, constant_values=0.0 if value is None else float(value))
 
 
@@ -215,6 +221,46 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     return e / e.sum(axis, keepdims=True)
 
 
+def normalized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5) -> Array:
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    return normalized(x, tuple(range(2, x.ndim)), epsilon) * scale.reshape(shape) + bias.reshape(shape)
+
+
+def layer_normalization(
+    x: Array, scale: Array, bias: Array | None = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any
+) -> Array:
+    y = normalized(x, tuple(range(axis % x.ndim, x.ndim)), epsilon) * scale
+    return y if bias is None else y + bias
+
+
+def split(x: Array, sizes: Array | None = None, *, axis: int = 0, num_outputs: int = 0) -> tuple[Array, ...]:
+    parts = num_outputs if sizes is None else list(np.cumsum(sizes)[:-1])
+    return tuple(np.array_split(x, parts, axis))
+
+
+def quantize(x: Array, scale: Array, zero: Array, **_: Any) -> Array:
+    limits = np.iinfo(zero.dtype)
+    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(zero.dtype)
+
+
+def dequantize(x: Array, scale: Array, zero: Array, *, axis: int = 1, **_: Any) -> Array:
+    shape = [-1 if i == axis % max(x.ndim, 1) else 1 for i in range(x.ndim)] if np.size(scale) > 1 else []
+    return (x.astype(np.float64) - np.reshape(zero, shape)) * np.reshape(scale, shape)
+
+
+def _gelu(x: Array, *, approximate: bytes = b"none") -> Array:
+    if approximate == b"tanh":
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + ERF(x / np.sqrt(2)))
+
+
+ERF = np.vectorize(math.erf, otypes=[np.float64])
+
+
 def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
     def reduced(x: Array, axes: Array, *, keepdims: int = 1, **_: Any) -> Array:
         return function(x, axis=tuple(int(a) for a in axes), keepdims=bool(keepdims))
@@ -223,6 +269,26 @@ def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
+    "Cast": lambda x, *, to: _double(x.astype(onnx.helper.tensor_dtype_to_np_dtype(to))),
+    "Concat": lambda *xs, axis: np.concatenate(xs, axis),
+    "DequantizeLinear": dequantize,
+    "Elu": lambda x, *, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
+    "Erf": lambda x: ERF(x),
+    "Exp": np.exp,
+    "Gelu": _gelu,
+    "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "InstanceNormalization": instance_normalization,
+    "LayerNormalization": layer_normalization,
+    "Mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "PRelu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "Pow": np.power,
+    "QuantizeLinear": quantize,
+    "Softplus": lambda x: np.log1p(np.exp(x)),
+    "Softsign": lambda x: x / (1 + np.abs(x)),
+    "Split": split,
+    "Sqrt": np.sqrt,
+    "Tanh": np.tanh,
+    "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(int(a) for a in axes)),
     "Abs": np.abs,
     "Add": np.add,
     "Div": np.divide,
@@ -254,7 +320,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Expand": lambda x, shape: x * np.ones(tuple(int(s) for s in shape)),
     "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
     "Gemm": gemm,
-    "GlobalAveragePool": lambda x: x.mean((2, 3), keepdims=True),
+    "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True),
     "MaxPool": max_pool,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),

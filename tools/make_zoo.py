@@ -4,8 +4,8 @@
     python tools/make_zoo.py export --with keras --output /tmp/zoo       environment that has it
     python tools/make_zoo.py pack --input /tmp/zoo --output tests/zoo    compress, and write the manifest
 
-`--with` is one of torch, keras, jax, paddle, and onnx: ONNX Runtime's optimiser and quantiser and the rewriting of other
-files of the zoo, so it comes last. CONTRIBUTING.md lists what to install for each.
+`--with` is one of torch, keras, jax, paddle, and onnx; the last is ONNX Runtime's optimiser and quantiser and the
+rewriting of other files of the zoo, so it comes last. CONTRIBUTING.md lists what to install for each.
 """
 
 from __future__ import annotations

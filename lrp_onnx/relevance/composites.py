@@ -79,6 +79,28 @@ class Choices:
     """Lowest and highest possible model input per channel, for z-box rules that do not state theirs."""
 
 
+def depends_on_exporter(of: Plan, composite: Composite) -> list[str]:
+    """Why another export of the same network may have another map under `composite`: one note for each reason."""
+    notes = []
+    if not composite.fold_batch_norm:
+        kept = sum(isinstance(s.layer, kinds.Affine) for s in of.steps) - len(of.preparation)
+        notes.append(
+            f"this composite takes batch normalisation for a layer of its own, and this file keeps {max(kept, 0)} of "
+            "them: where an exporter has folded others, its file has another map"
+        )
+    prepared = [step for step in of.preparation if isinstance(step.layer, kinds.Affine)]
+    if prepared and not isinstance(_head(of, composite, prepared[0]), Pass):
+        notes.append(
+            f"the file prepares the picture itself ('{prepared[0].name}' and what follows): this composite's map is "
+            "of the file's own input, not of the prepared picture"
+        )
+    return notes
+
+
+def _head(of: Plan, composite: Composite, step: Step) -> AnyRule | None:
+    return next((rule for which, rule in composite.entries if WHICH[which](of, step)), None)
+
+
 def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict[str, Assigned]:
     """Every step's rule, by the step's name.
 
