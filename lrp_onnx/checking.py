@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lrp_onnx.contract import Contract, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.file import load_proto
-from lrp_onnx.model.rewrite import guard_pools
+from lrp_onnx.model.rewrite import runnable
 from lrp_onnx.relevance.verify import Arrays, Audit, audit, random_picture
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import preprocess
@@ -46,7 +46,7 @@ def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path]
     """
     model = load_proto(compiled)
     promise = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    before = guard_pools(load_proto(original)) if original is not None else None
+    before = runnable(load_proto(original)) if original is not None else None
     if before is not None:
         _same_interface(model, before, promise, original)
     return audit(model, promise, Runner(provider), pictures=_pictures(model, promise, images), original=before)

@@ -35,7 +35,7 @@ def run_float64(
 
 
 def _double(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype == np.float32 else array
+    return array.astype(np.float64) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
 
 
 def _windows(x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, out: tuple[int, int], fill: float) -> Any:

@@ -14,6 +14,8 @@ input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it where no operator changed its meaning since."""
+BFLOAT16_OPSET = 22
+"""What bfloat16 models are relabelled to: the first opset whose convolutions and pools take it."""
 TYPES_ONLY_SINCE_20 = frozenset(
     [
         "AveragePool",
@@ -57,8 +59,10 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise UnsupportedModelError(
             f"{source} cannot be compiled:", [f"opset {opset} is older than {OLDEST_OPSET}: export it again"]
         )
+    if _has_bfloat16(proto) and opset >= WORKING_OPSET:
+        return _relabel(proto, opset, source, BFLOAT16_OPSET)
     if opset > NEWEST_OPSET:
-        return _relabel(proto, opset, source)
+        return _relabel(proto, opset, source, NEWEST_OPSET)
     if opset >= WORKING_OPSET:
         return proto
     _drop_weights_from_inputs(proto)
@@ -75,7 +79,12 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     return converted
 
 
-def _relabel(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto:
+def _has_bfloat16(proto: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in proto.graph.initializer)
+
+
+def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> onnx.ModelProto:
+    """`proto` with another opset's number, where its operators mean the same there."""
     faults = []
     for op in sorted({n.op_type for n in proto.graph.node}):
         try:
@@ -92,7 +101,7 @@ def _relabel(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto
     relabelled.CopyFrom(proto)
     for entry in relabelled.opset_import:
         if entry.domain in ("", "ai.onnx"):
-            entry.version = NEWEST_OPSET
+            entry.version = target
     return relabelled
 
 

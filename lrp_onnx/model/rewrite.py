@@ -78,6 +78,17 @@ def guard_pools(proto: onnx.ModelProto) -> onnx.ModelProto:
     return guarded
 
 
+def runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """An original as it must be run to be compared with: its pools guarded, without the shapes that it states.
+
+    Some exporters state wrong shapes of inner tensors (jax2onnx 0.17 does), for which ONNX Runtime refuses the file.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(guard_pools(proto))
+    del bare.graph.value_info[:]
+    return bare
+
+
 def padded_pools(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Every MaxPool whose input comes from a Pad."""
     producer = {name: node for node in proto.graph.node for name in node.output}

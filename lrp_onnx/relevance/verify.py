@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import Contract, is_added
-from lrp_onnx.errors import VerificationError
+from lrp_onnx.errors import LrpOnnxError, VerificationError
 from lrp_onnx.relevance.conservation import Row, account, constants_of, expose, tensors_of
 from lrp_onnx.relevance.optimize import drop_unused
 
@@ -43,7 +43,11 @@ def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: C
     if runner is None:
         return
     feeds = {promise.input: random_picture(model, promise.input, batch=2)}
-    before = runner(original.SerializeToString(), feeds)
+    try:
+        before = runner(original.SerializeToString(), feeds)
+    except LrpOnnxError as error:
+        fault = f"{error}; --no-check writes the compiled file unchecked, for a runtime that can run it"
+        raise VerificationError("the original model cannot be run here:", [fault]) from error
     after = runner(model.SerializeToString(), feeds)
     faults = changed_outputs(before, after, tolerance=rounding_of(original))
     faults += non_finite(after)
@@ -203,11 +207,15 @@ def forward_part(model: onnx.ModelProto, promise: Contract) -> onnx.ModelProto:
     return drop_unused(forward)
 
 
+def _has_bfloat16(model: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)
+
+
 def _validity(model: onnx.ModelProto) -> list[str]:
     domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     faults = [f"it uses operators of {domain}" for domain in domains]
-    if not 18 <= opset <= 20:
+    if not 18 <= opset <= (22 if _has_bfloat16(model) else 20):
         faults.append(f"it is of opset {opset}, compiled files are of 18 to 20")
     if model.ir_version > 10:
         faults.append(f"it is of IR version {model.ir_version}, compiled files are of 10 at most")

@@ -1,0 +1,194 @@
+"""The model zoo: every file compiles and verifies, or is refused for a reason; maps do not depend on exporters."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+from conftest import relative, run_onnx
+from float64 import run_float64
+from numpy.typing import NDArray
+from zoo_files import PRECISIONS, ZooFile, families, feeds, input_of, manifest
+
+from lrp_onnx import kinds
+from lrp_onnx.compiler import Compiled, compile_model
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.rewrite import guard_pools, runnable
+from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.verify import audit, rounding_of
+
+REFUSED = {
+    "core-nchwc": "optimised for one processor",
+    "core-qoperator": "QDQ format",
+    "core-training": r"model\.eval\(\)",
+    "sknet": "Softmax .*cannot be explained yet",
+    "vit": "MatMul .*only",
+}
+"""Families that cannot be compiled, and why."""
+COMPILED = [file for file in manifest() if file.family not in REFUSED]
+DEFUSED = ("core.onnxruntime-extended",)
+"""Files with fused operators: taken apart, they round differently from the fused kernel."""
+SAME = 1e-4
+"""Largest difference between the maps of two exports of one network, relative to the maximum."""
+GRADIENTS = ("gradient", "gradient-x-input", "guided-backprop", "deconvnet")
+
+
+def named(file: ZooFile) -> str:
+    return file.name
+
+
+def runs_here(file: ZooFile) -> bool:
+    """ONNX Runtime has no bfloat16 convolutions on the CPU."""
+    return PRECISIONS.get(file.family) != "bfloat16"
+
+
+def run_reference(model: onnx.ModelProto, x: dict[str, NDArray[Any]], *, optimize: bool) -> dict[str, NDArray[Any]]:
+    """float16 as it is written: ONNX Runtime's CPU provider computes it in float32 and rounds where it likes."""
+    assert not optimize
+    names = [value.name for value in model.graph.output]
+    return dict(zip(names, onnx.reference.ReferenceEvaluator(model).run(None, x), strict=True))
+
+
+def heatmap(compiled: Compiled, file: ZooFile, **options: Any) -> NDArray[np.float64]:
+    found = run_onnx(compiled.model, feeds(file, compiled.model, **options))
+    return np.asarray(found["heatmap"], np.float64)
+
+
+def test_the_zoo_is_what_its_manifest_says() -> None:
+    files = manifest()
+    assert len(files) >= 40 and len({file.architecture for file in files}) >= 20
+    for file in files:
+        assert file.packed.stat().st_size <= 300_000, file.name
+        assert len(file.data) == file.bytes and hashlib.sha256(file.data).hexdigest() == file.sha256, file.name
+        assert file.tools, f"{file.name} does not say what wrote it"
+    assert len(list(files[0].packed.parent.glob("*.xz"))) == len(files)
+    assert set(REFUSED) <= set(families())
+
+
+@pytest.mark.parametrize("file", COMPILED, ids=named)
+def test_a_file_compiles_and_verifies(file: ZooFile, tmp_path: Path) -> None:
+    compiled = compile_model(file.save(tmp_path), composite="lrp-resnet", **file.options)
+    x = feeds(file, compiled.model)
+    if not runs_here(file):
+        double = {name: value.astype(np.float64) for name, value in x.items()}
+        found = run_float64(compiled.model, double)
+        assert np.isfinite(found["heatmap"]).all() and found["heatmap"].any()
+        return
+    (pictures,) = x.values()
+    original = runnable(file.model)
+    pictures = pictures[: input_of(original)[2]]
+    report = audit(compiled.model, compiled.contract, run_onnx, pictures=pictures, original=original)
+    assert report.passed, report.checks
+    assert np.abs(heatmap(compiled, file)).max() > 0
+
+
+@pytest.mark.parametrize("file", [file for file in COMPILED if runs_here(file)], ids=named)
+def test_the_original_outputs_are_unchanged(file: ZooFile, tmp_path: Path) -> None:
+    """Bit for bit with the runtime's optimisations off; to rounding with them on."""
+    original = file.model
+    path = file.save(tmp_path)
+    compiled = compile_model(path, **file.options).model
+    x = feeds(file, original)
+    if "jax2onnx" in file.name:  # it states wrong shapes of inner tensors, for which ONNX Runtime refuses its files
+        del original.graph.value_info[:]
+    run = run_reference if PRECISIONS.get(file.family) == "float16" else run_onnx
+    before, after = (run(m, x, optimize=False) for m in (original, compiled))
+    for name, expected in before.items():
+        if file.name in DEFUSED:
+            assert relative(after[name], expected) <= 1e-6, name
+        else:
+            assert np.array_equal(after[name], expected), name
+    before, after = (run_onnx(m, x) for m in (guard_pools(original), compiled))
+    for name, expected in before.items():
+        assert relative(after[name], expected) <= rounding_of(original), name
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_cannot_be_explained_is_refused_with_every_reason(family: str, tmp_path: Path) -> None:
+    for file in families()[family]:
+        with pytest.raises(UnsupportedModelError, match=REFUSED[family]) as caught:
+            compile_model(file.save(tmp_path), **file.options)
+        assert len(caught.value.faults) > 1
+        assert all("'" in fault for fault in caught.value.faults), "every fault names its node"
+
+
+def comparable(files: list[ZooFile], composite: str, tmp_path: Path) -> dict[Any, list[tuple[ZooFile, Compiled]]]:
+    """Compiled files in groups whose maps must be equal: one group, but for the exceptions that the plan names."""
+    groups: dict[Any, list[tuple[ZooFile, Compiled]]] = {}
+    for file in files:
+        compiled = compile_model(file.save(tmp_path), composite=composite, **file.options)
+        notes = "\n".join(compiled.plan.notes)
+        key: Any = None
+        if not COMPOSITES[composite].fold_batch_norm:
+            assert "takes batch normalisation for a layer of its own" in notes
+            key = sum(isinstance(step.layer, kinds.Affine) for step in compiled.plan.steps) - len(
+                [s for s in compiled.plan.preparation if isinstance(s.layer, kinds.Affine)]
+            )
+        if composite in GRADIENTS and "prepares the picture itself" in notes:
+            key = file.name
+        groups.setdefault(key, []).append((file, compiled))
+    return groups
+
+
+FAMILIES = {name: files for name, files in families().items() if len(files) > 1 and name not in {*REFUSED, *PRECISIONS}}
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_map_does_not_depend_on_the_exporter(family: str, composite: str, tmp_path: Path) -> None:
+    """To 1e-4 of the maximum; where one unit in the last place of the picture moves the map by more than a tenth of
+    that, to ten times what it moves: no two roundings agree better there.
+    """
+    if composite in STAND_IN and family in NO_STAND_IN:
+        pytest.skip("its max pooling has no average of kernel 2 to stand in for it")
+    for group in comparable(FAMILIES[family], composite, tmp_path).values():
+        (first, reference), *others = group
+        expected = heatmap(reference, first)
+        moved = (
+            max(relative(heatmap(reference, first, nudge=n), expected) for n in (1e-7, -1e-7, 2e-7)) if others else 0
+        )
+        for file, compiled in others:
+            found = heatmap(compiled, file)
+            difference = relative(found, expected[: len(found)])
+            assert difference <= max(SAME, 10 * moved), (file.name, difference, moved)
+
+
+STAND_IN = [name for name, composite in COMPOSITES.items() if not composite.fold_batch_norm or name == "c3-lrp-zplus"]
+NO_STAND_IN = ("bit", "blur", "keras-v2")
+
+
+@pytest.mark.parametrize("family", PRECISIONS)
+def test_fewer_bits_give_nearly_the_same_map(family: str, tmp_path: Path) -> None:
+    """float16, bfloat16 and int8 forms of the core network: their maps correlate with the float32 map."""
+    core = next(file for file in families()["core"] if file.exporter == "torchscript-op20")
+    expected = heatmap(compile_model(core.save(tmp_path), composite="lrp-resnet"), core)
+    for file in families()[family]:
+        compiled = compile_model(file.save(tmp_path), composite="lrp-resnet")
+        x = feeds(file, compiled.model)
+        assert compiled.model.graph.output[-1].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        if runs_here(file):
+            found = run_onnx(compiled.model, x)["heatmap"]
+        else:
+            found = run_float64(compiled.model, {name: v.astype(np.float64) for name, v in x.items()})["heatmap"]
+        floor = 0.98 if PRECISIONS[family] == "int8" else 0.999
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] >= floor, file.name
+
+
+def test_attention_branch_networks_show_their_attention(tmp_path: Path) -> None:
+    for file in families()["abn"]:
+        compiled = compile_model(file.save(tmp_path), outputs=("heatmap", "attention"), **file.options).model
+        x = feeds(file, compiled)
+        found = run_onnx(compiled, x)
+        assert found["attention"].shape == (2, 8, 8)
+        assert np.array_equal(found["attention"][:, None], run_onnx(compiled, x)["attention_map"])
+
+
+def test_a_fixed_batch_is_freed(tmp_path: Path) -> None:
+    file = next(file for file in manifest() if file.exporter == "caffe2-style")
+    assert input_of(file.model)[2] == 1
+    assert input_of(compile_model(file.save(tmp_path)).model)[2] is None
