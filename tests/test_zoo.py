@@ -141,8 +141,8 @@ FAMILIES = {name: files for name, files in families().items() if len(files) > 1 
 @pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_map_does_not_depend_on_the_exporter(family: str, composite: str, tmp_path: Path) -> None:
-    """To 1e-4 of the maximum; where one unit in the last place of the picture moves the map by more than a tenth of
-    that, to ten times what it moves: no two roundings agree better there.
+    """To 1e-4 of the maximum. In the families of `ROUGH`, to ten times what one unit in the last place of the picture
+    moves the map by: no two roundings agree better there.
     """
     if composite in STAND_IN and family in NO_STAND_IN:
         pytest.skip("its max pooling has no average of kernel 2 to stand in for it")
@@ -159,6 +159,8 @@ def test_the_map_does_not_depend_on_the_exporter(family: str, composite: str, tm
 
 
 STAND_IN = [name for name, composite in COMPOSITES.items() if not composite.fold_batch_norm or name == "c3-lrp-zplus"]
+ROUGH = ("bit", "v2")
+"""Pre-activation networks with random weights: signed sums cancel, and rounding moves some maps by up to 3e-3."""
 NO_STAND_IN = ("bit", "blur", "keras-v2")
 
 
