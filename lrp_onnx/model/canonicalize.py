@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx import kinds
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import UnsupportedModelError, first_line
 from lrp_onnx.model import layers, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.reading import READERS, Unreadable, data_inputs
@@ -78,7 +78,10 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")
-    read = reader(graph, node)
+    try:
+        read = reader(graph, node)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Unreadable(f"its attributes and constants do not fit together ({first_line(error)})") from error
     found = read if isinstance(read, list) else [read]
     shape = shape_of(inputs[0])
     if shape is None:

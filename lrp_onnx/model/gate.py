@@ -185,7 +185,11 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
     if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
         yield f"{where} of shape {list(tensor.dims)} holds {_typed_length(tensor)} numbers: the file is damaged"
     elif tensor.data_type in floating:
-        values = onnx.numpy_helper.to_array(tensor)
+        try:
+            values = onnx.numpy_helper.to_array(tensor)
+        except (TypeError, ValueError):
+            yield f"{where} does not hold what its type and shape say: the file is damaged"
+            return
         if not np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).all():
             yield f"{where} holds NaN or infinity: no relevance can be computed through it"
 

@@ -35,9 +35,12 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
         raise Unreadable(
             f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels"
         )
+    bias = stored_bias(graph, node, 2)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise Unreadable(f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
     assert node.inputs[1] is not None
     return kinds.Convolution(
-        kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=stored_bias(graph, node, 2)),
+        kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
         strides=pair(node, "strides"),
         pads=pads(node, (weight.shape[2], weight.shape[3])),
         dilations=pair(node, "dilations"),
@@ -86,10 +89,14 @@ def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
         np.asarray(needed_constant(graph, node, slot, what), np.float64)
         for slot, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
     )
-    if (variance < 0).any():
+    sizes = known_sizes(node.inputs[0], "its input")
+    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {sizes[:1]}:
+        raise Unreadable(f"its scale, bias, mean and variance do not fit {sizes[:1]} channels")
+    spread = variance + float(attribute(node, "epsilon", 1e-5))
+    if (spread <= 0).any():
         raise Unreadable("its variance is negative: the file is damaged")
-    scale = gamma / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
-    ones = (1,) * (len(known_sizes(node.inputs[0], "its input")) - 1)
+    scale = gamma / np.sqrt(spread)
+    ones = (1,) * (len(sizes) - 1)
     return kinds.Affine(scale.reshape(-1, *ones), (beta - mean * scale).reshape(-1, *ones))
 
 

@@ -19,10 +19,13 @@ from lrp_onnx.model.fold import fold_constants
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.opset import to_working_opset
-from lrp_onnx.model.rewrite import rewrite_nodes, unfuse
+from lrp_onnx.model.rewrite import rewrite_nodes, unfuse, without_stated_shapes
 from lrp_onnx.model.shapes import shape_of
 
 IR_VERSION = 10
+LARGEST_PICTURE = 1 << 25
+"""Numbers in one picture; three channels of 3,300 × 3,300 pixels."""
+LONGEST_SIDE = 1 << 15
 LARGEST_TENSOR = 1 << 28
 """Elements of one picture's largest activation; 64 channels at 2,048 × 2,048 pixels."""
 
@@ -50,9 +53,8 @@ def normalise(proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] 
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
     notes: list[str] = []
     proto = unfuse(proto, notes)
-    proto = to_working_opset(proto, source)
+    proto = to_working_opset(without_stated_shapes(proto), source)
     proto.ir_version = IR_VERSION
-    del proto.graph.value_info[:]  # some exporters write wrong ones; all are inferred anew
     try:
         with _quiet():
             model = _checked(proto)
@@ -137,6 +139,13 @@ def _fix_size(model: ir.Model, input_size: Sequence[int] | None, source: str) ->
 
 
 def _oversized(model: ir.Model) -> Iterator[str]:
+    for value in model.graph.inputs:
+        sizes = [size for size in shape_of(value) or () if size is not None]
+        if prod(sizes) > LARGEST_PICTURE or max(sizes, default=0) > LONGEST_SIDE:
+            yield (
+                f"the input '{value.name}' has the shape {shape_of(value)}: up to {LARGEST_PICTURE:,} numbers, and "
+                f"{LONGEST_SIDE:,} a side, can be explained"
+            )
     for node in model.graph:
         for value in node.outputs:
             sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]

@@ -79,13 +79,23 @@ def guard_pools(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """An original as it must be run to be compared with: its pools guarded, without the shapes that it states.
+    """An original as it must be run to be compared with: its pools guarded, without the shapes that it states."""
+    return without_stated_shapes(guard_pools(proto))
 
-    Some exporters state wrong shapes of inner tensors (jax2onnx 0.17 does), for which ONNX Runtime refuses the file.
+
+def without_stated_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` without the shapes that it states of inner tensors: all are inferred anew.
+
+    Some exporters state wrong ones (jax2onnx 0.17 does), for which ONNX Runtime refuses the file. Sizes of 0 or −1 of
+    inputs and outputs mean any size to those who write them, and crash libraries that take them at their word.
     """
     bare = onnx.ModelProto()
-    bare.CopyFrom(guard_pools(proto))
+    bare.CopyFrom(proto)
     del bare.graph.value_info[:]
+    for value in (*bare.graph.input, *bare.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.Clear()
     return bare
 
 

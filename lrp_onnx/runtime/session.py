@@ -24,8 +24,8 @@ from lrp_onnx.runtime.modelfile import name_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
-ERRORS_ONLY = 3
-"""Log level: without it every session warns about optional inputs, which compiled files have on purpose."""
+FATAL_ONLY = 4
+"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns of, are meant."""
 
 OUT_OF_MEMORY = ("Failed to allocate", "out of memory", "bad_alloc", "bad allocation", "ALLOC_FAILED")
 """What the runtime, CUDA and cuDNN say then; there is no exception type for it."""
@@ -128,7 +128,7 @@ def _load(
     """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at fault."""
     onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = threads or 0
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
