@@ -190,6 +190,31 @@ def test_attention_branch_networks_show_their_attention(tmp_path: Path) -> None:
         assert np.array_equal(found["attention"][:, None], run_onnx(compiled, x)["attention_map"])
 
 
+@pytest.mark.parametrize("composite", ["gradient", "lrp-resnet", "c3-lrp"])
+def test_a_feature_map_is_explained_through_its_mean(composite: str, tmp_path: Path) -> None:
+    """A backbone's output: its channels are the classes, and the start is one channel's mean."""
+    for file in families()["two-outputs"]:
+        compiled = compile_model(file.save(tmp_path), composite=composite, explain="features")
+        assert compiled.contract.classes == 16 and compiled.contract.outputs["features"] == "other"
+        x = feeds(file, compiled.model)
+        found = run_onnx(compiled.model, x | {"target": np.array([3], np.int64)})
+        assert found["features"].shape == (2, 16, 8, 8) and "lrp/explained" not in found
+        start = found["features"][:, 3].mean((1, 2))
+        best = found["features"].mean((2, 3)).max(1)
+        report = audit(compiled.model, compiled.contract, run_onnx, pictures=x["input"], original=file.model)
+        assert report.passed and np.allclose(report.start, 1.0 if composite == "gradient" else best, rtol=1e-5)
+        assert np.abs(found["heatmap"]).max() > 0 and (start < best).any()
+
+
+def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
+    for file in (file for file in manifest() if "any-size" in file.exporter):
+        with pytest.raises(UnsupportedModelError, match="--input-size"):
+            compile_model(file.save(tmp_path))
+        wide = compile_model(file.save(tmp_path), input_size=(48, 80)).model
+        x = np.random.default_rng(0).normal(size=(1, 3, 48, 80)).astype(np.float32)
+        assert run_onnx(wide, {"input": x})["heatmap"].shape == (1, 48, 80)
+
+
 def test_a_fixed_batch_is_freed(tmp_path: Path) -> None:
     file = next(file for file in manifest() if file.exporter == "caffe2-style")
     assert input_of(file.model)[2] == 1

@@ -48,7 +48,8 @@ class ZooFile:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"explain": EXPLAINED[self.family]} if self.family in EXPLAINED else {}
+        found: dict[str, Any] = {"explain": EXPLAINED[self.family]} if self.family in EXPLAINED else {}
+        return found | ({"input_size": (32, 32)} if "any-size" in self.exporter else {})
 
     def save(self, folder: Path) -> Path:
         path = folder / f"{self.name}.onnx"

@@ -105,7 +105,8 @@ def result_of(entry: dict[str, Any]) -> str:
         path = Path(folder) / "model.onnx"
         path.write_bytes(lzma.decompress((ZOO / f"{entry['name']}.onnx.xz").read_bytes()))
         try:
-            compile_model(path, explain="logits" if entry["family"] == "abn" else None)
+            size = (32, 32) if "any-size" in entry["exporter"] else None
+            compile_model(path, explain="logits" if entry["family"] == "abn" else None, input_size=size)
         except UnsupportedModelError as error:
             return "refused: " + "; ".join(_reasons(error.faults))
     return "compiles"

@@ -9,22 +9,11 @@ import onnx_ir as ir
 from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
-from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.model.graph import Graph, name_of, shape_of
+from lrp_onnx.model.heads import find_input, find_logits
 from lrp_onnx.model.rewrite import padded_pools
 from lrp_onnx.plan import Block, Branch, Plan, Role, Step
 
-TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
-"""What may follow the logits; relevance starts before it."""
-ROUNDING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
-"""What may follow those in turn."""
-PICTURES = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.BFLOAT16,
-    ir.DataType.UINT8,
-    ir.DataType.INT8,
-)
-"""Element types of a picture input."""
 MOVING = kinds.Subsample | kinds.ZeroPad | kinds.Transpose | kinds.Reshape
 """What an identity shortcut may hold."""
 
@@ -43,8 +32,8 @@ def recognize(
     Raises:
         UnsupportedModelError: with every reason why the model cannot be explained.
     """
-    picture = _find_input(graph, source)
-    value, logits, kind = _find_logits(graph, source, output)
+    picture = find_input(graph, source)
+    value, logits, kind = find_logits(graph, source, output)
     steps = canonicalize(graph, name_of(logits), source=source, fold_batch_norm=fold_batch_norm)
     if not steps or name_of(picture) not in {name for step in steps for name in step.inputs}:
         raise UnsupportedModelError(
@@ -62,93 +51,6 @@ def recognize(
         items=tuple(group(steps, source=source)),
         notes=(*graph.notes, *_notes(graph, steps)),
     )
-
-
-def _find_input(graph: Graph, source: str) -> ir.Value:
-    inputs = graph.inputs
-    if len(inputs) != 1:
-        listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in inputs) or "none"
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [
-                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the "
-                f"others to constants before the export"
-            ],
-        )
-    if inputs[0].dtype not in PICTURES:
-        name = inputs[0].dtype.name.lower() if inputs[0].dtype else "unknown"
-        fault = f"the input '{name_of(inputs[0])}' is of type {name}: float32, float16, bfloat16, uint8 and int8 can be"
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{fault} explained; export it in float32"])
-    shape = shape_of(inputs[0])
-    where = f"the input '{name_of(inputs[0])}' has shape {shape}"
-    if shape is None or len(shape) != 4:
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"{where}: only pictures (N, C, H, W) can be explained"]
-        )
-    if None in shape[1:]:
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [f"{where}: only the batch may be symbolic; give height and width by --input-size, or export it anew"],
-        )
-    return inputs[0]
-
-
-def _find_logits(graph: Graph, source: str, output: str | None) -> tuple[ir.Value, ir.Value, str]:
-    """(graph output, tensor where relevance starts, what the output holds)."""
-    candidates = [v for v in graph.outputs if _is_scores(v)]
-    if output is not None:
-        candidates = [v for v in graph.outputs if name_of(v) == output]
-    listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
-    if len(candidates) != 1 or not _is_scores(candidates[0]):
-        wanted = (
-            f"none is called {output!r}"
-            if output is not None and not candidates
-            else "exactly one of shape (N, classes) is needed"
-        )
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [
-                f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or "
-                f"export the classifier with its head"
-            ],
-        )
-    value = candidates[0]
-    node = _tail(value)
-    if node is None:
-        return value, value, "logits"
-    axis = node.attributes["axis"].value if "axis" in node.attributes else -1
-    if node.op_type in ("Softmax", "LogSoftmax") and axis not in (-1, 1):
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"]
-        )
-    logits = node.inputs[0]
-    assert logits is not None
-    held = {"Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
-    return value, logits, held.get(node.op_type, "other")
-
-
-def _tail(value: ir.Value) -> ir.Node | None:
-    """The node behind the logits: a normalisation, or the rounding of an output of integers."""
-    node = value.producer()
-    rounding = node if node is not None and node.op_type == "QuantizeLinear" else None
-    while node is not None and node.op_type in ROUNDING and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node if node is not None and node.op_type in TAILS else rounding
-
-
-def _is_scores(value: ir.Value) -> bool:
-    shape = shape_of(value)
-    node = value.producer()
-    if (
-        shape is not None
-        and len(shape) == 2
-        and shape[1] is None
-        and node is not None
-        and node.op_type in TAILS
-        and node.inputs[0] is not None
-    ):
-        shape = shape_of(node.inputs[0])
-    return shape is not None and len(shape) == 2 and shape[1] is not None and shape[1] >= 2
 
 
 def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Block]:

@@ -21,7 +21,9 @@ TOOLS = ("torch", "torchvision", "timm", "transformers", "onnxscript", "onnx")
 Make = Callable[[], nn.Module]
 
 
-def torchscript(make: Make, path: Path, *, opset: int = 17, example: Any = None, **options: Any) -> None:
+def torchscript(
+    make: Make, path: Path, *, opset: int = 17, example: Any = None, any_size: bool = False, **options: Any
+) -> None:
     """The exporter of torch.jit.trace, the default until torch 2.8."""
     model = make()
     names = _outputs(model, example)
@@ -36,14 +38,19 @@ def torchscript(make: Make, path: Path, *, opset: int = 17, example: Any = None,
             opset_version=opset,
             input_names=["input"],
             output_names=names,
-            dynamic_axes=axes,
+            dynamic_axes=axes if not any_size else {**axes, "input": {0: "N", 2: "H", 3: "W"}},
             **options,
         )
 
 
-def dynamo(make: Make, path: Path, *, opset: int = 20, example: Any = None, **options: Any) -> None:
+def dynamo(
+    make: Make, path: Path, *, opset: int = 20, example: Any = None, any_size: bool = False, **options: Any
+) -> None:
     """The exporter of torch.export, the default since torch 2.9; its external data is brought into the file."""
     model = make()
+    sizes = {0: torch.export.Dim("N")}
+    if any_size:
+        sizes |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target = Path(folder) / "model.onnx"
@@ -55,7 +62,7 @@ def dynamo(make: Make, path: Path, *, opset: int = 20, example: Any = None, **op
             opset_version=opset,
             input_names=["input"],
             output_names=_outputs(model, example),
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamic_shapes=(sizes,),
             verbose=False,
             **options,
         )
@@ -129,6 +136,8 @@ def _recipes() -> list[Recipe]:
         _recipe("core", "dynamo-op20", CORE, partial(dynamo, core, opset=20)),
         _recipe("core", "dynamo-op23", CORE, partial(dynamo, core, opset=23)),
         _recipe("core", "dynamo-unoptimised", CORE, partial(dynamo, core, optimize=False)),
+        _recipe("core", "torchscript-any-size", CORE, partial(torchscript, core, any_size=True)),
+        _recipe("core", "dynamo-any-size", CORE, partial(dynamo, core, any_size=True)),
         _recipe("core", "dynamo-frozen-bn", CORE, partial(dynamo, _frozen)),
         _recipe("core-fp16", "torchscript", CORE + ", float16", partial(torchscript, _half)),
         _recipe("core-fp16", "dynamo", CORE + ", float16", partial(dynamo, _half)),
