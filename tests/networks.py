@@ -55,6 +55,11 @@ class Network:
     def activate(self, kind: str, x: str) -> str:
         if kind == "Silu":
             return self.node("Mul", self.node("Sigmoid", x), x)
+        if kind == "Gelu":
+            half, one, root = (self.constant(f"gelu{len(self.nodes)}.{v:.1f}", np.float32(v)) for v in (0.5, 1, 2**0.5))
+            return self.node(
+                "Mul", self.node("Mul", x, half), self.node("Add", self.node("Erf", self.node("Div", x, root)), one)
+            )
         if kind == "Clip":
             name = f"clip{len(self.nodes)}"
             bounds = [self.constant(f"{name}.{k}", np.float32(v)) for k, v in (("low", 0.0), ("high", 1.5))]

@@ -4,6 +4,7 @@ rule.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,22 @@ from networks import Network, picture
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.relevance.verify import audit
 
-EXAMPLES = 150
-"""Each network is compiled and run a few times: about 50 ms."""
+EXAMPLES = int(os.environ.get("LRP_ONNX_EXAMPLES", "300"))
+"""Each network is compiled and run a few times: about 50 ms. By hand: LRP_ONNX_EXAMPLES=5000 pytest -n 2 -k random."""
+ACTIVATIONS = ("Relu", "Relu", "Relu", "Clip", "LeakyRelu", "Silu", "Elu", "Tanh", "Gelu")
 
 
 STEPS = (1e-6, 1e-8)
 """Of the central differences. Two, because between them a unit may cross its kink; it will not do so twice."""
 
 
-def random_network(seed: int) -> onnx.ModelProto:
+def random_network(seed: int, *, plain: bool = False) -> onnx.ModelProto:
     """A residual network of random depth, width, geometry, shortcuts, activations and normalisation, nodes shuffled,
-    names gone.
+    names gone; `plain` networks are piecewise linear: ReLU alone, no gates.
     """
     rng = np.random.default_rng(seed)
     net = Network(seed)
-    activation = str(rng.choice(["Relu", "Relu", "Clip", "LeakyRelu", "Silu"]))
+    activation = "Relu" if plain else str(rng.choice(ACTIVATIONS))
     first = size = [int(v) for v in rng.integers(11, 24, 2)]
     width = int(rng.choice([2, 4, 6]))
     y, size = _conv(net, rng, "x", 3, width, size, kernel=int(rng.choice([1, 3, 5, 7])), stride=int(rng.integers(1, 3)))
@@ -43,7 +45,10 @@ def random_network(seed: int) -> onnx.ModelProto:
         y = net.node("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=pads, ceil_mode=ceil)
         size = [_pooled(size[i] + pads[i] + pads[i + 2], 3, 2, ceil, size[i] + pads[i]) for i in (0, 1)]
     for _ in range(int(rng.integers(1, 4))):
-        y, width, size = _block(net, rng, y, width, size, activation)
+        y, width, size = _block(net, rng, y, width, size, activation, gated=not plain)
+        if rng.random() < 0.2:
+            more, channels = net.activate(activation, net.conv(y, (width, 2), (1, 1))), width + 2
+            y, width = net.node("Concat", *((y, more) if rng.random() < 0.5 else (more, y)), axis=1), channels
     model = _head(net, rng, y, width, [int(rng.choice([0, 2])) or "N", 3, *first])
     return _disguised(model, rng)
 
@@ -90,7 +95,7 @@ def _conv(
 
 
 def _block(
-    net: Network, rng: np.random.Generator, x: str, width: int, size: list[int], activation: str
+    net: Network, rng: np.random.Generator, x: str, width: int, size: list[int], activation: str, *, gated: bool
 ) -> tuple[str, int, list[int]]:
     """Main branch of one to three convolutions; shortcut identity, projection, pooled projection or option A."""
     stride = int(rng.choice([1, 1, 2])) if min(size) > 3 else 1
@@ -105,7 +110,7 @@ def _block(
         )
         y = net.batch_norm(y, after) if rng.random() < 0.5 else y
         channels = after
-    if rng.random() < 0.3:
+    if gated and rng.random() < 0.3:
         y = net.gate(y, after, str(rng.choice(["Sigmoid", "HardSigmoid"])), swap=bool(rng.random() < 0.5))
     kind = str(rng.choice(["projection", "option-a", "pooled"]))
     if (after, stride) == (width, 1):
@@ -167,6 +172,19 @@ def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
     assert min(abs((gradient * v).sum() - slope) for slope in slopes) < 1e-5 * scale
     found = run_onnx(compiled, {"x": x, "start": s})["relevance"]
     assert np.abs(found - gradient).max() <= 1e-3 * (np.abs(gradient).max() + 1e-9)
+
+
+@settings(max_examples=EXAMPLES // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**6))
+def test_lrp_0_of_a_random_network_is_gradient_times_input(folder: Path, seed: int) -> None:
+    """Where everything is piecewise linear, LRP-0 telescopes to Gradient × Input of the logit (Ancona et al. 2018)."""
+    onnx.save(random_network(seed, plain=True), folder / "model.onnx")
+    x = picture(random_network(seed, plain=True)).astype(np.float64)
+    maps = []
+    for composite in ("lrp-z", "gradient-x-input"):
+        compiled = compile_model(folder / "model.onnx", composite=composite, outputs=("relevance",)).model
+        maps.append(run_float64(compiled, {"x": x})["relevance"])
+    assert np.abs(maps[0] - maps[1]).max() <= 1e-6 * (np.abs(maps[1]).max() + 1e-9)
 
 
 @settings(max_examples=EXAMPLES // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
