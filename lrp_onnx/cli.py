@@ -39,7 +39,7 @@ def main() -> None:
     default="heatmap",
     show_default=True,
     metavar="NAMES",
-    help="heatmap, relevance, or names of inner tensors, comma-separated.",
+    help="heatmap, relevance, attention, or names of inner tensors, comma-separated.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
