@@ -183,6 +183,13 @@ class HardSigmoid:
 
 
 @dataclass(frozen=True, slots=True)
+class Softmax:
+    """``exp(x) / Σ exp(x)`` along `axis`: gates that compete."""
+
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reshape:
     """Flatten, Reshape, Squeeze, Unsqueeze: the same elements in another shape."""
 
@@ -241,6 +248,7 @@ Layer = (
     | MaxPool
     | Activation
     | Normalization
+    | Softmax
     | Merging
     | Reshape
     | Expand

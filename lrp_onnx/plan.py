@@ -111,6 +111,20 @@ class Plan:
             tensor = readers[0].output
 
     @property
+    def gated(self) -> frozenset[str]:
+        """Names of steps that only feed gates: rules that hold gates constant hand them no relevance."""
+        reached = {self.logits}
+        names = set()
+        for step in reversed(tuple(self.steps)):
+            if step.output not in reached:
+                names.add(step.name)
+            elif isinstance(step.layer, kinds.Product):
+                reached.add(step.inputs[step.layer.signal or 0])
+            else:
+                reached.update(step.inputs)
+        return frozenset(names)
+
+    @property
     def attention(self) -> dict[str, tuple[int, int]]:
         """Gates of one value for every pixel, as in attention branch networks: tensor → (height, width)."""
         found: dict[str, tuple[int, int]] = {}

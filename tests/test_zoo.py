@@ -26,7 +26,6 @@ REFUSED = {
     "core-nchwc": "optimised for one processor",
     "core-qoperator": "QDQ format",
     "core-training": r"model\.eval\(\)",
-    "sknet": "Softmax .*cannot be explained yet",
     "vit": "MatMul .*only",
 }
 """Families that cannot be compiled, and why."""

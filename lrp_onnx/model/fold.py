@@ -19,9 +19,10 @@ MOST_ELEMENTS = 1 << 16
 """
 # fmt: off
 FOLDABLE = frozenset((
-    "Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather",
-    "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Shape", "Size", "Slice", "Sqrt",
-    "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten",
+    "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Pow", "Range",
+    "ReduceProd", "Reshape", "Round", "Shape", "Size", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose",
+    "Unsqueeze", "Where",
 ))
 # fmt: on
 """Operators that are evaluated; convolutions and the like of constants are not worth it."""

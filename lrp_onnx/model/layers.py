@@ -220,6 +220,15 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     return kinds.GlobalAverage(tuple(found), bool(attribute(node, "keepdims", 1)), factor)
 
 
+@reads("Softmax")
+def _softmax(graph: Graph, node: ir.Node) -> kinds.Softmax:
+    rank = len(known_sizes(node.inputs[0], "its input")) + 1
+    axis = int(attribute(node, "axis", -1)) % rank
+    if axis == 0:
+        raise Unreadable("it is taken over the batch: this cannot be explained")
+    return kinds.Softmax(axis)
+
+
 @reads("InstanceNormalization")
 def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     channels, *rest = known_sizes(node.inputs[0], "its input")

@@ -35,6 +35,7 @@ WHICH: dict[str, Predicate] = {
     "reshape": lambda of, step: isinstance(step.layer, kinds.Reshape | kinds.Transpose),
     "routing": lambda of, step: isinstance(step.layer, kinds.Subsample | kinds.ZeroPad | kinds.Resample | kinds.Expand),
     "normalization": lambda of, step: isinstance(step.layer, kinds.Normalization),
+    "gate path": lambda of, step: isinstance(step.layer, kinds.Softmax) and step.name in of.gated,
     "concatenation": lambda of, step: isinstance(step.layer, kinds.Concat),
     "product": lambda of, step: isinstance(step.layer, kinds.Product),
     "everything": lambda of, step: not isinstance(step.layer, kinds.Merging),

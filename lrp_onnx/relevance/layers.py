@@ -32,6 +32,7 @@ from lrp_onnx.relevance.structural import (
     NormalizationLayer,
     ProductLayer,
     ReshapeLayer,
+    SoftmaxLayer,
     SubsampleLayer,
     TransposeLayer,
     ZeroPadLayer,
@@ -72,6 +73,7 @@ LAYERS: Mapping[type[kinds.Layer], type[Node]] = {
     kinds.Expand: ExpandLayer,
     kinds.Resample: ResampleLayer,
     kinds.Normalization: NormalizationLayer,
+    kinds.Softmax: SoftmaxLayer,
     kinds.PRelu: PReluLayer,
     kinds.Smooth: SmoothLayer,
     kinds.Composed: ComposedLayer,
@@ -109,7 +111,7 @@ def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
         | kinds.Product
     )
     for step in of.steps:
-        bounded = isinstance(step.layer, kinds.Relu | kinds.Sigmoid | kinds.HardSigmoid) or (
+        bounded = isinstance(step.layer, kinds.Relu | kinds.Sigmoid | kinds.HardSigmoid | kinds.Softmax) or (
             isinstance(step.layer, kinds.Clip) and step.layer.low >= 0
         )
         if bounded or (isinstance(step.layer, keeps) and found.issuperset(step.inputs)):

@@ -16,6 +16,7 @@ _TAIL: tuple[Entry, ...] = (
     ("reshape", Pass()),
     ("routing", Route()),
     ("product", Gate()),
+    ("gate path", Gradient()),
     ("concatenation", Parts()),
 )
 _HEAD: tuple[Entry, ...] = (("preparation", Pass()),)

@@ -120,6 +120,20 @@ class ExpandLayer(Node):
         return s.builder.node("ReduceSum", s, axes, attributes={"keepdims": 1}, signs=signs)
 
 
+class SoftmaxLayer(Node):
+    """``p = softmax(x)``: its vjp is ``p ⊙ (s − Σ p⊙s)``."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        softmax = self.step.layer
+        assert isinstance(softmax, kinds.Softmax)
+        weighted = self.output * s
+        axes = s.builder.integers((softmax.axis,))
+        total = s.builder.node("ReduceSum", weighted, axes, attributes={"keepdims": 1})
+        return weighted - self.output * total
+
+
 class NormalizationLayer(Node):
     """Normalisation by the picture's own statistics; its vjp is the exact gradient, through the statistics."""
 

@@ -54,6 +54,25 @@ def test_a_shape_made_of_the_batch_is_found_by_trying_two(saved: Save) -> None:
     assert "Shape" not in operators(with_reshape(net, shape, batch="N"), saved)
 
 
+def test_padding_that_is_computed_from_the_size(saved: Save) -> None:
+    """TensorFlow's SAME as torch code computes it: ⌈size / 2⌉ windows, through Shape, Cast, Div, Ceil, Clip."""
+    net = Network(0)
+    number = lambda v, kind: net.constant(f"n{len(net.weights)}", np.asarray(v, kind))  # noqa: E731
+    size = net.node("Cast", net.node("Gather", net.node("Shape", "x"), number(2, np.int64)), to=1)
+    windows = net.node("Ceil", net.node("Div", size, number(2, np.float32)))
+    needed = net.node(
+        "Sub", net.node("Mul", windows, number(2, np.float32)), net.node("Sub", size, number(1, np.float32))
+    )
+    amount = net.node("Cast", net.node("Clip", needed, number(0, np.float32)), to=7)
+    amount = net.node("Unsqueeze", amount, number([0], np.int64))
+    zeros = number([0, 0, 0, 0, 0, 0], np.int64)
+    pads = net.node("Concat", zeros, amount, number([0], np.int64), axis=0)
+    y = net.conv(net.node("Pad", "x", pads), (3, 4), (3, 3), strides=[2, 2])
+    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 9, 8])
+    found = operators(model, saved)
+    assert found == ["Pad", "Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+
+
 @pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Range"])
 def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
     """A file may ask for terabytes in a few bytes: nothing is allocated for it."""

@@ -14,6 +14,7 @@ from networks import Network, picture
 
 from lrp_onnx import kinds
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.activations import SMOOTH
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -105,6 +106,16 @@ def _attention(net: Network, y: str) -> str:
     return net.node("Add", net.node("Mul", y, one), y)
 
 
+def _softmax_gate(net: Network, y: str) -> str:
+    """Selective kernels: two branches weighed by gates that compete."""
+    branches = [net.node("Relu", net.conv(y, (C, C), (1, 1))) for _ in (0, 1)]
+    branches = [net.node("Unsqueeze", b, net.constant(f"one{b}", np.array([1]))) for b in branches]
+    both = net.node("Concat", *branches, axis=1)
+    means = net.node("GlobalAveragePool", net.conv(y, (C, 2 * C), (1, 1)))
+    gates = net.node("Softmax", net.node("Reshape", means, net.constant("gates", np.array([0, 2, C, 1, 1]))), axis=1)
+    return net.node("ReduceSum", net.node("Mul", both, gates), net.constant("axis", np.array([1])), keepdims=0)
+
+
 def _reduce_sum(net: Network, y: str) -> str:
     total = net.node("ReduceSum", y, net.constant("axes", np.array([2, 3])), keepdims=1)
     return net.node("Div", total, _number(net, H * W))
@@ -144,6 +155,8 @@ CASES: dict[str, Callable[[Network, str], str]] = {
     "edge": _mirrored("edge"),
     "eca": _eca,
     "attention": _attention,
+    "softmax gate": _softmax_gate,
+    "softmax": _plain("Softmax", axis=1),
     "sum and division": _reduce_sum,
     "mean over channels": _channel_mean,
     "element-wise constant": _elementwise,
@@ -193,7 +206,14 @@ def test_every_smooth_activation_is_tested() -> None:
     assert set(SMOOTH) - {"pow"} <= set(CASES)
 
 
-@pytest.mark.parametrize("case", ["concat", "split", "reflect", "edge", "eca", "attention", "sum and division"])
+def test_a_softmax_that_is_no_gate_has_no_rule(saved: Save) -> None:
+    with pytest.raises(RuleError, match=r"Softmax .*has no rule in this composite"):
+        compile_model(saved(network("softmax")), composite="lrp-resnet")
+
+
+@pytest.mark.parametrize(
+    "case", ["concat", "split", "reflect", "edge", "eca", "attention", "softmax gate", "sum and division"]
+)
 def test_relevance_is_conserved(case: str, saved: Save) -> None:
     """With lrp-resnet and no biases in denominators, all relevance arrives at the picture."""
     model = network(case)
