@@ -66,6 +66,8 @@ def compile_(
             f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual blocks, "
             f"outputs {', '.join(compiled.outputs)}"
         )
+        for note in compiled.plan.notes:
+            click.echo(f"note: {note}", err=True)
 
 
 @main.command()

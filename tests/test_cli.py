@@ -324,3 +324,20 @@ def test_real_photos_are_recognised(assets: Path, tmp_path: Path) -> None:
     assert accuracy >= 70
     for line in lines:
         assert abs(line["sums"]["all"] / line["start"]["value"] - 1) < 1e-3
+
+
+def test_compile_names_what_depends_on_the_exporter(model: Path, tmp_path: Path) -> None:
+    result = call("compile", model, "-o", tmp_path / "m.onnx", "--composite", "lrp-resnet-reference")
+    assert result.exit_code == 0 and "takes batch normalisation for a layer of its own" in result.stderr
+    assert "batch normalisation for a layer" not in call("compile", model, "-o", tmp_path / "n.onnx").stderr
+
+
+@pytest.mark.parametrize("size", ["0", "x", "12x", "1x2x3", "-5", "99999", "big"])
+def test_a_size_that_is_none(size: str, model: Path) -> None:
+    result = call("plan", model, "--input-size", size)
+    assert result.exit_code == 2 and "is not a size" in result.stderr
+
+
+def test_a_size_that_does_not_fit_is_refused(model: Path) -> None:
+    result = call("plan", model, "--input-size", "50x60")
+    assert result.exit_code == 1 and "which is not 50×60" in result.stderr
