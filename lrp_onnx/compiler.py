@@ -207,7 +207,7 @@ def _ledger(entry: Entry) -> dict[str, Any]:
         "received": factors(entry.received),
         "passed": [factors(relevance) for relevance in entry.passed],
         "terms": [
-            {"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor}
+            {"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor, "e": t.stabilizer}
             for t in entry.ledger.terms
         ],
     }

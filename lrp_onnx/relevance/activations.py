@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import isinf, pi, sqrt
 
+import numpy as np
+
 from lrp_onnx import kinds
 from lrp_onnx.relevance.builder import Value
 from lrp_onnx.relevance.layer import Node
+
+BLOCK = 8
+"""ONNX Runtime's CPU kernels keep channels in blocks of this many (or twice) where every operator around them can. A
+comparison cannot; a depthwise convolution with a tanh behind it can.
+"""
+STEEP = 1e30
+"""Steep enough that every positive float32 activation above 1e-29 becomes 1."""
 
 
 class ReluLayer(Node):
@@ -20,7 +29,20 @@ class ReluLayer(Node):
         return True
 
     def vjp(self, s: Value, w: Value) -> Value:
-        return self.output.where_positive(s)
+        if s.vanishes == self.output.name:
+            return s
+        channels = self.step.output_shape[1] if len(self.step.output_shape) == 4 else None
+        if channels is None or channels % BLOCK:
+            return self.output.where_positive(s)
+        return s * self._alive(channels)
+
+    def _alive(self, channels: int) -> Value:
+        """1 where the output is positive, 0 where it is zero, as ``tanh(STEEP · a)``."""
+        steep = self.builder.array(np.full((channels, 1, 1, 1), STEEP))
+        attributes = {"group": channels, "kernel_shape": (1, 1)}
+        return self.builder.node(
+            "Tanh", self.builder.node("Conv", self.output, steep, attributes=attributes), signs=(True, False)
+        )
 
 
 class ClipLayer(Node):

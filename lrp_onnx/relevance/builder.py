@@ -7,7 +7,7 @@ post-ReLU tensor, or the negative part of it, costs no node. Equal expressions a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Value:
     nonpositive: bool = False
     number: float | None = None
     """The one number that every element equals, where that is known."""
+    vanishes: str | None = None
+    """Name of a tensor of the same shape: where it is zero, so is this."""
 
     def __add__(self, other: Value | float) -> Value:
         other = self.builder.value(other)
@@ -92,10 +94,6 @@ class Value:
             return self
         return -self if self.nonpositive else self.builder.node("Abs", self, signs=(True, False))
 
-    def at_least(self, floor: float) -> Value:
-        """``max(x, floor)`` for a positive floor."""
-        return self.builder.node("Max", self, self.builder.value(floor), signs=(True, False))
-
     def where_positive(self, then: Value | float, otherwise: Value | float = 0.0) -> Value:
         """`then` where x > 0, else `otherwise`."""
         then, otherwise = self.builder.value(then), self.builder.value(otherwise)
@@ -132,6 +130,10 @@ class Value:
             "Reshape", self, self.builder.integers(shape), signs=(self.nonnegative, self.nonpositive)
         )
 
+    def vanishing(self, where: Value) -> Value:
+        """The same tensor, known to be zero wherever `where` is."""
+        return replace(self, vanishes=where.name)
+
     def signed(self, *, nonnegative: bool = False, nonpositive: bool = False) -> Value:
         """The same tensor with its sign known."""
         return Value(
@@ -150,6 +152,7 @@ class Builder:
     nodes: list[gs.Node] = field(default_factory=list)
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict)
     _built: dict[Any, tuple[str, ...]] = field(default_factory=dict)
+    _shapes: dict[str, Sequence[int | None]] = field(default_factory=dict)
     _count: int = 0
 
     def tensor(self, name: str) -> gs.Tensor:
@@ -228,6 +231,15 @@ class Builder:
             self._built[key] = names
         return names
 
+    def declare(self, value: Value, shape: Sequence[int | None]) -> None:
+        """State a computed tensor's shape, None for the batch.
+
+        Shape inference loses the batch where a start of its own length comes in; runtimes that cannot prove two
+        tensors to be of one shape leave their fast layouts.
+        """
+        if value.number is None and value.name.startswith(INTERNAL):
+            self._shapes[value.name] = shape
+
     def _fresh(self) -> str:
         while True:
             self._count += 1
@@ -276,6 +288,11 @@ class Builder:
             tensor for tensor in self._tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored
         ]
         extended.graph.initializer.extend(onnx.numpy_helper.from_array(c.values, c.name) for c in constants)
+        batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N"
+        extended.graph.value_info.extend(
+            onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [batch if d is None else d for d in dims])
+            for n, dims in self._shapes.items()
+        )
         for name, (element, shape) in inputs.items():
             extended.graph.input.append(
                 onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape)

@@ -102,9 +102,15 @@ def _rows(promise: Contract, values: Mapping[str, Array]) -> Iterator[Row]:
         passed = np.sum([_total(values, factors) for factors in entry["passed"]], axis=0) + np.zeros_like(received)
         terms: Sequence[Mapping[str, Any]] = entry["terms"]
         bias = np.sum([t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0) + np.zeros_like(received)
-        shared = np.sum([t["factor"] * _total(values, (t["s"], t["z"])) for t in terms], axis=0)
+        shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
         epsilon = received - shared if terms else np.zeros_like(received)
         yield Row(entry["step"], rule, parse_rule(rule).promise == "conserves", received, passed, bias, epsilon)
+
+
+def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:
+    """What a quotient hands out: Σ s·z, without the stabilizer that z may hold."""
+    stabilizer: float = term.get("e", 0.0)
+    return _total(values, (term["s"], term["z"])) - stabilizer * _total(values, (term["s"],))
 
 
 def _total(values: Mapping[str, Array], factors: Sequence[str]) -> NDArray[np.float64]:

@@ -74,8 +74,8 @@ def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, i
     return Geometry.of_pool(pool, sizes).out_size
 
 
-def forward(x: Value, w: Value, geometry: Geometry) -> Value:
-    """``W x`` (N, C, H, W) → (N, O, H', W')."""
+def forward(x: Value, w: Value, geometry: Geometry, b: Value | None = None) -> Value:
+    """``W x``, or ``W x + b`` with `b` a number or (1, O, 1, 1): (N, C, H, W) → (N, O, H', W')."""
     attributes: dict[str, Any] = {
         "kernel_shape": geometry.kernel,
         "strides": geometry.strides,
@@ -83,7 +83,13 @@ def forward(x: Value, w: Value, geometry: Geometry) -> Value:
         "dilations": geometry.dilations,
         "group": geometry.group,
     }
-    return x.builder.node("Conv", x, w, attributes=attributes, signs=_signs(x, w))
+    if b is None or b.number == 0.0:
+        return x.builder.node("Conv", x, w, attributes=attributes, signs=_signs(x, w))
+    size = x.builder.integers((geometry.out_channels,))
+    vector = x.builder.node("Expand", b if b.number is not None else b.reshape(-1), size)
+    up, down = _signs(x, w)
+    signs = up and b.nonnegative, down and b.nonpositive
+    return x.builder.node("Conv", x, w, vector, attributes=attributes, signs=signs)
 
 
 def vjp(s: Value, w: Value, geometry: Geometry) -> Value:

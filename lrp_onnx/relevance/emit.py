@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lrp_onnx import kinds
 from lrp_onnx.contract import START, TARGET
-from lrp_onnx.plan import Block, Plan, Role, Step
+from lrp_onnx.plan import Block, Plan, Role, Shape, Step
 from lrp_onnx.relevance.builder import Builder, Value
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.layer import BlockLayer, Layer, Node
@@ -63,11 +63,14 @@ class Backward:
     at: dict[str, Relevance] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     _nonnegative: frozenset[str] = frozenset()
+    _shapes: dict[str, Shape] = field(default_factory=dict)
 
     def run(self, start: Relevance) -> None:
         """Fold backwards from `start` at the logits."""
         self._nonnegative = nonnegative_tensors(self.of)
         self.at[self.of.logits] = start
+        self._shapes = {self.of.input: self.of.input_shape} | {s.output: s.output_shape for s in self.of.steps}
+        self._declare(self.of.logits, start.coefficient)
         for item in reversed(self.of.items):
             if isinstance(item, Block) and item.join.name in self.rules.blocks:
                 self._block(item)
@@ -76,6 +79,12 @@ class Backward:
                     self._step(step, item)
             else:
                 self._step(item, None)
+
+    def _declare(self, name: str, value: Value) -> None:
+        """State that `value`, computed for the tensor `name`, is of its shape."""
+        shape = self._shapes[name]
+        if shape and shape[0] is None and None not in shape[1:]:
+            self.builder.declare(value, shape)
 
     def _receive(self, name: str, relevance: Relevance) -> None:
         self.at[name] = self.at[name] + relevance if name in self.at else relevance
@@ -93,6 +102,7 @@ class Backward:
         for name, relevance in zip(step.inputs, passed, strict=True):
             if relevance is not None:
                 self._receive(name, relevance)
+                self._declare(name, relevance.coefficient)
         self.entries.append(Entry(step.name, received, tuple(r for r in passed if r is not None), ledger))
 
     def _block(self, block: Block) -> None:
@@ -114,6 +124,7 @@ class Backward:
             layer = self._layer(step)
             for name, back in zip(step.inputs, layer.vjps(cotangents[step.output]), strict=True):
                 cotangents[name] = cotangents[name] + back if name in cotangents else back
+                self._declare(name, back)
         for name, cotangent in cotangents.items():
             if name not in (block.fork, block.output):
                 self.at[name] = Relevance(cotangent, self._tensor(name))

@@ -49,6 +49,9 @@ class Relevance:
             z = self.activation
         if epsilon == 0.0:
             return z.where_zero(0.0, self.total / z.where_zero(1.0, z))
+        if self.activation is not None and self.activation.name == z.name:
+            # The ratio needs nothing but the forward pass; the product with it keeps runtimes' blocked layouts.
+            return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
 
     def positive_only(self, z: Value) -> bool:

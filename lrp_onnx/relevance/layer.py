@@ -35,8 +35,8 @@ class Layer(Protocol):
     def bias(self) -> Value:
         """b, broadcastable to the output; the number 0 where there is none."""
 
-    def forward(self, x: Value, w: Value) -> Value:
-        """``W x``, without bias."""
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        """``W x``, or ``W x + b`` with `b` broadcastable to the output."""
 
     def vjp(self, s: Value, w: Value) -> Value:
         """``Wᵀ s``."""
@@ -73,7 +73,7 @@ class Node:
     def rectifies(self) -> bool:
         return False
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         raise RuleError(
             f"{self.step.op} '{self.step.name}' is not linear: the rule given to it serves only linear layers"
         )
@@ -151,7 +151,7 @@ class BlockLayer:
         """Not a pooling."""
         raise RuleError("a residual block is no max pooling")
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         """Not linear; the graph's own output serves."""
         raise RuleError("a residual block is not linear: its bias cannot be dropped")
 

@@ -43,11 +43,12 @@ class ConvolutionLayer(Node):
         """Whether it runs along one axis, (N, C, L): computed as one row."""
         return len(self.step.input_shape) == 3
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         if not self._is_1d:
-            return convolution.forward(self._tensor(x), w, self.geometry)
+            return convolution.forward(self._tensor(x), w, self.geometry, b)
         row = self._tensor(x).reshape(-1, *self.geometry.in_shape)
-        return convolution.forward(row, w, self.geometry).reshape(-1, self.geometry.out_channels, self._length)
+        y = convolution.forward(row, w, self.geometry).reshape(-1, self.geometry.out_channels, self._length)
+        return _plus(y, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         if not self._is_1d:
@@ -78,8 +79,8 @@ class DenseLayer(Node):
     def bias(self) -> Value:
         return _bias(self.builder, self.step.layer, (1, -1))
 
-    def forward(self, x: Value, w: Value) -> Value:
-        return self._product(self._tensor(x), w, transposed=self._transposed)
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        return _plus(self._product(self._tensor(x), w, transposed=self._transposed), b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         return self._product(s, w, transposed=not self._transposed)
@@ -107,8 +108,8 @@ class AffineLayer(Node):
         assert isinstance(self.step.layer, kinds.Affine)
         return self._vector(self.step.layer.bias)
 
-    def forward(self, x: Value, w: Value) -> Value:
-        return self._tensor(x) * w
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        return _plus(self._tensor(x) * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         return s * w
@@ -119,10 +120,10 @@ class AveragePoolLayer(Node):
 
     __slots__ = ()
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         pool = self.step.layer
         assert isinstance(pool, kinds.AveragePool)
-        return average_pool(self._tensor(x), pool) * w
+        return _plus(average_pool(self._tensor(x), pool) * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         pool = self.step.layer
@@ -140,11 +141,11 @@ class GlobalAverageLayer(Node):
         assert isinstance(self.step.layer, kinds.GlobalAverage)
         return self.step.layer
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         axes, attributes = self.builder.integers(self._average.axes), {"keepdims": int(self._average.keepdims)}
         signs = (x.nonnegative, x.nonpositive)
         mean = self.builder.node("ReduceMean", self._tensor(x), axes, attributes=attributes, signs=signs)
-        return mean * self._average.factor * w
+        return _plus(mean * self._average.factor * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         sizes, axes = self._sizes(), self._average.axes
@@ -166,10 +167,10 @@ class ResampleLayer(Node):
             bool(((m == 0) | (m == 1)).all() and (m.sum(1) == 1).all()) for m in (resample.rows, resample.columns)
         )
 
-    def forward(self, x: Value, w: Value) -> Value:
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         resample = self.step.layer
         assert isinstance(resample, kinds.Resample)
-        return self._through(self._tensor(x), resample.rows, resample.columns) * w
+        return _plus(self._through(self._tensor(x), resample.rows, resample.columns) * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
         resample = self.step.layer
@@ -180,6 +181,10 @@ class ResampleLayer(Node):
         signs = (x.nonnegative, x.nonpositive)
         across = self.builder.node("MatMul", x, self.builder.array(columns.T), signs=signs)
         return self.builder.node("MatMul", self.builder.array(rows), across, signs=signs)
+
+
+def _plus(y: Value, b: Value | None) -> Value:
+    return y if b is None else y + b
 
 
 def average_pool(x: Value, pool: kinds.AveragePool) -> Value:

@@ -30,6 +30,8 @@ class Term:
     denominator: Value
     bias: Value
     factor: float
+    stabilizer: float = 0.0
+    """What of the denominator is stabilizer already."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,19 +86,27 @@ class Rule:
         """
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
         bias = self.kept(bias)
-        z = _sum(bias, [layer.forward(x, w) for x, w in terms])
-        s = r.over(z, self.epsilon, signed=self.signed)
+        added = self.epsilon if self.epsilon and (not self.signed or _is_positive(terms, bias)) else 0.0
+        (x, w), *others = terms
+        z = _sum(layer.forward(x, w, bias + added), [layer.forward(x, w) for x, w in others])
+        s = r.total / z if added else r.over(z, self.epsilon, signed=self.signed)
         s = gate(s) if gate else s
-        ledger.terms.append(Term(s, z, bias, factor))
+        ledger.terms.append(Term(s, z, bias, factor, added))
         parts = [Relevance(layer.vjp(s, w) * factor, x) for x, w in terms]
         return _total(parts)
 
 
-def _sum(bias: Value, parts: Sequence[Value]) -> Value:
-    total = parts[0]
-    for part in parts[1:]:
+def _is_positive(terms: Sequence[tuple[Value, Value]], bias: Value) -> bool:
+    """Whether the sum of the terms and the bias cannot be negative: the stabilizer is then part of the bias."""
+    return bias.nonnegative and all(
+        (x.nonnegative and w.nonnegative) or (x.nonpositive and w.nonpositive) for x, w in terms
+    )
+
+
+def _sum(total: Value, parts: Sequence[Value]) -> Value:
+    for part in parts:
         total = total + part
-    return total + bias
+    return total
 
 
 def _total(parts: Sequence[Relevance]) -> Relevance:

@@ -164,8 +164,9 @@ class ReshapeLayer(Node):
     def routes(self) -> bool:
         return True
 
-    def forward(self, x: Value, w: Value) -> Value:
-        return x.reshape(-1, *(size for size in self.step.output_shape[1:] if size is not None)) * w
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        y = x.reshape(-1, *(size for size in self.step.output_shape[1:] if size is not None)) * w
+        return y if b is None else y + b
 
     def vjp(self, s: Value, w: Value) -> Value:
         return s.reshape(-1, *self._sizes()[1:]) * w
