@@ -92,13 +92,15 @@ def measure(path: Path, given: argparse.Namespace, folder: Path) -> list[Row]:
     rows = []
     for batch in given.batch:
         x = pictures(path, batch)
+        theirs = {name: run for name, run in theirs.items() if works(name, run, x)}
         times: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
-        for index in range(given.runs + 1):
-            for name, run in (*ours.items(), *theirs.items()):
-                begun = time.perf_counter()
-                run(x)
-                if index:  # the first run of each only warms up
-                    times[name].append(1000 * (time.perf_counter() - begun))
+        for group in (ours, theirs):  # apart: one runtime's waiting threads slow the other's
+            for index in range(given.runs + 1):
+                for name, run in group.items():
+                    begun = time.perf_counter()
+                    run(x)
+                    if index:  # the first run of each only warms up
+                        times[name].append(1000 * (time.perf_counter() - begun))
         for name, found in times.items():
             base = statistics.median(times["torch forward" if name in theirs else FORWARD])
             median = statistics.median(found)
@@ -107,6 +109,16 @@ def measure(path: Path, given: argparse.Namespace, folder: Path) -> list[Row]:
             speed = 1000 * batch / median
             rows.append(Row(path.stem, batch, name, median, third - first, median / base, speed, peak))
     return rows
+
+
+def works(name: str, run: Run, x: NDArray[np.float32]) -> bool:
+    """Whether a peer runs on this network at all; what it says is printed where it does not."""
+    try:
+        run(x)
+    except Exception as error:
+        print(f"{name} does not run: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def compiled(path: Path, name: str, folder: Path) -> Path:
@@ -140,27 +152,29 @@ def child(file: Path, batch: int, given: argparse.Namespace) -> float:
 def peak_of(file: Path, batch: int, given: argparse.Namespace) -> float:
     """Megabytes that this process grows by when it runs the file."""
     run, x = runs(file, given), pictures(file, batch)
-    before = resident()
+    before = held("VmRSS")
     run(x)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return held("VmHWM") - before
 
 
-def resident() -> float:
-    """Megabytes that this process holds now (where Linux says so; else the most that it has held)."""
+def held(what: str) -> float:
+    """Megabytes that this process holds now (VmRSS) or has held at most (VmHWM, and always where Linux does not say).
+
+    Not ru_maxrss: a process begins with its parent's.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS"))
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(what))
     return int(line.split()[1]) / 1024
 
 
 def torch_network(name: str) -> object:
     """A torchvision network in evaluation mode, weights and batch statistics seeded."""
     sys.path.insert(0, str(Path(__file__).parent))
-    import torchvision
-    from zoo import torch_models
+    from zoo import torch_models  # it makes torchvision importable without its compiled half
 
-    return torch_models.seeded(getattr(torchvision.models, name)(weights=None))
+    return torch_models.seeded(getattr(torch_models.torchvision.models, name)(weights=None))
 
 
 def exported(name: str, size: int, folder: Path) -> Path:
