@@ -13,18 +13,19 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__, contract
-from lrp_onnx.contract import HEATMAP, START, TARGET, Contract, Preprocessing
+from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
-from lrp_onnx.model.rewrite import guard_pools
-from lrp_onnx.outputs import append_outputs, check_outputs, tensor_names
+from lrp_onnx.model.rewrite import guard_pools, one_picture
+from lrp_onnx.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.plan import Plan
 from lrp_onnx.plan_json import block_summary
 from lrp_onnx.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign, depends_on_exporter
+from lrp_onnx.relevance.emission import DEFAULT_EMISSION, find_emission
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
@@ -51,6 +52,14 @@ class Options:
     """Name of the graph output to explain, where there are several."""
     input_size: tuple[int, int] | None = None
     """Height and width, for models that leave them open."""
+    resolution: tuple[int, int] | str | None = None
+    """Where relevance stops: at the feature map nearest to the picture of this height and width, or of this name; None
+    for the picture itself.
+    """
+    many_targets: bool = False
+    """One picture a run and any number of targets, which share its forward pass."""
+    optimize_for: str = DEFAULT_EMISSION
+    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``: which of equivalent operators are used."""
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -141,17 +150,22 @@ def compile_model(
     start = options.start or composite.start
     if start not in START_VALUES:
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
+    emission = find_emission(options.optimize_for)
     forward = guard_pools(ir.to_proto(graph.model))
-    check_outputs(forward, of, options.outputs)
+    if options.many_targets:
+        forward = one_picture(forward, source=str(path))
+    check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
+    coarse = feature_map(of, options.resolution) if options.resolution else None
     if options.labels and len(options.labels) != of.classes:
         raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
-    builder = Builder(taken=tensor_names(forward), other_types=_not_float32(graph))
+    batch = TARGETS if options.many_targets else None
+    builder = Builder(taken=tensor_names(forward), other_types=_not_float32(graph), emission=emission, batch=batch)
     backward = Backward(of, builder, _by_kind(assigned))
-    backward.run(start_relevance(builder, of, start))
-    outputs = append_outputs(backward, options.outputs, times_input=composite.times_input)
+    backward.run(start_relevance(builder, of, start), until=coarse)
+    outputs = append_outputs(backward, options.outputs, at=coarse, times_input=composite.times_input)
     model = builder.extend(
         forward,
-        inputs={TARGET: ("INT64", ["targets"]), START: ("FLOAT", ["starts", of.classes])},
+        inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", of.classes])},
         defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},
         outputs=outputs,
     )
@@ -170,6 +184,9 @@ def compile_model(
         rules=applied_rules(of, assigned),
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
+        many_targets=options.many_targets,
+        resolution=of.waists[coarse] if coarse else None,
+        optimized_for=options.optimize_for,
         preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),
         labels=options.labels or labels,
     )

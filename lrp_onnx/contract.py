@@ -7,7 +7,7 @@ read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ START = "start"
 """Optional graph input (N, classes) or (1, classes) float32: the relevance to start from; all zeros mean "use
 `target`".
 """
+TARGETS = "targets"
+"""The dimension of `target`; in a file for many targets, of everything that is computed for each of them."""
 PREDICTED = -1
 INTERNAL = "lrp/"
 """Every name that the compiler adds inside the graph begins with this."""
@@ -52,6 +54,9 @@ KEYS = (
     "rules",
     "blocks",
     "ledger",
+    "many_targets",
+    "resolution",
+    "optimized_for",
 )
 """Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
@@ -125,6 +130,12 @@ class Contract:
     """The residual blocks: fork, output, and the steps of every branch by role."""
     ledger: tuple[Mapping[str, Any], ...] = ()
     """What each rule received, passed on and absorbed, as tensor names (`relevance.verify` reads it)."""
+    many_targets: bool = False
+    """Whether a run takes one picture and any number of targets, -k being the class of the k-th largest logit."""
+    resolution: Sequence[int] | None = None
+    """(height, width) of the maps where they are coarser than the picture."""
+    optimized_for: str = "cpu"
+    """The runtime whose fast operators were chosen."""
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""

@@ -19,7 +19,21 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
 
 
-def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> None:
+def feature_map(of: Plan, which: tuple[int, int] | str) -> str:
+    """The feature map called `which`, or the one nearest to the picture of the size (height, width) `which`.
+
+    It is one that everything passes through; raises UnsupportedModelError where there is none.
+    """
+    found = [name for name, size in of.waists.items() if which in (size, name)]
+    if not found:
+        asked = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
+        there = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in of.waists.items())
+        fault = f"no feature map that all paths pass through is {asked}; from the picture on there are {there}"
+        raise UnsupportedModelError("this resolution cannot be had:", [fault])
+    return found[0]
+
+
+def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str], *, coarse: bool = False) -> None:
     """Raise UnsupportedModelError unless every output in `asked` can be made."""
     names = tensor_names(model)
     faults = [
@@ -36,30 +50,37 @@ def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str]) -> Non
     ]
     if ATTENTION in asked and not of.attention:
         faults.append("there is no attention map: no product of a tensor with one value for every pixel")
+    if coarse and RELEVANCE in asked:
+        faults.append("relevance is that of the picture's elements, which a coarse map never reaches: ask for heatmap")
     if not asked:
         faults.append("no output was asked for: name heatmap, relevance, attention, or inner tensors")
     if faults:
         raise UnsupportedModelError("these outputs cannot be made:", faults)
 
 
-def append_outputs(backward: Backward, asked: Sequence[str], *, times_input: bool) -> dict[str, list[int | str]]:
-    """Append the output nodes; output name → shape."""
+def append_outputs(
+    backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
+) -> dict[str, list[int | str]]:
+    """Append the output nodes; output name → shape. `at` names the feature map that a coarse map is read at."""
     of, builder = backward.of, backward.builder
-    at_input = backward.at[of.input]
-    relevance = builder.known(of.input) * at_input.total if times_input else at_input.total
-    batch = "N" if of.input_shape[0] is None else of.input_shape[0]
+    end = at or of.input
+    reached = backward.at[end]
+    relevance = builder.known(end) * reached.total if times_input else reached.total
+    batch = builder.batch or ("N" if of.input_shape[0] is None else of.input_shape[0])
     sizes = [size for size in of.input_shape[1:] if size is not None]
+    channels = 1 if at else of.channel_axis
+    rows_columns = of.waists[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
     shapes: dict[str, list[int | str]] = {}
     for name in dict.fromkeys(asked):
         if name == HEATMAP:
-            axis = builder.integers((of.channel_axis,))
+            axis = builder.integers((channels,))
             builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
-            shapes[HEATMAP] = [batch, *(sizes[1:] if of.layout == "NCHW" else sizes[:2])]
+            shapes[HEATMAP] = [batch, *rows_columns]
         elif name == RELEVANCE:
             builder.node("Identity", relevance, output=RELEVANCE)
             shapes[RELEVANCE] = [batch, *sizes]
         elif name == ATTENTION:
-            shapes |= _attention(backward, batch)
+            shapes |= _attention(backward, 1 if builder.batch else batch)
         else:
             output = f"{RELEVANCE}/{name}"
             inner = backward.at.get(name)

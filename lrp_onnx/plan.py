@@ -59,6 +59,11 @@ class Block:
         return self.steps[-1].output
 
     @property
+    def output_shape(self) -> Shape:
+        """The shape of the tensor that leaves the block."""
+        return self.steps[-1].output_shape
+
+    @property
     def role(self) -> Role:
         """What the shortcut is: identity or projection."""
         return Role.IDENTITY if any(b.role is Role.IDENTITY for b in self.branches) else Role.PROJECTION
@@ -133,6 +138,19 @@ class Plan:
                 height, width = step.output_shape[2:]
                 found[step.inputs[1 - (step.layer.signal or 0)]] = (height or 0, width or 0)
         return found
+
+    @property
+    def waists(self) -> dict[str, tuple[int, int]]:
+        """Feature maps that everything from the picture to the logits passes through: tensor → (height, width)."""
+        found: dict[str, tuple[int, int]] = {}
+        open_: set[str] = set()  # tensors that a later item still reads
+        for item in reversed(self.items):
+            open_.discard(item.output)
+            if not open_ and len(item.output_shape) == 4:
+                height, width = item.output_shape[2:]
+                found[item.output] = (height or 0, width or 0)
+            open_.update((item.fork,) if isinstance(item, Block) else item.inputs)
+        return dict(reversed(found.items()))
 
     @property
     def channel_axis(self) -> int:

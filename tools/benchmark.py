@@ -7,7 +7,9 @@
 needs torch, and `--peers` then also times torch's autograd (Gradient × Input), Captum's LRP and Zennit's composites
 where they are installed, on the same weights, pictures and thread count. Times are wall time of one run, the median
 over `--runs`, with the middle half's spread; speeds are multiples of the forward pass of the same model in the same
-run, since machines are shared. Peak memory is that of a process of its own, above what it holds before the first run.
+run, since machines are shared. A runtime's threads go on waiting, at full speed, for a while after a run, and slow what
+runs next, short runs most: every run begins after a pause in which they have gone to sleep. Peak memory is that of a
+process of its own, above what it holds before the first run.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ from lrp_onnx.relevance.presets import COMPOSITES
 from lrp_onnx.runtime.session import open_session
 
 FORWARD = "forward"
+PAUSE = 0.05
+"""Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two cores, an
+explanation 1.6 times its own, and every multiple looks a fifth better than it is.
+"""
 Run = Callable[[NDArray[np.float32]], object]
 
 
@@ -94,9 +100,10 @@ def measure(path: Path, given: argparse.Namespace, folder: Path) -> list[Row]:
         x = pictures(path, batch)
         theirs = {name: run for name, run in theirs.items() if works(name, run, x)}
         times: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
-        for group in (ours, theirs):  # apart: one runtime's waiting threads slow the other's
-            for index in range(given.runs + 1):
+        for index in range(given.runs + 1):
+            for group in (ours, theirs):
                 for name, run in group.items():
+                    time.sleep(PAUSE)
                     begun = time.perf_counter()
                     run(x)
                     if index:  # the first run of each only warms up

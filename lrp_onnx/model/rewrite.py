@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
+from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.shapes import shape_of
 
 FUSED_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
@@ -174,3 +175,20 @@ def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value 
     turned.shape, turned.dtype = ir.Shape([pads.size]), ir.DataType.INT64
     model.graph.register_initializer(turned)
     return [turned, *pad.inputs[2:3]]
+
+
+def one_picture(model: onnx.ModelProto, *, source: str) -> onnx.ModelProto:
+    """The model with its open batch fixed to one; raises UnsupportedModelError where it is fixed to more."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    picture = next(value for value in model.graph.input if value.name not in weights)
+    batch = picture.type.tensor_type.shape.dim[0]
+    if not batch.dim_param and batch.dim_value != 1:
+        fault = f"the input '{picture.name}' takes {batch.dim_value} pictures at once: many targets are for one picture"
+        raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output, *fixed.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param and size.dim_param == batch.dim_param:
+                size.dim_value = 1
+    return fixed

@@ -32,9 +32,10 @@ class ReluLayer(Node):
         if s.vanishes == self.output.name:
             return s
         channels = self.step.output_shape[1] if len(self.step.output_shape) == 4 else None
-        if channels is None or channels % BLOCK:
-            return self.output.where_positive(s)
-        return s * self._alive(channels)
+        blocked = self.builder.emission.blocked_masks and self.builder.batch is None
+        if blocked and channels and channels % BLOCK == 0:
+            return s * self._alive(channels)
+        return self.output.where_positive(s)
 
     def _alive(self, channels: int) -> Value:
         """1 where the output is positive, 0 where it is zero, as ``tanh(STEEP · a)``."""

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import ArrayLike
 
 from lrp_onnx.contract import INTERNAL
+from lrp_onnx.relevance.emission import DEFAULT_EMISSION, EMISSIONS, Emission
 from lrp_onnx.relevance.value import Value
 
 __all__ = ["Builder", "Value"]
@@ -28,6 +29,11 @@ class Builder:
     """Tensor names of the graph that is being extended."""
     other_types: frozenset[str] = frozenset()
     """Which of them are not float32; relevance is computed in float32 whatever the model computes in."""
+    emission: Emission = EMISSIONS[DEFAULT_EMISSION]
+    batch: str | None = None
+    """What the batch of relevance is called, where it is not that of the pictures: one picture's forward pass then
+    serves many backward ones, and its tensors, of batch 1, are broadcast.
+    """
     nodes: list[gs.Node] = field(default_factory=list)
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict)
     _built: dict[Any, tuple[str, ...]] = field(default_factory=dict)
@@ -167,7 +173,7 @@ class Builder:
             tensor for tensor in self._tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored
         ]
         extended.graph.initializer.extend(onnx.numpy_helper.from_array(c.values, c.name) for c in constants)
-        batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N"
+        batch = self.batch or proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N"
         extended.graph.value_info.extend(
             onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [batch if d is None else d for d in dims])
             for n, dims in self._shapes.items()

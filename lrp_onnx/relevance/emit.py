@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lrp_onnx import kinds
-from lrp_onnx.contract import START, TARGET
+from lrp_onnx.contract import PREDICTED, START, TARGET
 from lrp_onnx.plan import Block, Plan, Role, Shape, Step
 from lrp_onnx.relevance.builder import Builder, Value
 from lrp_onnx.relevance.factored import Relevance
@@ -65,13 +65,15 @@ class Backward:
     _nonnegative: frozenset[str] = frozenset()
     _shapes: dict[str, Shape] = field(default_factory=dict)
 
-    def run(self, start: Relevance) -> None:
-        """Fold backwards from `start` at the logits."""
+    def run(self, start: Relevance, *, until: str | None = None) -> None:
+        """Fold backwards from `start` at the logits, to the input or to the tensor `until`, one of `Plan.waists`."""
         self._nonnegative = nonnegative_tensors(self.of)
         self.at[self.of.logits] = start
         self._shapes = {self.of.input: self.of.input_shape} | {s.output: s.output_shape for s in self.of.steps}
         self._declare(self.of.logits, start.coefficient)
         for item in reversed(self.of.items):
+            if item.output == until:
+                break
             if isinstance(item, Block) and item.join.name in self.rules.blocks:
                 self._block(item)
             elif isinstance(item, Block):
@@ -150,12 +152,13 @@ def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
     """Relevance at the logits, (N, classes): the run-time inputs `target` and `start` decide where, `value` how much.
 
     Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at
-    the largest logit if `target` is negative) times the logit, its softmax probability, or one.
+    the largest logit if `target` is negative) times the logit, its softmax probability, or one. Where one picture
+    serves many targets, -k is the class of the k-th largest logit.
     """
     logits, target, start = builder.known(of.logits), builder.known(TARGET), builder.known(START)
-    predicted = builder.node("ArgMax", logits, attributes={"axis": 1, "keepdims": 1})
     column = builder.node("Reshape", target, builder.integers((-1, 1)))
-    chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), predicted, column)
+    best = _ranked(builder, logits, column, of.classes) if builder.batch else _predicted(logits)
+    chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), best, column)
     hit = builder.node("Equal", chosen, builder.integers(range(of.classes)))
     amount = {
         "logit": logits,
@@ -165,3 +168,16 @@ def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
     one_hot = builder.node("Where", hit, amount, builder.value(0.0))
     largest = builder.node("ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1})
     return Relevance(largest.where_positive(start, one_hot))
+
+
+def _predicted(logits: Value) -> Value:
+    """The class of the largest logit, (N, 1)."""
+    return logits.builder.node("ArgMax", logits, attributes={"axis": 1, "keepdims": 1})
+
+
+def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Value:
+    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit of one picture, (K, 1)."""
+    _, order = builder.nodes_of("TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1})
+    rank = builder.node("Max", builder.node("Sub", builder.integer(PREDICTED), column), builder.integer(0))
+    row = builder.node("Min", rank, builder.integer(classes - 1)).reshape(-1)
+    return builder.node("Gather", order, row, attributes={"axis": 1}).reshape(-1, 1)

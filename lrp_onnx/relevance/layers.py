@@ -24,11 +24,11 @@ from lrp_onnx.relevance.linear import (
     GlobalAverageLayer,
     ResampleLayer,
 )
+from lrp_onnx.relevance.pooling import MaxPoolLayer
 from lrp_onnx.relevance.structural import (
     ConcatLayer,
     ExpandLayer,
     JoinLayer,
-    MaxPoolLayer,
     NormalizationLayer,
     ProductLayer,
     ReshapeLayer,

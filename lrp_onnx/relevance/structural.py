@@ -1,67 +1,15 @@
-"""Layers without weights: max pooling, ReLU, joins, reshapes."""
+"""Layers without weights: joins, products, reshapes, normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lrp_onnx import kinds
-from lrp_onnx.errors import RuleError
-from lrp_onnx.relevance import convolution
 from lrp_onnx.relevance.builder import Value
 from lrp_onnx.relevance.layer import Node
 
 LAST = 2**31 - 1
 """As a Slice end: up to and including the last element."""
-
-
-class MaxPoolLayer(Node):
-    """Max pooling; vjp gives everything to the first maximum of a window."""
-
-    __slots__ = ()
-
-    @property
-    def routes(self) -> bool:
-        return True
-
-    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
-        pool = self.step.layer
-        assert isinstance(pool, kinds.MaxPool)
-        pair, none = (kernel, kernel), (0, 0, 0, 0)
-        average = (
-            kinds.AveragePool(pair, pair, none, True)
-            if kernel
-            else kinds.AveragePool(pool.kernel, pool.strides, pool.pads, False)
-        )
-        size = convolution.pooled_size(average, self._sizes())
-        if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
-            raise RuleError(
-                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel "
-                f"{average.kernel} {size}: "
-                "give it another rule, for example winner-take-all or average(kernel=0)"
-            )
-        return average, self._sizes()
-
-    def vjp(self, s: Value, w: Value) -> Value:
-        pool = self.step.layer
-        assert isinstance(pool, kinds.MaxPool)
-        attributes = {
-            "kernel_shape": pool.kernel,
-            "strides": pool.strides,
-            "pads": pool.pads,
-            "dilations": pool.dilations,
-            "ceil_mode": int(pool.ceil_mode),
-        }
-        _, indices = self.builder.nodes_of("MaxPool", self.input, outputs=2, attributes=attributes)
-        zeros = self.builder.node("ConstantOfShape", self.builder.node("Shape", self.input)).reshape(-1)
-        routed = self.builder.node(
-            "ScatterElements",
-            zeros,
-            indices.reshape(-1),
-            s.reshape(-1),
-            attributes={"axis": 0, "reduction": "add"},
-            signs=(s.nonnegative, s.nonpositive),
-        )
-        return routed.reshape(-1, *self._sizes()[1:])
 
 
 class JoinLayer(Node):
