@@ -29,7 +29,7 @@ from lrp_onnx.relevance.emission import DEFAULT_EMISSION, find_emission
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
-from lrp_onnx.relevance.optimize import drop_unused
+from lrp_onnx.relevance.optimize import drop_unused, relevance_last
 from lrp_onnx.relevance.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.rules import Block, Rule
 from lrp_onnx.relevance.verify import Runner, check_compiled
@@ -170,6 +170,7 @@ def compile_model(
         outputs=outputs,
     )
     ledger = tuple(map(_ledger, backward.entries))
+    model = relevance_last(model)
     model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(

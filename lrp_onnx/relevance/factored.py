@@ -54,6 +54,14 @@ class Relevance:
             return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
 
+    def per(self, z: Value) -> Value:
+        """``R / z``, as the coefficient times what the forward pass alone decides: runtimes need not hold that before
+        relevance arrives, and several targets share it.
+        """
+        if self.activation is None:
+            return self.coefficient / z
+        return self.coefficient * (self.activation / z)
+
     def positive_only(self, z: Value) -> bool:
         """Whether this is known to be zero wherever `z` is not positive."""
         return self.alias == z.name or (

@@ -72,7 +72,7 @@ def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance | None]:
     total = weights[0]
     for weight in weights[1:]:
         total = total + weight
-    quotient = r.total / (total + TINY)
+    quotient = r.per(total + TINY)
     return [Relevance(quotient, weight) for weight in weights]
 
 

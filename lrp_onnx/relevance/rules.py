@@ -89,7 +89,7 @@ class Rule:
         added = self.epsilon if self.epsilon and (not self.signed or _is_positive(terms, bias)) else 0.0
         (x, w), *others = terms
         z = _sum(layer.forward(x, w, bias + added), [layer.forward(x, w) for x, w in others])
-        s = r.total / z if added else r.over(z, self.epsilon, signed=self.signed)
+        s = r.per(z) if added else r.over(z, self.epsilon, signed=self.signed)
         s = gate(s) if gate else s
         ledger.terms.append(Term(s, z, bias, factor, added))
         parts = [Relevance(layer.vjp(s, w) * factor, x) for x, w in terms]

@@ -130,6 +130,8 @@ def _load(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = threads or 0
+    # A memory pattern is planned from the first run and then held beside what that run took: half as much again.
+    options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile is not None:
