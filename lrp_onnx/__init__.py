@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Compiled, Options, compile_model
-    from lrp_onnx.runtime.explainer import Explainer, Explanation
+    from lrp_onnx.runtime.explainer import Explainer
+    from lrp_onnx.runtime.explanation import Explanation
 
 __all__ = ["Compiled", "Explainer", "Explanation", "Options", "__version__", "compile_model"]
 
@@ -20,7 +21,7 @@ _HOMES = {
     "Options": "compiler",
     "compile_model": "compiler",
     "Explainer": "runtime.explainer",
-    "Explanation": "runtime.explainer",
+    "Explanation": "runtime.explanation",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lrp_onnx import __version__
-from lrp_onnx.command_options import MODEL, compile_options, to_options
+from lrp_onnx.command_options import BATCH, MODEL, compile_options, to_options
 from lrp_onnx.errors import LrpOnnxError
 
 
@@ -42,6 +42,9 @@ def main() -> None:
     help="heatmap, relevance, attention, or names of inner tensors, comma-separated.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option(
+    "--many-targets", is_flag=True, help="One picture a run and any number of targets, which share its forward pass."
+)
 @click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
 @compile_options
@@ -95,7 +98,16 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.argument("model", type=MODEL)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-o", "--output", type=MODEL, required=True, metavar="DIR", help="Folder for the results; it is created.")
-@click.option("--target", metavar="CLASS", help="Class to explain, by index or name. [default: the predicted one]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="CLASS",
+    help="Class to explain, by index or name. Repeatable: several share the forward pass. [default: the predicted one]",
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="K", help="Explain the K most probable classes of every picture."
+)
 @click.option(
     "--outputs",
     default="heatmap",
@@ -111,7 +123,15 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
 )
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures a run.")
+@click.option(
+    "--batch", type=BATCH, default="8", show_default=True, help='Pictures a run, or "auto" for as many as fit --memory.'
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="What --batch auto may use in all. [default: half of what is free]",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option(
     "--labels",
@@ -126,6 +146,9 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
     from lrp_onnx.explaining import Request, explain_files
 
+    if given["targets"] and given["top"]:
+        raise click.UsageError("--target and --top exclude each other")
+    given["memory"] = given["memory"] and 1e9 * given["memory"]
     names = (
         "composite",
         "start",
@@ -134,6 +157,8 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
         "rules_file",
         "output_name",
         "input_size",
+        "resolution",
+        "optimize_for",
         "preprocess",
         "classes",
         "outputs",

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 MODEL = click.Path(path_type=Path)
 
 
+class Batch(click.ParamType[int | None]):
+    """A number of pictures, or ``auto`` (None)."""
+
+    name = "batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number."""
+        if value in ("auto", None):
+            return None
+        number = int(value) if str(value).isdecimal() else 0
+        if number < 1:
+            self.fail(f"{value!r} is neither a number of pictures from 1 on nor auto", param, ctx)
+        return number
+
+
+BATCH = Batch()
+
+
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that may compile."""
     options = (
@@ -46,6 +64,19 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
             "--input-size",
             metavar="SIZE",
             help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
+        ),
+        click.option(
+            "--resolution",
+            metavar="SIZE",
+            help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
+            "to the picture, or at the one of that name.",
+        ),
+        click.option(
+            "--optimize-for",
+            type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
+            default="cpu",
+            show_default=True,
+            help="The runtime whose operators are used.",
         ),
         click.option(
             "--preprocess",
@@ -83,12 +114,20 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
         explain=given["output_name"],
         input_size=_size(given["input_size"]) if given["input_size"] else None,
+        resolution=_resolution(given["resolution"]) if given["resolution"] else None,
+        optimize_for=given["optimize_for"],
+        many_targets=given.get("many_targets", False),
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
         if outputs is not None
         else ("heatmap",),
         preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
         labels=read_classes(given["classes"]) if given["classes"] else (),
     )
+
+
+def _resolution(text: str) -> tuple[int, int] | str:
+    """A size, or the name of a feature map."""
+    return _size(text) if all(part.isdecimal() for part in text.lower().split("x")) else text
 
 
 def _size(text: str) -> tuple[int, int]:

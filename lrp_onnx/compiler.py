@@ -29,6 +29,7 @@ from lrp_onnx.relevance.emission import DEFAULT_EMISSION, find_emission
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
+from lrp_onnx.relevance.memory import memory_of
 from lrp_onnx.relevance.optimize import drop_unused, relevance_last
 from lrp_onnx.relevance.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.rules import Block, Rule
@@ -151,7 +152,9 @@ def compile_model(
     if start not in START_VALUES:
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     emission = find_emission(options.optimize_for)
-    forward = guard_pools(ir.to_proto(graph.model))
+    forward = ir.to_proto(graph.model)
+    if emission.indexed_pools:
+        forward = guard_pools(forward)
     if options.many_targets:
         forward = one_picture(forward, source=str(path))
     check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
@@ -172,6 +175,7 @@ def compile_model(
     ledger = tuple(map(_ledger, backward.entries))
     model = relevance_last(model)
     model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
+    memory_fixed, memory_each = memory_of(model)
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(
         input=of.input,
@@ -188,6 +192,8 @@ def compile_model(
         many_targets=options.many_targets,
         resolution=of.waists[coarse] if coarse else None,
         optimized_for=options.optimize_for,
+        memory_fixed=memory_fixed,
+        memory_each=memory_each,
         preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),
         labels=options.labels or labels,
     )

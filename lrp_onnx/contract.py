@@ -57,6 +57,8 @@ KEYS = (
     "many_targets",
     "resolution",
     "optimized_for",
+    "memory_fixed",
+    "memory_each",
 )
 """Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
@@ -136,6 +138,11 @@ class Contract:
     """(height, width) of the maps where they are coarser than the picture."""
     optimized_for: str = "cpu"
     """The runtime whose fast operators were chosen."""
+    memory_fixed: int = 0
+    memory_each: int = 0
+    """Bytes of tensors that a run holds at once at most, weights apart: in any case, and for every picture (every
+    target, in a file of many) of a batch.
+    """
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""

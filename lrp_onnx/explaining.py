@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.contract import PREDICTED
 from lrp_onnx.errors import RuleError
 from lrp_onnx.gallery import LINES, SHEET, Map, plan_paths, write_all
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.maps.render import RenderStyle
-from lrp_onnx.runtime.explainer import Explainer, Explanation
+from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, read_labels
 
 Report = Callable[[str], None]
@@ -30,10 +32,16 @@ class Request:
     images: Sequence[str]
     output: Path
     options: Options
-    target: str | None = None
+    targets: Sequence[str] = ()
+    """Classes by index or name; empty for the predicted one."""
+    top: int | None = None
+    """Explain the classes of the largest logits instead, so many of them."""
     post: str | None = None
     provider: str | None = None
-    batch: int = 8
+    batch: int | None = 8
+    """Pictures a run; None for as many as fit `memory`."""
+    memory: float | None = None
+    """Bytes that the process may hold; None for half of what is free."""
     threads: int | None = None
     labels: Path | None = None
     force: bool = False
@@ -50,14 +58,16 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         _parse_post(request.post)
     table = request.labels or _labels_beside(pictures)
     labels = read_labels(table) if table else {}
-    planned = plan_paths(request.output, pictures, force=request.force)
+    targets = _targets(request)
+    planned = plan_paths(request.output, pictures, each=max(len(targets), 1), force=request.force)
+    options = replace(request.options, many_targets=len(targets) > 1)
     explainer = Explainer(
         request.model,
         providers=request.provider,
         threads=request.threads,
         preprocessing=request.options.preprocessing,
         labels=request.options.labels,
-        compile=lambda path: compile_model(path, request.options).model.SerializeToString(),
+        compile=lambda path: compile_model(path, options).model.SerializeToString(),
     )
     report(f"running on {explainer.provider} with {explainer.contract.composite}")
     chain = default_post(explainer.contract.composite) if request.post is None else request.post
@@ -67,12 +77,17 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         )
     if explainer.assumed_preprocessing:
         report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
-    target = int(request.target) if request.target and request.target.lstrip("-").isdigit() else request.target
+    if len(targets) > 1 and not explainer.contract.many_targets:
+        raise RuleError(f"{request.model} explains one class a picture: compile it with --many-targets, or give MODEL")
+    batch = request.batch or explainer.batch_within(request.memory)
+    if request.batch is None:
+        report(f"{batch} pictures a run, {explainer.contract.memory_each / 1e6:.0f} MB each")
     post = _parse_post(chain)
-    found = explainer.explain_images(pictures, batch_size=request.batch, target=target)
+    one = targets[0] if len(targets) == 1 else None
+    found = explainer.explain_images(pictures, batch_size=batch, target=targets if len(targets) > 1 else one)
     correct: list[bool] = []
     for line in write_all(
-        _with_progress(found, len(pictures)),
+        _with_progress(found, len(planned)),
         planned,
         request.output,
         post=post,
@@ -85,6 +100,12 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     if table:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
+
+
+def _targets(request: Request) -> list[int | str]:
+    if request.top is not None:
+        return [PREDICTED - rank for rank in range(request.top)]
+    return [int(text) if text.lstrip("-").isdigit() else text for text in request.targets]
 
 
 def _labels_beside(pictures: Sequence[Path]) -> Path | None:

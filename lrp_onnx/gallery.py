@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import OutputExistsError
 from lrp_onnx.files import make_folder, write_bytes
 from lrp_onnx.maps.render import RenderStyle, colorize, overlay, panel, write_png
-from lrp_onnx.runtime.explainer import Explanation
+from lrp_onnx.runtime.explanation import Explanation
 
 Map = NDArray[np.float32]
 LINES = "explanations.jsonl"
@@ -42,17 +42,17 @@ class Paths:
         return cls(folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz")
 
 
-def plan_paths(folder: Path, pictures: Sequence[Path], *, force: bool) -> dict[Path, Paths]:
-    """Picture → where its results go.
+def plan_paths(folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool) -> list[Paths]:
+    """Where every explanation's results go, `each` of them a picture, numbered where there are several.
 
     Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where
     a result exists and `force` is not set, before anything is computed.
     """
-    stems = _unique_stems(pictures)
-    planned = {picture: Paths.of(folder, stem) for picture, stem in zip(pictures, stems, strict=True)}
+    endings = [f".{number + 1}" for number in range(each)] if each > 1 else [""]
+    planned = [Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings]
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file: name a folder with -o/--output")
-    results = [path for p in planned.values() for path in (p.overlay, p.heatmap, p.values)] + [
+    results = [path for p in planned for path in (p.overlay, p.heatmap, p.values)] + [
         folder / LINES,
         folder / SHEET,
     ]
@@ -140,7 +140,7 @@ def _npz(found: Explanation, shown: Map) -> bytes:
 
 def write_all(
     explanations: Iterable[Explanation],
-    planned: Mapping[Path, Paths],
+    planned: Sequence[Paths],
     folder: Path,
     *,
     post: Callable[[Map], Map] | None,
@@ -150,10 +150,10 @@ def write_all(
     """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
-    for found in explanations:
+    for found, paths in zip(explanations, planned, strict=True):
         make_folder(folder)
         shown = post(found.heatmap) if post else found.heatmap
-        line = write(found, shown, planned[found.path], style=style, force=force)
+        line = write(found, shown, paths, style=style, force=force)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:
             rows.append((found, shown))

@@ -13,7 +13,7 @@ import pytest
 from conftest import relative, run_onnx
 from float64 import run_float64
 from numpy.typing import NDArray
-from zoo_files import PRECISIONS, ZooFile, families, feeds, input_of, manifest
+from zoo_files import PRECISIONS, REFUSED, ZooFile, families, feeds, input_of, manifest
 
 from lrp_onnx import kinds
 from lrp_onnx.compiler import Compiled, compile_model
@@ -22,13 +22,6 @@ from lrp_onnx.model.rewrite import guard_pools, runnable
 from lrp_onnx.relevance.presets import COMPOSITES
 from lrp_onnx.relevance.verify import audit, rounding_of
 
-REFUSED = {
-    "core-nchwc": "optimised for one processor",
-    "core-qoperator": "QDQ format",
-    "core-training": r"model\.eval\(\)",
-    "vit": "MatMul .*only",
-}
-"""Families that cannot be compiled, and why."""
 COMPILED = [file for file in manifest() if file.family not in REFUSED]
 DEFUSED = ("core.onnxruntime-extended",)
 """Files with fused operators: taken apart, they round differently from the fused kernel."""

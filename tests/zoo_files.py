@@ -20,6 +20,14 @@ PRECISIONS |= {"core-qdq-channels": "int8", "core-int8-tflite": "int8"}
 EXPLAINED = {"abn": "logits"}
 """Families with several outputs of scores, and the one that is explained."""
 
+REFUSED = {
+    "core-nchwc": "optimised for one processor",
+    "core-qoperator": "QDQ format",
+    "core-training": r"model\.eval\(\)",
+    "vit": "MatMul .*only",
+}
+"""Families that cannot be compiled, and why."""
+
 
 @dataclass(frozen=True)
 class ZooFile:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +14,30 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import ContractError, ImageError
+from lrp_onnx.runtime.ahead import ahead
+from lrp_onnx.runtime.classes import Classes, Target
+from lrp_onnx.runtime.explanation import PROBABILITIES, Explanation, unchanged
 from lrp_onnx.runtime.images import Picture, read_image
+from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
 from lrp_onnx.runtime.session import Arrays, element_type, open_session
 
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
-
-
-def _unchanged(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return scores
-
-
-PROBABILITIES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "logits": _softmax,
-    "probabilities": _unchanged,
-    "log-probabilities": np.exp,
-}
-"""What an output may hold → its probabilities; the first that a model has is read."""
-
-Target = int | str | Sequence[int] | NDArray[np.int64] | None
+SLACK = 1.8
+"""Measured peak over what tensors take at once: 0.4 to 1.8 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Explanation:
-    """One picture, explained."""
+class _Batch:
+    """Pictures read and prepared for one run."""
 
-    path: Path
-    picture: Picture
-    """(H', W', 3) uint8 RGB: the part that the model saw, at the picture's own resolution."""
-    heatmap: NDArray[np.float32]
-    """(H, W): relevance at the input, summed over channels, in the units of the start."""
-    relevance: NDArray[np.float32] | None
-    """(C, H, W), or (H, W, C) for a model of that layout, where the file computes it."""
-    scores: NDArray[np.float32]
-    """(classes,): the explained output, logits or probabilities as the model gives them."""
-    top5: tuple[tuple[int, str, float], ...]
-    """(class index, name or "", probability), best first."""
-    target: int
-    target_name: str
-    start: str
-    """What relevance started from: ``logit``, ``probability`` or ``one``, at the target."""
-    start_value: float | None
-    """How much that was; None where the model gives no output to read it from."""
-    provider: str
-    seconds: Mapping[str, float]
-    """``decode`` and ``run``, each picture's share of its batch."""
+    paths: tuple[Path, ...]
+    pictures: tuple[Picture, ...]
+    prepared: tuple[Prepared, ...]
+    tensors: NDArray[Any]
+    """The model's input; rows behind the pictures' only fill a batch up."""
+    seconds: float
+    """To read and prepare one picture."""
 
 
 class Explainer:
@@ -103,6 +78,8 @@ class Explainer:
             preprocessing or self.contract.preprocessing or Preprocessing(layout=self.contract.layout)
         )
         self.labels = tuple(labels) or self.contract.labels
+        lowest = -self.contract.classes if self.contract.many_targets else PREDICTED
+        self.classes = Classes(self.contract.classes, self.labels, lowest)
         if self.labels and len(self.labels) != self.contract.classes:
             raise ContractError(
                 f"there are {len(self.labels)} class names and the model has {self.contract.classes} classes: "
@@ -114,15 +91,29 @@ class Explainer:
         """``cpu`` or ``cuda``: where it really runs."""
         return self.session.provider
 
+    def batch_within(self, memory: float | None = None) -> int:
+        """How many pictures a run may take for the process to hold at most `memory` bytes; at least 1.
+
+        `memory` is by default what the process holds now and half of what is free. What tensors take at once stands in
+        the file; `SLACK` is allowed for what a runtime cannot use of its memory.
+        """
+        if self.contract.many_targets:
+            return 1
+        held, free = memory_now()
+        room = free / 2 if memory is None else memory - held
+        return max(1, int((room / SLACK - self.contract.memory_fixed) / max(self.contract.memory_each, 1)))
+
     def explain(
         self, batch: NDArray[Any], *, target: Target = None, start: NDArray[np.float32] | None = None
     ) -> Arrays:
         """Every output for a prepared batch.
 
         Args:
-            batch: the model's input, with its batch axis.
-            target: a class index or name for all, an index per sample, or None for the predicted class.
-            start: relevance to start from, (N, classes) or (1, classes); rows of zeros fall back to `target`.
+            batch: the model's input, with its batch axis; one picture for a file of many targets.
+            target: a class index or name for all, one per sample, or None for the predicted class. For a file of many
+                targets any number of them, -k being the class of the k-th largest logit.
+            start: relevance to start from, (N, classes) or (1, classes), N samples or targets; rows of zeros fall back
+                to `target`.
 
         Raises:
             ImageError: the batch has not the model's shape, or the target is no class of it.
@@ -133,23 +124,24 @@ class Explainer:
         )
         if not fits:
             raise ImageError(f"the batch has shape {batch.shape}, the model's input '{self.contract.input}' {shape}")
-        feeds = {
-            self.contract.input: batch.astype(element_type(kind), copy=False),
-            TARGET: self._targets(target, len(batch)),
-        }
+        targets = self.classes.indices(target, None if self.contract.many_targets else len(batch))
+        if start is not None and self.contract.many_targets and len(targets) == 1:
+            targets = np.repeat(targets, len(start))
+        feeds = {self.contract.input: batch.astype(element_type(kind), copy=False), TARGET: targets}
         if start is not None:
-            feeds[START] = self._checked_start(start, len(batch))
+            feeds[START] = self._checked_start(start, len(targets))
         return self.session.run(None, feeds)
 
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
     ) -> Iterator[Explanation]:
-        """Every picture's explanation, in order, `batch_size` at a time.
+        """Every picture's explanation, in order, `batch_size` at a time; the next pictures are read meanwhile.
 
         Args:
             paths: the pictures' files.
-            batch_size: pictures a run; a file of a fixed batch keeps its own.
-            target: a class index or name for all, an index per picture, or None for the predicted class.
+            batch_size: pictures a run; a file of a fixed batch keeps its own, one of many targets takes one.
+            target: a class index or name for all, one per picture, or None for the predicted class. A file of many
+                targets explains every one of them for every picture: there are as many explanations of each.
 
         Raises:
             ImageError: a picture cannot be read, the target is no class, or the model's input does not fit the
@@ -163,68 +155,65 @@ class Explainer:
         fixed = shape[0] if isinstance(shape[0], int) else None
         size = fixed or batch_size
         files = [Path(path) for path in paths]
-        targets = self._targets(target, len(files))
+        many = self.contract.many_targets
+        targets = self.classes.indices(target, None if many else len(files))
         # CUDA plans its convolutions anew for every shape: there a last, shorter batch is filled up as well.
         pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
-        for first in range(0, len(files), size):
-            part = slice(first, first + size)
-            yield from self._explain_batch(files[part], targets[part], height, width, pad_to=pad_to)
+        parts = [slice(first, first + size) for first in range(0, len(files), size)]
+        read = [partial(self._read, files[part], height, width, pad_to=pad_to) for part in parts]
+        for part, batch in zip(parts, ahead(read), strict=True):
+            yield from self._explain_batch(batch, targets if many else targets[part])
 
-    def _explain_batch(
-        self, paths: Sequence[Path], targets: NDArray[np.int64], height: int, width: int, *, pad_to: int
-    ) -> Iterator[Explanation]:
+    def _read(self, paths: Sequence[Path], height: int, width: int, *, pad_to: int) -> _Batch:
         begun = time.perf_counter()
-        pictures = [read_image(path) for path in paths]
-        prepared = [preprocess(picture, self.preprocessing, height, width) for picture in pictures]
-        batch = np.stack([p.tensor for p in prepared])
-        missing = max(0, pad_to - len(batch))
-        batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
-        decoded = time.perf_counter()
-        found = self.explain(batch, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
-        ran = time.perf_counter()
-        seconds = {"decode": (decoded - begun) / len(paths), "run": (ran - decoded) / len(paths)}
-        for index, path in enumerate(paths):
-            yield self._one(path, pictures[index], prepared[index], found, index, int(targets[index]), seconds)
+        pictures = tuple(read_image(path) for path in paths)
+        prepared = tuple(preprocess(picture, self.preprocessing, height, width) for picture in pictures)
+        tensors = np.stack([p.tensor for p in prepared])
+        missing = max(0, pad_to - len(tensors))
+        tensors = np.concatenate([tensors, np.zeros((missing, *tensors.shape[1:]), tensors.dtype)])
+        return _Batch(tuple(paths), pictures, prepared, tensors, (time.perf_counter() - begun) / len(paths))
+
+    def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
+        """An explanation for every row of the maps; in a file of many targets all rows are of the one picture."""
+        begun = time.perf_counter()
+        missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
+        found = self.explain(batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
+        seconds = {"decode": batch.seconds, "run": (time.perf_counter() - begun) / len(batch.paths)}
+        for row, target in enumerate(targets):
+            index = 0 if self.contract.many_targets else row
+            yield self._one(batch, found, index, row, int(target), seconds)
 
     def _one(
-        self,
-        path: Path,
-        picture: Picture,
-        prepared: Prepared,
-        found: Arrays,
-        index: int,
-        target: int,
-        seconds: Mapping[str, float],
+        self, batch: _Batch, found: Arrays, index: int, row: int, target: int, seconds: dict[str, float]
     ) -> Explanation:
+        """The explanation of picture `index` of the batch, its map in row `row`."""
         kind, scores, probabilities = self._scores(found, index)
-        order = np.argsort(-probabilities, kind="stable")[:5]
-        target = int(order[0]) if target == PREDICTED else target
-        relevance = found[RELEVANCE][index].astype(np.float32, copy=False) if RELEVANCE in found else None
+        order = np.argsort(-probabilities, kind="stable")
+        target = int(order[PREDICTED - target]) if target < 0 else target
+        relevance = found[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in found else None
         if HEATMAP in found:
-            heatmap = found[HEATMAP][index]
+            heatmap = found[HEATMAP][row]
         elif relevance is not None:
             heatmap = relevance.sum(0 if self.preprocessing.layout == "NCHW" else 2)
         else:
             raise ContractError(
                 "the compiled file has neither heatmap nor relevance among its outputs: compile it with one"
             )
+        name = self.classes.name
         return Explanation(
-            path=path,
-            picture=prepared.box.cut(picture),
+            path=batch.paths[index],
+            picture=batch.prepared[index].box.cut(batch.pictures[index]),
             heatmap=heatmap.astype(np.float32, copy=False),
             relevance=relevance,
             scores=scores,
-            top5=tuple((int(i), self._class_name(int(i)), float(probabilities[i])) for i in order),
+            top5=tuple((int(i), name(int(i)), float(probabilities[i])) for i in order[:5]),
             target=target,
-            target_name=self._class_name(target),
+            target_name=name(target),
             start=self.contract.start_value,
             start_value=self._start_value(kind, float(scores[target]), float(probabilities[target])),
             provider=self.provider,
             seconds=seconds,
         )
-
-    def _class_name(self, index: int) -> str:
-        return self.labels[index] if self.labels else ""
 
     def _start_value(self, kind: str, score: float, probability: float) -> float | None:
         known = {"one": 1.0, "logit": score if kind == "logits" else None}
@@ -236,35 +225,7 @@ class Explainer:
         names = {kind: name for name, kind in reversed(list(self.contract.outputs.items()))}
         kind = next(kind for kind in (*PROBABILITIES, "other") if kind in names)
         scores = found[names[kind]][index].astype(np.float32)
-        return kind, scores, PROBABILITIES.get(kind, _unchanged)(scores.astype(np.float64))
-
-    def _targets(self, target: Target, batch: int) -> NDArray[np.int64]:
-        if target is None:
-            return np.full(batch, PREDICTED, np.int64)
-        if isinstance(target, str):
-            target = self._index_of(target)
-        given = np.asarray(target)
-        if given.dtype.kind not in "iu" or given.shape not in ((), (1,), (batch,)):
-            raise ImageError(
-                f"the target is {target!r}: a class index, a class name, or {batch} indices, one a sample, are expected"
-            )
-        targets = np.broadcast_to(given.astype(np.int64), (batch,))
-        wrong = targets[(targets < PREDICTED) | (targets >= self.contract.classes)]
-        if wrong.size:
-            last = self.contract.classes - 1
-            raise ImageError(f"there is no class {int(wrong[0])}: classes are 0 to {last}, or -1 for the predicted one")
-        return np.ascontiguousarray(targets)
-
-    def _index_of(self, name: str) -> int:
-        if name in self.labels:
-            return self.labels.index(name)
-        if not self.labels:
-            raise ImageError(
-                f"the class {name!r} is not known: the file has no class names; give an index, or --classes FILE"
-            )
-        close = difflib.get_close_matches(name, self.labels, 3, 0.4)
-        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(self.labels[:10])} …"
-        raise ImageError(f"there is no class {name!r}: {hint}")
+        return kind, scores, PROBABILITIES.get(kind, unchanged)(scores.astype(np.float64))
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         if start.ndim != 2 or start.shape[0] not in (1, batch) or start.shape[1] != self.contract.classes:

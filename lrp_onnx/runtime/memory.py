@@ -1,0 +1,23 @@
+"""How much memory there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+UNKNOWN_FREE = 4e9
+"""Bytes taken for free where the system does not say."""
+
+
+def memory_now(processes: Path = Path("/proc")) -> tuple[float, float]:
+    """(bytes that this process holds, bytes that are free), as Linux says; elsewhere 0 and `UNKNOWN_FREE`."""
+    held = _field(processes / "self" / "status", "VmRSS:")
+    free = _field(processes / "meminfo", "MemAvailable:")
+    return held or 0.0, UNKNOWN_FREE if free is None else free
+
+
+def _field(file: Path, name: str) -> float | None:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith(name)), None)

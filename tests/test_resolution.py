@@ -1,0 +1,110 @@
+"""Coarse maps: relevance at a feature map instead of the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from conftest import relative, run_onnx
+from networks import Network, picture, resnet
+
+from lrp_onnx.checking import verify_file
+from lrp_onnx.cli import main
+from lrp_onnx.compiler import compile_model, plan_model
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.relevance.presets import COMPOSITES
+
+Save = Callable[[onnx.ModelProto], Path]
+
+
+@pytest.fixture
+def path(saved: Save) -> Path:
+    return saved(resnet(size=(32, 64), widths=(8, 16)))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_a_coarse_map_is_the_relevance_of_its_feature_map(composite: str, path: Path) -> None:
+    """The full compilation gives the same relevance at that tensor; only what lies before it is left out."""
+    x = {"x": picture(onnx.load(path))}
+    coarse = compile_model(path, composite=composite, resolution=(8, 16))
+    _, plan, _ = plan_model(path)
+    name = next(name for name, size in plan.waists.items() if size == (8, 16))
+    full = compile_model(path, composite=composite, outputs=(name,)).model
+    expected = run_onnx(full, x)[f"relevance/{name}"]
+    if COMPOSITES[composite].times_input:
+        exposed = compile_model(path, composite="lrp-z", outputs=(name,)).model
+        exposed.graph.output.append(onnx.ValueInfoProto(name=name))
+        expected = expected * run_onnx(exposed, x)[name]
+    found = run_onnx(coarse.model, x)["heatmap"]
+    assert found.shape == (2, 8, 16) and coarse.contract.resolution == (8, 16)
+    assert relative(found, expected.sum(1)) < 1e-5
+    whole = compile_model(path, composite=composite).model
+    assert len(coarse.model.graph.node) < len(whole.graph.node)
+
+
+def test_relevance_is_conserved_to_the_feature_map(saved: Save, tmp_path: Path) -> None:
+    path = saved(resnet(size=(32, 32), widths=(16, 32), bias=False))
+    for size in ((16, 16), (8, 8), (4, 4), (1, 1)):
+        compiled = compile_model(path, composite="lrp-resnet", resolution=size)
+        x = {"x": picture(onnx.load(path))}
+        found = run_onnx(compiled.model, x)
+        start = found[next(iter(compiled.contract.outputs))].max(1)
+        np.testing.assert_allclose(found["heatmap"].sum((1, 2)), start, rtol=1e-3)
+        audit = verify_file(compiled.save(tmp_path / f"{size[0]}.onnx"), original=path, images=(), provider="cpu")
+        assert audit.passed
+
+
+def test_waists_are_where_every_path_passes(path: Path) -> None:
+    """By brute force: without the tensor nothing of the picture reaches the logits."""
+    _, plan, _ = plan_model(path)
+    for step in plan.steps:
+        reached = {plan.input}
+        for other in plan.steps:
+            if other.output != step.output and not reached.isdisjoint(other.inputs):
+                reached.add(other.output)
+        cut = plan.logits not in reached
+        inside = any(step.output != block.output and step in block.steps for block in plan.blocks)
+        if len(step.output_shape) == 4 and not inside:
+            assert (step.output in plan.waists) == cut, step.output
+    assert list(dict.fromkeys(plan.waists.values())) == [(16, 32), (8, 16), (4, 8), (1, 1)]
+
+
+def test_paths_that_bypass_a_tensor(saved: Save) -> None:
+    """A concatenation of an early and a late tensor: nothing between them is a waist."""
+    net = Network(0)
+    first = net.node("Relu", net.conv("x", (3, 8), pads=[1] * 4))
+    late = net.node("Relu", net.conv(net.node("Relu", net.conv(first, (8, 8), pads=[1] * 4)), (8, 8), pads=[1] * 4))
+    both = net.node("Concat", first, late, axis=1)
+    logits = net.dense(net.node("Flatten", net.node("GlobalAveragePool", both)), (16, 5))
+    _, plan, _ = plan_model(saved(net.model(logits, ["N", 3, 12, 12])))
+    assert first in plan.waists and both in plan.waists and late not in plan.waists and len(plan.waists) == 4
+
+
+def test_what_cannot_be_had(path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"is of 28x28; from the picture on there are 16x32 \('"):
+        compile_model(path, resolution=(28, 28))
+    with pytest.raises(UnsupportedModelError, match="is nothing;"):
+        compile_model(path, resolution="nothing")
+    with pytest.raises(UnsupportedModelError, match="a coarse map never reaches"):
+        compile_model(path, resolution=(8, 16), outputs=("heatmap", "relevance"))
+
+
+def test_on_the_command_line(path: Path, tmp_path: Path) -> None:
+    photo, out = tmp_path / "p.png", tmp_path / "out"
+    cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 256, (64, 128, 3)).astype(np.uint8))
+    arguments = ["explain", path, photo, "-o", out, "--resolution", "8x16", "--composite", "lrp-resnet"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    assert np.load(out / "p.npz")["heatmap"].shape == (8, 16)
+    assert cv2.imread(str(out / "p.heatmap.png")) is not None
+    _, plan, _ = plan_model(path)
+    name = list(plan.waists)[-2]
+    result = CliRunner().invoke(main, ["compile", str(path), "--resolution", name, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["outputs"] == ["heatmap"]
