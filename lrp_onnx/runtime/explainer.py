@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.runtime.ahead import ahead
+from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import PROBABILITIES, Explanation, unchanged
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
-from lrp_onnx.runtime.session import Arrays, element_type, open_session
+from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 
 SLACK = 1.8
 """Measured peak over what tensors take at once: 0.4 to 1.8 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
@@ -48,6 +49,7 @@ class Explainer:
         providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it really is there and
             the CPU otherwise.
         threads: CPU threads; None for all cores.
+        tuning: how the session uses its machine.
         preprocessing: how pictures become input; None takes what the file says, or ImageNet's.
         labels: class names; empty takes what the file says.
         compile: makes a serialized compiled model of an uncompiled file.
@@ -62,6 +64,7 @@ class Explainer:
         *,
         providers: str | Sequence[str] | None = None,
         threads: int | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] = (),
         compile: Callable[[Path], bytes] | None = None,
@@ -71,7 +74,8 @@ class Explainer:
             if compile is None or isinstance(source, bytes):
                 raise ContractError(f"{name_of(source)} is not a compiled file: run `lrp-onnx compile` on it first")
             source = compile(source)
-        self.session = open_session(source, providers=providers, threads=threads)
+        self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
+        self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
         self.preprocessing = checked(
@@ -130,7 +134,9 @@ class Explainer:
         feeds = {self.contract.input: batch.astype(element_type(kind), copy=False), TARGET: targets}
         if start is not None:
             feeds[START] = self._checked_start(start, len(targets))
-        return self.session.run(None, feeds)
+        if self._bound is None or not self._bound.fits(feeds):
+            self._bound = Bound(self.session, feeds)
+        return self._bound.run(feeds)
 
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None

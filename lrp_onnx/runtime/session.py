@@ -9,8 +9,8 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,25 @@ OUT_OF_MEMORY = ("Failed to allocate", "out of memory", "bad_alloc", "bad alloca
 _log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How a session uses its machine. Results do not depend on it but by rounding."""
+
+    spinning: bool = True
+    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot use."""
+    arena: bool = True
+    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and peaks lower."""
+    tf32: bool = False
+    """CUDA: round products to TensorFloat-32 (10 bits of mantissa)."""
+    nhwc: bool = False
+    """CUDA: convolutions with channels last."""
+    cuda_graph: bool = False
+    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on CUDA."""
+
+
+DEFAULT_TUNING = Tuning()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +85,14 @@ class Session:
             ModelFileError: the model cannot be run.
         """
         names = list(outputs) if outputs is not None else self.outputs
+        with self.faults(feeds):
+            return dict(zip(names, self.runtime.run(names, dict(feeds)), strict=True))
+
+    @contextmanager
+    def faults(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+        """Says in our words what the runtime raises inside."""
         try:
-            values = self.runtime.run(names, dict(feeds))
+            yield
         except Exception as error:  # the runtime's exceptions have no common base below Exception
             if not any(word in str(error) for word in OUT_OF_MEMORY):
                 raise ModelFileError(
@@ -78,7 +103,6 @@ class Session:
                 f"the memory of {self.provider} does not suffice for {sizes}: {_first_line(error)}; a smaller batch "
                 "needs less"
             ) from error
-        return dict(zip(names, values, strict=True))
 
 
 def open_session(
@@ -87,7 +111,7 @@ def open_session(
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
     optimize: bool = True,
-    tf32: bool = False,
+    tuning: Tuning = DEFAULT_TUNING,
     profile: Path | None = None,
 ) -> Session:
     """A session on the first of `providers` that is really there.
@@ -97,7 +121,7 @@ def open_session(
         providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the CPU.
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
-        tf32: whether CUDA may round products to TensorFloat-32 (10 bits of mantissa).
+        tuning: how the session uses its machine.
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
@@ -112,7 +136,7 @@ def open_session(
     if fault is not None and "cpu" not in wanted:
         raise ProviderError(_no_cuda(fault))
     chosen = next(name for name in wanted if name != "cuda" or fault is None)
-    load = functools.partial(_load, model, threads=threads, optimize=optimize, tf32=tf32, profile=profile)
+    load = functools.partial(_load, model, threads=threads, optimize=optimize, tuning=tuning, profile=profile)
     try:
         return Session(load(chosen), chosen)
     except ProviderError as error:
@@ -123,7 +147,7 @@ def open_session(
 
 
 def _load(
-    model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tf32: bool, profile: Path | None
+    model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tuning: Tuning, profile: Path | None
 ) -> Any:
     """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at fault."""
     onnxruntime = onnx_runtime()
@@ -132,12 +156,15 @@ def _load(
     options.intra_op_num_threads = threads or 0
     # A memory pattern is planned from the first run and then held beside what that run took: half as much again.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = tuning.arena
+    if not tuning.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
-    asked = _providers(provider, tf32=tf32)
+    asked = _providers(provider, tuning)
     try:
         # Its own fallback would print to standard output and go on without CUDA.
         runtime = onnxruntime.InferenceSession(source, options, providers=asked, enable_fallback=0)
@@ -158,14 +185,16 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _providers(wanted: str, *, tf32: bool) -> list[Any]:
+def _providers(wanted: str, tuning: Tuning) -> list[Any]:
     if wanted == "cpu":
         return [PROVIDERS["cpu"]]
     options = {
         # The default asks cuDNN for its slow fallback; HEURISTIC asks for its own choice.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": str(int(tf32)),
+        "use_tf32": str(int(tuning.tf32)),
+        "prefer_nhwc": str(int(tuning.nhwc)),
+        "enable_cuda_graph": str(int(tuning.cuda_graph)),
     }
     return [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
 
