@@ -25,7 +25,7 @@ from lrp_onnx.plan_json import block_summary
 from lrp_onnx.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.relevance.builder import Builder
 from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign, depends_on_exporter
-from lrp_onnx.relevance.emission import DEFAULT_EMISSION, find_emission
+from lrp_onnx.relevance.emission import DEFAULT_EMISSION, Emission, find_emission
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
 from lrp_onnx.relevance.factored import Relevance
 from lrp_onnx.relevance.joins import JoinRule
@@ -59,8 +59,10 @@ class Options:
     """
     many_targets: bool = False
     """One picture a run and any number of targets, which share its forward pass."""
-    optimize_for: str = DEFAULT_EMISSION
-    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``: which of equivalent operators are used."""
+    optimize_for: str | Emission = DEFAULT_EMISSION
+    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``, or single choices: which of equivalent operators are
+    used.
+    """
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -151,7 +153,8 @@ def compile_model(
     start = options.start or composite.start
     if start not in START_VALUES:
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
-    emission = find_emission(options.optimize_for)
+    chosen = options.optimize_for
+    emission = chosen if isinstance(chosen, Emission) else find_emission(chosen)
     forward = ir.to_proto(graph.model)
     if emission.indexed_pools:
         forward = guard_pools(forward)
@@ -173,7 +176,7 @@ def compile_model(
         outputs=outputs,
     )
     ledger = tuple(map(_ledger, backward.entries))
-    model = relevance_last(model)
+    model = relevance_last(model) if emission.relevance_last else model
     model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     memory_fixed, memory_each = memory_of(model)
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
@@ -191,7 +194,7 @@ def compile_model(
         ledger=ledger,
         many_targets=options.many_targets,
         resolution=of.waists[coarse] if coarse else None,
-        optimized_for=options.optimize_for,
+        optimized_for=chosen if isinstance(chosen, str) else "custom",
         memory_fixed=memory_fixed,
         memory_each=memory_each,
         preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),

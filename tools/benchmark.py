@@ -1,15 +1,17 @@
 """What an explanation costs: every composite and every peer that is installed, interleaved in one run.
 
     python tools/benchmark.py --model models/shapes-resnet.onnx
-    python tools/benchmark.py --network resnet50 --batch 1 8 --composite c3-lrp lrp-resnet --peers --json out.json
+    python tools/benchmark.py --network resnet50 --composite c3-lrp lrp-resnet --top 5 --resolution 28 --peers --memory
+    python tools/benchmark.py --network resnet50 --batch 1 32 128 --device cuda --precision fp32 tf32 fp16 --peers
 
-`--model` takes any ONNX file that can be compiled; `--network` makes a torchvision topology with seeded weights, which
+`--model` takes any ONNX file that can be compiled; `--network` makes torchvision topologies with seeded weights, which
 needs torch, and `--peers` then also times torch's autograd (Gradient × Input), Captum's LRP and Zennit's composites
 where they are installed, on the same weights, pictures and thread count. Times are wall time of one run, the median
 over `--runs`, with the middle half's spread; speeds are multiples of the forward pass of the same model in the same
 run, since machines are shared. A runtime's threads go on waiting, at full speed, for a while after a run, and slow what
 runs next, short runs most: every run begins after a pause in which they have gone to sleep. Peak memory is that of a
-process of its own, above what it holds before the first run.
+process that does nothing else (tools/peak.py). `arithmetic` is the file's multiply-adds over the model's own: no
+implementation on the same hardware can be expected to be cheaper.
 """
 
 from __future__ import annotations
@@ -18,31 +20,40 @@ import argparse
 import importlib.util
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.contract import TARGET
 from lrp_onnx.relevance.presets import COMPOSITES
-from lrp_onnx.runtime.session import open_session
+from lrp_onnx.runtime.bound import Bound
+from lrp_onnx.runtime.session import Session, Tuning, nodes_by_provider, open_session
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from arithmetic import multiply_adds  # noqa: E402
+from benchmark_report import markdown  # noqa: E402
 
 FORWARD = "forward"
 PAUSE = 0.05
 """Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two cores, an
 explanation 1.6 times its own, and every multiple looks a fifth better than it is.
 """
-Run = Callable[[NDArray[np.float32]], object]
+Run = Callable[[NDArray[Any]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,8 @@ class Row:
     """One method at one batch size."""
 
     model: str
+    size: int
+    precision: str
     batch: int
     method: str
     milliseconds: float
@@ -59,66 +72,179 @@ class Row:
     multiple: float
     """Of the forward pass in the same framework and run."""
     pictures_per_second: float
+    arithmetic: float | None
+    """Multiply-adds over those of the forward pass."""
+    compile_seconds: float | None
+    session_seconds: float | None
     peak_megabytes: float | None
+    """Of the whole process."""
+    run_megabytes: float | None
+    """The same, above what it holds with its session open."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """A file of ours, ready to run."""
+
+    file: Path
+    session: Session
+    compile_seconds: float | None
+    session_seconds: float
+    targets: int = 1
+
+    def feeds(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The inputs for the pictures `x`; a file of many targets explains the best ones."""
+        name = self.session.runtime.get_inputs()[0].name
+        return {name: x} | ({TARGET: -1 - np.arange(self.targets)} if self.targets > 1 else {})
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
-    source.add_argument("--network", help="a torchvision ResNet, with seeded weights: resnet18, resnet50, resnet152")
+    source.add_argument("--network", nargs="+", help="torchvision ResNets, with seeded weights: resnet18 resnet50 …")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--composite", nargs="+", default=list(COMPOSITES), choices=[FORWARD, *COMPOSITES])
-    parser.add_argument("--size", type=int, default=224, help="height and width of --network's pictures")
+    parser.add_argument("--composite", nargs="*", default=list(COMPOSITES), choices=list(COMPOSITES))
+    parser.add_argument("--top", type=int, help="also that many targets of one picture in one run")
+    parser.add_argument("--resolution", help="also coarse maps, e.g. 28, or the name of a feature map")
+    parser.add_argument("--size", type=int, nargs="+", default=[224], help="height and width of --network's pictures")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "fp16"), default=["fp32"])
+    parser.add_argument("--cuda-graph", action="store_true", help="record runs and play them back")
+    parser.add_argument("--nhwc", action="store_true", help="CUDA convolutions with channels last")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--peers", action="store_true", help="time torch, Captum and Zennit too")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, one process for every row")
+    parser.add_argument("--profile", action="store_true", help="show what every operator takes")
     parser.add_argument("--json", type=Path, help="write the results here too")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    rows: list[Row] = []
+    profiles: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = given.model or exported(given.network, given.size, Path(folder))
-        if given.child:
-            print(peak_of(path, given.batch[0], given))
-            return 0
-        rows = measure(path, given, Path(folder))
-    print(markdown(rows))
+        for number, (path, name, precision, size) in enumerate(models(given, Path(folder))):
+            own = Path(folder) / str(number)
+            own.mkdir()
+            rows += measure(path, name, precision, size, given, own, profiles)
+    found = {**machine(given), "rows": [asdict(row) for row in rows], "profiles": profiles}
+    print(markdown(found))
     if given.json:
-        given.json.write_text(json.dumps({**machine(given), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
-def measure(path: Path, given: argparse.Namespace, folder: Path) -> list[Row]:
+def models(given: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str | None, str, int]]:
+    """(file, network's name, precision, size) of everything that is to be measured."""
+    for precision in given.precision:
+        if given.model:
+            yield given.model, None, precision, pictures(given.model, 1).shape[-1]
+        for name in given.network or ():
+            for size in given.size:
+                yield exported(name, size, folder, half=precision == "fp16"), name, precision, size
+
+
+def methods(path: Path, precision: str, given: argparse.Namespace, folder: Path) -> dict[str, Method]:
+    """The forward pass, and every composite in the forms that were asked for."""
+    found = {FORWARD: opened(path, precision, given, None)}
+    device = "cuda" if given.device == "cuda" else "cpu"
+    for name in given.composite:
+        forms: dict[str, tuple[dict[str, Any], int]] = {name: ({}, 1)}
+        if given.top:
+            forms[f"{name} --top {given.top}"] = ({"many_targets": True}, given.top)
+        if given.resolution:
+            which = given.resolution
+            forms[f"{name} --resolution {which}"] = (
+                {"resolution": (int(which),) * 2 if which.isdecimal() else which},
+                1,
+            )
+        for form, (choices, targets) in forms.items():
+            begun = time.perf_counter()
+            compiled = compile_model(path, composite=name, optimize_for=device, **choices)
+            file = compiled.save(folder / f"{len(found)}.onnx")
+            found[form] = opened(file, precision, given, time.perf_counter() - begun, targets)
+    return found
+
+
+def opened(
+    file: Path, precision: str, given: argparse.Namespace, compile_seconds: float | None, targets: int = 1
+) -> Method:
+    """A session on the file; on a GPU, every node must run there."""
+    tuning = Tuning(tf32=precision == "tf32", nhwc=given.nhwc, cuda_graph=given.cuda_graph)
+    begun = time.perf_counter()
+    session = open_session(file, providers=given.device, threads=given.threads, tuning=tuning)
+    method = Method(file, session, compile_seconds, time.perf_counter() - begun, targets)
+    if given.device == "cuda":
+        elsewhere = nodes_by_provider(file, method.feeds(pictures(file, 1)), provider="cuda")
+        if left := elsewhere.get("CPUExecutionProvider"):
+            print(f"{file}: {len(left)} nodes run on the CPU: {', '.join(left[:5])}", file=sys.stderr)
+    return method
+
+
+def measure(
+    path: Path,
+    network: str | None,
+    precision: str,
+    size: int,
+    given: argparse.Namespace,
+    folder: Path,
+    profiles: dict[str, dict[str, float]],
+) -> list[Row]:
     """Every method at every batch size, one run of each in turn."""
-    files = {FORWARD: path} | {name: compiled(path, name, folder) for name in given.composite if name != FORWARD}
-    ours = {name: runs(file, given) for name, file in files.items()}
-    theirs = peers(given) if given.peers else {}
+    ours = methods(path, precision, given, folder)
+    theirs = peers(network, precision, given) if given.peers and network else {}
+    costs = {name: sum(multiply_adds(onnx.load(method.file)).values()) for name, method in ours.items()}
     rows = []
     for batch in given.batch:
         x = pictures(path, batch)
         theirs = {name: run for name, run in theirs.items() if works(name, run, x)}
-        times: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
+        here = {name: method for name, method in ours.items() if method.targets == 1 or batch == 1}
+        runs = {name: bound(method, x) for name, method in here.items()} | theirs
+        times: dict[str, list[float]] = {name: [] for name in runs}
         for index in range(given.runs + 1):
-            for group in (ours, theirs):
-                for name, run in group.items():
-                    time.sleep(PAUSE)
-                    begun = time.perf_counter()
-                    run(x)
-                    if index:  # the first run of each only warms up
-                        times[name].append(1000 * (time.perf_counter() - begun))
+            for name, run in runs.items():
+                time.sleep(PAUSE)
+                begun = time.perf_counter()
+                run(x)
+                if index:  # the first run of each only warms up
+                    times[name].append(1000 * (time.perf_counter() - begun))
         for name, found in times.items():
-            base = statistics.median(times["torch forward" if name in theirs else FORWARD])
             median = statistics.median(found)
             first, _, third = statistics.quantiles(found, n=4) if len(found) > 1 else (median, median, median)
-            peak = child(files[name], batch, given) if given.memory and name in files else None
-            speed = 1000 * batch / median
-            rows.append(Row(path.stem, batch, name, median, third - first, median / base, speed, peak))
+            method = here.get(name)
+            single = method is not None and method.targets == 1
+            ready, peak = child(method.file, batch, given) if given.memory and method and single else (None, None)
+            rows.append(
+                Row(
+                    model=path.stem.partition("-size")[0],
+                    size=size,
+                    precision=precision,
+                    batch=batch,
+                    method=name,
+                    milliseconds=median,
+                    spread=third - first,
+                    multiple=median / statistics.median(times[FORWARD if method else "torch forward"]),
+                    pictures_per_second=1000 * batch / median,
+                    arithmetic=costs[name] / costs[FORWARD] if single else None,
+                    compile_seconds=method.compile_seconds if method else None,
+                    session_seconds=method.session_seconds if method else None,
+                    peak_megabytes=peak,
+                    run_megabytes=peak - ready if peak is not None and ready is not None else None,
+                )
+            )
+        if given.profile:
+            for name, method in here.items():
+                profiles[f"{path.stem} {name}, batch {batch}"] = profile(method, x, given)
     return rows
 
 
-def works(name: str, run: Run, x: NDArray[np.float32]) -> bool:
+def bound(method: Method, x: NDArray[Any]) -> Run:
+    """Runs with buffers that stay on the device."""
+    feeds = method.feeds(x)
+    ready = Bound(method.session, feeds)
+    return lambda _: ready.run(feeds)
+
+
+def works(name: str, run: Run, x: NDArray[Any]) -> bool:
     """Whether a peer runs on this network at all; what it says is printed where it does not."""
     try:
         run(x)
@@ -128,121 +254,101 @@ def works(name: str, run: Run, x: NDArray[np.float32]) -> bool:
     return True
 
 
-def compiled(path: Path, name: str, folder: Path) -> Path:
-    """The model compiled with the composite `name`."""
-    return compile_model(path, composite=name).save(folder / f"{name}.onnx", force=True)
+def profile(method: Method, x: NDArray[Any], given: argparse.Namespace) -> dict[str, float]:
+    """Operator → milliseconds of a run, each node's median over `--runs`."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(
+            method.file,
+            providers=given.device,
+            threads=given.threads,
+            tuning=Tuning(spinning=False),
+            profile=Path(folder) / "p",
+        )
+        for _ in range(given.runs):
+            session.run(None, method.feeds(x))
+        events = json.loads(Path(session.runtime.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times.setdefault((event["args"]["op_name"], event["name"]), []).append(event["dur"] / 1000)
+    total: Counter[str] = Counter()
+    for (op, _), found in times.items():
+        total[op] += statistics.median(found)  # type: ignore[assignment]
+    return dict(total.most_common())
 
 
-def runs(file: Path, given: argparse.Namespace) -> Run:
-    """What runs a file, compiled or not."""
-    session = open_session(file, providers=given.device, threads=given.threads)
-    picture = session.runtime.get_inputs()[0].name
-    return lambda x: session.run(None, {picture: x})
-
-
-def pictures(path: Path, batch: int) -> NDArray[np.float32]:
-    """Random pictures of the model's size."""
+def pictures(path: Path, batch: int) -> NDArray[Any]:
+    """Random pictures of the model's size and type."""
     stored = onnx.load(path, load_external_data=False).graph
     weights = {tensor.name for tensor in stored.initializer}
     value = next(v for v in stored.input if v.name not in weights)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-    return np.random.default_rng(0).normal(size=(batch, *sizes)).astype(np.float32)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return np.random.default_rng(0).normal(size=(batch, *sizes)).astype(dtype)
 
 
-def child(file: Path, batch: int, given: argparse.Namespace) -> float:
-    """Peak memory of one run in a process of its own, megabytes."""
-    command = [sys.executable, __file__, "--model", str(file), "--batch", str(batch), "--child"]
-    command += ["--threads", str(given.threads), "--device", given.device]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def child(file: Path, batch: int, given: argparse.Namespace) -> tuple[float, float]:
+    """Megabytes (with its session open, at most) of a process that runs the file."""
+    command = [sys.executable, str(HERE / "peak.py"), str(file), str(batch), str(given.threads), given.device]
+    ready, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(ready), float(peak)
 
 
-def peak_of(file: Path, batch: int, given: argparse.Namespace) -> float:
-    """Megabytes that this process grows by when it runs the file."""
-    run, x = runs(file, given), pictures(file, batch)
-    before = held("VmRSS")
-    run(x)
-    return held("VmHWM") - before
-
-
-def held(what: str) -> float:
-    """Megabytes that this process holds now (VmRSS) or has held at most (VmHWM, and always where Linux does not say).
-
-    Not ru_maxrss: a process begins with its parent's.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(what))
-    return int(line.split()[1]) / 1024
-
-
-def torch_network(name: str) -> object:
+def torch_network(name: str) -> Any:
     """A torchvision network in evaluation mode, weights and batch statistics seeded."""
-    sys.path.insert(0, str(Path(__file__).parent))
     from zoo import torch_models  # it makes torchvision importable without its compiled half
 
     return torch_models.seeded(getattr(torch_models.torchvision.models, name)(weights=None))
 
 
-def exported(name: str, size: int, folder: Path) -> Path:
+def exported(name: str, size: int, folder: Path, *, half: bool) -> Path:
     """`name` as ONNX; what the peers time has the same weights."""
     import torch
 
-    model, path = torch_network(name), folder / f"{name}.onnx"
-    axes = {"input": {0: "N"}, "logits": {0: "N"}}
+    path = folder / f"{name}-size{size}{'-fp16' if half else ''}.onnx"
+    model, x = torch_network(name), torch.zeros(2, 3, size, size)
+    if path.exists():
+        return path
     torch.onnx.export(
-        model,
-        (torch.zeros(2, 3, size, size),),
+        model.half() if half else model,
+        (x.half() if half else x,),
         str(path),
         dynamo=False,
         opset_version=17,
         input_names=["input"],
         output_names=["logits"],
-        dynamic_axes=axes,
+        dynamic_axes={"input": {0: "N"}, "logits": {0: "N"}},
     )
     return path
 
 
-def peers(given: argparse.Namespace) -> dict[str, Run]:
+def peers(network: str, precision: str, given: argparse.Namespace) -> dict[str, Run]:
     """torch's forward pass and Gradient × Input, and what else is installed; what is not is named."""
     missing = [name for name in ("torch", "captum", "zennit") if importlib.util.find_spec(name) is None]
     for name in missing:
         print(f"{name} is not installed: not measured", file=sys.stderr)
-    if "torch" in missing or given.network is None:
+    if "torch" in missing:
         return {}
-    from peers import torch_methods  # beside this file
+    from peers import torch_methods
 
-    return torch_methods(torch_network(given.network), given, missing)
+    return torch_methods(torch_network(network), given, missing, precision)
 
 
-def machine(given: argparse.Namespace) -> dict[str, object]:
+def machine(given: argparse.Namespace) -> dict[str, Any]:
     """The processor by its name, threads, and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    wide = next((name for name in ("avx512f", "avx2") if name in flags), "")
     versions = {}
     for tool in ("lrp-onnx", "onnxruntime-gpu", "onnxruntime", "torch", "captum", "zennit"):
         try:
             versions[tool] = version(tool)
         except PackageNotFoundError:
             continue
-    processor = names[0] if names else platform.processor()
+    processor = " ".join(filter(None, (names[0] if names else platform.processor(), wide)))
     return {"processor": processor, "threads": given.threads, "device": given.device, "versions": versions}
-
-
-def markdown(rows: list[Row]) -> str:
-    """The rows as a table."""
-    lines = [
-        "| model | batch | method | ms | spread | × forward | pictures/s | peak MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        peak = "" if row.peak_megabytes is None else f"{row.peak_megabytes:.0f}"
-        lines.append(
-            f"| {row.model} | {row.batch} | {row.method} | {row.milliseconds:.1f} | {row.spread:.1f} "
-            f"| {row.multiple:.2f} | {row.pictures_per_second:.1f} | {peak} |"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ ZENNIT = {"epsilon-plus-flat": "EpsilonPlusFlat", "epsilon-gamma-box": "EpsilonG
 """Our name of a composite → Zennit's."""
 
 
-def torch_methods(model: Any, given: argparse.Namespace, missing: list[str]) -> dict[str, Run]:
+def torch_methods(model: Any, given: argparse.Namespace, missing: list[str], precision: str) -> dict[str, Run]:
     """Name → what runs it on a batch: forward, Gradient × Input, and Captum's and Zennit's where installed."""
     torch.set_num_threads(given.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     model = model.to(given.device)
+    model = model.half() if precision == "fp16" else model
     found: dict[str, Run] = {
         "torch forward": lambda x: forward(model, x, given.device),
         "torch Gradient x Input": lambda x: gradient(model, x, given.device),
@@ -72,6 +74,10 @@ def zennit_method(model: nn.Module, name: str, device: str) -> Run:
     from zennit.torchvision import ResNetCanonizer
 
     own = copy.deepcopy(model)
+    for norm in own.modules():  # its canonizer would apply a normalisation's eps twice
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_var += norm.eps
+            norm.eps = 0.0
     options: dict[str, Any] = {"canonizers": [ResNetCanonizer()]}
     if name == "EpsilonGammaBox":
         options |= {"low": -3.0, "high": 3.0}

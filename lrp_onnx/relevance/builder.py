@@ -122,7 +122,7 @@ class Builder:
         Shape inference loses the batch where a start of its own length comes in; runtimes that cannot prove two
         tensors to be of one shape leave their fast layouts.
         """
-        if value.number is None and value.name.startswith(INTERNAL):
+        if self.emission.declared_shapes and value.number is None and value.name.startswith(INTERNAL):
             self._shapes[value.name] = shape
 
     def _fresh(self) -> str:

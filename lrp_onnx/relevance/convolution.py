@@ -102,6 +102,8 @@ def vjp(s: Value, w: Value, geometry: Geometry) -> Value:
 
 def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
     """Stride 1: convolve with the weights flipped and their channel axes exchanged; pads become d(k − 1) − p."""
+    if not s.builder.emission.flipped_convolutions:
+        return None
     reach = geometry.reach
     pads = tuple(reach[i % 2] - geometry.pads[i] for i in range(4))
     if geometry.strides != (1, 1) or min(pads) < 0:

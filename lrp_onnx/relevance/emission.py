@@ -12,27 +12,51 @@ from dataclasses import dataclass
 from lrp_onnx.errors import RuleError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Emission:
-    """Choices among equivalent operators."""
+    """Choices among equivalent operators; what each is worth is measured by tools/passes.py."""
 
-    title: str
-    blocked_masks: bool
+    telescoped: bool = True
+    """Relevance stays ``activation ⊙ coefficient`` until somebody needs the product, so that proportional rules divide
+    by nothing.
+    """
+    signs: bool = True
+    """What is known not to be negative saves its absolute value and half of every rule that tells signs apart."""
+    ratios: bool = True
+    """A quotient of relevance is its coefficient times a ratio of the forward pass: nothing but a product remains in
+    the way of relevance, and the ratio serves every target.
+    """
+    remainders: bool = True
+    """At a ratio split the main branch is what the rectified sum leaves beside the shortcut: the runtime's own fusion
+    of convolution, sum and ReLU stays whole.
+    """
+    stabilizer_in_bias: bool = True
+    """A stabilizer is added by the convolution that computes the denominator, as part of its bias."""
+    flipped_convolutions: bool = True
+    """Backward through a convolution of stride 1 is a convolution with flipped weights, not a ConvTranspose."""
+    declared_shapes: bool = True
+    """The shape of every tensor of relevance is stated: what a runtime cannot prove equal leaves its fast layouts."""
+    relevance_last: bool = True
+    """What depends on the target stands last in the file: a runtime then computes denominators when they are needed,
+    instead of holding all of them.
+    """
+    blocked_masks: bool = False
     """ReLU's derivative as a depthwise convolution with a tanh: the CPU provider keeps channels in blocks around
     convolutions, additions and products, and leaves that layout for a comparison. Elsewhere a comparison is cheaper.
     """
-    indexed_pools: bool
+    indexed_pools: bool = False
     """Max pooling hands back with MaxPool's second output and ScatterElements, which TensorRT and WebGPU do not have;
     otherwise with comparisons, one for every place in the window.
     """
 
 
+PLAIN = Emission()
 EMISSIONS: Mapping[str, Emission] = {
-    "cpu": Emission("ONNX Runtime's CPU provider", True, True),
-    "cuda": Emission("ONNX Runtime's CUDA provider", False, True),
-    "tensorrt": Emission("TensorRT: no MaxPool indices", False, False),
-    "web": Emission("onnxruntime-web on WebGPU: no MaxPool indices, no ScatterElements", False, False),
-    "portable": Emission("any ONNX runtime: the plainest operators", False, False),
+    "cpu": Emission(blocked_masks=True, indexed_pools=True),
+    "cuda": Emission(indexed_pools=True),
+    "tensorrt": PLAIN,
+    "web": PLAIN,
+    "portable": PLAIN,
 }
 """What `--optimize-for` may name."""
 DEFAULT_EMISSION = "cpu"

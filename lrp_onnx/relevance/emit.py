@@ -67,7 +67,8 @@ class Backward:
 
     def run(self, start: Relevance, *, until: str | None = None) -> None:
         """Fold backwards from `start` at the logits, to the input or to the tensor `until`, one of `Plan.waists`."""
-        self._nonnegative = nonnegative_tensors(self.of)
+        emission = self.builder.emission
+        self._nonnegative = nonnegative_tensors(self.of) if emission.signs else frozenset()
         self.at[self.of.logits] = start
         self._shapes = {self.of.input: self.of.input_shape} | {s.output: s.output_shape for s in self.of.steps}
         self._declare(self.of.logits, start.coefficient)
@@ -89,6 +90,8 @@ class Backward:
             self.builder.declare(value, shape)
 
     def _receive(self, name: str, relevance: Relevance) -> None:
+        if not self.builder.emission.telescoped:
+            relevance = Relevance(relevance.total)
         self.at[name] = self.at[name] + relevance if name in self.at else relevance
 
     def _step(self, step: Step, block: Block | None) -> None:

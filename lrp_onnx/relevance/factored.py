@@ -49,7 +49,7 @@ class Relevance:
             z = self.activation
         if epsilon == 0.0:
             return z.where_zero(0.0, self.total / z.where_zero(1.0, z))
-        if self.activation is not None and self.activation.name == z.name:
+        if self.activation is not None and self.activation.name == z.name and z.builder.emission.ratios:
             # The ratio needs nothing but the forward pass; the product with it keeps runtimes' blocked layouts.
             return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
@@ -58,8 +58,8 @@ class Relevance:
         """``R / z``, as the coefficient times what the forward pass alone decides: runtimes need not hold that before
         relevance arrives, and several targets share it.
         """
-        if self.activation is None:
-            return self.coefficient / z
+        if self.activation is None or not z.builder.emission.ratios:
+            return self.total / z
         return self.coefficient * (self.activation / z)
 
     def positive_only(self, z: Value) -> bool:

@@ -53,7 +53,20 @@ class Ratio(JoinRule):
     title: ClassVar[str] = "share by magnitude, |h| / Σ|h|"
 
     def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        return _by_share(r, [h.abs() for h in layer.inputs])
+        return _by_share(r, [h.abs() for h in _operands(layer, r, roles)])
+
+
+def _operands(layer: JoinLayer, r: Relevance, roles: Sequence[Role]) -> tuple[Value, ...]:
+    """The operands; the main branch of two as what the rectified sum leaves beside the shortcut, where that is all that
+    counts: then no runtime has to keep the branch and the sum apart from the activation behind them.
+    """
+    operands = layer.inputs
+    wanted = layer.output.builder.emission.remainders and len(operands) == 2 and Role.MAIN in roles
+    if not wanted or r.activation is None or r.alias != layer.output.name:
+        return operands
+    main = roles.index(Role.MAIN)
+    rest = r.activation - operands[1 - main]
+    return (rest, operands[1]) if main == 0 else (operands[0], rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,8 @@ class Rule:
         """
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
         bias = self.kept(bias)
-        added = self.epsilon if self.epsilon and (not self.signed or _is_positive(terms, bias)) else 0.0
+        shifts = bias.builder.emission.stabilizer_in_bias and (not self.signed or _is_positive(terms, bias))
+        added = self.epsilon if shifts else 0.0
         (x, w), *others = terms
         z = _sum(layer.forward(x, w, bias + added), [layer.forward(x, w) for x, w in others])
         s = r.per(z) if added else r.over(z, self.epsilon, signed=self.signed)

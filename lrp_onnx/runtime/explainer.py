@@ -24,8 +24,8 @@ from lrp_onnx.runtime.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 
-SLACK = 1.8
-"""Measured peak over what tensors take at once: 0.4 to 1.8 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
+SLACK = 2.0
+"""Measured peak over what tensors take at once: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
