@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lrp_onnx import __version__
-from lrp_onnx.command_options import BATCH, MODEL, compile_options, to_options
+from lrp_onnx.command_options import BATCH, COMPILING, MODEL, compile_options, to_options
 from lrp_onnx.errors import LrpOnnxError
 
 
@@ -149,25 +149,51 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     if given["targets"] and given["top"]:
         raise click.UsageError("--target and --top exclude each other")
     given["memory"] = given["memory"] and 1e9 * given["memory"]
-    names = (
-        "composite",
-        "start",
-        "bias",
-        "rules",
-        "rules_file",
-        "output_name",
-        "input_size",
-        "resolution",
-        "optimize_for",
-        "preprocess",
-        "classes",
-        "outputs",
-    )
-    options = to_options(**{name: given.pop(name) for name in names})
+    options = to_options(**{name: given.pop(name) for name in (*COMPILING, "outputs")})
     for line in explain_files(
         Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)
     ):
         click.echo(line)
+
+
+@main.command()
+@click.argument("model", type=MODEL)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="A composite or a baseline, e.g. lrp-resnet, grad-cam, rise(masks=500), c3-lrp+c3:outside=rank. Repeatable. "
+    "Constant, random, Gaussian and edge maps are always there.",
+)
+@click.option("--metrics", default="exact,keio", show_default=True, metavar="NAMES", help="Comma-separated.")
+@click.option(
+    "--labels", type=MODEL, metavar="FILE", help="CSV: file,label and, for boxes, x0,y0,x1,y1. [default: labels.csv]"
+)
+@click.option("--masks", type=MODEL, metavar="DIR", help="The objects' masks: PNGs of the photos' names.")
+@click.option("--steps", type=click.IntRange(min=2), default=50, show_default=True, help="Of every curve.")
+@click.option("--patch", type=click.IntRange(min=1), default=1, show_default=True, help="Side of what comes and goes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of ties, masks, noise and intervals.")
+@click.option("-o", "--output", type=MODEL, metavar="DIR", help="Results, tables and curves; a later run goes on.")
+@click.option(
+    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
+@compile_options
+def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Score methods on photos: does the map say what MODEL goes by?"""
+    from lrp_onnx.evaluating import evaluate_files
+
+    options = to_options(**{name: given.pop(name) for name in COMPILING})
+    table, found = evaluate_files(
+        model, images, options=options, report=lambda text: click.echo(text, err=True), **given
+    )
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        show(table)
 
 
 @main.command()

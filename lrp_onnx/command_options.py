@@ -30,6 +30,20 @@ class Batch(click.ParamType[int | None]):
 
 
 BATCH = Batch()
+COMPILING = (
+    "composite",
+    "start",
+    "bias",
+    "rules",
+    "rules_file",
+    "output_name",
+    "input_size",
+    "resolution",
+    "optimize_for",
+    "preprocess",
+    "classes",
+)
+"""Parameters of `compile_options`."""
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:

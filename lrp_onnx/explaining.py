@@ -56,7 +56,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     pictures = find_images(request.images)
     if request.post is not None:
         _parse_post(request.post)
-    table = request.labels or _labels_beside(pictures)
+    table = request.labels or labels_beside(pictures)
     labels = read_labels(table) if table else {}
     targets = _targets(request)
     planned = plan_paths(request.output, pictures, each=max(len(targets), 1), force=request.force)
@@ -108,7 +108,7 @@ def _targets(request: Request) -> list[int | str]:
     return [int(text) if text.lstrip("-").isdigit() else text for text in request.targets]
 
 
-def _labels_beside(pictures: Sequence[Path]) -> Path | None:
+def labels_beside(pictures: Sequence[Path]) -> Path | None:
     """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and ``label``."""
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None

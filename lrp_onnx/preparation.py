@@ -26,7 +26,10 @@ def integer_pictures(graph: Graph, of: Plan) -> Preprocessing | None:
 
 
 def pixel_box(preprocessing: Preprocessing, of: Plan) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Lowest and highest value that a pixel can have at the first layer, in the units and channels that it sees."""
+    """Lowest and highest value that a pixel can have at the first layer, in the units and channels that it sees.
+
+    None where that is not one value a channel.
+    """
     channels = of.input_shape[of.channel_axis]
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     if len(mean) not in (1, channels):
@@ -34,5 +37,7 @@ def pixel_box(preprocessing: Preprocessing, of: Plan) -> tuple[tuple[float, ...]
     ends = [(np.array([0.0]) - mean) / std, (255.0 / preprocessing.divisor - mean) / std]
     for step in of.preparation:
         if isinstance(step.layer, Affine):
+            if {step.layer.scale.size, step.layer.bias.size} - {1, channels}:
+                return None
             ends = [end * step.layer.scale.reshape(-1) + step.layer.bias.reshape(-1) for end in ends]
     return tuple(map(float, np.minimum(*ends))), tuple(map(float, np.maximum(*ends)))

@@ -8,8 +8,8 @@
 needs torch, and `--peers` then also times torch's autograd (Gradient × Input), Captum's LRP and Zennit's composites
 where they are installed, on the same weights, pictures and thread count. Times are wall time of one run, the median
 over `--runs`, with the middle half's spread; speeds are multiples of the forward pass of the same model in the same
-run, since machines are shared. A runtime's threads go on waiting, at full speed, for a while after a run, and slow what
-runs next, short runs most: every run begins after a pause in which they have gone to sleep. Peak memory is that of a
+run, since machines are shared. Every timed run follows an untimed one of the same method, and a pause: a runtime's
+threads go on waiting, at full speed, for a while after a run, and slow what runs next. Peak memory is that of a
 process that does nothing else (tools/peak.py). `arithmetic` is the file's multiply-adds over the model's own: no
 implementation on the same hardware can be expected to be cheaper.
 """
@@ -53,6 +53,8 @@ PAUSE = 0.05
 """Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two cores, an
 explanation 1.6 times its own, and every multiple looks a fifth better than it is.
 """
+LONG_PAUSE = 0.5
+"""Seconds between the frameworks: OpenMP's threads wait longer than ONNX Runtime's."""
 Run = Callable[[NDArray[Any]], object]
 
 
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--composite", nargs="*", default=list(COMPOSITES), choices=list(COMPOSITES))
     parser.add_argument("--top", type=int, help="also that many targets of one picture in one run")
-    parser.add_argument("--resolution", help="also coarse maps, e.g. 28, or the name of a feature map")
+    parser.add_argument("--resolution", nargs="+", default=[], help="also coarse maps, e.g. 28, or feature maps' names")
     parser.add_argument("--size", type=int, nargs="+", default=[224], help="height and width of --network's pictures")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "fp16"), default=["fp32"])
@@ -126,7 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
             own = Path(folder) / str(number)
             own.mkdir()
             rows += measure(path, name, precision, size, given, own, profiles)
-    found = {**machine(given), "rows": [asdict(row) for row in rows], "profiles": profiles}
+    words = sys.argv[1:] if arguments is None else arguments
+    command = "python tools/benchmark.py " + " ".join(words).partition(" --json")[0]
+    found = {"command": command, **machine(given), "rows": [asdict(row) for row in rows], "profiles": profiles}
     print(markdown(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -151,8 +155,7 @@ def methods(path: Path, precision: str, given: argparse.Namespace, folder: Path)
         forms: dict[str, tuple[dict[str, Any], int]] = {name: ({}, 1)}
         if given.top:
             forms[f"{name} --top {given.top}"] = ({"many_targets": True}, given.top)
-        if given.resolution:
-            which = given.resolution
+        for which in given.resolution:
             forms[f"{name} --resolution {which}"] = (
                 {"resolution": (int(which),) * 2 if which.isdecimal() else which},
                 1,
@@ -202,7 +205,8 @@ def measure(
         times: dict[str, list[float]] = {name: [] for name in runs}
         for index in range(given.runs + 1):
             for name, run in runs.items():
-                time.sleep(PAUSE)
+                time.sleep(LONG_PAUSE if theirs and (name == FORWARD or name == next(iter(theirs))) else PAUSE)
+                run(x)  # a service runs one model again and again: caches and pages are its own
                 begun = time.perf_counter()
                 run(x)
                 if index:  # the first run of each only warms up

@@ -1,6 +1,6 @@
 """The benchmark's results as tables: python tools/benchmark_report.py RESULTS.json … prints them.
 
-With `--readme` the README's table is written from the first file, and `models/BENCHMARK.md` from all of them.
+Without files, the README's table and `models/BENCHMARK.md` are written from the results in `models/benchmark`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ("resnet50", "depth", "pixels", "large", "passes", "coarse")
+"""Files in `models/benchmark`, in the order of the page; the README's table comes from the first."""
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 PAIRS = {
     "epsilon-plus-flat": "Zennit EpsilonPlusFlat",
@@ -25,6 +27,10 @@ CAPTUM = "Captum LRP"
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Machine, table, ratios to peers, profiles."""
+    if "passes" in found:
+        return f"{said(found)}\n\n{passes_table(found['passes'])}"
+    if "coarse" in found:
+        return coarse_table(found["coarse"])
     parts = [said(found), table(found["rows"]), *ratios(found["rows"])]
     for name, operators in found.get("profiles", {}).items():
         total = sum(operators.values())
@@ -61,6 +67,29 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         start = [row["model"], row["size"], row["precision"], row["batch"], row["method"]]
         times = [f"{row['milliseconds']:.1f}", f"{row['spread']:.1f}", f"{row['multiple']:.2f}"]
         lines.append("| " + " | ".join(map(str, [*start, *times, *ending])) + " |")
+    return "\n".join(lines)
+
+
+def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What every choice of emission buys (tools/passes.py)."""
+    lines = ["| composite | batch | without | ms | × the whole | peak MB |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['composite']} | {row['batch']} | {row['without']} | {row['milliseconds']:.1f} "
+            f"| {row['ratio']:.2f} | {row['peak_megabytes']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def coarse_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What coarse maps lose (tools/coarse_maps.py)."""
+    lines = [
+        "| composite | stops at | photos | correlation with the full map, median (middle half) | overlap after C3 |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in (row["correlation"], row["overlap"])]
+        lines.append(f"| {row['composite']} | {row['resolution']} | {row['photos']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -107,11 +136,11 @@ def with_summary(readme: str, found: Mapping[str, Any]) -> str:
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """`models/BENCHMARK.md`."""
     head = (
-        "# Benchmark\n\nMade by `tools/benchmark.py` and `tools/benchmark_report.py`; the commands stand in each "
-        "section's results file in `models/benchmark/`. Times are medians of interleaved runs, each after a pause; "
-        "peaks are of whole processes.\n"
+        "# Benchmark\n\nMade by `tools/benchmark.py`, whose command stands over every section, and from its results "
+        "in `models/benchmark` by `tools/benchmark_report.py`. Times are medians of interleaved runs, each after a "
+        "pause; peaks are of whole processes.\n"
     )
-    sections = [f"## {found['title']}\n\n{markdown(found)}\n" for found in results]
+    sections = [f"## `{found['command']}`\n\n{markdown(found)}\n" for found in results]
     return "\n".join([head, *sections])
 
 
@@ -119,18 +148,22 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def read(path: Path) -> dict[str, Any]:
+    """One results file."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", nargs="+", type=Path)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("results", nargs="*", type=Path)
     given = parser.parse_args(arguments)
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in given.results]
-    if given.readme:
-        readme = ROOT / "README.md"
-        readme.write_text(with_summary(readme.read_text(encoding="utf-8"), results[0]), encoding="utf-8")
-        (ROOT / "models" / "BENCHMARK.md").write_text(page(results), encoding="utf-8")
-    else:
-        print("\n\n".join(map(markdown, results)))
+    if given.results:
+        print("\n\n".join(markdown(read(path)) for path in given.results))
+        return 0
+    results = [read(ROOT / "models" / "benchmark" / f"{name}.json") for name in RESULTS]
+    readme = ROOT / "README.md"
+    readme.write_text(with_summary(readme.read_text(encoding="utf-8"), results[0]), encoding="utf-8")
+    (ROOT / "models" / "BENCHMARK.md").write_text(page(results), encoding="utf-8")
     return 0
 
 

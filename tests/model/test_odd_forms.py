@@ -15,6 +15,7 @@ from networks import Network, picture
 
 from lrp_onnx.checking import run_once
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.errors import RuleError
 
 Save = Callable[[onnx.ModelProto], Path]
 Form = Callable[[Network], tuple[str, int]]
@@ -324,3 +325,15 @@ def test_relevance_through_an_odd_form(name: str, composite: str, saved: Save) -
     found = run_onnx(compiled, {"x": x})["heatmap"]
     assert np.isfinite(found).all() and found.any()
     assert relative(found, run_float64(compiled, {"x": x.astype(np.float64)})["heatmap"]) < 1e-3
+
+
+def test_a_picture_that_is_weighted_pixel_by_pixel(saved: Callable[[onnx.ModelProto], Path]) -> None:
+    """A constant mask on the input: no one value a channel bounds what the first layer sees."""
+    net = Network(0)
+    mask = net.constant("mask", np.linspace(0, 1, 3 * 8 * 8).reshape(1, 3, 8, 8).astype(np.float32))
+    y = net.node("Relu", net.conv(net.node("Mul", "x", mask), (3, 8), pads=[1] * 4))
+    path = saved(net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (8, 5)), ["N", 3, 8, 8]))
+    for composite in ("gradient", "lrp-resnet", "c3-lrp"):
+        assert compile_model(path, composite=composite).contract.composite == composite
+    with pytest.raises(RuleError):
+        compile_model(path, composite="epsilon-gamma-box")

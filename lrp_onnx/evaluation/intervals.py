@@ -1,0 +1,41 @@
+"""How sure a mean is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over photos with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Mean:
+    """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979); NaN of nothing."""
+    given = np.asarray(values, np.float64)
+    if given.size == 0:
+        return Mean(float("nan"), float("nan"), float("nan"), 0)
+    picks = np.random.default_rng(seed).integers(0, given.size, (resamples, given.size))
+    means = given[picks].mean(1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Mean(float(given.mean()), float(low), float(high), int(given.size))
+
+
+def difference_of(one: ArrayLike, other: ArrayLike, *, seed: int = 0) -> Mean:
+    """The mean of the differences of two methods on the same photos, paired, with its interval."""
+    return mean_of(np.asarray(one, np.float64) - np.asarray(other, np.float64), seed=seed)

@@ -1,0 +1,78 @@
+"""Photos to judge maps on: what the model sees, the label, the object's mask."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.errors import ImageError
+from lrp_onnx.runtime.images import read_image
+from lrp_onnx.runtime.preprocess import input_size, preprocess
+from lrp_onnx.subject import Pictures, Subject
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """One photo as the model takes it."""
+
+    path: Path
+    tensor: Pictures
+    """(1, …)"""
+    label: int | None
+    mask: Mask | None
+    """(H, W) of the model's input."""
+
+
+def load_photo(path: Path, subject: Subject, label: int | None, mask_source: Path | Sequence[int] | None) -> Photo:
+    """The photo as the model takes it; its object's mask from a picture's path or a box (x0, y0, x1, y1).
+
+    Raises:
+        ImageError: the photo or the mask cannot be read, or they do not fit.
+    """
+    explainer = subject.explainer
+    _, shape = explainer.session.input_of(explainer.contract.input)
+    height, width = input_size(shape, explainer.preprocessing)
+    picture = read_image(path)
+    prepared = preprocess(picture, explainer.preprocessing, height, width)
+    mask = None
+    if mask_source is not None:
+        whole = _mask(mask_source, picture.shape[:2])
+        cut = prepared.box.cut(np.repeat(whole[..., None], 3, 2))[..., 0]
+        mask = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR) > 127
+    return Photo(path, prepared.tensor[None], label, mask)
+
+
+def _mask(source: Path | Sequence[int], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A mask of the photo's size, 0 or 255."""
+    if isinstance(source, Path):
+        found = read_image(source)[..., 0]
+        if found.shape != tuple(shape):
+            raise ImageError(f"the mask {source} has {found.shape} pixels, its photo {tuple(shape)}")
+        return np.where(found > 127, 255, 0).astype(np.uint8)
+    left, top, right, bottom = (int(v) for v in source)
+    box = np.zeros(shape, np.uint8)
+    box[top : bottom + 1, left : right + 1] = 255
+    return box
+
+
+def read_boxes(path: Path) -> dict[str, tuple[int, ...]]:
+    """File name → box, from a CSV with the columns ``file,x0,y0,x1,y1``; nothing where it has no such columns."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    corners = ("x0", "y0", "x1", "y1")
+    if not rows or not set(corners) <= set(rows[0]):
+        return {}
+    return {Path(row["file"]).name: tuple(int(float(row[key])) for key in corners) for row in rows}
+
+
+def find_masks(folder: Path, photos: Sequence[Path]) -> dict[str, Path]:
+    """File name → the PNG of the same stem in `folder`."""
+    return {photo.name: found for photo in photos if (found := folder / f"{photo.stem}.png").is_file()}
