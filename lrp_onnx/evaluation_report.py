@@ -17,8 +17,6 @@ from lrp_onnx.evaluation.intervals import Mean, mean_of
 Row = Mapping[str, Any]
 PARTS = ("insertion", "deletion", "id")
 """What a protocol says of a map; a table shows the last unless all are asked for."""
-INKS = ((180, 60, 30), (40, 120, 200), (50, 150, 60), (170, 70, 160), (90, 90, 90), (20, 160, 170), (200, 140, 20))
-"""Colours of curves (BGR), used in turn."""
 
 
 def columns_of(rows: Sequence[Row]) -> list[tuple[str, str | None]]:
@@ -145,7 +143,10 @@ def draw_curves(curves: Mapping[str, NDArray[np.float64]], title: str, *, size: 
 
 
 def _inks(many: int) -> list[tuple[int, int, int]]:
-    return [INKS[index % len(INKS)] for index in range(many)]
+    """Colours (BGR) that differ in hue, and neighbours in brightness too."""
+    colours = [(180 * index // max(many, 1), 230, 220 if index % 2 else 140) for index in range(many)]
+    drawn = cv2.cvtColor(np.asarray([colours], np.uint8).reshape(1, -1, 3), cv2.COLOR_HSV2BGR)[0]
+    return [(int(b), int(g), int(r)) for b, g, r in drawn]
 
 
 def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.verify import forward_part
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.explanation import PROBABILITIES
+from lrp_onnx.runtime.explanation import kind_of, probabilities_of
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
 Pictures = NDArray[np.float32]
@@ -68,14 +68,13 @@ class Subject:
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
         """(N, …) → (N, classes)."""
         promise = self.explainer.contract
-        kinds = {kind: name for name, kind in reversed(list(promise.outputs.items()))}
-        kind = next((kind for kind in PROBABILITIES if kind in kinds), None)
-        if kind is None:
+        kind, name = kind_of(promise.outputs)
+        if kind == "other":
             raise RuleError(f"{self.path} gives neither logits nor probabilities: nothing can be followed")
         element, _ = self.forward.input_of(promise.input)
         x = pictures.astype(element_type(element), copy=False)
-        scores = [self.forward.run([kinds[kind]], {promise.input: part})[kinds[kind]] for part in parts_of(x)]
-        return np.stack([PROBABILITIES[kind](row.astype(np.float64)) for row in np.concatenate(scores)])
+        scores = [self.forward.run([name], {promise.input: part})[name] for part in parts_of(x)]
+        return probabilities_of(kind, np.concatenate(scores))
 
     def gradients(self, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
         """The target's logit's gradient with respect to every input element, shaped as the pictures."""

@@ -17,7 +17,7 @@ from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
-from lrp_onnx.runtime.explanation import PROBABILITIES, Explanation, unchanged
+from lrp_onnx.runtime.explanation import Explanation, kind_of, probabilities_of
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.modelfile import metadata_of, name_of
@@ -228,10 +228,9 @@ class Explainer:
 
     def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
-        names = {kind: name for name, kind in reversed(list(self.contract.outputs.items()))}
-        kind = next(kind for kind in (*PROBABILITIES, "other") if kind in names)
-        scores = found[names[kind]][index].astype(np.float32)
-        return kind, scores, PROBABILITIES.get(kind, unchanged)(scores.astype(np.float64))
+        kind, name = kind_of(self.contract.outputs)
+        scores = found[name][index]
+        return kind, scores.astype(np.float32), probabilities_of(kind, scores[None])[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         if start.ndim != 2 or start.shape[0] not in (1, batch) or start.shape[1] != self.contract.classes:

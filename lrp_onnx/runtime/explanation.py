@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.runtime.images import Picture
 
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
+KINDS = ("logits", "probabilities", "log-probabilities", "other")
+"""What an output may hold; of several outputs the first of these is read."""
 
 
-def unchanged(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What holds probabilities already, or something that has none."""
-    return scores
+def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
+    """(what is read, the output that holds it) of a contract's outputs, name → kind."""
+    names = {kind: name for name, kind in reversed(list(outputs.items()))}
+    kind = next(kind for kind in KINDS if kind in names)
+    return kind, names[kind]
 
 
-PROBABILITIES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "logits": _softmax,
-    "probabilities": unchanged,
-    "log-probabilities": np.exp,
-}
-"""What an output may hold → its probabilities; the first that a model has is read."""
+def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
+    """(N, classes) of what an output holds → probabilities; what holds none (``other``) stays as it is.
+
+    Integers are quantised probabilities: counted from the lowest that their type has, in proportion.
+    """
+    values = scores.astype(np.float64)
+    if kind == "logits":
+        powers = np.exp(values - values.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+    if kind == "log-probabilities":
+        return np.asarray(np.exp(values))
+    if kind == "probabilities" and scores.dtype.kind in "iu":
+        counts = values - np.iinfo(scores.dtype).min
+        return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lrp_onnx.contract import HEATMAP, RELEVANCE, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, ImageError, ModelFileError
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.runtime.explanation import kind_of, probabilities_of
 from lrp_onnx.runtime.preprocess import parse_preprocessing
 from lrp_onnx.runtime.session import Session
 
@@ -276,3 +277,17 @@ def test_folders_and_nothing(tmp_path: Path) -> None:
         Explainer(tmp_path)
     with pytest.raises(ModelFileError, match="there is no file"):
         Explainer(str(tmp_path / "none.onnx"))
+
+
+def test_scores_become_probabilities() -> None:
+    logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]])
+    expected = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    found = probabilities_of("logits", logits)
+    np.testing.assert_allclose(found, [expected, [1, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(probabilities_of("log-probabilities", np.log(found[:1])), found[:1])
+    np.testing.assert_array_equal(probabilities_of("probabilities", found), found)
+    signed = np.array([[-128, -64, 64]], np.int8)
+    np.testing.assert_allclose(probabilities_of("probabilities", signed), [[0, 0.25, 0.75]])
+    np.testing.assert_allclose(probabilities_of("probabilities", np.array([[0, 51, 204]], np.uint8)), [[0, 0.2, 0.8]])
+    np.testing.assert_array_equal(probabilities_of("other", logits), logits)
+    assert kind_of({"a": "other", "b": "probabilities", "c": "logits"}) == ("logits", "c")
