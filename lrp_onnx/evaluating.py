@@ -22,7 +22,7 @@ from lrp_onnx.evaluation_report import as_csv, as_json, draw_curves, evaluation_
 from lrp_onnx.explaining import labels_beside
 from lrp_onnx.files import write_bytes
 from lrp_onnx.maps.render import write_png
-from lrp_onnx.methods import Method, find_method
+from lrp_onnx.methods import check_method, find_method
 from lrp_onnx.photos import Photo, find_masks, load_photo, read_boxes
 from lrp_onnx.runtime.images import find_images, read_labels
 from lrp_onnx.scoring import Scorer, fill
@@ -35,8 +35,8 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 }
 """Metrics that need the object's mask."""
 METRICS = (*PROTOCOLS, *LOCAL, "sparseness")
-TOGETHER = 8
-"""Photos whose maps are made in one go."""
+BUNDLE = 128
+"""Photos whose maps are made, a method after the other, before any of them is judged."""
 STEPS = 50
 DEFAULT_METHODS = ("c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "gradient-x-input", "grad-cam")
 
@@ -85,53 +85,58 @@ def evaluate(request: Request, *, report: Callable[[int, int], None] = lambda do
     )
     rows = _resumed(request)
     done = {(row["image"], row["method"]) for row in rows}
-    methods = {name: find_method(name, subject) for name in dict.fromkeys(request.methods)}
-    total = len(request.photos) * len(methods)
-    for first in range(0, len(request.photos), TOGETHER):
-        paths = [p for p in request.photos[first : first + TOGETHER] if any((p.name, m) not in done for m in methods)]
-        for row in _group(paths, methods, subject, request, done) if paths else ():
+    names = list(dict.fromkeys(request.methods))
+    for name in names:
+        check_method(name)
+    total, judged = len(request.photos) * len(names), 0
+    for first in range(0, len(request.photos), BUNDLE):
+        bundle = request.photos[first : first + BUNDLE]
+        missing = {path: [name for name in names if (path.name, name) not in done] for path in bundle}
+        judged += len(bundle) * len(names) - sum(map(len, missing.values()))
+        for row in _group({path: some for path, some in missing.items() if some}, subject, request):
             rows.append(row)
             _append(request.results, row)
-        report(min(total, (first + TOGETHER) * len(methods)), total)
+            judged += 1
+            report(judged, total)
     return rows
 
 
-def _group(
-    paths: Sequence[Path],
-    methods: Mapping[str, Method],
-    subject: Subject,
-    request: Request,
-    done: set[tuple[str, str]],
-) -> Iterator[Row]:
-    """The rows of some photos, whose maps are made together."""
-    photos = [load_photo(path, subject, request.labels.get(path.name), request.masks.get(path.name)) for path in paths]
+def _group(missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request) -> Iterator[Row]:
+    """The rows of some photos, each with the methods that it misses. One method's model is loaded at a time."""
+    if not missing:
+        return
+    photos = [
+        load_photo(path, subject, request.labels.get(path.name), request.masks.get(path.name)) for path in missing
+    ]
     pictures = np.concatenate([photo.tensor for photo in photos])
     whole = subject.probabilities(pictures)
     targets = whole.argmax(1)
-    found = {
-        name: method.maps(pictures, targets)
-        for name, method in methods.items()
-        if any((path.name, name) not in done for path in paths)
-    }
+    maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
+    for name in dict.fromkeys(name for names in missing.values() for name in names):
+        which = [index for index, names in enumerate(missing.values()) if name in names]
+        made = find_method(name, subject).maps(pictures[which], targets[which])
+        for index, relevance in zip(which, made, strict=True):
+            maps[photos[index].path][name] = relevance
     for index, photo in enumerate(photos):
-        missing = {name: maps[index] for name, maps in found.items() if (photo.path.name, name) not in done}
-        label = int(targets[index]) if photo.label is None else photo.label
-        curves = _curves(photo, missing, subject, request, {"label": label, "target": int(targets[index])})
-        for name, relevance in missing.items():
-            values = curves[name]
-            for metric in request.metrics:
-                if metric in LOCAL and photo.mask is not None:
-                    values[metric] = LOCAL[metric](relevance, photo.mask)
-                elif metric == "sparseness":
-                    values[metric] = sparseness(relevance)
-            yield {
-                "image": photo.path.name,
-                "method": name,
-                "target": int(targets[index]),
-                "label": label,
-                "probability": float(whole[index, targets[index]]),
-                **values,
-            }
+        target = int(targets[index])
+        label = target if photo.label is None else photo.label
+        found = maps.pop(photo.path)
+        curves = _curves(photo, found, subject, request, {"label": label, "target": target})
+        for name, relevance in found.items():
+            head = {"image": photo.path.name, "method": name, "target": target, "label": label}
+            probability = {"probability": float(whole[index, target])}
+            yield head | probability | curves[name] | _local(photo, relevance, request)
+
+
+def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, float]:
+    """What is said of a map without running the model."""
+    found = {}
+    for metric in request.metrics:
+        if metric in LOCAL and photo.mask is not None:
+            found[metric] = LOCAL[metric](relevance, photo.mask)
+        elif metric == "sparseness":
+            found[metric] = sparseness(relevance)
+    return found
 
 
 def _curves(

@@ -7,11 +7,14 @@ A method is named as text: a composite or a baseline, with parameters in bracket
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.baselines import BASELINES, Run
 from lrp_onnx.errors import RuleError
@@ -28,30 +31,40 @@ class Method:
     maps: Run
 
 
+def check_method(text: str) -> None:
+    """Raise RuleError, with what there is, unless `text` names a method."""
+    _taken_apart(text)
+
+
 def find_method(text: str, subject: Subject) -> Method:
-    """The method that `text` names; raises RuleError with what there is."""
+    """The method that `text` names, its model compiled and loaded; raises RuleError with what there is."""
+    base, parameters, post = _taken_apart(text)
+    if base in COMPOSITES:
+        maps: Run = partial(in_parts, subject.compiled(composite=base), "heatmap")
+    else:
+        maps = BASELINES[base](subject, **parameters)
+    if post is None:
+        return Method(text, maps)
+    return Method(text, lambda x, t: np.stack([post(one) for one in maps(x, t)]))
+
+
+def _taken_apart(text: str) -> tuple[str, dict[str, float], Callable[[ArrayLike], NDArray[np.float32]] | None]:
+    """(composite or baseline, its parameters, post-processing or None)."""
     name, plus, chain = text.partition("+")
     base, parameters = _parse(name)
-    if base in COMPOSITES and not parameters:
-        explainer = subject.compiled(composite=base)
-        maps: Run = partial(in_parts, explainer, "heatmap")
-    elif base in BASELINES:
-        try:
-            maps = BASELINES[base](subject, **parameters)
-        except TypeError as error:
-            raise RuleError(f"{text}: {error}") from error
-    else:
+    if base not in BASELINES and base not in COMPOSITES:
         known = [*BASELINES, *COMPOSITES]
         close = difflib.get_close_matches(base, known, 2)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         raise RuleError(f"there is no method {base!r}; {hint}")
-    if not plus:
-        return Method(text, maps)
+    takes = list(inspect.signature(BASELINES[base]).parameters)[1:] if base in BASELINES else []
+    if unknown := sorted(set(parameters) - set(takes)):
+        said = f"it takes {', '.join(takes)}" if takes else "it takes none"
+        raise RuleError(f"{text}: {base} has no parameter {unknown[0]!r}; {said}")
     try:
-        post = parse_chain(chain)
+        return base, parameters, parse_chain(chain) if plus else None
     except ValueError as error:
         raise RuleError(f"{text}: {error}") from error
-    return Method(text, lambda x, t: np.stack([post(one) for one in maps(x, t)]))
 
 
 def _parse(text: str) -> tuple[str, dict[str, float]]:

@@ -95,7 +95,7 @@ def test_results_are_gone_on_with(request_: Request, tmp_path: Path, monkeypatch
     request.results.write_text("\n".join(lines[:5]) + "\n" + lines[5][: len(lines[5]) // 2])
     again = evaluate(request)
     assert sorted(again, key=lambda r: r["image"]) == sorted(whole, key=lambda r: r["image"])
-    monkeypatch.setattr("lrp_onnx.evaluating._group", lambda *a: pytest.fail("nothing was left to do"))
+    monkeypatch.setattr("lrp_onnx.evaluating.find_method", lambda *a: pytest.fail("nothing was left to do"))
     assert len(evaluate(request)) == 10
     with pytest.raises(RuleError, match="of other settings"):
         evaluate(replace(request, steps=7))

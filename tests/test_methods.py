@@ -124,7 +124,8 @@ def test_occlusion_finds_the_only_thing_that_counts(saved: Save) -> None:
 def test_unknown_methods_and_parameters(subject: Subject) -> None:
     for text, message in (
         ("grad-kam", "did you mean grad-cam"),
-        ("rise(mask=3)", "mask"),
+        ("rise(mask=3)", "no parameter 'mask'; it takes masks, cells, keep"),
+        ("lrp-resnet(epsilon=3)", "it takes none"),
         ("rise(masks=many)", "masks is a number"),
         ("lrp-resnet+c4", "unknown step 'c4'"),
         ("c3 lrp", "is no method"),

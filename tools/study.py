@@ -178,6 +178,8 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     lines = []
     for metric, part in (("exact", "id"), ("srg", "id"), ("rank", None)):
+        if not all(metric in row for row in rows):
+            continue
         scores = {
             name: {image: row[metric] if part is None else row[metric][part] for image, row in mine.items()}
             for name, mine in by.items()
