@@ -84,14 +84,19 @@ class Case:
     """Methods that do not fit the model."""
 
 
-def cases(assets: Path, folder: Path, photos: int | None) -> list[Case]:
-    """The study's models; `photos` of each, spread over the classes, or all."""
+NAMES = ("tin20", "tin10", "cifar10", "shapes")
+
+
+def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str]) -> list[Case]:
+    """The study's models whose names are wanted; `photos` of each, spread over the classes, or all."""
     found = []
     for name, title, model, pictures, preprocess in (
         ("tin20", "ResNet-50, 20 Tiny-ImageNet classes", "tin20-resnet50.torchscript-op17-folded", "tin20", "imagenet"),
         ("tin10", "ResNet-18, 10 Tiny-ImageNet classes", "tin10-resnet18w16.torchscript-op13-bn", "tin10", "imagenet"),
         ("cifar10", "ResNet-56, CIFAR-10", "cifar10-resnet56.torchscript-op13-folded", "cifar10-jpeg", "imagenet"),
     ):
+        if name not in wanted:
+            continue
         paths = thinned(
             find_images([str(assets / "images" / pictures)]), photos or (300 if name == "cifar10" else None)
         )
@@ -108,6 +113,8 @@ def cases(assets: Path, folder: Path, photos: int | None) -> list[Case]:
                 leave=("lrp-resnet-reference", "c3-lrp-zplus") if name == "cifar10" else (),
             )
         )
+    if "shapes" not in wanted:
+        return found
     paths, labels = shapes(folder / "shapes", photos or 200)
     found.append(
         Case(
@@ -205,15 +212,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("assets", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each model's, instead of all")
-    parser.add_argument("--case", nargs="+", help="only these: tin20 tin10 cifar10 shapes")
+    parser.add_argument("--case", nargs="+", default=NAMES, choices=NAMES, help="only these")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     parts = []
-    for case in cases(given.assets, given.output, given.photos):
-        if given.case and case.name not in given.case:
-            continue
+    for case in cases(given.assets, given.output, given.photos, given.case):
         rows = run(case, given.output, given.threads, given.steps)
         parts.append(f"## {case.title}: {len(case.photos)} photos\n\n{markdown(rows)}\n\n" + "\n".join(findings(rows)))
         for protocol in ("exact", "keio"):
