@@ -197,6 +197,30 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
 
 
 @main.command()
+@click.argument("model", type=MODEL)
+@click.argument("image")
+@click.option("-o", "--output", type=MODEL, required=True, metavar="PNG", help="Where to write the grid.")
+@click.option(
+    "--method", "methods", multiple=True, metavar="NAME", help="As for evaluate. Repeatable. [default: nine of them]"
+)
+@click.option("--target", metavar="CLASS", help="Class to explain, by index or name. [default: the predicted one]")
+@click.option("--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Tiles a row.")
+@click.option("--overlay/--heatmap", "overlaid", default=False, help="On the picture, or alone.  [default: heatmap]")
+@click.option(
+    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@compile_options
+def compare(model: Path, image: str, output: Path, **given: Any) -> None:
+    """Show IMAGE under many methods side by side."""
+    from lrp_onnx.comparing import compare_file
+
+    options = to_options(**{name: given.pop(name) for name in COMPILING})
+    click.echo(compare_file(model, image, output, options=options, **given))
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def composites(as_json: bool) -> None:
     """List the composites: named sets of rules."""

@@ -174,3 +174,22 @@ def test_on_the_command_line(request_: Request, photos: list[Path], tmp_path: Pa
     assert code == 0 and json.loads(said)["constant"]["keio ID"]["photos"] == 10
     code, _, said = call("evaluate", request_.model, photos[0].parent, "--method", "grad-kam")
     assert code == 1 and "did you mean grad-cam" in said
+
+
+def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "grid.png"
+    code, said, _ = call("compare", request_.model, photos[0], "-o", out, "--preprocess", "imagenet", "--target", 3)
+    assert code == 0 and "3 " in said and "9 methods" in said
+    grid = cv2.imread(str(out))
+    assert grid.shape[1] == 5 * 224 + 4 * 7 and 2 * 224 < grid.shape[0] < 2 * 280
+    tiles = [grid[10:200, 231 * i + 10 : 231 * i + 200] for i in range(5)]
+    assert all((one != other).any() for i, one in enumerate(tiles) for other in tiles[:i])
+    code, _, said = call("compare", request_.model, photos[0], "-o", out)
+    assert code == 1 and "exists" in said
+    chosen = ["--method", "grad-cam", "--method", "lrp-resnet+c3", "--overlay", "--force", "--columns", 2]
+    assert call("compare", request_.model, photos[0], "-o", out, *chosen)[0] == 0
+    assert cv2.imread(str(out)).shape[1] == 2 * 224 + 7
+    code, _, said = call("compare", request_.model, photos[0], "-o", out, "--method", "grad-kam", "--force")
+    assert code == 1 and "did you mean grad-cam" in said
+    code, _, said = call("compare", request_.model, photos[0], "-o", out, "--target", 10, "--force")
+    assert code == 1 and "there is no class 10" in said

@@ -28,6 +28,7 @@ EDGE = (
     "methods",
     "subject",
     "evaluating",
+    "comparing",
     "evaluation_report",
     "photos",
     "scoring",

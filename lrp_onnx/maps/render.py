@@ -177,6 +177,33 @@ def panel(
     return np.hstack([tiles[0], gutter, tiles[1], gutter, tiles[2]])
 
 
+def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> Picture:
+    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; what is too wide is cut).
+
+    Args:
+        tiles: pictures (H, W, 3) uint8 RGB of one aspect, and captions.
+        columns: how many stand in a row.
+        height: of every picture in pixels.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+
+    Raises:
+        ValueError: there are no tiles, or `columns` or `height` is below 1.
+    """
+    if not tiles or columns < 1:
+        raise ValueError(f"a grid needs tiles and at least one column; got {len(tiles)} and {columns}")
+    drawn = []
+    for picture, caption in tiles:
+        shown = _with_height(picture, height)
+        drawn.append(np.vstack([shown, _caption(caption, *shown.shape[:2])]))
+    gutter = max(2, round(GUTTER * height))
+    drawn += [np.full_like(drawn[0], WHITE)] * (-len(drawn) % columns)
+    framed = [np.pad(tile, ((0, gutter), (0, gutter), (0, 0)), constant_values=255) for tile in drawn]
+    rows = [np.hstack(framed[first : first + columns]) for first in range(0, len(framed), columns)]
+    return np.ascontiguousarray(np.vstack(rows)[:, :-gutter])
+
+
 def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
     """Write a picture as PNG: whole or not at all, through a temporary file in the same folder.
 
