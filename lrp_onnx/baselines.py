@@ -208,6 +208,27 @@ def score_cam(subject: Subject, channels: float = 64) -> Run:
     return maps
 
 
+def recipro_cam(subject: Subject) -> Run:
+    """The target's probability when the head sees the last feature map through one small bell at a time, as a map of
+    the bells' places (Byun and Lee 2022): no gradients. A bell is ((1, 2, 1), (2, 4, 2), (1, 2, 1)) / 16.
+    """
+    bell = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+
+    def maps(x: Pictures, t: Classes) -> Maps:
+        found = []
+        for activations, target in zip(subject.features(x), t, strict=True):
+            rows, columns = activations.shape[1:]
+            places = np.zeros((rows, columns, rows + 2, columns + 2), np.float32)
+            for row, column in np.ndindex(rows, columns):
+                places[row, column, row : row + 3, column : column + 3] = bell
+            seen = activations * places[:, :, None, 1:-1, 1:-1].reshape(-1, 1, rows, columns)
+            scores = subject.of_features(seen)[:, target].reshape(rows, columns)
+            found.append(resample(scores.astype(np.float32), subject.grid(x), method="bilinear"))
+        return np.stack(found)
+
+    return maps
+
+
 def attention(subject: Subject) -> Run:
     """The model's own attention map, of an attention branch network (Fukui et al. 2019)."""
     explainer = subject.compiled(composite="gradient", outputs=("attention",))
@@ -227,6 +248,7 @@ BASELINES: Mapping[str, Maker] = {
     "grad-cam": grad_cam,
     "cam": cam,
     "score-cam": score_cam,
+    "recipro-cam": recipro_cam,
     "rise": rise,
     "occlusion": occlusion,
     "integrated-gradients": integrated_gradients,

@@ -45,6 +45,14 @@ def main() -> None:
 @click.option(
     "--many-targets", is_flag=True, help="One picture a run and any number of targets, which share its forward pass."
 )
+@click.option(
+    "--randomize",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Shuffle the weights of the N layers nearest to the logits: a map that stays the same explains nothing.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --randomize.")
 @click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
 @compile_options
@@ -89,7 +97,7 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
         assigned = {name: {"rule": texts[name], "why": a.why} for name, a in rules.items()}
         click.echo(json.dumps({"plan": plan_json(found), "rules": assigned}))
     else:
-        from lrp_onnx.tables import plan_table
+        from lrp_onnx.tables import plan_table, show
 
         show(plan_table(found, rules))
 
@@ -193,6 +201,8 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
     if as_json:
         click.echo(json.dumps(found))
     else:
+        from lrp_onnx.tables import show
+
         show(table)
 
 
@@ -242,7 +252,7 @@ def composites(as_json: bool) -> None:
             )
         )
     else:
-        from lrp_onnx.tables import composite_table
+        from lrp_onnx.tables import composite_table, show
 
         show(composite_table(COMPOSITES))
 
@@ -276,19 +286,8 @@ def verify(
     if as_json:
         click.echo(json.dumps(found.to_json()))
     else:
-        from lrp_onnx.tables import account_table, check_lines
+        from lrp_onnx.tables import account_table, check_lines, show
 
         show(account_table(found.rows, found.start), *check_lines(found.checks))
     if not found.passed:
         click.get_current_context().exit(1)
-
-
-def show(*renderables: Any) -> None:
-    """Print tables to standard output, as wide as they need where it is no terminal."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=1000)
-    for renderable in renderables:
-        console.print(renderable)

@@ -54,7 +54,7 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--start",
-            type=click.Choice(["logit", "probability", "one"]),
+            type=click.Choice(["logit", "probability", "one", "contrastive"]),
             help="What relevance starts from. [default: the composite's]",
         ),
         click.option(
@@ -67,8 +67,8 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
             "rules",
             multiple=True,
             metavar="NODE=RULE",
-            help='Another rule for nodes whose name fits a pattern, e.g. "*conv1*=flat" or "fc=epsilon(epsilon=0.25)". '
-            "Repeatable.",
+            help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
+            '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
         ),
         click.option(
             "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
@@ -131,6 +131,8 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         resolution=_resolution(given["resolution"]) if given["resolution"] else None,
         optimize_for=given["optimize_for"],
         many_targets=given.get("many_targets", False),
+        randomize=given.get("randomize", 0),
+        seed=given.get("seed", 0),
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
         if outputs is not None
         else ("heatmap",),

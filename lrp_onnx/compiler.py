@@ -19,6 +19,7 @@ from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.rewrite import guard_pools, one_picture
+from lrp_onnx.model.shuffle import shuffle_weights
 from lrp_onnx.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.plan import Plan
 from lrp_onnx.plan_json import block_summary
@@ -44,11 +45,11 @@ class Options:
     outputs: tuple[str, ...] = (HEATMAP,)
     """``heatmap``, ``relevance``, ``attention``, or names of inner tensors of the model."""
     start: str | None = None
-    """``logit``, ``probability`` or ``one``; None leaves it to the composite."""
+    """``logit``, ``probability``, ``one`` or ``contrastive``; None leaves it to the composite."""
     bias: str | None = None
     """``keep`` or ``drop`` the bias in every denominator; None leaves it to the composite."""
     rules: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern → rule as text; the first that fits wins over the composite."""
+    """Node-name pattern, or kind of step (``@first``) → rule as text; the first that fits wins over the composite."""
     explain: str | None = None
     """Name of the graph output to explain, where there are several."""
     input_size: tuple[int, int] | None = None
@@ -63,6 +64,10 @@ class Options:
     """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``, or single choices: which of equivalent operators are
     used.
     """
+    randomize: int = 0
+    """Layers nearest to the logits whose weights are shuffled: a sanity test of maps. Such a file predicts nothing."""
+    seed: int = 0
+    """Of the shuffling."""
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -121,6 +126,13 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
     of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
+    if options.randomize:
+        graph = shuffle_weights(graph, of, options.randomize, options.seed)
+        again = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
+        told = (
+            f"the weights of the {options.randomize} layers nearest to the logits are shuffled: a sanity test of maps"
+        )
+        of = replace(again, notes=(*again.notes, told))
     stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
     prepared = stated or integer_pictures(graph, of) or IMAGENET
     choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))
@@ -195,6 +207,7 @@ def compile_model(
         many_targets=options.many_targets,
         resolution=of.waists[coarse] if coarse else None,
         optimized_for=chosen if isinstance(chosen, str) else "custom",
+        randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,
         preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),

@@ -57,6 +57,7 @@ KEYS = (
     "many_targets",
     "resolution",
     "optimized_for",
+    "randomized",
     "memory_fixed",
     "memory_each",
 )
@@ -121,7 +122,7 @@ class Contract:
     """Number of classes."""
     composite: str
     start_value: str
-    """``logit``, ``probability`` or ``one``."""
+    """``logit``, ``probability``, ``one`` or ``contrastive``."""
     versions: Mapping[str, str]
     """Versions of lrp-onnx and of the libraries that made the file."""
     rules: Mapping[str, str]
@@ -138,6 +139,8 @@ class Contract:
     """(height, width) of the maps where they are coarser than the picture."""
     optimized_for: str = "cpu"
     """The runtime whose fast operators were chosen."""
+    randomized: int = 0
+    """Layers whose weights are shuffled, for a sanity test of maps: the file's predictions mean nothing then."""
     memory_fixed: int = 0
     memory_each: int = 0
     """Bytes of tensors that a run holds at once at most, weights apart: in any case, and for every picture (every

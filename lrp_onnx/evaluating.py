@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,23 @@ from lrp_onnx.baselines import SANITY
 from lrp_onnx.compiler import Options
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.curves import PROTOCOLS, Curves, Protocol, masks, read
-from lrp_onnx.evaluation.localisation import mass_accuracy, pointing_game, rank_accuracy
+from lrp_onnx.evaluation.localisation import (
+    ATTENTION,
+    attended,
+    attention_error,
+    mass_accuracy,
+    pointing_game,
+    rank_accuracy,
+)
 from lrp_onnx.evaluation.properties import sparseness
 from lrp_onnx.evaluation_report import as_csv, as_json, draw_curves, evaluation_table, markdown, mean_curves
 from lrp_onnx.explaining import labels_beside
 from lrp_onnx.files import write_bytes
 from lrp_onnx.maps.render import write_png
-from lrp_onnx.methods import check_method, find_method
+from lrp_onnx.methods import check_method, make_maps
 from lrp_onnx.photos import Photo, find_masks, load_photo, read_boxes
 from lrp_onnx.runtime.images import find_images, read_labels
+from lrp_onnx.sanity import REMADE
 from lrp_onnx.scoring import Scorer, fill
 from lrp_onnx.subject import Subject
 
@@ -34,9 +43,9 @@ LOCAL: Mapping[str, Callable[..., float]] = {
     "rank": rank_accuracy,
 }
 """Metrics that need the object's mask."""
-METRICS = (*PROTOCOLS, *LOCAL, "sparseness")
-BUNDLE = 128
-"""Photos whose maps are made, a method after the other, before any of them is judged."""
+METRICS = (*PROTOCOLS, *LOCAL, "attention", "sparseness", *REMADE)
+HELD = 1e9
+"""Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
 STEPS = 50
 DEFAULT_METHODS = ("c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "gradient-x-input", "grad-cam")
 
@@ -89,8 +98,10 @@ def evaluate(request: Request, *, report: Callable[[int, int], None] = lambda do
     for name in names:
         check_method(name)
     total, judged = len(request.photos) * len(names), 0
-    for first in range(0, len(request.photos), BUNDLE):
-        bundle = request.photos[first : first + BUNDLE]
+    height, width = subject.size
+    bundle_size = max(1, int(HELD / (4 * height * width * max(len(names), 1))))
+    for first in range(0, len(request.photos), bundle_size):
+        bundle = request.photos[first : first + bundle_size]
         missing = {path: [name for name in names if (path.name, name) not in done] for path in bundle}
         judged += len(bundle) * len(names) - sum(map(len, missing.values()))
         for row in _group({path: some for path, some in missing.items() if some}, subject, request):
@@ -112,11 +123,19 @@ def _group(missing: Mapping[Path, Sequence[str]], subject: Subject, request: Req
     whole = subject.probabilities(pictures)
     targets = whole.argmax(1)
     maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
-    for name in dict.fromkeys(name for names in missing.values() for name in names):
-        which = [index for index, names in enumerate(missing.values()) if name in names]
-        made = find_method(name, subject).maps(pictures[which], targets[which])
-        for index, relevance in zip(which, made, strict=True):
-            maps[photos[index].path][name] = relevance
+    again = [metric for metric in request.metrics if metric in REMADE]
+    remade: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, names in enumerate(missing.values()):
+        alike.setdefault(tuple(names), []).append(index)
+    for names, which in alike.items():
+        for made in make_maps(names, subject, pictures[which], targets[which]):
+            for metric in again:
+                values = REMADE[metric](made, subject, pictures[which], targets[which])
+                for index, value in zip(which, values, strict=True):
+                    remade[index, made.method.name][metric] = value
+            for index, relevance in zip(which, made.maps, strict=True):
+                maps[photos[index].path][made.method.name] = relevance
     for index, photo in enumerate(photos):
         target = int(targets[index])
         label = target if photo.label is None else photo.label
@@ -125,15 +144,18 @@ def _group(missing: Mapping[Path, Sequence[str]], subject: Subject, request: Req
         for name, relevance in found.items():
             head = {"image": photo.path.name, "method": name, "target": target, "label": label}
             probability = {"probability": float(whole[index, target])}
-            yield head | probability | curves[name] | _local(photo, relevance, request)
+            yield head | probability | curves[name] | _local(photo, relevance, request) | remade[index, name]
 
 
-def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, float]:
+def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:
     """What is said of a map without running the model."""
-    found = {}
+    found: dict[str, Any] = {}
     for metric in request.metrics:
         if metric in LOCAL and photo.mask is not None:
             found[metric] = LOCAL[metric](relevance, photo.mask)
+        elif metric == "attention" and photo.mask is not None:
+            kept = attended(relevance)
+            found |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION}
         elif metric == "sparseness":
             found[metric] = sparseness(relevance)
     return found
@@ -242,8 +264,9 @@ def _resumed(request: Request) -> list[Row]:
         raise RuleError(f"{request.results} holds results of other settings: name another file, or remove it")
     if whole != text:
         write_bytes(request.results, whole.encode(), force=True)
-    wanted = set(request.metrics) - (set(LOCAL) if not request.masks else set())
-    return [row for row in rows[1:] if wanted <= set(row) or set(LOCAL) >= wanted - set(row)]
+    wanted = {ATTENTION[0] if name == "attention" else name for name in request.metrics}
+    unmasked = {*LOCAL, ATTENTION[0]}  # a photo without a mask has none of these
+    return [row for row in rows[1:] if wanted - set(row) <= (unmasked if row["image"] not in request.masks else set())]
 
 
 def _append(path: Path | None, row: Row) -> None:

@@ -75,6 +75,8 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         report(
             f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz"
         )
+    if explainer.contract.randomized:
+        report(f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and maps mean nothing")
     if explainer.assumed_preprocessing:
         report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     if len(targets) > 1 and not explainer.contract.many_targets:

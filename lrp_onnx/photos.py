@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError
 from lrp_onnx.runtime.images import read_image
-from lrp_onnx.runtime.preprocess import input_size, preprocess
+from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.subject import Pictures, Subject
 
 Mask = NDArray[np.bool_]
@@ -38,8 +38,7 @@ def load_photo(path: Path, subject: Subject, label: int | None, mask_source: Pat
         ImageError: the photo or the mask cannot be read, or they do not fit.
     """
     explainer = subject.explainer
-    _, shape = explainer.session.input_of(explainer.contract.input)
-    height, width = input_size(shape, explainer.preprocessing)
+    height, width = subject.size
     picture = read_image(path)
     prepared = preprocess(picture, explainer.preprocessing, height, width)
     mask = None

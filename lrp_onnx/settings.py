@@ -20,7 +20,7 @@ class Settings:
     start: str | None = None
     bias: str | None = None
     rules: dict[str, str] = field(default_factory=dict)
-    """Node-name pattern → rule as text, in the order of the file."""
+    """Node-name pattern or kind of step → rule as text, in the order of the file."""
 
 
 def read_settings(path: Path) -> Settings:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.utils
 from numpy.typing import NDArray
 
-from lrp_onnx.compiler import compile_model, plan_model
+from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
+from lrp_onnx.plan import Plan
 from lrp_onnx.relevance.verify import forward_part
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import kind_of, probabilities_of
+from lrp_onnx.runtime.preprocess import input_size
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
 Pictures = NDArray[np.float32]
@@ -52,10 +55,14 @@ class Subject:
         return open_session(model, providers=self.provider, threads=self.threads)
 
     @cached_property
+    def plan(self) -> Plan:
+        """What was recognised in it."""
+        return plan_model(self.path, Options(**self.choices))[1]
+
+    @cached_property
     def feature(self) -> str:
         """The last feature map of more than one pixel that everything passes through."""
-        _, plan, _ = plan_model(self.path)
-        found = [name for name, size in plan.waists.items() if min(size) > 1]
+        found = [name for name, size in self.plan.waists.items() if min(size) > 1]
         if not found:
             raise RuleError(f"{self.path} has no feature map that CAM methods could read")
         return found[-1]
@@ -67,18 +74,59 @@ class Subject:
 
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
         """(N, …) → (N, classes)."""
-        promise = self.explainer.contract
-        kind, name = kind_of(promise.outputs)
+        kind, name = self._scores
+        element, _ = self.forward.input_of(self._input)
+        x = pictures.astype(element_type(element), copy=False)
+        scores = [self.forward.run([name], {self._input: part})[name] for part in parts_of(x)]
+        return probabilities_of(kind, np.concatenate(scores))
+
+    def features(self, pictures: Pictures) -> NDArray[np.float32]:
+        """The last feature map, (N, C, h, w)."""
+        return np.concatenate(
+            [self._trunk.run([self.feature], {self._input: part})[self.feature] for part in parts_of(pictures)]
+        )
+
+    def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities of the last feature map, (N, C, h, w) → (N, classes)."""
+        kind, name = self._scores
+        scores = [self._head.run([name], {self.feature: part})[name] for part in parts_of(features)]
+        return probabilities_of(kind, np.concatenate(scores))
+
+    @cached_property
+    def _trunk(self) -> Session:
+        return self._part([self._input], [self.feature])
+
+    @cached_property
+    def _head(self) -> Session:
+        return self._part([self.feature], [self._scores[1]])
+
+    def _part(self, inputs: list[str], outputs: list[str]) -> Session:
+        """The model between some of its tensors."""
+        compiled = compile_model(self.path, composite="gradient", **self.choices)
+        model = onnx.utils.Extractor(forward_part(compiled.model, compiled.contract)).extract_model(inputs, outputs)
+        return open_session(model.SerializeToString(), providers=self.provider, threads=self.threads)
+
+    @property
+    def _input(self) -> str:
+        return self.explainer.contract.input
+
+    @property
+    def _scores(self) -> tuple[str, str]:
+        """(kind, name) of the output that tells the classes' scores."""
+        kind, name = kind_of(self.explainer.contract.outputs)
         if kind == "other":
             raise RuleError(f"{self.path} gives neither logits nor probabilities: nothing can be followed")
-        element, _ = self.forward.input_of(promise.input)
-        x = pictures.astype(element_type(element), copy=False)
-        scores = [self.forward.run([name], {promise.input: part})[name] for part in parts_of(x)]
-        return probabilities_of(kind, np.concatenate(scores))
+        return kind, name
 
     def gradients(self, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
         """The target's logit's gradient with respect to every input element, shaped as the pictures."""
         return in_parts(self.explainer, "relevance", pictures, targets)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the pictures that the model takes."""
+        _, shape = self.explainer.session.input_of(self.explainer.contract.input)
+        return input_size(shape, self.explainer.preprocessing)
 
     @property
     def channels(self) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -101,3 +102,12 @@ def check_lines(checks: Iterable[tuple[str, Sequence[str]]]) -> list[Text]:
         lines.append(Text.assemble(("FAILED  " if faults else "ok      ", "bold red" if faults else "green"), name))
         lines += [Text(f"        {fault}") for fault in faults]
     return lines
+
+
+def show(*renderables: Any) -> None:
+    """Print tables to standard output, as wide as they need where it is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=1000)
+    for renderable in renderables:
+        console.print(renderable)

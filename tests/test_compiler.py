@@ -142,6 +142,94 @@ def test_start_value(start: str, saved: Save) -> None:
     assert relative(run_onnx(compiled, {"x": x})["heatmap"].sum((1, 2)), expected) < 1e-3
 
 
+def test_contrastive_start(saved: Save) -> None:
+    """z ⊙ ∂ log(p/(1 − p))/∂z by central differences, handed to the same file as its `start`."""
+    model = resnet("basic", size=(32, 32), widths=(16, 32))
+    x, targets = picture(model), np.array([3, 7])
+    logits = run_float64(model, {"x": x})[model.graph.output[0].name]
+
+    def log_odds(z: np.ndarray) -> np.ndarray:
+        p = (np.exp(z - z.max(1, keepdims=True)) / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))[
+            np.arange(2), targets
+        ]
+        return np.asarray(np.log(p / (1 - p)))
+
+    start = np.empty((2, 10), np.float32)
+    for column in range(10):
+        step = np.zeros((1, 10))
+        step[0, column] = 1e-5
+        start[:, column] = logits[:, column] * (log_odds(logits + step) - log_odds(logits - step)) / 2e-5
+    compiled = compile_model(saved(model), composite="epsilon-plus", start="contrastive").model
+    plain = compile_model(saved(model), composite="epsilon-plus").model
+    found = run_onnx(compiled, {"x": x, "target": targets})["heatmap"]
+    assert relative(found, run_onnx(plain, {"x": x, "start": start})["heatmap"]) < 1e-4
+
+
+def test_contrastive_start_of_a_model_that_is_sure(saved: Save) -> None:
+    """Logits a thousand apart: nothing overflows, and the runner-up alone is contrasted with."""
+    model = resnet(size=(32, 32), widths=(8, 16))
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("fc"):
+            values = onnx.numpy_helper.to_array(tensor) * np.float32(1e4)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    x = picture(model)
+    logits = run_onnx(model, {"x": x})[model.graph.output[0].name]
+    order = np.argsort(-logits, 1)
+    assert (logits.max(1) - np.take_along_axis(logits, order, 1)[:, 1]).min() > 100
+    start = np.zeros_like(logits)
+    for row, (best, second) in enumerate(order[:, :2]):
+        start[row, best], start[row, second] = logits[row, best], -logits[row, second]
+    compiled = compile_model(saved(model), composite="lrp-resnet", start="contrastive").model
+    plain = compile_model(saved(model), composite="lrp-resnet").model
+    found = run_onnx(compiled, {"x": x})["heatmap"]
+    assert relative(found, run_onnx(plain, {"x": x, "start": start})["heatmap"]) < 1e-4
+
+
+def test_rules_for_kinds_of_steps(saved: Save) -> None:
+    rules = {"@first": "flat", "@upper convolution": "epsilon", "@join": "z-plus-join", "@lower convolution": "gamma"}
+    compiled = compile_model(saved(resnet(size=(32, 32))), composite="lrp-resnet", rules=rules)
+    said = [(step.op, compiled.rules[step.name].why.removeprefix("override ")) for step in compiled.plan.steps]
+    convolutions = [why for op, why in said if op == "Convolution"]
+    half = -(-len(convolutions) // 2)
+    assert convolutions == ["@first"] + ["@lower convolution"] * (half - 1) + ["@upper convolution"] * (
+        len(convolutions) - half
+    )
+    assert {why for op, why in said if op == "Join"} == {"@join"}
+    with pytest.raises(RuleError, match=r"no kind of step '@frist'; there are @preparation, @first"):
+        compile_model(saved(resnet()), rules={"@frist": "flat"})
+    with pytest.raises(RuleError, match="fits no step"):
+        compile_model(saved(resnet()), rules={"@concatenation": "parts"})
+
+
+def test_shuffled_weights(saved: Save) -> None:
+    """The layers nearest to the logits change, those below do not, and the file says so."""
+    model = resnet(size=(32, 32), widths=(8, 16))
+    path = saved(model)
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    plain = compile_model(path, composite="lrp-resnet")
+    layers = sum(step.op in ("Convolution", "Dense") for step in plain.plan.steps)
+    changed = {}
+    for count in (1, 3, layers, 10**6):
+        compiled = compile_model(path, composite="lrp-resnet", randomize=count, seed=1)
+        kept = {t.name: onnx.numpy_helper.to_array(t) for t in compiled.model.graph.initializer}
+        changed[count] = {n for n, values in stored.items() if not np.array_equal(kept[n], values)}
+        for name, values in stored.items():
+            np.testing.assert_array_equal(np.sort(kept[name], None), np.sort(values, None))
+        assert compiled.contract.randomized == count and any("shuffled" in note for note in compiled.plan.notes)
+    assert changed[1] == {name for name in stored if name.startswith("fc") and np.ptp(stored[name]) > 0}
+    assert changed[1] < changed[3] < changed[layers] == changed[10**6]
+    assert {n for n, v in stored.items() if v.ndim > 1} <= changed[layers]
+    x = picture(model)
+    found = [
+        run_onnx(compile_model(path, composite="lrp-resnet", randomize=3, seed=seed).model, {"x": x})["heatmap"]
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert relative(found[0], found[2]) > 0.1
+    with pytest.raises(ContractError, match="randomized"):
+        Contract.from_metadata({p.key: p.value for p in plain.model.metadata_props if p.key != "lrp_onnx.randomized"})
+
+
 def test_inner_relevance_by_name(saved: Save) -> None:
     """Relevance at a block's input equals what a file that stops there would give: both maps agree when summed over
     all pixels.

@@ -95,7 +95,7 @@ def test_results_are_gone_on_with(request_: Request, tmp_path: Path, monkeypatch
     request.results.write_text("\n".join(lines[:5]) + "\n" + lines[5][: len(lines[5]) // 2])
     again = evaluate(request)
     assert sorted(again, key=lambda r: r["image"]) == sorted(whole, key=lambda r: r["image"])
-    monkeypatch.setattr("lrp_onnx.evaluating.find_method", lambda *a: pytest.fail("nothing was left to do"))
+    monkeypatch.setattr("lrp_onnx.evaluating.make_maps", lambda *a: pytest.fail("nothing was left to do"))
     assert len(evaluate(request)) == 10
     with pytest.raises(RuleError, match="of other settings"):
         evaluate(replace(request, steps=7))
@@ -153,6 +153,30 @@ def test_tables(request_: Request) -> None:
     assert curves["constant"].shape == (2, 7)
     picture = draw_curves(curves, "exact")
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_metrics_that_make_maps_anew_and_attention(request_: Request) -> None:
+    metrics = ("class-sensitivity", "random-logit", "max-sensitivity", "adcc", "randomisation", "attention")
+    rows = evaluate(replace(request_, photos=request_.photos[:3], metrics=metrics, methods=("lrp-resnet", "edges")))
+    assert len(rows) == 6
+    for row in rows:
+        assert set(metrics) - {"attention"} <= set(row)
+        assert sum(row[kind] for kind in ("good", "insufficient", "over", "wrong")) == 1
+    means = summary(rows)
+    assert means["edges"]["randomisation", None].value == pytest.approx(1)
+    assert means["lrp-resnet"]["randomisation", None].value < 0.98
+
+
+def test_photos_without_a_mask_are_gone_on_with(request_: Request, tmp_path: Path) -> None:
+    some = {name: box for name, box in request_.masks.items() if name < "3"}
+    request = replace(
+        request_, masks=some, results=tmp_path / "r.jsonl", metrics=("rank", "attention"), methods=("edges",)
+    )
+    rows = evaluate(request)
+    assert [("rank" in row, "good" in row) for row in rows] == [(row["image"] < "3",) * 2 for row in rows]
+    assert len(evaluate(request)) == 10
+    assert len(evaluate(replace(request, masks=request_.masks))) == 10
+    assert all("rank" in row for row in evaluate(replace(request, masks=request_.masks)))
 
 
 def call(*arguments: object) -> tuple[int, str, str]:

@@ -16,7 +16,7 @@ from lrp_onnx.baselines import BASELINES, rise_masks
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.c3 import c3
-from lrp_onnx.methods import find_method
+from lrp_onnx.methods import find_method, make_maps
 from lrp_onnx.subject import Subject
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -125,10 +125,66 @@ def test_unknown_methods_and_parameters(subject: Subject) -> None:
     for text, message in (
         ("grad-kam", "did you mean grad-cam"),
         ("rise(mask=3)", "no parameter 'mask'; it takes masks, cells, keep"),
-        ("lrp-resnet(epsilon=3)", "it takes none"),
-        ("rise(masks=many)", "masks is a number"),
+        ("lrp-resnet(epsilon=3)", "a composite takes start, bias, resolution, and rules"),
+        ("lrp-resnet(start=here)", "'here' is no start"),
+        ("lrp-resnet(resolution=many)", "'many' is no resolution"),
+        ("lrp-resnet(@convolution)", "not parameter=value"),
+        ("gaussian(@first=flat)", "no parameter '@first'"),
+        ("rise(masks=many)", "a parameter of rise is a number"),
         ("lrp-resnet+c4", "unknown step 'c4'"),
         ("c3 lrp", "is no method"),
     ):
         with pytest.raises(RuleError, match=message):
             find_method(text, subject)
+
+
+def test_a_composites_parameters_are_compile_options(subject: Subject, x: np.ndarray) -> None:
+    text = "epsilon-plus-flat(start=contrastive, bias=drop, @convolution=gamma(gamma=0.5, epsilon=0.01), fc*=z-plus)"
+    rules = {"@convolution": "gamma(gamma=0.5, epsilon=0.01)", "fc*": "z-plus"}
+    compiled = compile_model(
+        subject.path, composite="epsilon-plus-flat", start="contrastive", bias="drop", rules=rules
+    ).model
+    expected = run_onnx(compiled, {"x": x, "target": TARGETS})["heatmap"]
+    assert relative(find_method(text, subject).maps(x, TARGETS), expected) < 1e-5
+
+
+def test_a_coarse_map_is_enlarged(subject: Subject, x: np.ndarray) -> None:
+    rows, columns = list(subject.plan.waists.values())[-1]
+    compiled = compile_model(subject.path, composite="lrp-resnet", resolution=(rows, columns)).model
+    coarse = run_onnx(compiled, {"x": x, "target": TARGETS})["heatmap"]
+    assert coarse.shape == (2, rows, columns) and (rows, columns) != (64, 48)
+    found = find_method(f"lrp-resnet(resolution={rows}x{columns})", subject).maps(x, TARGETS)
+    for one, small in zip(found, coarse, strict=True):
+        assert relative(one, cv2.resize(small, (48, 64), interpolation=cv2.INTER_LINEAR)) < 1e-5
+
+
+def test_methods_that_differ_in_post_processing_share_their_maps(subject: Subject, x: np.ndarray) -> None:
+    names = ["lrp-resnet", "edges", "lrp-resnet+c3", "lrp-resnet+quantize:2+average"]
+    made = {one.method.name: one for one in make_maps(names, subject, x, TARGETS)}
+    assert set(made) == set(names)
+    for name, one in made.items():
+        np.testing.assert_array_equal(one.maps, find_method(name, subject).maps(x, TARGETS))
+        np.testing.assert_array_equal(one.method.maps(x[:1], TARGETS[:1])[0], one.maps[0])
+
+
+def test_recipro_cam(subject: Subject, x: np.ndarray) -> None:
+    """The head of the network by hand: average, dense layer, softmax, of the feature map under a bell."""
+    model = onnx.load(subject.path)
+    model.graph.output.append(onnx.ValueInfoProto(name=subject.feature))
+    activations = run_onnx(model, {"x": x})[subject.feature]
+    dense = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("fc")}
+    weight = next(w for w in dense.values() if w.ndim == 2)
+    bias = next((b for b in dense.values() if b.ndim == 1), np.zeros(10))
+    rows, columns = activations.shape[2:]
+    scores = np.empty((2, rows, columns))
+    for row, column in np.ndindex(rows, columns):
+        distance = (
+            np.abs(np.subtract.outer(np.arange(rows), row)),
+            np.abs(np.subtract.outer(np.arange(columns), column)),
+        )
+        bell = np.outer(*(np.select([d == 0, d == 1], [0.5, 0.25]) for d in distance))
+        pooled = (activations * bell).mean((2, 3))
+        scores[:, row, column] = softmax(pooled @ weight.T + bias)[np.arange(2), TARGETS]
+    found = find_method("recipro-cam", subject).maps(x, TARGETS)
+    for one, expected in zip(found, scores, strict=True):
+        assert relative(one, cv2.resize(expected, (48, 64), interpolation=cv2.INTER_LINEAR)) < 1e-3

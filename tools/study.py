@@ -82,6 +82,8 @@ class Case:
     preprocess: str | None
     leave: Sequence[str] = ()
     """Methods that do not fit the model."""
+    resolutions: Sequence[int] = ()
+    """Heights of feature maps that relevance may stop at."""
 
 
 NAMES = ("tin20", "tin10", "cifar10", "shapes")
@@ -111,6 +113,7 @@ def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str])
                 masks=read_boxes(table),
                 preprocess=preprocess,
                 leave=("lrp-resnet-reference", "c3-lrp-zplus") if name == "cifar10" else (),
+                resolutions=(24, 12, 6) if name.startswith("tin") else (),
             )
         )
     if "shapes" not in wanted:
@@ -128,6 +131,11 @@ def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str])
         )
     )
     return found
+
+
+def choices_of(case: Case) -> dict[str, Any]:
+    """How its model is compiled."""
+    return {"preprocessing": parse_preprocessing(case.preprocess)} if case.preprocess else {}
 
 
 def thinned(paths: Sequence[Path], most: int | None) -> list[Path]:
@@ -173,7 +181,7 @@ def run(case: Case, folder: Path, threads: int, steps: int) -> list[dict[str, An
         steps=steps,
         results=folder / f"{case.name}.jsonl",
         threads=threads,
-        choices={"preprocessing": parse_preprocessing(case.preprocess)} if case.preprocess else {},
+        choices=choices_of(case),
     )
     return evaluate(request, report=report)
 

@@ -47,6 +47,19 @@ def rank_accuracy(relevance: Map, mask: Mask, *, seed: int = 0) -> float:
     return float((inside[above].sum() + places * inside[equal].mean()) / size)
 
 
+ATTENTION = ("good", "insufficient", "over", "wrong")
+"""What `attention_error` says."""
+
+
+def attended(relevance: Map, *, share: float = 0.5) -> Mask:
+    """(H, W): pixels of at least `share` of the highest relevance; nothing where none is positive.
+
+    Our reading: the lab's classes were given by eye.
+    """
+    highest = float(relevance.max())
+    return np.asarray(relevance >= share * highest) if highest > 0 else np.zeros(relevance.shape, np.bool_)
+
+
 def attention_error(kept: Mask, mask: Mask, *, enough: float = 0.5, most: float = 0.5) -> str:
     """``good``, ``insufficient``, ``over`` or ``wrong``: what is the matter with what a map keeps.
 

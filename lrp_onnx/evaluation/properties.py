@@ -24,14 +24,20 @@ def sparseness(relevance: Map) -> float:
 
 
 def similarity(one: Map, other: Map) -> float:
-    """Cosine of the angle between two maps, −1 to 1; 0 where either is zero."""
+    """Cosine of the angle between two maps, −1 to 1; 1 where they are the same, 0 where one of them is zero."""
+    if np.array_equal(one, other):
+        return 1.0
     a, b = (values.ravel().astype(np.float64) for values in (one, other))
     scale = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / scale if scale > 0 else 0.0
 
 
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's correlation of two maps; ties get their mean rank. 0 where either is constant."""
+    """Spearman's correlation of two maps; ties get their mean rank. 1 where they are the same, 0 where one of them is
+    constant.
+    """
+    if np.array_equal(one, other):
+        return 1.0
     a, b = (_ranks(values.ravel()) for values in (one, other))
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.linalg.norm(a) * np.linalg.norm(b))

@@ -14,8 +14,12 @@ from lrp_onnx.relevance.notation import AnyRule, parse_rule, rule_text
 from lrp_onnx.relevance.passing import Pass
 from lrp_onnx.relevance.rules import Block, Rule, ZBox
 
-START_VALUES = ("logit", "probability", "one")
-"""What relevance starts from at the target: its logit, its softmax probability, or 1."""
+START_VALUES = ("logit", "probability", "one", "contrastive")
+"""What relevance starts from: the target's logit, its softmax probability, 1, or every logit times the gradient of the
+target's log-odds with respect to it (see `emit.start_relevance`).
+"""
+KIND = "@"
+"""Before the name of a kind of step, in place of a node's name."""
 
 Predicate = Callable[[Plan, Step], bool]
 Entry = tuple[str, AnyRule]
@@ -38,9 +42,17 @@ WHICH: dict[str, Predicate] = {
     "gate path": lambda of, step: isinstance(step.layer, kinds.Softmax) and step.name in of.gated,
     "concatenation": lambda of, step: isinstance(step.layer, kinds.Concat),
     "product": lambda of, step: isinstance(step.layer, kinds.Product),
+    "lower convolution": lambda of, step: 0 <= _depth(of, step) < 0.5,
+    "upper convolution": lambda of, step: _depth(of, step) >= 0.5,
     "everything": lambda of, step: not isinstance(step.layer, kinds.Merging),
 }
 """What an entry of a composite can speak of. A dense layer that is a 1×1 convolution is a convolution."""
+
+
+def _depth(of: Plan, step: Step) -> float:
+    """Share of the convolutions that come before this one: 0 at the picture, below 1 at the logits; −1 for others."""
+    names = [other.name for other in of.steps if isinstance(other.layer, kinds.Convolution)]
+    return names.index(step.name) / len(names) if step.name in names else -1.0
 
 
 def _join_role(of: Plan, step: Step) -> Role | None:
@@ -75,7 +87,7 @@ class Choices:
     bias: str | None = None
     """``keep`` or ``drop`` the bias in every rule's denominator; None leaves it to the composite."""
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern (``*`` and ``?``) → rule as text; earlier patterns win."""
+    """Node-name pattern (``*`` and ``?``), or a kind of step such as ``@first`` → rule as text; earlier ones win."""
     box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Lowest and highest possible model input per channel, for z-box rules that do not state theirs."""
 
@@ -112,9 +124,9 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     overrides = [(pattern, parse_rule(text)) for pattern, text in choices.overrides.items()]
     assigned: dict[str, Assigned] = {}
     faults = [
-        f"the override {pattern!r} fits no node; `lrp-onnx plan` lists them"
+        f"the override {pattern!r} fits no {'step' if pattern.startswith(KIND) else 'node'}; `lrp-onnx plan` lists them"
         for pattern, _ in overrides
-        if not any(_fits(pattern, step) for step in of.steps)
+        if not any(_fits(pattern, of, step) for step in of.steps)
     ]
     for step in of.steps:
         found = _find(of, composite, overrides, step)
@@ -139,13 +151,20 @@ def applied_rules(of: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
     return texts
 
 
-def _fits(pattern: str, step: Step) -> bool:
+def _fits(pattern: str, of: Plan, step: Step) -> bool:
+    if pattern.startswith(KIND):
+        kind = pattern.removeprefix(KIND)
+        if kind not in WHICH:
+            raise RuleError(
+                f"there is no kind of step {pattern!r}; there are {', '.join(KIND + name for name in WHICH)}"
+            )
+        return WHICH[kind](of, step)
     return any(fnmatch.fnmatchcase(name, pattern) for name in step.nodes)
 
 
 def _find(of: Plan, composite: Composite, overrides: Sequence[tuple[str, AnyRule]], step: Step) -> Assigned | None:
     for pattern, rule in overrides:
-        if _fits(pattern, step):
+        if _fits(pattern, of, step):
             return Assigned(rule, f"override {pattern}")
     for which, rule in composite.entries:
         if WHICH[which](of, step):

@@ -17,6 +17,9 @@ from lrp_onnx.relevance.layer import BlockLayer, Layer, Node
 from lrp_onnx.relevance.layers import layer_of, nonnegative_tensors
 from lrp_onnx.relevance.rules import Ledger
 
+ABSENT = -1e30
+"""A logit that gives no probability, in float32 too."""
+
 
 class LayerRule(Protocol):
     """A rule of a layer with one input."""
@@ -155,20 +158,28 @@ def start_relevance(builder: Builder, of: Plan, value: str) -> Relevance:
     """Relevance at the logits, (N, classes): the run-time inputs `target` and `start` decide where, `value` how much.
 
     Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at
-    the largest logit if `target` is negative) times the logit, its softmax probability, or one. Where one picture
-    serves many targets, -k is the class of the k-th largest logit.
+    the largest logit if `target` is negative) times the logit, its softmax probability, or one; or ``contrastive``,
+    ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's probability: its logit, and of every other class the logit times
+    minus its softmax among those others. That sums to the target's logit minus a mean of the others' (ours; the
+    idea of contrasting is Gu et al.'s, 2018, its softmax weights Iwana et al.'s, 2019). Where one picture serves many
+    targets, -k is the class of the k-th largest logit.
     """
     logits, target, start = builder.known(of.logits), builder.known(TARGET), builder.known(START)
     column = builder.node("Reshape", target, builder.integers((-1, 1)))
     best = _ranked(builder, logits, column, of.classes) if builder.batch else _predicted(logits)
     chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), best, column)
     hit = builder.node("Equal", chosen, builder.integers(range(of.classes)))
-    amount = {
-        "logit": logits,
-        "probability": builder.node("Softmax", logits, attributes={"axis": 1}),
-        "one": builder.value(1.0),
-    }[value]
-    one_hot = builder.node("Where", hit, amount, builder.value(0.0))
+    if value == "contrastive":
+        others = builder.node("Where", hit, builder.value(ABSENT), logits)
+        weights = builder.node("Softmax", others, attributes={"axis": 1})
+        one_hot = builder.node("Where", hit, logits, logits * weights * -1.0)
+    else:
+        amount = {
+            "logit": logits,
+            "probability": builder.node("Softmax", logits, attributes={"axis": 1}),
+            "one": builder.value(1.0),
+        }[value]
+        one_hot = builder.node("Where", hit, amount, builder.value(0.0))
     largest = builder.node("ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1})
     return Relevance(largest.where_positive(start, one_hot))
 

@@ -216,15 +216,27 @@ class Explainer:
             target=target,
             target_name=name(target),
             start=self.contract.start_value,
-            start_value=self._start_value(kind, float(scores[target]), float(probabilities[target])),
+            start_value=self._start_value(kind, scores.astype(np.float64), probabilities, target),
             provider=self.provider,
             seconds=seconds,
         )
 
-    def _start_value(self, kind: str, score: float, probability: float) -> float | None:
-        known = {"one": 1.0, "logit": score if kind == "logits" else None}
-        known["probability"] = probability if kind != "other" else None
-        return known[self.contract.start_value]
+    def _start_value(
+        self, kind: str, scores: NDArray[np.float64], probabilities: NDArray[np.float64], target: int
+    ) -> float | None:
+        """What relevance started from in all, where the outputs tell."""
+        value = self.contract.start_value
+        if value == "one":
+            return 1.0
+        if value == "probability":
+            return float(probabilities[target]) if kind != "other" else None
+        if kind != "logits":
+            return None
+        if value == "contrastive" and len(scores) > 1:
+            rest = np.delete(scores, target)
+            weights = np.exp(rest - rest.max())
+            return float(scores[target] - (rest * weights).sum() / weights.sum())
+        return float(scores[target])
 
     def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""

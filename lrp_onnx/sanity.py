@@ -1,0 +1,87 @@
+"""Metrics that make a method's maps anew: of another class, of a changed picture, of a model with shuffled weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from lrp_onnx.evaluation.properties import adcc, max_sensitivity, rank_correlation, similarity
+from lrp_onnx.kinds import Convolution, Dense
+from lrp_onnx.methods import Made, find_method
+from lrp_onnx.subject import Classes, Maps, Pictures, Subject
+
+Metric = Callable[[Made, Subject, Pictures, Classes], list[float]]
+"""A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a picture."""
+PERTURBED = 8
+RADIUS = 0.02
+"""How many perturbed pictures, and by how much at most, as a share of the picture's range."""
+DEPTHS = (0.0, 0.25, 0.5, 1.0)
+"""Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer alone."""
+
+
+def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+    """Cosine between the maps of the target and of the most probable other class; near 1, a map does not tell classes
+    apart (Sixt et al. 2020).
+    """
+    scores = subject.probabilities(x)
+    scores[np.arange(len(x)), t] = -1
+    return list(map(similarity, made.maps, made.method.maps(x, scores.argmax(1))))
+
+
+def random_logit(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+    """Rank correlation between the maps of the target and of a random other class (random-logit test, Sixt et al.
+    2020); lower is better.
+    """
+    classes = subject.explainer.contract.classes
+    shifts = np.random.default_rng(subject.seed).integers(1, max(classes, 2), len(x))
+    return list(map(rank_correlation, made.maps, made.method.maps(x, (t + shifts) % classes)))
+
+
+def sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's range."""
+    rng = np.random.default_rng(subject.seed)
+    reach = RADIUS * np.ptp(x.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
+    noisy = [x + (reach * rng.uniform(-1, 1, x.shape)).astype(np.float32) for _ in range(PERTURBED)]
+    changed = [made.method.maps(pictures.astype(np.float32), t) for pictures in noisy]
+    return [max_sensitivity(one, [maps[i] for maps in changed]) for i, one in enumerate(made.maps)]
+
+
+def average_drop_coherency_complexity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+    """ADCC: pictures are multiplied by their maps, scaled to 0..1, in the model's units."""
+    low = made.maps.min((1, 2), keepdims=True)
+    reach = made.maps.max((1, 2), keepdims=True) - low
+    scaled = np.where(reach > 0, (made.maps - low) / np.where(reach > 0, reach, 1), 0).astype(np.float32)
+    shown = x * np.expand_dims(scaled, subject.channels)
+    again = made.method.maps(shown, t)
+    rows = np.arange(len(x))
+    whole, left = subject.probabilities(x)[rows, t], subject.probabilities(shown)[rows, t]
+    drops = np.maximum(0, whole - left) / np.maximum(whole, 1e-12)
+    return [
+        adcc(one, lambda _, i=i: again[i], lambda _, i=i: float(drops[i]))[0]  # type: ignore[misc]
+        for i, one in enumerate(made.maps)
+    ]
+
+
+def randomisation(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+    """Rank correlation between a map and the maps of the model with shuffled weights, from the logits on, averaged over
+    `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
+    """
+    layers = sum(isinstance(step.layer, Convolution | Dense) for step in subject.plan.steps)
+    found = []
+    for share in DEPTHS:
+        choices = {**subject.choices, "randomize": max(1, round(share * layers)), "seed": subject.seed}
+        maps: Maps = find_method(made.method.name, replace(subject, choices=choices)).maps(x, t)
+        found.append(list(map(rank_correlation, made.maps, maps)))
+    return [float(np.mean(values)) for values in zip(*found, strict=True)]
+
+
+REMADE: Mapping[str, Metric] = {
+    "class-sensitivity": class_sensitivity,
+    "random-logit": random_logit,
+    "max-sensitivity": sensitivity,
+    "adcc": average_drop_coherency_complexity,
+    "randomisation": randomisation,
+}
+"""Metrics by name."""

@@ -1,0 +1,126 @@
+"""Which composite is best: a search on one half of the photos, one choice after the other.
+
+    python tools/search.py ASSETS -o study --case tin10 tin20
+
+Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of convolutions, of those
+near the logits, of the dense layer, of the first layer, where relevance stops, post-processing) all values are judged
+and the best stays. Judged is by the mean of what exact ID, SRG and rank accuracy are above Grad-CAM's. Photos are every
+second one; the others are left for `study.py` to report on. Writes CASE.search.json and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from study import Case, cases, choices_of, thinned
+
+from lrp_onnx.evaluating import Request, evaluate
+from lrp_onnx.evaluation.intervals import mean_of
+
+METRICS = ("exact", "srg", "rank")
+RIVAL = "grad-cam"
+BASE = "epsilon-plus-flat"
+SPACE: dict[str, Sequence[str]] = {
+    "@join": ("", "ratio", "z-plus-join", "symmetric", "main-only", "skip-only"),
+    "start": ("", "contrastive"),
+    "@convolution": ("", "gamma(gamma=0.05)", "gamma(gamma=0.1)", "gamma(gamma=0.25)", "gamma(gamma=1)", "alpha-beta"),
+    "@upper convolution": ("", "epsilon(epsilon=0.1)", "gamma(gamma=0.05)", "gamma(gamma=0.25)", "z-plus"),
+    "@dense": ("", "z-plus"),
+    "@first": ("flat", "z-plus", "w-square"),
+    "resolution": ("", "24", "12", "6"),
+    "post": (
+        "",
+        "average:28",
+        "average:14",
+        "average:10",
+        "average:7",
+        "average:size=14,expansion=bilinear",
+        "average:size=10,expansion=bilinear",
+        "c3:outside=rank",
+    ),
+}
+"""Choice → its values, the composite's own as an empty text."""
+ORDER = ("start", "@first", "@upper convolution", "@convolution", "@join", "@dense", "resolution")
+"""Choices as a method's name lists them: the first rule that fits a step wins."""
+
+
+def named(chosen: dict[str, str]) -> str:
+    """The method's name."""
+    said = ", ".join(f"{key}={chosen[key]}" for key in ORDER if chosen.get(key))
+    base = f"{BASE}({said})" if said else BASE
+    return f"{base}+{chosen['post']}" if chosen.get("post") else base
+
+
+def value(row: dict[str, Any], metric: str) -> float:
+    found = row[metric]
+    return float(found["id"] if isinstance(found, dict) else found)
+
+
+def search(case: Case, folder: Path, *, photos: int | None, threads: int, steps: int) -> dict[str, Any]:
+    """Every method that was judged with its means, and the way to the best."""
+    half = thinned(case.photos[::2], photos)
+    judged: dict[str, dict[str, float]] = {}
+
+    def judge(names: Sequence[str]) -> None:
+        request = Request(
+            model=case.model,
+            photos=half,
+            methods=[RIVAL, *names],
+            metrics=METRICS,
+            labels=case.labels,
+            masks=case.masks,
+            steps=steps,
+            results=folder / f"{case.name}.search.jsonl",
+            threads=threads,
+            choices=choices_of(case),
+        )
+        rows = [row for row in evaluate(request) if row["method"] in (RIVAL, *names)]
+        for name in (RIVAL, *names):
+            mine = [row for row in rows if row["method"] == name]
+            judged[name] = {metric: mean_of([value(row, metric) for row in mine]).value for metric in METRICS}
+
+    def gain(name: str) -> float:
+        return sum(judged[name][metric] - judged[RIVAL][metric] for metric in METRICS) / len(METRICS)
+
+    chosen = {"@first": "flat"}  # said, or a rule for all convolutions would be the first one's too
+    way = []
+    for choice, values in SPACE.items():
+        names = {text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)}
+        judge(list(names.values()))
+        best = max(names, key=lambda text: gain(names[text]))
+        chosen[choice] = best
+        way.append({"choice": choice, "tried": {n: gain(n) for n in names.values()}, "best": names[best]})
+        print(f"{case.name}: {choice}: {names[best]} {gain(names[best]):+.4f}", file=sys.stderr, flush=True)
+    return {"photos": len(half), "steps": steps, "rival": RIVAL, "best": named(chosen), "way": way, "judged": judged}
+
+
+def _fits(choice: str, text: str, case: Case) -> bool:
+    """Whether the model has a feature map of that size, of those that are tried."""
+    return choice != "resolution" or not text or int(text) in case.resolutions
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("assets", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--photos", type=int, help="so many of each half, instead of all")
+    parser.add_argument("--case", nargs="+", default=("tin10", "tin20"), choices=("tin10", "tin20"))
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args(arguments)
+    given.output.mkdir(parents=True, exist_ok=True)
+    for case in cases(given.assets, given.output, None, given.case):
+        found = search(case, given.output, photos=given.photos, threads=given.threads, steps=given.steps)
+        path = given.output / f"{case.name}.search.json"
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
