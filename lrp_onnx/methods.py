@@ -96,27 +96,34 @@ def _composite(name: str, choices: dict[str, Any], subject: Subject) -> Run:
 
 def _taken_apart(text: str) -> tuple[str, dict[str, Any], Post | None]:
     """(composite or baseline, its parameters, post-processing or None)."""
-    first, *chain = _split(text, "+")
-    matched = re.fullmatch(r"\s*([a-z0-9-]+)\s*(?:\((.*)\))?\s*", first)
-    if matched is None:
-        raise RuleError(f"{first!r} is no method: write a name, or name(parameter=number)")
-    base = matched[1]
+    base, given, chain = parts_of(text)
     if base not in BASELINES and base not in COMPOSITES:
         known = [*BASELINES, *COMPOSITES]
         close = difflib.get_close_matches(base, known, 2)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         raise RuleError(f"there is no method {base!r}; {hint}")
+    parameters = _choices(text, given) if base in COMPOSITES else _numbers(text, base, given)
+    try:
+        return base, parameters, parse_chain(chain) if chain else None
+    except ValueError as error:
+        raise RuleError(f"{text}: {error}") from error
+
+
+def parts_of(text: str) -> tuple[str, dict[str, str], str]:
+    """(name, its parameters, post-processing), as written; raises RuleError where the brackets or the name cannot be
+    read.
+    """
+    first, *chain = _split(text, "+")
+    matched = re.fullmatch(r"\s*([a-z0-9-]+)\s*(?:\((.*)\))?\s*", first)
+    if matched is None:
+        raise RuleError(f"{first!r} is no method: write a name, or name(parameter=number)")
     given = {}
     for part in filter(None, map(str.strip, _split(matched[2] or "", ","))):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise RuleError(f"{text}: {part!r} is not parameter=value")
         given[key] = value
-    parameters = _choices(text, given) if base in COMPOSITES else _numbers(text, base, given)
-    try:
-        return base, parameters, parse_chain(chain) if chain else None
-    except ValueError as error:
-        raise RuleError(f"{text}: {error}") from error
+    return matched[1], given, "+".join(chain)
 
 
 def _choices(text: str, given: dict[str, str]) -> dict[str, Any]:

@@ -4,8 +4,9 @@
 
 Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of convolutions, of those
 near the logits, of the dense layer, of the first layer, where relevance stops, post-processing) all values are judged
-and the best stays. Judged is by the mean of what exact ID, SRG and rank accuracy are above Grad-CAM's. Photos are every
-second one; the others are left for `study.py` to report on. Writes CASE.search.json and goes on where it was stopped.
+and the best stays; then once more, as choices depend on each other. Judged is by the mean of what exact ID, SRG and
+rank accuracy are above Grad-CAM's. Photos are every second one; the others are left for `study.py` to report on. Writes
+CASE.search.json and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def value(row: dict[str, Any], metric: str) -> float:
     return float(found["id"] if isinstance(found, dict) else found)
 
 
-def search(case: Case, folder: Path, *, photos: int | None, threads: int, steps: int) -> dict[str, Any]:
+def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int) -> dict[str, Any]:
     """Every method that was judged with its means, and the way to the best."""
     half = thinned(case.photos[::2], photos)
     judged: dict[str, dict[str, float]] = {}
@@ -89,13 +90,15 @@ def search(case: Case, folder: Path, *, photos: int | None, threads: int, steps:
 
     chosen = {"@first": "flat"}  # said, or a rule for all convolutions would be the first one's too
     way = []
-    for choice, values in SPACE.items():
-        names = {text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)}
-        judge(list(names.values()))
-        best = max(names, key=lambda text: gain(names[text]))
-        chosen[choice] = best
-        way.append({"choice": choice, "tried": {n: gain(n) for n in names.values()}, "best": names[best]})
-        print(f"{case.name}: {choice}: {names[best]} {gain(names[best]):+.4f}", file=sys.stderr, flush=True)
+    for turn in range(1, rounds + 1):
+        for choice, values in SPACE.items():
+            names = {text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)}
+            judge(list(names.values()))
+            best = max(names, key=lambda text: gain(names[text]))
+            chosen[choice] = best
+            tried = {name: gain(name) for name in names.values()}
+            way.append({"round": turn, "choice": choice, "tried": tried, "best": names[best]})
+            print(f"{case.name} {turn}: {choice}: {names[best]} {gain(names[best]):+.4f}", file=sys.stderr, flush=True)
     return {"photos": len(half), "steps": steps, "rival": RIVAL, "best": named(chosen), "way": way, "judged": judged}
 
 
@@ -110,12 +113,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each half, instead of all")
     parser.add_argument("--case", nargs="+", default=("tin10", "tin20"), choices=("tin10", "tin20"))
+    parser.add_argument("--rounds", type=int, default=2, help="how often all choices are gone through")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     for case in cases(given.assets, given.output, None, given.case):
-        found = search(case, given.output, photos=given.photos, threads=given.threads, steps=given.steps)
+        found = search(
+            case, given.output, photos=given.photos, rounds=given.rounds, threads=given.threads, steps=given.steps
+        )
         path = given.output / f"{case.name}.search.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(path)

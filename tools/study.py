@@ -1,72 +1,113 @@
-"""Which explanation is right: every method on real models and photos, judged, and written to models/EVALUATION.md.
+"""Which explanation is right: every method on real models and photos, judged.
 
-    python tools/study.py ASSETS -o study            # the whole study; it goes on where it was stopped
-    python tools/study.py ASSETS -o study --photos 20
+    python tools/study.py ASSETS -o study            # all of it; it goes on where it was stopped
+    python tools/study.py ASSETS -o study --case tin20 --photos 20
 
-ASSETS is a folder of models and photos as the tests use it (`LRP_ONNX_TEST_ASSETS`). The embedded model is judged on
-pictures made for it, whose objects' masks are exact.
+ASSETS is a folder of models and photos as the tests use it (`LRP_ONNX_TEST_ASSETS`). The case `shapes` needs none of
+it: the embedded model is judged on pictures made for it, whose objects' masks are exact. Every case leaves CASE.json,
+curves and pictures in the folder; `study_report.py` makes the page of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from lrp_onnx.comparing import compare_file
+from lrp_onnx.compiler import Options
+from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluating import Request, evaluate
-from lrp_onnx.evaluation.intervals import difference_of
-from lrp_onnx.evaluation_report import draw_curves, markdown, mean_curves
+from lrp_onnx.evaluation.intervals import Mean, difference_of
+from lrp_onnx.evaluation_report import draw_curves, heading, mean_curves, summary
 from lrp_onnx.maps.render import write_png
 from lrp_onnx.photos import find_masks, read_boxes
 from lrp_onnx.runtime.images import find_images, read_labels
 from lrp_onnx.runtime.preprocess import parse_preprocessing
 
 ROOT = Path(__file__).parents[1]
+BEST = "epsilon-gamma-plus"
+SMOOTH = "smooth"
 RANK = "c3:outside=rank"
-METHODS = (
-    "constant",
-    "random",
-    "gaussian",
-    "edges",
-    "gradient",
+KNOWING_NOTHING = ("constant", "random", "gaussian", "edges")
+MAIN = (
+    *KNOWING_NOTHING,
     "gradient-x-input",
     "guided-backprop",
     "integrated-gradients(steps=8)",
-    "smooth-grad(samples=8)",
     "grad-cam",
-    "cam",
-    "rise(masks=200)",
-    "occlusion(stride=0.1)",
-    "lrp-z",
-    "lrp-epsilon",
-    "epsilon-plus",
+    "recipro-cam",
+    "rise(masks=150)",
     "epsilon-plus-flat",
     "epsilon-gamma-box",
-    "epsilon-alpha2-beta1-flat",
-    "excitation-backprop",
     "c3-lrp",
     "c3-lrp+c3",
     f"c3-lrp+{RANK}",
-    "c3-lrp-zplus",
     "lrp-resnet",
-    "lrp-resnet+quantize",
-    "lrp-resnet+c1c",
     "lrp-resnet+c3",
     f"lrp-resnet+{RANK}",
-    "lrp-resnet+average",
-    "epsilon-plus-flat+average",
-    "lrp-resnet-reference",
+    f"lrp-resnet+{SMOOTH}",
+    BEST,
+    f"{BEST}+{SMOOTH}",
 )
+"""What the large model is judged with."""
+FURTHER = (
+    "gradient",
+    "smooth-grad(samples=8)",
+    "cam",
+    "score-cam",
+    "occlusion(stride=0.15)",
+    "lrp-z",
+    "lrp-epsilon",
+    "excitation-backprop",
+    "epsilon-plus",
+    "epsilon-alpha2-beta1-flat",
+    "preset-a-flat",
+    "lrp-resnet-reference",
+    "c3-lrp-zplus",
+    "c3-lrp+c1c",
+    "lrp-resnet+quantize",
+    "lrp-resnet+c1c",
+    f"epsilon-plus-flat+{SMOOTH}",
+    f"{BEST}(start=logit)+{SMOOTH}",
+    f"{BEST}(@join=ratio)+{SMOOTH}",
+    f"{BEST}(@join=signed)+{SMOOTH}",
+    f"{BEST}+{RANK}",
+    f"{BEST}+{RANK},expansion=bilinear",
+    f"{BEST}+{RANK},size=14,expansion=bilinear",
+)
+"""What the small models, whose pictures cost little, are judged with too."""
+RIVALS = ("grad-cam", "rise(masks=150)")
 METRICS = ("exact", "keio", "srg", "pointing", "mass", "rank", "sparseness")
-RIVALS = ("grad-cam", "rise(masks=200)")
+DECIDING = ("exact ID", "srg ID", "rank")
+"""What the best composite has to be better in, by the columns' names."""
+SANITY = ("class-sensitivity", "random-logit", "max-sensitivity", "adcc", "randomisation", "attention")
+SANE = (
+    *KNOWING_NOTHING,
+    "gradient-x-input",
+    "guided-backprop",
+    "grad-cam",
+    "epsilon-plus-flat",
+    "excitation-backprop",
+    "c3-lrp",
+    "c3-lrp+c3",
+    "lrp-resnet",
+    f"lrp-resnet+{RANK}",
+    BEST,
+    f"{BEST}+{SMOOTH}",
+)
+DRAWN = ("constant", "gaussian", "grad-cam", "lrp-resnet", "lrp-resnet+c3", "c3-lrp+c3", f"{BEST}+{SMOOTH}")
+"""Methods in the figures."""
+PICTURED = ("grad-cam", "epsilon-plus-flat", "lrp-resnet", "c3-lrp", "c3-lrp+c3", BEST, f"{BEST}+{SMOOTH}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,56 +121,98 @@ class Case:
     labels: Mapping[str, int]
     masks: Mapping[str, Any]
     preprocess: str | None
-    leave: Sequence[str] = ()
-    """Methods that do not fit the model."""
+    methods: Sequence[str] = MAIN
+    metrics: Sequence[str] = METRICS
+    steps: int = 8
+    classes: tuple[str, ...] = ()
+    """Names, in the order of the logits."""
     resolutions: Sequence[int] = ()
     """Heights of feature maps that relevance may stop at."""
 
 
-NAMES = ("tin20", "tin10", "cifar10", "shapes")
+def real(name: str, title: str, model: str, pictures: str, **choices: Any) -> Callable[[Path, Path], Case]:
+    """A case of the models and photos in ASSETS."""
+
+    def made(assets: Path, folder: Path) -> Case:
+        table = assets / "images" / pictures / "labels.csv"
+        return Case(
+            name=name,
+            title=title,
+            model=assets / "models" / f"{model}.onnx",
+            photos=find_images([str(assets / "images" / pictures)]),
+            labels=read_labels(table),
+            masks=read_boxes(table),
+            preprocess="imagenet",
+            classes=names_in(table),
+            **choices,
+        )
+
+    return made
+
+
+def names_in(table: Path) -> tuple[str, ...]:
+    """Class names by class index, from the columns ``label`` and ``name``."""
+    with table.open(newline="", encoding="utf-8") as file:
+        found = {int(row["label"]): row.get("name", "") for row in csv.DictReader(file)}
+    complete = sorted(found) == list(range(len(found))) and all(found.values())
+    return tuple(found[index] for index in sorted(found)) if complete else ()
+
+
+def embedded(assets: Path, folder: Path) -> Case:
+    paths, labels = shapes(folder / "shapes", 200)
+    return Case(
+        name="shapes",
+        title="the embedded model, generated pictures with exact masks",
+        model=ROOT / "models" / "shapes-resnet.onnx",
+        photos=paths,
+        labels=labels,
+        masks=find_masks(folder / "shapes" / "masks", paths),
+        preprocess=None,
+        methods=(*MAIN, *FURTHER),
+        steps=12,
+    )
+
+
+_TIN20 = ("tin20-resnet50.torchscript-op17-folded", "tin20")
+_TIN10 = ("tin10-resnet18w16.torchscript-op13-bn", "tin10")
+_NO_MAX_POOL = ("lrp-resnet-reference", "c3-lrp-zplus")
+CASES: Mapping[str, Callable[[Path, Path], Case]] = {
+    "tin20": real("tin20", "ResNet-50, 20 Tiny-ImageNet classes", *_TIN20, resolutions=(24, 12, 6)),
+    "tin10": real(
+        "tin10",
+        "ResNet-18 of width 16, 10 Tiny-ImageNet classes",
+        *_TIN10,
+        methods=(*MAIN, *FURTHER),
+        steps=12,
+        resolutions=(24, 12, 6),
+    ),
+    "cifar10": real(
+        "cifar10",
+        "ResNet-56, CIFAR-10",
+        "cifar10-resnet56.torchscript-op13-folded",
+        "cifar10-jpeg",
+        methods=[name for name in (*MAIN, *FURTHER) if not name.startswith(_NO_MAX_POOL)],
+    ),
+    "shapes": embedded,
+    "sanity": real("sanity", "sanity, ResNet-18 of width 16", *_TIN10, methods=SANE, metrics=SANITY),
+    "rise": real(
+        "rise",
+        "RISE with more masks, ResNet-50",
+        *_TIN20,
+        methods=("grad-cam", "rise(masks=150)", "rise(masks=1000)", BEST, f"{BEST}+{SMOOTH}"),
+        metrics=("exact", "srg", "rank"),
+    ),
+}
+MOST = {"cifar10": 150, "sanity": 100, "rise": 40}
+"""Photos of a case at most, where its own are more than are needed."""
 
 
 def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str]) -> list[Case]:
-    """The study's models whose names are wanted; `photos` of each, spread over the classes, or all."""
+    """The wanted cases; `photos` of each, spread over the classes, or all."""
     found = []
-    for name, title, model, pictures, preprocess in (
-        ("tin20", "ResNet-50, 20 Tiny-ImageNet classes", "tin20-resnet50.torchscript-op17-folded", "tin20", "imagenet"),
-        ("tin10", "ResNet-18, 10 Tiny-ImageNet classes", "tin10-resnet18w16.torchscript-op13-bn", "tin10", "imagenet"),
-        ("cifar10", "ResNet-56, CIFAR-10", "cifar10-resnet56.torchscript-op13-folded", "cifar10-jpeg", "imagenet"),
-    ):
-        if name not in wanted:
-            continue
-        paths = thinned(
-            find_images([str(assets / "images" / pictures)]), photos or (300 if name == "cifar10" else None)
-        )
-        table = assets / "images" / pictures / "labels.csv"
-        found.append(
-            Case(
-                name=name,
-                title=title,
-                model=assets / "models" / f"{model}.onnx",
-                photos=paths,
-                labels=read_labels(table),
-                masks=read_boxes(table),
-                preprocess=preprocess,
-                leave=("lrp-resnet-reference", "c3-lrp-zplus") if name == "cifar10" else (),
-                resolutions=(24, 12, 6) if name.startswith("tin") else (),
-            )
-        )
-    if "shapes" not in wanted:
-        return found
-    paths, labels = shapes(folder / "shapes", photos or 200)
-    found.append(
-        Case(
-            name="shapes",
-            title="the embedded model, generated pictures with exact masks",
-            model=ROOT / "models" / "shapes-resnet.onnx",
-            photos=paths,
-            labels=labels,
-            masks=find_masks(folder / "shapes" / "masks", paths),
-            preprocess=None,
-        )
-    )
+    for name in wanted:
+        case = CASES[name](assets, folder)
+        found.append(replace(case, photos=thinned(case.photos, photos or MOST.get(name))))
     return found
 
 
@@ -164,55 +247,114 @@ def shapes(folder: Path, many: int) -> tuple[list[Path], dict[str, int]]:
     return paths, labels
 
 
-def run(case: Case, folder: Path, threads: int, steps: int) -> list[dict[str, Any]]:
-    """Every method's rows."""
+def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, Any]:
+    """The case's means, curves and differences, ready for JSON."""
     begun = time.monotonic()
+    said = [0]
 
     def report(done: int, total: int) -> None:
-        print(f"{case.name}: {done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        if 50 * done // total > said[0]:
+            said[0] = 50 * done // total
+            print(f"{case.name}: {done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
     request = Request(
         model=case.model,
         photos=case.photos,
-        methods=[name for name in METHODS if name not in case.leave],
-        metrics=METRICS,
+        methods=case.methods,
+        metrics=case.metrics,
         labels=case.labels,
         masks=case.masks,
-        steps=steps,
+        steps=steps or case.steps,
         results=folder / f"{case.name}.jsonl",
         threads=threads,
         choices=choices_of(case),
     )
-    return evaluate(request, report=report)
-
-
-def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the numbers say, as sentences made from them."""
-    by = {
-        name: {r["image"]: r for r in rows if r["method"] == name} for name in dict.fromkeys(r["method"] for r in rows)
+    rows = evaluate(request, report=report)
+    minutes = (time.monotonic() - begun) / 60
+    names = {photo.name for photo in case.photos[1::2]}
+    held_out = [row for row in rows if row["image"] in names]
+    protocols = [name for name in ("exact", "keio", "srg") if name in case.metrics]
+    curves = {protocol: mean_curves(rows, protocol) for protocol in protocols}
+    for protocol, found in curves.items():
+        some = {name: found[name] for name in DRAWN if name in found}
+        write_png(folder / f"{case.name}-{protocol}.png", draw_curves(some, protocol), force=True)
+    return {
+        "title": case.title,
+        "model": case.model.name,
+        "photos": len(case.photos),
+        "correct": sum({row["image"]: row["target"] == row["label"] for row in rows}.values()),
+        "steps": request.steps,
+        "seed": request.seed,
+        "minutes": round(minutes, 1),
+        "methods": means(rows),
+        "held_out": means(held_out),
+        "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
+        "curves": {p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()},
     }
-    lines = []
-    for metric, part in (("exact", "id"), ("srg", "id"), ("rank", None)):
-        if not all(metric in row for row in rows):
-            continue
-        scores = {
-            name: {image: row[metric] if part is None else row[metric][part] for image, row in mine.items()}
-            for name, mine in by.items()
-        }
-        means = {name: sum(mine.values()) / len(mine) for name, mine in scores.items()}
-        best = max((name for name in means if name not in RIVALS), key=means.__getitem__)
-        for rival in RIVALS:
-            common = [image for image in scores[best] if image in scores[rival]]
-            gap = difference_of([scores[best][i] for i in common], [scores[rival][i] for i in common])
-            verdict = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
-            lines.append(f"- {metric}: the best is `{best}` ({means[best]:.3f}), {verdict} `{rival}` by {gap}.")
-    constant = sum(r["keio"]["id"] for r in by["constant"].values()) / len(by["constant"])
-    above = [name for name, mine in by.items() if sum(r["keio"]["id"] for r in mine.values()) / len(mine) > constant]
-    lines.append(
-        f"- keio: the constant map scores {constant:.3f}; {len(above)} of {len(by) - 1} others score more"
-        + (f": {', '.join(f'`{name}`' for name in above)}." if above else ".")
+
+
+def plain(mean: Mean) -> list[float]:
+    """Mean, low and high end."""
+    return [round(value, 4) for value in (mean.value, mean.low, mean.high)]
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Method → column → mean and interval."""
+    return {
+        name: {heading(*column): plain(mean) for column, mean in found.items()} for name, found in summary(rows).items()
+    }
+
+
+def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Method → deciding column → rival → paired difference and its interval."""
+    by: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by.setdefault(row["method"], {})[row["image"]] = row
+
+    def value(row: Mapping[str, Any], column: str) -> float | None:
+        found = row.get(column.split(maxsplit=1)[0])
+        return found["id"] if isinstance(found, Mapping) else found
+
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for name, mine in by.items():
+        for column in DECIDING:
+            for rival in (r for r in RIVALS if r in by and r != name):
+                pairs = [(value(mine[i], column), value(by[rival][i], column)) for i in mine if i in by[rival]]
+                both = [(a, b) for a, b in pairs if a is not None and b is not None]
+                if both:
+                    gap = difference_of([a for a, _ in both], [b for _, b in both])
+                    found.setdefault(name, {}).setdefault(column, {})[rival] = plain(gap)
+    return found
+
+
+def pictures(case: Case, folder: Path) -> list[dict[str, str]]:
+    """A few photos side by side: the first two, and those where the best is most ahead of Grad-CAM and most behind."""
+    rows = [json.loads(line) for line in (folder / f"{case.name}.jsonl").read_text().splitlines()[1:]]
+    best, rival = (
+        {r["image"]: r["exact"]["id"] for r in rows if r["method"] == m} for m in (f"{BEST}+{SMOOTH}", "grad-cam")
     )
-    return lines
+    order = sorted(best, key=lambda image: best[image] - rival[image])
+    wrong = next((r["image"] for r in rows if r["target"] != r["label"]), None)
+    chosen = {
+        "the first photo": case.photos[0].name,
+        f"most ahead of Grad-CAM in exact ID ({best[order[-1]]:.2f} against {rival[order[-1]]:.2f})": order[-1],
+        f"most behind ({best[order[0]]:.2f} against {rival[order[0]]:.2f})": order[0],
+    } | ({"a wrong prediction": wrong} if wrong else {})
+    paths = {photo.name: photo for photo in case.photos}
+    found = []
+    for number, (why, image) in enumerate(chosen.items()):
+        output = folder / f"{case.name}-{number}.png"
+        compare_file(
+            case.model,
+            str(paths[image]),
+            output,
+            options=Options(**choices_of(case), labels=case.classes),
+            methods=PICTURED,
+            columns=4,
+            force=True,
+        )
+        found.append({"file": output.name, "why": why})
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -220,21 +362,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("assets", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each model's, instead of all")
-    parser.add_argument("--case", nargs="+", default=NAMES, choices=NAMES, help="only these")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--case", nargs="+", default=list(CASES), choices=CASES, help="only these")
+    parser.add_argument("--steps", type=int, help="of every curve")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
-    parts = []
     for case in cases(given.assets, given.output, given.photos, given.case):
-        rows = run(case, given.output, given.threads, given.steps)
-        parts.append(f"## {case.title}: {len(case.photos)} photos\n\n{markdown(rows)}\n\n" + "\n".join(findings(rows)))
-        for protocol in ("exact", "keio"):
-            curves = mean_curves(rows, protocol)
-            some = {name: curves[name] for name in curves if name in ("constant", "gaussian", "grad-cam", "lrp-resnet")}
-            write_png(given.output / f"{case.name}-{protocol}.png", draw_curves(some, protocol), force=True)
-    (given.output / "EVALUATION.md").write_text("# Evaluation\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
-    print(json.dumps({"written": str(given.output / "EVALUATION.md")}))
+        try:
+            found = run(case, given.output, given.threads, given.steps)
+        except RuleError as error:
+            parser.error(str(error))
+        if case.name in ("tin20", "shapes"):
+            found["pictures"] = pictures(case, given.output)
+        path = given.output / f"{case.name}.json"
+        if path.exists():  # what was gone on with took its time too
+            found["minutes"] = round(found["minutes"] + json.loads(path.read_text(encoding="utf-8"))["minutes"], 1)
+        path.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+        print(path)
     return 0
 
 

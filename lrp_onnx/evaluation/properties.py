@@ -51,10 +51,12 @@ def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def max_sensitivity(original: Map, perturbed: Sequence[Map]) -> float:
-    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019); lower is more stable."""
+    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019); lower is more stable. A map of zeros
+    that stays one has 0.
+    """
     scale = float(np.linalg.norm(original.astype(np.float64)))
     changes = [float(np.linalg.norm(other.astype(np.float64) - original)) for other in perturbed]
-    return max(changes) / scale if scale > 0 else float("inf")
+    return max(changes) / scale if scale > 0 else (float("inf") if max(changes) > 0 else 0.0)
 
 
 def adcc(

@@ -55,6 +55,10 @@ class AverageOptions:
         check_choice("expansion", self.expansion, tuple(METHODS))
 
 
+SMOOTH_DEFAULTS = AverageOptions(size=14, expansion="bilinear")
+"""What raised insertion, deletion and rank accuracy most in the study (models/EVALUATION.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One kind of post-processing that a chain can name."""
@@ -88,6 +92,11 @@ STEPS: MappingProxyType[str, Step] = MappingProxyType(
         "average": Step(
             "average over a 28x28 grid",
             AverageOptions(),
+            lambda relevance, options: average(relevance, size=options.size, expansion=options.expansion),
+        ),
+        "smooth": Step(
+            "average over a 14x14 grid, with bilinear transitions",
+            SMOOTH_DEFAULTS,
             lambda relevance, options: average(relevance, size=options.size, expansion=options.expansion),
         ),
         "normalize": Step(

@@ -178,7 +178,7 @@ def panel(
 
 
 def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> Picture:
-    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; what is too wide is cut).
+    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; shortened where too wide).
 
     Args:
         tiles: pictures (H, W, 3) uint8 RGB of one aspect, and captions.
@@ -262,14 +262,18 @@ def _with_height(picture: Picture, height: int) -> Picture:
 
 
 def _caption(text: str, rows: int, columns: int) -> Picture:
-    """Return a white strip, as wide as a tile, with the text centred in it, cut where it is too wide."""
+    """Return a white strip, as wide as a tile, with the text centred in it; where it is too wide its middle is left
+    out.
+    """
     letters = max(CAPTION_LEAST, round(CAPTION * rows))
     strip = np.full((round(2.4 * letters), columns, 3), WHITE, dtype=np.uint8)
     thickness = max(1, round(letters / 12))
     scale = float(cv2.getFontScaleFromHeight(FONT, letters, thickness))
-    shown = text.encode("ascii", errors="replace").decode()
-    while shown and cv2.getTextSize(shown, FONT, scale, thickness)[0][0] > columns - letters:
-        shown = shown[:-1]
+    whole = text.encode("ascii", errors="replace").decode()
+    shown, kept = whole, len(whole)
+    while kept > 0 and cv2.getTextSize(shown, FONT, scale, thickness)[0][0] > columns - letters:
+        kept -= 1
+        shown = f"{whole[: kept - kept // 2]}..{whole[len(whole) - kept // 2 :]}" if kept else ""
     width = cv2.getTextSize(shown, FONT, scale, thickness)[0][0]
     origin = ((columns - width) // 2, round(1.7 * letters))
     cv2.putText(strip, shown, origin, FONT, scale, INK, thickness, cv2.LINE_AA)

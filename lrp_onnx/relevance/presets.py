@@ -6,9 +6,19 @@ import difflib
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites import Composite, Entry
-from lrp_onnx.relevance.joins import Gate, GradientJoin, GradientProduct, MainOnly, Parts, Ratio, Signed, Symmetric
+from lrp_onnx.relevance.joins import (
+    Gate,
+    GradientJoin,
+    GradientProduct,
+    MainOnly,
+    Parts,
+    Ratio,
+    Signed,
+    Symmetric,
+    ZPlusJoin,
+)
 from lrp_onnx.relevance.passing import AverageStandIn, DeconvRelu, Gradient, GuidedRelu, Pass, Route, WinnerTakeAll
-from lrp_onnx.relevance.rules import LAB_EPSILON, AlphaBeta, Block, Epsilon, Flat, Gamma, Norm, ZBox, ZPlus
+from lrp_onnx.relevance.rules import LAB_EPSILON, AlphaBeta, Block, Epsilon, Flat, Gamma, Norm, WSquare, ZBox, ZPlus
 
 _LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
 _TAIL: tuple[Entry, ...] = (
@@ -127,6 +137,21 @@ COMPOSITES: dict[str, Composite] = {
         "its ablation: identity shortcuts take nothing, projections half",
         ("identity join", MainOnly()),
         ("join", Symmetric()),
+    ),
+    "epsilon-gamma-plus": Composite(
+        title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the convolutions near them, "
+        "z+ below, w-square on the first layer, joins by positive part",
+        source="ours, found by a search over known rules (tools/search.py)",
+        start="contrastive",
+        entries=(
+            *_HEAD,
+            ("first", WSquare()),
+            ("upper convolution", Gamma()),
+            ("convolution", ZPlus()),
+            ("dense", Epsilon()),
+            ("join", ZPlusJoin()),
+            *_ZENNIT,
+        ),
     ),
     "epsilon-plus": _zennit(
         "epsilon rule on dense layers, z+ on convolutions", ("convolution", ZPlus()), ("dense", Epsilon())

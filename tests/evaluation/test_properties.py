@@ -39,7 +39,7 @@ def test_similarity_and_rank_correlation() -> None:
 def test_max_sensitivity() -> None:
     a = np.array([[3, 4]], np.float32)
     assert max_sensitivity(a, [a, a + np.array([[0, 5]], np.float32), -a]) == pytest.approx(2)
-    assert max_sensitivity(0 * a, [a]) == float("inf")
+    assert max_sensitivity(0 * a, [a]) == float("inf") and max_sensitivity(0 * a, [0 * a]) == 0
 
 
 def test_adcc() -> None:

@@ -38,6 +38,7 @@ def test_steps_do_what_their_functions_do() -> None:
         "quantize": quantize(VALUES),
         "quantize:16": quantize(VALUES, levels=16),
         "average": average(VALUES),
+        "smooth": average(VALUES, size=14, expansion="bilinear"),
         "average:14,expansion=bilinear": average(VALUES, size=14, expansion="bilinear"),
         "normalize": normalize(VALUES),
         "normalize:positive, percentile=99.5": normalize(VALUES, mode="positive", percentile=99.5),
@@ -66,7 +67,7 @@ def test_the_result_is_new() -> None:
 @pytest.mark.parametrize(
     ("chain", "words"),
     [
-        ("c4", "unknown step 'c4'.*known: c3, c1c, quantize, average, normalize"),
+        ("c4", "unknown step 'c4'.*known: c3, c1c, quantize, average, smooth, normalize"),
         ("quantise:8", "did you mean 'quantize'"),
         ("c3+", "unknown step ''"),
         ("c3++quantize", "unknown step ''"),

@@ -1,0 +1,260 @@
+"""The study's page: python tools/study_report.py writes `models/EVALUATION.md` from what `models/evaluation` holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study import BEST, DECIDING, KNOWING_NOTHING, RIVALS, SMOOTH
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "models" / "evaluation"
+PAGE = ROOT / "models" / "EVALUATION.md"
+Found = Mapping[str, Any]
+CHOSEN = f"{BEST}+{SMOOTH}"
+COLUMNS = {
+    "exact ID": "exact ID",
+    "srg ID": "SRG",
+    "rank": "rank",
+    "mass": "mass",
+    "pointing": "pointing",
+    "sparseness": "sparse",
+    "keio ID": "keio ID",
+}
+SANE = {
+    "randomisation": "randomisation",
+    "random-logit": "random logit",
+    "class-sensitivity": "class cosine",
+    "max-sensitivity": "max-sensitivity",
+    "adcc": "ADCC",
+    "good": "good",
+    "insufficient": "insufficient",
+    "over": "over",
+    "wrong": "wrong",
+}
+
+
+def page(found: Mapping[str, Found], searches: Mapping[str, Found], speed: Sequence[Found]) -> str:
+    """The whole page."""
+    parts = [
+        "# Which explanation is right",
+        HEAD,
+        "## In short",
+        "\n".join(f"- {line}" for line in in_short(found)),
+    ]
+    for name in ("tin20", "tin10", "cifar10", "shapes"):
+        if name in found:
+            parts += case_part(name, found[name])
+    if searches:
+        parts += ["## The search", SEARCH, *(search_part(name, one) for name, one in searches.items())]
+    if "tin20" in found:
+        parts += ["## On the half that the search never saw", held_out_table(found["tin20"])]
+        parts += ["## What C3, C1C and quantization add", C3, post_table({n: found[n] for n in found if n[0] != "r"})]
+    if "sanity" in found:
+        parts += ["## Sanity", SANITY, said(found["sanity"]), table(found["sanity"], SANE)]
+    if "rise" in found:
+        parts += ["## RISE with more masks", RISE, said(found["rise"]), table(found["rise"], COLUMNS)]
+    if speed:
+        parts += ["## How fast", SPEED, speed_table(speed)]
+    return "\n\n".join(parts) + "\n"
+
+
+HEAD = """Made by `tools/search.py`, `tools/study.py` and `tools/study_report.py` from the files in
+`models/evaluation`. Every method explains the class that the model predicts. Values are means over photos with 95 %
+bootstrap intervals (2,000 resamples, seed 0).
+
+- **exact ID**: insertion minus deletion, exactly n pixels a step, ties broken at random (seeded), black fill,
+  probability of the explained class. What is better or worse is for this column and the next to say.
+- **SRG**: least relevant first minus most relevant first, mean-colour fill.
+- **rank**, **mass**, **pointing**: relevance rank accuracy, relevance mass accuracy and pointing game against the
+  object's box (`shapes`: its exact mask). A centred Gaussian is strong here wherever photos are centred on their
+  object.
+- **keio ID**: the protocol of the released code of the ECCV 2024 paper, where all pixels that tie enter together.
+  **It can be gamed**: see the constant map's row.
+
+Grad-CAM, ReciproCAM and CAM read the last feature map. RISE has 150 masks here, not the 8,000 of its paper; more are
+in a table below. Integrated Gradients takes 8 steps."""
+
+SEARCH = """`tools/search.py` goes through the choices one after the other and keeps the best of each; judged is by
+the mean of exact ID, SRG and rank accuracy above Grad-CAM's, on every second photo. The other half played no part.
+Starting from the probability or from one instead of the logit multiplies a map by a number and changes no column of
+these tables, so two starts are tried: the logit, and `contrastive` (every logit times the gradient of the target's
+log-odds)."""
+
+C3 = """C3 as published sets what it does not keep to zero; `c3:outside=rank` (ours) lets pixels outside keep their
+order, below those inside. Under `keio` the ties of the first kind are worth a great deal; under `exact` they are
+worth what they are worth."""
+
+SANITY = """**randomisation**: rank correlation between a map and the maps of the model with the weights of its last
+layer, 25 %, 50 % and all of its layers shuffled (`compile --randomize`), averaged; a map that does not depend on
+what was learnt has 1. **random logit**: the same against the map of a random other class. **class cosine**: cosine
+between the maps of the two most probable classes. **max-sensitivity**: largest relative change of the map under 8
+pictures with 2 % of noise. **ADCC**: average drop, coherency, complexity. **good … wrong**: the lab's classes of
+attention by our reading (pixels of at least half the highest relevance against the box). For the first four lower is
+better, for ADCC higher."""
+
+RISE = "Evenly spread photos of the large model; all methods on the same ones."
+
+SPEED = """`tools/evaluation_speed.py`: insertion and deletion of one method on 100 pictures, 96 steps each, two
+threads. Ours is all of `evaluate`, compiling and explaining included; the others get finished maps. *loop*: every
+masked picture through torch on its own."""
+
+
+def interval(values: Sequence[float]) -> str:
+    return f"{values[0]:.3f} [{values[1]:.3f}, {values[2]:.3f}]"
+
+
+def said(found: Found) -> str:
+    """Photos, accuracy, steps and time in one line."""
+    pictures = f"{found['photos']} photos, {found['correct']} predicted rightly"
+    return f"{pictures}; {found['steps']} steps, seed {found['seed']}; {found['minutes']:.0f} minutes on two cores."
+
+
+def table(found: Found, columns: Mapping[str, str]) -> str:
+    """Methods by the first column, highest first; what knows nothing of the model in italics."""
+    methods = found["methods"]
+    there = [key for key in columns if any(key in values for values in methods.values())]
+    lines = [f"| method | {' | '.join(columns[key] for key in there)} |", "|---|" + "---|" * len(there)]
+    for name in sorted(methods, key=lambda name: -methods[name][there[0]][0]):
+        shown = f"*{name}*" if name in KNOWING_NOTHING else f"`{name}`"
+        values = [interval(methods[name][key]) if key in methods[name] else "" for key in there]
+        lines.append(f"| {shown} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def case_part(name: str, found: Found) -> list[str]:
+    """Heading, table, curves and pictures of a case."""
+    parts = [f"## {found['title']}", said(found), table(found, COLUMNS)]
+    parts += [
+        f"![{protocol} curves](evaluation/{name}-{protocol}.png)" for protocol in ("exact", "keio") if name == "tin20"
+    ]
+    for picture in found.get("pictures", []):
+        parts.append(
+            f"*{picture['why'][0].upper()}{picture['why'][1:]}:*\n\n![{picture['why']}](evaluation/{picture['file']})"
+        )
+    return parts
+
+
+def in_short(found: Mapping[str, Found]) -> list[str]:
+    """What the numbers say, as sentences made from them."""
+    lines = []
+    for name in ("tin20", "tin10"):
+        if name in found:
+            lines += [best_line(name, found[name], column) for column in DECIDING]
+    if "tin20" in found:
+        lines.append(trap_line(found["tin20"]))
+    return lines
+
+
+def best_line(name: str, found: Found, column: str) -> str:
+    """How the chosen composite stands in one column, on the half that the search never saw."""
+    means = found["held_out"]
+    told = {rival: found["gaps"]["held_out"][CHOSEN][column][rival] for rival in RIVALS}
+    verdicts = ", ".join(
+        f"{'above' if gap[1] > 0 else 'below' if gap[2] < 0 else 'not told apart from'} `{rival}` by {interval(gap)}"
+        for rival, gap in told.items()
+    )
+    highest = max(means, key=lambda method: means[method][column][0])
+    rest = "" if highest == CHOSEN else f" The highest of all is `{highest}` with {means[highest][column][0]:.3f}."
+    return f"{name}, {COLUMNS[column]}, held-out half: `{CHOSEN}` has {means[CHOSEN][column][0]:.3f}, {verdicts}.{rest}"
+
+
+def trap_line(found: Found) -> str:
+    """What a constant map makes of the two protocols."""
+    means = found["methods"]
+    keio, exact = means["constant"]["keio ID"][0], means["constant"]["exact ID"][0]
+    above = [name for name in means if means[name]["keio ID"][0] > keio]
+    more = f"only {', '.join(f'`{name}`' for name in above)} have more" if above else "no method has more"
+    return (
+        f"A constant map scores {keio:.3f} under `keio` and {exact:.3f} under `exact`: of {len(means) - 1} others "
+        f"{more} under `keio`."
+    )
+
+
+def held_out_table(found: Found) -> str:
+    """Paired differences to the rivals, with intervals."""
+    heads = [f"{COLUMNS[column]} − {rival}" for column in DECIDING for rival in RIVALS]
+    lines = [f"| method | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    gaps = found["gaps"]["held_out"]
+    for name in sorted(gaps, key=lambda name: -gaps[name][DECIDING[0]].get(RIVALS[0], [0])[0]):
+        values = [
+            interval(gaps[name][column][rival]) if rival in gaps[name][column] else ""
+            for column in DECIDING
+            for rival in RIVALS
+        ]
+        lines.append(f"| `{name}` | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def post_table(cases: Mapping[str, Found]) -> str:
+    """The same maps with and without post-processing."""
+    shown = ("exact ID", "srg ID", "rank", "keio ID")
+    lines = [
+        f"| model | maps | post-processing | {' | '.join(COLUMNS[key] for key in shown)} |",
+        "|---|---|---|" + "---|" * len(shown),
+    ]
+    for name, found in cases.items():
+        for method, values in found["methods"].items():
+            base, _, post = method.partition("+")
+            if base in ("lrp-resnet", "c3-lrp", BEST) and "keio ID" in values:
+                said_ = " | ".join(interval(values[key]) if key in values else "" for key in shown)
+                lines.append(f"| {name} | {base} | {post or 'none'} | {said_} |")
+    return "\n".join(lines)
+
+
+def search_part(name: str, found: Found) -> str:
+    """The way of one search."""
+    lines = [
+        f"{name}, {found['photos']} photos: the best is `{found['best']}`.\n",
+        "| round | choice | tried (above Grad-CAM) |",
+        "|---|---|---|",
+    ]
+    for step in found["way"]:
+        tried = sorted(step["tried"].items(), key=lambda item: -item[1])
+        shown = "; ".join(f"{value(method, step['choice'])} {gain:+.3f}" for method, gain in tried)
+        lines.append(f"| {step['round']} | {step['choice']} | {shown} |")
+    return "\n".join(lines)
+
+
+def value(method: str, choice: str) -> str:
+    """What a method's name says of a choice."""
+    from lrp_onnx.methods import parts_of
+
+    _, given, post = parts_of(method)
+    if choice == "post":
+        return f"`{post}`" if post else "none"
+    return f"`{given[choice]}`" if choice in given else "the composite's"
+
+
+def speed_table(results: Sequence[Found]) -> str:
+    lines = ["| network | pixels | lrp-onnx s | Quantus | loop |", "|---|---|---|---|---|"]
+    for found in results:
+        ours = found["seconds"]["lrp-onnx"]
+        others = " | ".join(f"{found['seconds'][key] / ours:.1f}×" for key in ("Quantus", "loop"))
+        lines.append(f"| {found['network']} | {found['size']} | {ours:.1f} | {others} |")
+    return "\n".join(lines)
+
+
+def stored(folder: Path) -> tuple[dict[str, Found], dict[str, Found], list[Found]]:
+    """(cases, searches, speeds) in the folder."""
+    read = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    found = {name.removesuffix(".json"): one for name, one in read.items() if name.count(".") == 1}
+    searches = {name.removesuffix(".search.json"): one for name, one in read.items() if name.endswith(".search.json")}
+    speed = [one for name, one in read.items() if name.endswith(".speed.json")]
+    return found, searches, speed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    folder = Path(given[0]) if given else STORED
+    target = Path(given[1]) if len(given) > 1 else PAGE
+    target.write_text(page(*stored(folder)), encoding="utf-8")
+    print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
