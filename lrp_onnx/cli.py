@@ -125,8 +125,8 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--post",
     metavar="CHAIN",
-    help='Post-processing: "c3", "c1c", "quantize:8", "average", "c3:component=peak", joined by "+", or "none". '
-    "[default: c3 for C3-LRP, else none]",
+    help='Post-processing: "c3", "c1c", "quantize:8", "smooth", "c3:component=peak", joined by "+", or "none". '
+    "[default: smooth for the default composite, c3 for C3-LRP, else none]",
 )
 @click.option(
     "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"

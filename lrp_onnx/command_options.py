@@ -50,7 +50,9 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that may compile."""
     options = (
         click.option(
-            "--composite", metavar="NAME", help="Which rules; `lrp-onnx composites` lists them. [default: c3-lrp]"
+            "--composite",
+            metavar="NAME",
+            help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
         ),
         click.option(
             "--start",

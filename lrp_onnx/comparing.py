@@ -18,12 +18,12 @@ from lrp_onnx.runtime.preprocess import input_size, preprocess
 from lrp_onnx.subject import Subject
 
 DEFAULT_METHODS = (
+    "epsilon-gamma-plus+smooth",
     "lrp-resnet",
     "epsilon-plus-flat",
     "epsilon-gamma-box",
     "c3-lrp",
     "c3-lrp+c3",
-    "gradient-x-input",
     "guided-backprop",
     "grad-cam",
     "occlusion",

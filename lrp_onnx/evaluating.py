@@ -47,7 +47,7 @@ METRICS = (*PROTOCOLS, *LOCAL, "attention", "sparseness", *REMADE)
 HELD = 1e9
 """Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
 STEPS = 50
-DEFAULT_METHODS = ("c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "gradient-x-input", "grad-cam")
+DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
 
 Row = dict[str, Any]
 

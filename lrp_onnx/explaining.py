@@ -17,6 +17,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.gallery import LINES, SHEET, Map, plan_paths, write_all
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.maps.render import RenderStyle
+from lrp_onnx.relevance.presets import DEFAULT
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, read_labels
@@ -93,7 +94,7 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         planned,
         request.output,
         post=post,
-        style=style_for(chain),
+        style=style_for(chain, explainer.contract.start_value),
         force=request.force,
     ):
         _score(line, labels, correct)
@@ -121,13 +122,21 @@ def labels_beside(pictures: Sequence[Path]) -> Path | None:
     return table if {"file", "label"} <= columns else None
 
 
-def style_for(chain: str) -> RenderStyle:
-    """One set of colours a run: what C3 and C1C keep is shown as positive relevance, signed maps in two colours."""
-    return RenderStyle(colors="sequential") if chain.startswith(("c3", "c1c")) else RenderStyle()
+def style_for(chain: str, start: str) -> RenderStyle:
+    """One set of colours a run: what C3 and C1C keep is shown as positive relevance; what speaks for and against a
+    class in two colours, even where nothing speaks against it.
+    """
+    if chain.startswith(("c3", "c1c")):
+        return RenderStyle(colors="sequential")
+    return RenderStyle(colors="diverging") if start == "contrastive" else RenderStyle()
 
 
 def default_post(composite: str) -> str:
-    """C3 belongs to C3-LRP; other composites' maps are shown as they are."""
+    """C3 belongs to C3-LRP, and the default composite was found best when smoothed (models/EVALUATION.md); other
+    composites' maps are shown as they are.
+    """
+    if composite == DEFAULT:
+        return "smooth"
     return "c3" if composite.startswith("c3-lrp") else "none"
 
 

@@ -250,7 +250,8 @@ COMPOSITES: dict[str, Composite] = {
 }
 """Every composite by its name."""
 
-DEFAULT = "c3-lrp"
+DEFAULT = "epsilon-gamma-plus"
+"""What scored best on photos that no choice was made on (models/EVALUATION.md)."""
 
 
 def find_composite(name: str) -> Composite:
