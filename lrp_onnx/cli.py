@@ -172,10 +172,18 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     "methods",
     multiple=True,
     metavar="NAME",
-    help="A composite or a baseline, e.g. lrp-resnet, grad-cam, rise(masks=500), c3-lrp+c3:outside=rank. Repeatable. "
-    "Constant, random, Gaussian and edge maps are always there.",
+    help="A composite or a baseline, e.g. lrp-resnet, grad-cam, rise(masks=500), c3-lrp+c3:outside=rank, "
+    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian and edge maps are always "
+    "there.",
 )
-@click.option("--metrics", default="exact,keio", show_default=True, metavar="NAMES", help="Comma-separated.")
+@click.option(
+    "--metrics",
+    default="exact,keio",
+    show_default=True,
+    metavar="NAMES",
+    help="Comma-separated: exact, keio, rise, srg; with boxes or masks pointing, mass, rank, attention; sparseness, "
+    "class-sensitivity, random-logit, max-sensitivity, adcc, randomisation.",
+)
 @click.option(
     "--labels", type=MODEL, metavar="FILE", help="CSV: file,label and, for boxes, x0,y0,x1,y1. [default: labels.csv]"
 )

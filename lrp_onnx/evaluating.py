@@ -79,8 +79,15 @@ class Request:
         return {"model": self.model.name, "steps": self.steps, "patch": self.patch, "seed": self.seed}
 
 
-def evaluate(request: Request, *, report: Callable[[int, int], None] = lambda done, total: None) -> list[Row]:
+def evaluate(
+    request: Request,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
     """One row for every photo and method: what was explained, and every metric's value.
+
+    `report` is told how many rows of how many there are, `say` whose maps were made, which may take long too.
 
     Raises:
         RuleError: a method or metric is unknown, or results in the file are of other settings.
@@ -104,7 +111,7 @@ def evaluate(request: Request, *, report: Callable[[int, int], None] = lambda do
         bundle = request.photos[first : first + bundle_size]
         missing = {path: [name for name in names if (path.name, name) not in done] for path in bundle}
         judged += len(bundle) * len(names) - sum(map(len, missing.values()))
-        for row in _group({path: some for path, some in missing.items() if some}, subject, request):
+        for row in _group({path: some for path, some in missing.items() if some}, subject, request, say):
             rows.append(row)
             _append(request.results, row)
             judged += 1
@@ -112,7 +119,9 @@ def evaluate(request: Request, *, report: Callable[[int, int], None] = lambda do
     return rows
 
 
-def _group(missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request) -> Iterator[Row]:
+def _group(
+    missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request, say: Callable[[str], None]
+) -> Iterator[Row]:
     """The rows of some photos, each with the methods that it misses. One method's model is loaded at a time."""
     if not missing:
         return
@@ -130,6 +139,7 @@ def _group(missing: Mapping[Path, Sequence[str]], subject: Subject, request: Req
         alike.setdefault(tuple(names), []).append(index)
     for names, which in alike.items():
         for made in make_maps(names, subject, pictures[which], targets[which]):
+            say(f"{made.method.name}: {len(which)} maps made")
             for metric in again:
                 values = REMADE[metric](made, subject, pictures[which], targets[which])
                 for index, value in zip(which, values, strict=True):
@@ -228,7 +238,7 @@ def evaluate_files(
     )
     if not table:
         report("no labels: where a metric follows the label, the predicted class is followed")
-    rows = evaluate(request, report=_progress(report))
+    rows = evaluate(request, report=_progress(report), say=report)
     if output:
         for metric in (name for name in request.metrics if name in PROTOCOLS):
             write_png(output / f"{metric}.png", draw_curves(mean_curves(rows, metric), metric), force=True)

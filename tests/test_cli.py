@@ -43,7 +43,7 @@ def photo(tmp_path: Path) -> Path:
 
 def test_compile_writes_beside_the_model(model: Path) -> None:
     result = call("compile", model)
-    assert result.exit_code == 0 and "c3-lrp" in result.stdout
+    assert result.exit_code == 0 and "epsilon-gamma-plus" in result.stdout
     assert model.with_name("model0.lrp.onnx").exists()
 
 

@@ -33,8 +33,6 @@ EDGE = (
     "photos",
     "sanity",
     "scoring",
-    "sanity",
-    "scoring",
     "settings",
     "files",
     "__init__",

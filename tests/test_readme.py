@@ -47,16 +47,20 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes(MODEL.read_bytes())
     (tmp_path / "photo.jpg").write_bytes((ROOT / "models" / "samples" / "star.png").read_bytes())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "star.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes())
     compile_model("model.onnx").save("model.lrp.onnx")
     compile_model("model.onnx", many_targets=True).save("many.lrp.onnx")
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
         code = block.replace('"tabby"', '"star"').replace(
             '.save("model.lrp.onnx")', ".save('model.lrp.onnx', force=True)"
         )
         exec(compile(code, "README.md", "exec"), names)
+    rows = names["rows"]
+    assert isinstance(rows, list) and {row["method"] for row in rows} == {"lrp-resnet", "grad-cam"}
     assert np.shape(names["heatmap"]) == (1, 96, 96) and np.shape(names["heatmaps"]) == (5, 96, 96)
 
 

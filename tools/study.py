@@ -269,7 +269,7 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         threads=threads,
         choices=choices_of(case),
     )
-    rows = evaluate(request, report=report)
+    rows = evaluate(request, report=report, say=lambda text: print(f"{case.name}: {text}", file=sys.stderr, flush=True))
     minutes = (time.monotonic() - begun) / 60
     names = {photo.name for photo in case.photos[1::2]}
     held_out = [row for row in rows if row["image"] in names]

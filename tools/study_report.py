@@ -1,8 +1,12 @@
-"""The study's page: python tools/study_report.py writes `models/EVALUATION.md` from what `models/evaluation` holds."""
+"""The study's page: python tools/study_report.py writes `models/EVALUATION.md` from what `models/evaluation` holds.
+
+With a folder that `study.py`, `search.py` or `evaluation_speed.py` wrote to, its results are copied there first.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +16,8 @@ from study import BEST, DECIDING, KNOWING_NOTHING, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "models" / "evaluation"
-PAGE = ROOT / "models" / "EVALUATION.md"
+PAGE, README = ROOT / "models" / "EVALUATION.md", ROOT / "README.md"
+BEGIN, END = "<!-- study -->", "<!-- /study -->"
 Found = Mapping[str, Any]
 CHOSEN = f"{BEST}+{SMOOTH}"
 COLUMNS = {
@@ -123,6 +128,30 @@ def table(found: Found, columns: Mapping[str, str]) -> str:
         values = [interval(methods[name][key]) if key in methods[name] else "" for key in there]
         lines.append(f"| {shown} | {' | '.join(values)} |")
     return "\n".join(lines)
+
+
+SHOWN = (
+    CHOSEN,
+    BEST,
+    "lrp-resnet",
+    "epsilon-plus-flat",
+    "c3-lrp",
+    "c3-lrp+c3",
+    "lrp-resnet+c3",
+    *RIVALS,
+    "recipro-cam",
+    "gaussian",
+    "constant",
+)
+"""Methods in the README's table."""
+
+
+def with_table(readme: str, found: Found) -> str:
+    """The README with the large model's table between its marks."""
+    some = dict(found) | {"methods": {name: found["methods"][name] for name in SHOWN}}
+    head, rest = readme.split(BEGIN)
+    columns = {key: COLUMNS[key] for key in ("exact ID", "srg ID", "rank", "keio ID")}
+    return f"{head}{BEGIN}\n{table(some, columns)}\n{END}{rest.split(END)[1]}"
 
 
 def case_part(name: str, found: Found) -> list[str]:
@@ -249,10 +278,14 @@ def stored(folder: Path) -> tuple[dict[str, Found], dict[str, Found], list[Found
 
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    folder = Path(given[0]) if given else STORED
-    target = Path(given[1]) if len(given) > 1 else PAGE
-    target.write_text(page(*stored(folder)), encoding="utf-8")
-    print(target)
+    STORED.mkdir(exist_ok=True)
+    for folder in map(Path, given):
+        for path in (*folder.glob("*.json"), *folder.glob("*.png")):
+            shutil.copy(path, STORED / path.name)
+    cases, searches, speed = stored(STORED)
+    PAGE.write_text(page(cases, searches, speed), encoding="utf-8")
+    README.write_text(with_table(README.read_text(encoding="utf-8"), cases["tin20"]), encoding="utf-8")
+    print(PAGE)
     return 0
 
 
