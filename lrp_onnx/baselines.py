@@ -76,18 +76,18 @@ def integrated_gradients(subject: Subject, steps: float = 32) -> Run:
 
 
 def smooth_grad(subject: Subject, samples: float = 24, noise: float = 0.15) -> Run:
-    """Mean of |gradient| summed over channels under Gaussian noise of `noise` times the picture's range (Smilkov et al.
-    2017).
+    """|mean gradient| summed over channels, the mean under Gaussian noise of `noise` times the picture's range (Smilkov
+    et al. 2017).
     """
 
     def maps(x: Pictures, t: Classes) -> Maps:
-        rng = np.random.default_rng(subject.seed)
         found = []
         for picture, target in zip(x, t, strict=True):
+            rng = np.random.default_rng(subject.seed)  # the same noise for every picture, whatever runs beside it
             spread = noise * float(picture.max() - picture.min())
             noisy = picture + rng.normal(0, spread, (int(samples), *picture.shape)).astype(np.float32)
             slopes = subject.gradients(noisy, np.full(len(noisy), target))
-            found.append(np.abs(slopes).sum(subject.channels).mean(0))
+            found.append(np.abs(slopes.mean(0)).sum(subject.channels - 1))
         return np.stack(found)
 
     return maps
@@ -100,7 +100,7 @@ def occlusion(subject: Subject, side: float = 0.2, stride: float = 0.07) -> Run:
 
     def maps(x: Pictures, t: Classes) -> Maps:
         height, width = subject.grid(x)
-        size, step = max(1, round(side * height)), max(1, round(stride * height))
+        size, step = min(max(1, round(side * height)), width), max(1, round(stride * height))
         starts = [(r, c) for r in range(0, height - size + step, step) for c in range(0, width - size + step, step)]
         keep = np.ones((len(starts), height, width), np.float32)
         for mask, (row, column) in zip(keep, starts, strict=True):
@@ -256,5 +256,7 @@ BASELINES: Mapping[str, Maker] = {
     "attention": attention,
 }
 """What is not a composite, by name."""
+OF_FEATURES: Sequence[str] = ("grad-cam", "cam", "score-cam", "recipro-cam")
+"""What reads the last feature map."""
 SANITY: Sequence[str] = ("constant", "random", "gaussian", "edges")
 """Methods that know nothing of the model: rows of every table."""

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lrp_onnx import __version__
-from lrp_onnx.command_options import BATCH, COMPILING, MODEL, compile_options, to_options
+from lrp_onnx.command_options import BATCH, COMPILING, MODEL, SEEING, compile_options, some_options, to_options
 from lrp_onnx.errors import LrpOnnxError
 
 
@@ -172,9 +172,8 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     "methods",
     multiple=True,
     metavar="NAME",
-    help="A composite or a baseline, e.g. lrp-resnet, grad-cam, rise(masks=500), c3-lrp+c3:outside=rank, "
-    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian and edge maps are always "
-    "there.",
+    help="A composite or a baseline, e.g. grad-cam, rise(masks=500), c3-lrp+c3:outside=rank, "
+    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian and edge maps are added.",
 )
 @click.option(
     "--metrics",
@@ -197,12 +196,12 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
-@compile_options
+@some_options(*SEEING)
 def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Score methods on photos: does the map say what MODEL goes by?"""
     from lrp_onnx.evaluating import evaluate_files
 
-    options = to_options(**{name: given.pop(name) for name in COMPILING})
+    options = to_options(**{name: given.pop(name) for name in SEEING})
     table, found = evaluate_files(
         model, images, options=options, report=lambda text: click.echo(text, err=True), **given
     )
@@ -229,12 +228,12 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
-@compile_options
+@some_options(*SEEING, "classes")
 def compare(model: Path, image: str, output: Path, **given: Any) -> None:
     """Show IMAGE under many methods side by side."""
     from lrp_onnx.comparing import compare_file
 
-    options = to_options(**{name: given.pop(name) for name in COMPILING})
+    options = to_options(**{name: given.pop(name) for name in (*SEEING, "classes")})
     click.echo(compare_file(model, image, output, options=options, **given))
 
 

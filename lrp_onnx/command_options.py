@@ -43,69 +43,82 @@ COMPILING = (
     "preprocess",
     "classes",
 )
-"""Parameters of `compile_options`."""
+"""Parameters of `compile_options`, in its order."""
+SEEING = ("output_name", "input_size", "preprocess")
+"""Those that say how a model is looked at, for commands whose methods say the rest."""
+
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+OPTIONS: tuple[Decorator, ...] = (
+    click.option(
+        "--composite",
+        metavar="NAME",
+        help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
+    ),
+    click.option(
+        "--start",
+        type=click.Choice(["logit", "probability", "one", "contrastive"]),
+        help="What relevance starts from. [default: the composite's]",
+    ),
+    click.option(
+        "--bias",
+        type=click.Choice(["keep", "drop"]),
+        help="Whether biases take part in denominators. [default: the rules']",
+    ),
+    click.option(
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="NODE=RULE",
+        help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
+        '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
+    ),
+    click.option(
+        "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
+    ),
+    click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
+    click.option(
+        "--input-size",
+        metavar="SIZE",
+        help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
+    ),
+    click.option(
+        "--resolution",
+        metavar="SIZE",
+        help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
+        "to the picture, or at the one of that name.",
+    ),
+    click.option(
+        "--optimize-for",
+        type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
+        default="cpu",
+        show_default=True,
+        help="The runtime whose operators are used.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="SPEC",
+        help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
+    ),
+    click.option("--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."),
+)
+"""In the order of `COMPILING`."""
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that may compile."""
-    options = (
-        click.option(
-            "--composite",
-            metavar="NAME",
-            help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
-        ),
-        click.option(
-            "--start",
-            type=click.Choice(["logit", "probability", "one", "contrastive"]),
-            help="What relevance starts from. [default: the composite's]",
-        ),
-        click.option(
-            "--bias",
-            type=click.Choice(["keep", "drop"]),
-            help="Whether biases take part in denominators. [default: the rules']",
-        ),
-        click.option(
-            "--rule",
-            "rules",
-            multiple=True,
-            metavar="NODE=RULE",
-            help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
-            '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
-        ),
-        click.option(
-            "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
-        ),
-        click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
-        click.option(
-            "--input-size",
-            metavar="SIZE",
-            help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
-        ),
-        click.option(
-            "--resolution",
-            metavar="SIZE",
-            help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
-            "to the picture, or at the one of that name.",
-        ),
-        click.option(
-            "--optimize-for",
-            type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
-            default="cpu",
-            show_default=True,
-            help="The runtime whose operators are used.",
-        ),
-        click.option(
-            "--preprocess",
-            metavar="SPEC",
-            help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
-        ),
-        click.option(
-            "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    """The options of a command that compiles."""
+    return some_options(*COMPILING)(command)
+
+
+def some_options(*names: str) -> Decorator:
+    """Those of `COMPILING` that a command has a use for."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name, option in reversed(tuple(zip(COMPILING, OPTIONS, strict=True))):
+            command = option(command) if name in names else command
+        return command
+
+    return decorate
 
 
 def to_options(outputs: str | None = None, **given: Any) -> Options:
@@ -116,9 +129,10 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
     from lrp_onnx.runtime.preprocess import parse_preprocessing
     from lrp_onnx.settings import Settings, read_settings
 
+    given = dict.fromkeys(COMPILING) | given
     said = read_settings(given["rules_file"]) if given["rules_file"] else Settings()
     rules = {}
-    for text in given["rules"]:
+    for text in given["rules"] or ():
         pattern, equals, rule = text.partition("=")
         if not equals:
             raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
@@ -131,7 +145,7 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         explain=given["output_name"],
         input_size=_size(given["input_size"]) if given["input_size"] else None,
         resolution=_resolution(given["resolution"]) if given["resolution"] else None,
-        optimize_for=given["optimize_for"],
+        optimize_for=given["optimize_for"] or "cpu",
         many_targets=given.get("many_targets", False),
         randomize=given.get("randomize", 0),
         seed=given.get("seed", 0),

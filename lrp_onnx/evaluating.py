@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from lrp_onnx.evaluation.localisation import (
 )
 from lrp_onnx.evaluation.properties import sparseness
 from lrp_onnx.evaluation_report import as_csv, as_json, draw_curves, evaluation_table, markdown, mean_curves
+from lrp_onnx.evaluation_request import Request, Row, append, check_labels, mask_text, resumed
 from lrp_onnx.explaining import labels_beside
 from lrp_onnx.files import write_bytes
 from lrp_onnx.maps.render import write_png
@@ -46,37 +45,7 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 METRICS = (*PROTOCOLS, *LOCAL, "attention", "sparseness", *REMADE)
 HELD = 1e9
 """Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
-STEPS = 50
 DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is evaluated, and how."""
-
-    model: Path
-    photos: Sequence[Path]
-    methods: Sequence[str]
-    metrics: Sequence[str] = ("exact", "keio")
-    labels: Mapping[str, int] = field(default_factory=dict)
-    """File name → class index; without one the predicted class is taken for the label."""
-    masks: Mapping[str, Any] = field(default_factory=dict)
-    """File name → the object's mask as a picture's path, or as a box (x0, y0, x1, y1) in the photo's pixels."""
-    steps: int = STEPS
-    patch: int = 1
-    seed: int = 0
-    results: Path | None = None
-    """JSON lines, one a photo and method, that a later run goes on from."""
-    provider: str | None = None
-    threads: int | None = None
-    choices: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must be the same for results to be gone on with."""
-        return {"model": self.model.name, "steps": self.steps, "patch": self.patch, "seed": self.seed}
 
 
 def evaluate(
@@ -90,7 +59,8 @@ def evaluate(
     `report` is told how many rows of how many there are, `say` whose maps were made, which may take long too.
 
     Raises:
-        RuleError: a method or metric is unknown, or results in the file are of other settings.
+        RuleError: a method or metric is unknown or does not fit the model, two photos have one name, labels do not fit
+            the model's classes, or results in the file are of other settings.
         ImageError and what compiling raises.
     """
     for name in request.metrics:
@@ -99,11 +69,14 @@ def evaluate(
     subject = Subject(
         request.model, provider=request.provider, threads=request.threads, seed=request.seed, choices=request.choices
     )
-    rows = _resumed(request)
-    done = {(row["image"], row["method"]) for row in rows}
     names = list(dict.fromkeys(request.methods))
     for name in names:
-        check_method(name)
+        check_method(name, subject)
+    if subject.explainer.assumed_preprocessing:
+        say("the model does not say how pictures are prepared: assuming --preprocess imagenet")
+    check_labels(request, subject.explainer.contract.classes)
+    rows = resumed(request)
+    done = {(row["image"], row["method"]) for row in rows}
     total, judged = len(request.photos) * len(names), 0
     height, width = subject.size
     bundle_size = max(1, int(HELD / (4 * height * width * max(len(names), 1))))
@@ -113,7 +86,7 @@ def evaluate(
         judged += len(bundle) * len(names) - sum(map(len, missing.values()))
         for row in _group({path: some for path, some in missing.items() if some}, subject, request, say):
             rows.append(row)
-            _append(request.results, row)
+            append(request.results, row)
             judged += 1
             report(judged, total)
     return rows
@@ -133,7 +106,7 @@ def _group(
     targets = whole.argmax(1)
     maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
     again = [metric for metric in request.metrics if metric in REMADE]
-    remade: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+    remade: dict[tuple[int, str], dict[str, float | None]] = defaultdict(dict)
     alike: dict[tuple[str, ...], list[int]] = {}
     for index, names in enumerate(missing.values()):
         alike.setdefault(tuple(names), []).append(index)
@@ -143,7 +116,7 @@ def _group(
             for metric in again:
                 values = REMADE[metric](made, subject, pictures[which], targets[which])
                 for index, value in zip(which, values, strict=True):
-                    remade[index, made.method.name][metric] = value
+                    remade[index, made.method.name][metric] = value if np.isfinite(value) else None
             for index, relevance in zip(which, made.maps, strict=True):
                 maps[photos[index].path][made.method.name] = relevance
     for index, photo in enumerate(photos):
@@ -152,7 +125,8 @@ def _group(
         found = maps.pop(photo.path)
         curves = _curves(photo, found, subject, request, {"label": label, "target": target})
         for name, relevance in found.items():
-            head = {"image": photo.path.name, "method": name, "target": target, "label": label}
+            head: Row = {"image": photo.path.name, "method": name, "target": target, "label": label}
+            head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
             probability = {"probability": float(whole[index, target])}
             yield head | probability | curves[name] | _local(photo, relevance, request) | remade[index, name]
 
@@ -258,28 +232,3 @@ def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
             report(f"{done} of {total} maps judged")
 
     return at
-
-
-def _resumed(request: Request) -> list[Row]:
-    """What the results file already holds; an incomplete last line is left out."""
-    if request.results is None or not request.results.exists():
-        if request.results is not None:
-            request.results.parent.mkdir(parents=True, exist_ok=True)
-            request.results.write_text(json.dumps({"settings": request.settings}) + "\n", encoding="utf-8")
-        return []
-    text = request.results.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = [json.loads(line) for line in whole.splitlines()]
-    if not rows or rows[0].get("settings") != request.settings:
-        raise RuleError(f"{request.results} holds results of other settings: name another file, or remove it")
-    if whole != text:
-        write_bytes(request.results, whole.encode(), force=True)
-    wanted = {ATTENTION[0] if name == "attention" else name for name in request.metrics}
-    unmasked = {*LOCAL, ATTENTION[0]}  # a photo without a mask has none of these
-    return [row for row in rows[1:] if wanted - set(row) <= (unmasked if row["image"] not in request.masks else set())]
-
-
-def _append(path: Path | None, row: Row) -> None:
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")

@@ -22,7 +22,7 @@ PARTS = ("insertion", "deletion", "id")
 def columns_of(rows: Sequence[Row]) -> list[tuple[str, str | None]]:
     """(metric, part or None) in the order that they appear in."""
     found: dict[tuple[str, str | None], None] = {}
-    skipped = {"image", "method", "target", "label", "probability"}
+    skipped = {"image", "method", "target", "label", "mask", "seen", "probability"}
     for row in rows:
         for name, value in row.items():
             if isinstance(value, Mapping):
@@ -39,7 +39,9 @@ def summary(rows: Sequence[Row], *, seed: int = 0) -> dict[str, dict[tuple[str, 
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         found[method] = {
-            (metric, part): mean_of([_value(row, metric, part) for row in mine if metric in row], seed=seed)
+            (metric, part): mean_of(
+                [_value(row, metric, part) for row in mine if row.get(metric) is not None], seed=seed
+            )
             for metric, part in columns
         }
     return found
@@ -103,7 +105,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "method", "target", "label", *(heading(*column) for column in columns)])
     for row in rows:
-        values = [_value(row, *column) if column[0] in row else "" for column in columns]
+        values = [_value(row, *column) if row.get(column[0]) is not None else "" for column in columns]
         writer.writerow([row["image"], row["method"], row["target"], row["label"], *values])
     return text.getvalue()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrp_onnx.baselines import BASELINES, Run
+from lrp_onnx.baselines import BASELINES, OF_FEATURES, Run
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.maps.resample import resample
@@ -46,9 +46,11 @@ class Made:
     maps: Maps
 
 
-def check_method(text: str) -> None:
-    """Raise RuleError, with what there is, unless `text` names a method."""
-    _taken_apart(text)
+def check_method(text: str, subject: Subject | None = None) -> None:
+    """Raise RuleError, with what there is, unless `text` names a method, and one that fits the model if given."""
+    base, _, _ = _taken_apart(text)
+    if subject is not None and base in OF_FEATURES:
+        _ = subject.feature
 
 
 def find_method(text: str, subject: Subject) -> Method:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lrp_onnx.evaluation.properties import adcc, max_sensitivity, rank_correlation, similarity
+from lrp_onnx.evaluation.properties import Map, adcc, max_sensitivity, rank_correlation, similarity
 from lrp_onnx.kinds import Convolution, Dense
 from lrp_onnx.methods import Made, find_method
 from lrp_onnx.subject import Classes, Maps, Pictures, Subject
@@ -22,25 +22,28 @@ DEPTHS = (0.0, 0.25, 0.5, 1.0)
 
 
 def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
-    """Cosine between the maps of the target and of the most probable other class; near 1, a map does not tell classes
-    apart (Sixt et al. 2020).
+    """|Cosine| between the maps of the target and of the most probable other class; near 1, a map does not tell classes
+    apart (after Sixt et al. 2020). A map and its negative are the same but for what it started from, so signs do not
+    count.
     """
     scores = subject.probabilities(x)
     scores[np.arange(len(x)), t] = -1
-    return list(map(similarity, made.maps, made.method.maps(x, scores.argmax(1))))
+    return _pairs(similarity, made.maps, made.method.maps(x, scores.argmax(1)))
 
 
 def random_logit(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
-    """Rank correlation between the maps of the target and of a random other class (random-logit test, Sixt et al.
-    2020); lower is better.
+    """|Rank correlation| between the maps of the target and of a random other class; lower is better (the random-logit
+    test of Sixt et al. 2020, who measure structural similarity).
     """
     classes = subject.explainer.contract.classes
     shifts = np.random.default_rng(subject.seed).integers(1, max(classes, 2), len(x))
-    return list(map(rank_correlation, made.maps, made.method.maps(x, (t + shifts) % classes)))
+    return _pairs(rank_correlation, made.maps, made.method.maps(x, (t + shifts) % classes))
 
 
 def sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
-    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's range."""
+    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's range. What is added to
+    a whole map lowers it: compare it among maps that are near zero where nothing is.
+    """
     rng = np.random.default_rng(subject.seed)
     reach = RADIUS * np.ptp(x.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
     noisy = [x + (reach * rng.uniform(-1, 1, x.shape)).astype(np.float32) for _ in range(PERTURBED)]
@@ -65,16 +68,21 @@ def average_drop_coherency_complexity(made: Made, subject: Subject, x: Pictures,
 
 
 def randomisation(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
-    """Rank correlation between a map and the maps of the model with shuffled weights, from the logits on, averaged over
-    `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
+    """|Rank correlation| between a map and the maps of the model with shuffled weights, from the logits on, averaged
+    over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
     """
     layers = sum(isinstance(step.layer, Convolution | Dense) for step in subject.plan.steps)
     found = []
     for share in DEPTHS:
         choices = {**subject.choices, "randomize": max(1, round(share * layers)), "seed": subject.seed}
         maps: Maps = find_method(made.method.name, replace(subject, choices=choices)).maps(x, t)
-        found.append(list(map(rank_correlation, made.maps, maps)))
+        found.append(_pairs(rank_correlation, made.maps, maps))
     return [float(np.mean(values)) for values in zip(*found, strict=True)]
+
+
+def _pairs(measure: Callable[[Map, Map], float], ours: Maps, others: Maps) -> list[float]:
+    """The absolute value of a measure of alikeness, map by map."""
+    return [abs(measure(one, other)) for one, other in zip(ours, others, strict=True)]
 
 
 REMADE: Mapping[str, Metric] = {

@@ -50,11 +50,15 @@ class Scorer:
 
 
 def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
-    """What hidden pixels become, (1, …) in the model's units: ``black``, ``mean`` (what preprocessing subtracts), or
-    ``blur`` (the picture under a Gaussian of standard deviation 5, cut off at 11 × 11, of pictures of 224).
+    """What hidden pixels become, (1, …) in the model's units: ``black``; ``mean``, what preprocessing subtracts, or the
+    picture's own mean colour where it subtracts nothing; ``blur``, the picture under a Gaussian of standard deviation
+    5, cut off at 11 × 11, of pictures of 224.
     """
     if name == "mean":
-        return np.zeros_like(picture)
+        if any(subject.explainer.preprocessing.mean):
+            return np.zeros_like(picture)
+        axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
+        return np.broadcast_to(picture.mean(axes, keepdims=True), picture.shape).astype(np.float32)
     if name == "black":
         spec: Preprocessing = subject.explainer.preprocessing
         values = (-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64)).astype(np.float32)

@@ -101,6 +101,57 @@ def test_results_are_gone_on_with(request_: Request, tmp_path: Path, monkeypatch
         evaluate(replace(request, steps=7))
 
 
+def test_only_what_was_asked_for_is_gone_on_with(request_: Request, tmp_path: Path) -> None:
+    """Other metrics, photos, methods, labels, masks, models: nothing old is taken for new, nothing counts twice."""
+    request = replace(
+        request_,
+        photos=request_.photos[:3],
+        results=tmp_path / "r.jsonl",
+        metrics=("keio",),
+        methods=("edges", "constant"),
+    )
+    first = evaluate(request)
+    both = evaluate(replace(request, metrics=("keio", "rank")))
+    assert all("rank" in row for row in both) and len(both) == 6
+    again = evaluate(request)
+    assert len(again) == 6 and [row["keio"] for row in again] == [row["keio"] for row in first]
+    assert {row["method"] for row in evaluate(replace(request, methods=("edges",)))} == {"edges"}
+    assert {row["image"] for row in evaluate(replace(request, photos=request_.photos[3:5]))} == {"3.png", "4.png"}
+    other = {name: (label + 1) % 10 for name, label in request.labels.items()}
+    relabelled = {(row["image"], row["method"]): row for row in evaluate(replace(request, labels=other))}
+    assert all(
+        relabelled[row["image"], row["method"]]["keio"] != row["keio"] for row in first if row["method"] == "edges"
+    )
+    moved = evaluate(replace(request, metrics=("rank",), masks={photo.name: (0, 0, 3, 3) for photo in request.photos}))
+    assert all(row["rank"] < 0.5 for row in moved)
+    changed = tmp_path / "other" / request.model.name
+    changed.parent.mkdir()
+    onnx.save(resnet(size=(32, 32), widths=(8, 16), seed=5), changed)
+    with pytest.raises(RuleError, match="of other settings"):
+        evaluate(replace(request, model=changed))
+
+
+def test_photos_and_labels_that_cannot_be(request_: Request, tmp_path: Path) -> None:
+    twin = tmp_path / "twin" / "0.png"
+    twin.parent.mkdir()
+    twin.write_bytes(request_.photos[0].read_bytes())
+    with pytest.raises(RuleError, match=r"several photos are called 0\.png"):
+        evaluate(replace(request_, photos=[*request_.photos, twin]))
+    with pytest.raises(RuleError, match=r"labels are 0 to 9 .*; 2 are not \(0\.png: -1, 1\.png: 10\)"):
+        evaluate(replace(request_, labels={"0.png": -1, "1.png": 10, "2.png": 3}))
+
+
+def test_a_method_that_does_not_fit_is_said_before_any_work(saved: Save, request_: Request) -> None:
+    from networks import Network
+
+    net = Network(0)
+    flat = net.node("Flatten", "x")
+    logits = net.node("MatMul", flat, net.constant("w", np.ones((3 * 32 * 32, 10), np.float32)))
+    model = saved(net.model(logits, ["N", 3, 32, 32], classes=10))
+    with pytest.raises(RuleError, match="no feature map"):
+        evaluate(replace(request_, model=model, methods=("constant", "grad-cam"), results=None))
+
+
 def test_pictures_that_several_methods_need_are_scored_once(request_: Request) -> None:
     subject = Subject(request_.model, provider="cpu")
     seen: list[int] = []
@@ -118,7 +169,12 @@ def test_pictures_that_several_methods_need_are_scored_once(request_: Request) -
 def test_boxes_masks_and_what_does_not_fit(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,2,10,11\n")
-    assert read_boxes(table) == {"0.png": (1, 2, 10, 11)}
+    assert read_boxes(table) == {"0.png": [(1, 2, 10, 11)]}
+    table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,2,10,11\n0.png,3,20,20,30,30\n1.png,2,,,,\n")
+    assert read_boxes(table) == {"0.png": [(1, 2, 10, 11), (20, 20, 30, 30)]}
+    table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,left,10,11\n")
+    with pytest.raises(ImageError, match=r"the box of 0\.png is no four numbers"):
+        read_boxes(table)
     table.write_text("file,label\n0.png,3\n")
     assert read_boxes(table) == {}
     folder = tmp_path / "masks"
@@ -130,7 +186,16 @@ def test_boxes_masks_and_what_does_not_fit(request_: Request, photos: list[Path]
     assert list(found) == ["0.png"]
     small = replace(request_, photos=photos[:1], methods=("gaussian",), metrics=("mass", "rank"))
     by_mask, by_box = (evaluate(replace(small, masks=masks)) for masks in (found, {"0.png": (5, 5, 24, 30)}))
-    assert by_mask == by_box and 0 < by_mask[0]["mass"] < 1
+    assert all(by_mask[0][key] == by_box[0][key] for key in ("mass", "rank")) and 0 < by_mask[0]["mass"] < 1
+    cv2.imwrite(str(folder / "0.png"), mask // 255)
+    assert evaluate(replace(small, masks=found)) == by_mask  # masks of 0 and 1, too
+    whole, outside = (evaluate(replace(small, masks={"0.png": box}))[0] for box in ((0, 5, 24, 30), (-7, 5, 24, 30)))
+    assert whole["mass"] == outside["mass"]
+    two = evaluate(replace(small, masks={"0.png": [(5, 5, 24, 15), (5, 16, 24, 30)]}))
+    assert two[0]["mass"] == by_box[0]["mass"]
+    unseen = evaluate(replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl"))
+    assert "mass" not in unseen[0] and not unseen[0]["seen"]
+    assert evaluate(replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl")) == unseen
     cv2.imwrite(str(folder / "0.png"), mask[:10])
     with pytest.raises(ImageError, match=r"the mask .* has \(10, 40\) pixels"):
         evaluate(replace(small, masks=found))

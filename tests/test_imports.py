@@ -30,6 +30,7 @@ EDGE = (
     "evaluating",
     "comparing",
     "evaluation_report",
+    "evaluation_request",
     "photos",
     "sanity",
     "scoring",

@@ -4,7 +4,7 @@
 
 Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of convolutions, of those
 near the logits, of the dense layer, of the first layer, where relevance stops, post-processing) all values are judged
-and the best stays; then once more, as choices depend on each other. Judged is by the mean of what exact ID, SRG and
+and the best stays. Judged is by the mean of what exact ID, SRG and
 rank accuracy are above Grad-CAM's. Photos are every second one; the others are left for `study.py` to report on. Writes
 CASE.search.json and goes on where it was stopped.
 """
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study import Case, cases, choices_of, thinned
+from study import BEST, SMOOTH, Case, cases, choices_of, halves, thinned
 
 from lrp_onnx.evaluating import Request, evaluate
 from lrp_onnx.evaluation.intervals import mean_of
@@ -40,8 +40,8 @@ SPACE: dict[str, Sequence[str]] = {
         "average:14",
         "average:10",
         "average:7",
-        "average:size=14,expansion=bilinear",
-        "average:size=10,expansion=bilinear",
+        "smooth",
+        "smooth:10",
         "c3:outside=rank",
     ),
 }
@@ -64,7 +64,7 @@ def value(row: dict[str, Any], metric: str) -> float:
 
 def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int) -> dict[str, Any]:
     """Every method that was judged with its means, and the way to the best."""
-    half = thinned(case.photos[::2], photos)
+    half = thinned(halves(case.photos)[0], photos)
     judged: dict[str, dict[str, float]] = {}
 
     def judge(names: Sequence[str]) -> None:
@@ -99,7 +99,18 @@ def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads
             tried = {name: gain(name) for name in names.values()}
             way.append({"round": turn, "choice": choice, "tried": tried, "best": names[best]})
             print(f"{case.name} {turn}: {choice}: {names[best]} {gain(names[best]):+.4f}", file=sys.stderr, flush=True)
-    return {"photos": len(half), "steps": steps, "rival": RIVAL, "best": named(chosen), "way": way, "judged": judged}
+    simplified = [BEST, f"{BEST}+{SMOOTH}"]
+    judge(simplified)
+    by_hand = {name: gain(name) for name in simplified}
+    return {
+        "photos": len(half),
+        "by_hand": by_hand,
+        "steps": steps,
+        "rival": RIVAL,
+        "best": named(chosen),
+        "way": way,
+        "judged": judged,
+    }
 
 
 def _fits(choice: str, text: str, case: Case) -> bool:
@@ -113,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each half, instead of all")
     parser.add_argument("--case", nargs="+", default=("tin10", "tin20"), choices=("tin10", "tin20"))
-    parser.add_argument("--rounds", type=int, default=2, help="how often all choices are gone through")
+    parser.add_argument("--rounds", type=int, default=1, help="how often all choices are gone through")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)

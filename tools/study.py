@@ -45,6 +45,7 @@ MAIN = (
     "guided-backprop",
     "integrated-gradients(steps=8)",
     "grad-cam",
+    "cam",
     "recipro-cam",
     "rise(masks=150)",
     "epsilon-plus-flat",
@@ -63,7 +64,6 @@ MAIN = (
 FURTHER = (
     "gradient",
     "smooth-grad(samples=8)",
-    "cam",
     "score-cam",
     "occlusion(stride=0.15)",
     "lrp-z",
@@ -86,7 +86,7 @@ FURTHER = (
     f"{BEST}+{RANK},size=14,expansion=bilinear",
 )
 """What the small models, whose pictures cost little, are judged with too."""
-RIVALS = ("grad-cam", "rise(masks=150)")
+RIVALS = ("grad-cam", "cam", "recipro-cam", "rise(masks=150)")
 METRICS = ("exact", "keio", "srg", "pointing", "mass", "rank", "sparseness")
 DECIDING = ("exact ID", "srg ID", "rank")
 """What the best composite has to be better in, by the columns' names."""
@@ -121,6 +121,8 @@ class Case:
     labels: Mapping[str, int]
     masks: Mapping[str, Any]
     preprocess: str | None
+    held_out: frozenset[str] = frozenset()
+    """Names of photos that no search saw."""
     methods: Sequence[str] = MAIN
     metrics: Sequence[str] = METRICS
     steps: int = 8
@@ -135,11 +137,13 @@ def real(name: str, title: str, model: str, pictures: str, **choices: Any) -> Ca
 
     def made(assets: Path, folder: Path) -> Case:
         table = assets / "images" / pictures / "labels.csv"
+        photos = find_images([str(assets / "images" / pictures)])
         return Case(
             name=name,
             title=title,
             model=assets / "models" / f"{model}.onnx",
-            photos=find_images([str(assets / "images" / pictures)]),
+            photos=photos,
+            held_out=frozenset(photo.name for photo in halves(photos)[1]) - searched(assets),
             labels=read_labels(table),
             masks=read_boxes(table),
             preprocess="imagenet",
@@ -148,6 +152,17 @@ def real(name: str, title: str, model: str, pictures: str, **choices: Any) -> Ca
         )
 
     return made
+
+
+def halves(photos: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """What a search may see, and what it leaves."""
+    return photos[::2], photos[1::2]
+
+
+def searched(assets: Path) -> frozenset[str]:
+    """Names of photos that the search of any model may have seen: both have photos of one collection."""
+    folders = [find_images([str(assets / "images" / pictures)]) for _, pictures in (_TIN20, _TIN10)]
+    return frozenset(photo.name for photos in folders for photo in halves(photos)[0])
 
 
 def names_in(table: Path) -> tuple[str, ...]:
@@ -169,7 +184,6 @@ def embedded(assets: Path, folder: Path) -> Case:
         masks=find_masks(folder / "shapes" / "masks", paths),
         preprocess=None,
         methods=(*MAIN, *FURTHER),
-        steps=12,
     )
 
 
@@ -183,7 +197,6 @@ CASES: Mapping[str, Callable[[Path, Path], Case]] = {
         "ResNet-18 of width 16, 10 Tiny-ImageNet classes",
         *_TIN10,
         methods=(*MAIN, *FURTHER),
-        steps=12,
         resolutions=(24, 12, 6),
     ),
     "cifar10": real(
@@ -203,16 +216,17 @@ CASES: Mapping[str, Callable[[Path, Path], Case]] = {
         metrics=("exact", "srg", "rank"),
     ),
 }
-MOST = {"cifar10": 150, "sanity": 100, "rise": 40}
-"""Photos of a case at most, where its own are more than are needed."""
+MOST = {"cifar10": 100, "sanity": 60, "rise": 30}
+"""Photos of a case at most, where there are more than are needed."""
 
 
 def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str]) -> list[Case]:
-    """The wanted cases; `photos` of each, spread over the classes, or all."""
+    """The wanted cases; `photos` of each, evenly spread, or all. Of those in `MOST` only photos that no search saw."""
     found = []
     for name in wanted:
         case = CASES[name](assets, folder)
-        found.append(replace(case, photos=thinned(case.photos, photos or MOST.get(name))))
+        left = [photo for photo in case.photos if photo.name in case.held_out] if name in MOST else case.photos
+        found.append(replace(case, photos=thinned(left or case.photos, photos or MOST.get(name))))
     return found
 
 
@@ -271,8 +285,7 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
     )
     rows = evaluate(request, report=report, say=lambda text: print(f"{case.name}: {text}", file=sys.stderr, flush=True))
     minutes = (time.monotonic() - begun) / 60
-    names = {photo.name for photo in case.photos[1::2]}
-    held_out = [row for row in rows if row["image"] in names]
+    held_out = [row for row in rows if row["image"] in case.held_out]
     protocols = [name for name in ("exact", "keio", "srg") if name in case.metrics]
     curves = {protocol: mean_curves(rows, protocol) for protocol in protocols}
     for protocol, found in curves.items():
@@ -286,6 +299,7 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         "steps": request.steps,
         "seed": request.seed,
         "minutes": round(minutes, 1),
+        "held_out_photos": len({row["image"] for row in held_out}),
         "methods": means(rows),
         "held_out": means(held_out),
         "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
