@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from lrp_onnx.evaluation.curves import PROTOCOLS
 from lrp_onnx.evaluation.intervals import Mean, mean_of
 
 Row = Mapping[str, Any]
@@ -121,7 +122,10 @@ def mean_curves(rows: Sequence[Row], protocol: str) -> dict[str, NDArray[np.floa
 
 
 def draw_curves(curves: Mapping[str, NDArray[np.float64]], title: str, *, size: int = 360) -> NDArray[np.uint8]:
-    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the right."""
+    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the right. `title` is the
+    protocol's name, which tells whether curves start before the first step.
+    """
+    first = 0 if title not in PROTOCOLS or PROTOCOLS[title].from_zero else 1
     margin, legend = 46, 22 * (1 + len(curves)) + 10
     picture = np.full((size + 2 * margin + legend, 2 * (size + 2 * margin), 3), 255, np.uint8)
     for index, name in enumerate(("insertion", "deletion")):
@@ -133,7 +137,7 @@ def draw_curves(curves: Mapping[str, NDArray[np.float64]], title: str, *, size: 
         _write(picture, "0 %", (left, top + size + 20))
         _write(picture, "100 %", (left + size - 40, top + size + 20))
         for ink, curve in zip(_inks(len(curves)), curves.values(), strict=True):
-            xs = left + np.linspace(0, size, curve.shape[1])
+            xs = left + np.linspace(first / curve.shape[1], 1, curve.shape[1]) * size
             ys = top + size * (1 - curve[index])
             points = np.round(np.stack([xs, ys], 1) * 16).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(picture, [points], False, ink, 2, cv2.LINE_AA, 4)
