@@ -98,3 +98,26 @@ def test_the_page(found: Mapping[str, Any], report: Any) -> None:
     for name in found["methods"]:
         assert f"`{name}`" in page or f"*{name}*" in page
     assert "](evaluation/shapes-0.png)" in page
+
+
+def test_the_stored_page_is_made_of_the_stored_results(report: Any) -> None:
+    cases, searches, speed = report.stored(report.STORED)
+    assert {"tin20", "tin10", "cifar10", "shapes", "sanity"} <= set(cases) and {"tin20", "tin10"} <= set(searches)
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed)
+    readme = report.README.read_text(encoding="utf-8")
+    assert readme == report.with_table(readme, cases["tin20"])
+    assert cases["tin20"]["photos"] == 500 and len(cases["tin20"]["methods"]) >= 20
+    for name in ("tin20-exact.png", "tin20-keio.png"):
+        assert cv2.imread(str(report.STORED / name)) is not None
+
+
+def test_the_default_is_what_the_study_found_best(report: Any) -> None:
+    from lrp_onnx.explaining import default_post
+    from lrp_onnx.relevance.presets import DEFAULT
+
+    assert (DEFAULT, default_post(DEFAULT)) == (report.BEST, report.SMOOTH)
+    cases, _, _ = report.stored(report.STORED)
+    for column in report.DECIDING:
+        for rival in ("grad-cam", "cam", "rise(masks=150)"):
+            gap = cases["tin20"]["gaps"]["held_out"][report.CHOSEN][column][rival]
+            assert gap[1] > 0, (column, rival, gap)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study import BEST, SMOOTH, Case, cases, choices_of, halves, thinned
+from study import BEST, CASES, SMOOTH, Case, choices_of, halves, thinned
 
 from lrp_onnx.evaluating import Request, evaluate
 from lrp_onnx.evaluation.intervals import mean_of
@@ -129,7 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
-    for case in cases(given.assets, given.output, None, given.case):
+    for name in given.case:
+        case = CASES[name](given.assets, given.output)
         found = search(
             case, given.output, photos=given.photos, rounds=given.rounds, threads=given.threads, steps=given.steps
         )

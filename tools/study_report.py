@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study import BEST, DECIDING, KNOWING_NOTHING, RIVALS, SMOOTH
+from study import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "models" / "evaluation"
@@ -175,9 +175,40 @@ def in_short(found: Mapping[str, Found]) -> list[str]:
     for name in ("tin20", "tin10"):
         if name in found:
             lines += [best_line(name, found[name], column) for column in DECIDING]
+    lines += [highest_line(name, found[name]) for name in ("cifar10", "shapes") if name in found]
     if "tin20" in found:
-        lines.append(trap_line(found["tin20"]))
+        lines += [trap_line(found["tin20"]), c3_line(found["tin20"])]
+    if "sanity" in found:
+        lines.append(sanity_line(found["sanity"]))
     return lines
+
+
+def highest_line(name: str, found: Found) -> str:
+    """What is best in every deciding column, where no choice was made for the case, and where the chosen one stands."""
+    means, parts = found["methods"], []
+    for column in (column for column in DECIDING if column in next(iter(found["methods"].values()))):
+        best = max(means, key=lambda method, column=column: means[method][column][0])
+        parts.append(
+            f"{COLUMNS[column]} `{best}` with {means[best][column][0]:.3f} (`{CHOSEN}` {means[CHOSEN][column][0]:.3f})"
+        )
+    return f"{name}, whose photos no search saw: the highest is in {', in '.join(parts)}."
+
+
+def c3_line(found: Found) -> str:
+    """What C3 does to the paper's own maps."""
+    means, parts = found["methods"], []
+    for column in ("keio ID", "exact ID", "srg ID"):
+        values = [means[method][column][0] for method in ("c3-lrp", "c3-lrp+c3", f"c3-lrp+{RANK}")]
+        parts.append("{}: {:.3f}, with C3 {:.3f}, with C3 without ties {:.3f}".format(COLUMNS[column], *values))
+    return f"What C3 adds to `c3-lrp`. {'; '.join(parts)}."
+
+
+def sanity_line(found: Found) -> str:
+    """How much of a map is left when the weights are shuffled."""
+    means = found["methods"]
+    order = sorted((m for m in means if m not in KNOWING_NOTHING), key=lambda m: means[m]["randomisation"][0])
+    kept = ", ".join(f"`{method}` {means[method]['randomisation'][0]:.2f}" for method in order)
+    return f"Rank correlation that is left when weights are shuffled (lower is better): {kept}."
 
 
 def best_line(name: str, found: Found, column: str) -> str:
@@ -185,7 +216,7 @@ def best_line(name: str, found: Found, column: str) -> str:
     means = found["held_out"]
     told = {rival: gap for rival, gap in found["gaps"]["held_out"][CHOSEN][column].items() if rival in RIVALS}
     verdicts = ", ".join(
-        f"{'above' if gap[1] > 0 else 'below' if gap[2] < 0 else 'not told apart from'} `{rival}` by {interval(gap)}"
+        f"{'above' if gap[1] > 0 else 'below' if gap[2] < 0 else 'not told apart from'} `{rival}` ({interval(gap)})"
         for rival, gap in told.items()
     )
     highest = max(means, key=lambda method: means[method][column][0])
@@ -283,10 +314,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     STORED.mkdir(exist_ok=True)
     for folder in map(Path, given):
-        for path in (*folder.glob("*.json"), *folder.glob("*.png")):
+        for path in folder.glob("*.json"):
             shutil.copy(path, STORED / path.name)
     cases, searches, speed = stored(STORED)
-    PAGE.write_text(page(cases, searches, speed), encoding="utf-8")
+    text = page(cases, searches, speed)
+    for folder in map(Path, given):
+        for path in folder.glob("*.png"):
+            if f"](evaluation/{path.name})" in text:
+                shutil.copy(path, STORED / path.name)
+    PAGE.write_text(text, encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8"), cases["tin20"]), encoding="utf-8")
     print(PAGE)
     return 0
