@@ -104,9 +104,9 @@ box). For the first four lower is better, for ADCC higher."""
 
 RISE = "Evenly spread photos of the large model; all methods on the same ones."
 
-SPEED = """`tools/evaluation_speed.py`: insertion and deletion of one method on 100 pictures, 96 steps each, two
-threads. Ours is all of `evaluate`, compiling and explaining included; the others get finished maps. *loop*: every
-masked picture through torch on its own."""
+SPEED = """`tools/evaluation_speed.py`: insertion and deletion of one method, two threads. Ours is all of `evaluate`,
+compiling and explaining included; the others get finished maps. *loop*: every masked picture through torch on its
+own."""
 
 
 def interval(values: Sequence[float]) -> str:
@@ -178,9 +178,20 @@ def in_short(found: Mapping[str, Found]) -> list[str]:
     lines += [highest_line(name, found[name]) for name in ("cifar10", "shapes") if name in found]
     if "tin20" in found:
         lines += [trap_line(found["tin20"]), c3_line(found["tin20"])]
+    if "rise" in found:
+        lines.append(rise_line(found["rise"]))
     if "sanity" in found:
         lines.append(sanity_line(found["sanity"]))
     return lines
+
+
+def rise_line(found: Found) -> str:
+    """Where RISE with enough masks stands."""
+    means, parts = found["methods"], []
+    for column in (column for column in DECIDING if column in means[CHOSEN]):
+        values = ", ".join(f"`{m}` {means[m][column][0]:.3f}" for m in means if m == CHOSEN or m.startswith("rise"))
+        parts.append(f"{COLUMNS[column]}: {values}")
+    return f"RISE gains by more masks ({found['photos']} held-out photos of tin20). {'; '.join(parts)}."
 
 
 def highest_line(name: str, found: Found) -> str:
@@ -293,11 +304,12 @@ def value(method: str, choice: str) -> str:
 
 
 def speed_table(results: Sequence[Found]) -> str:
-    lines = ["| network | pixels | lrp-onnx s | Quantus | loop |", "|---|---|---|---|---|"]
+    lines = ["| network | pixels | photos | steps | lrp-onnx s | Quantus | loop |", "|---|---|---|---|---|---|---|"]
     for found in results:
         ours = found["seconds"]["lrp-onnx"]
         others = " | ".join(f"{found['seconds'][key] / ours:.1f}×" for key in ("Quantus", "loop"))
-        lines.append(f"| {found['network']} | {found['size']} | {ours:.1f} | {others} |")
+        what = " | ".join(str(found[key]) for key in ("network", "size", "photos", "steps"))
+        lines.append(f"| {what} | {ours:.1f} | {others} |")
     return "\n".join(lines)
 
 
