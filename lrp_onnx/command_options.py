@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,42 +30,28 @@ class Batch(click.ParamType[int | None]):
 
 
 BATCH = Batch()
-COMPILING = (
-    "composite",
-    "start",
-    "bias",
-    "rules",
-    "rules_file",
-    "output_name",
-    "input_size",
-    "resolution",
-    "optimize_for",
-    "preprocess",
-    "classes",
-)
-"""Parameters of `compile_options`, in its order."""
 SEEING = ("output_name", "input_size", "preprocess")
 """Those that say how a model is looked at, for commands whose methods say the rest."""
 
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-OPTIONS: tuple[Decorator, ...] = (
-    click.option(
+OPTIONS: Mapping[str, Decorator] = {
+    "composite": click.option(
         "--composite",
         metavar="NAME",
         help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
     ),
-    click.option(
+    "start": click.option(
         "--start",
         type=click.Choice(["logit", "probability", "one", "contrastive"]),
         help="What relevance starts from. [default: the composite's]",
     ),
-    click.option(
+    "bias": click.option(
         "--bias",
         type=click.Choice(["keep", "drop"]),
         help="Whether biases take part in denominators. [default: the rules']",
     ),
-    click.option(
+    "rules": click.option(
         "--rule",
         "rules",
         multiple=True,
@@ -73,36 +59,42 @@ OPTIONS: tuple[Decorator, ...] = (
         help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
         '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
     ),
-    click.option(
+    "rules_file": click.option(
         "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
     ),
-    click.option("--output-name", metavar="NAME", help="Which graph output to explain, where there are several."),
-    click.option(
+    "output_name": click.option(
+        "--output-name", metavar="NAME", help="Which graph output to explain, where there are several."
+    ),
+    "input_size": click.option(
         "--input-size",
         metavar="SIZE",
         help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
     ),
-    click.option(
+    "resolution": click.option(
         "--resolution",
         metavar="SIZE",
         help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
         "to the picture, or at the one of that name.",
     ),
-    click.option(
+    "optimize_for": click.option(
         "--optimize-for",
         type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
         default="cpu",
         show_default=True,
         help="The runtime whose operators are used.",
     ),
-    click.option(
+    "preprocess": click.option(
         "--preprocess",
         metavar="SPEC",
         help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
     ),
-    click.option("--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."),
-)
-"""In the order of `COMPILING`."""
+    "classes": click.option(
+        "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
+    ),
+}
+"""Parameter → option."""
+COMPILING = tuple(OPTIONS)
+"""Parameters of a command that compiles."""
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,8 +106,8 @@ def some_options(*names: str) -> Decorator:
     """Those of `COMPILING` that a command has a use for."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name, option in reversed(tuple(zip(COMPILING, OPTIONS, strict=True))):
-            command = option(command) if name in names else command
+        for name in reversed([name for name in OPTIONS if name in names]):
+            command = OPTIONS[name](command)
         return command
 
     return decorate

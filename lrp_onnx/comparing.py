@@ -14,7 +14,7 @@ from lrp_onnx.maps.render import STYLE, colorize, grid, overlay, write_png
 from lrp_onnx.methods import check_method, find_method
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.images import Picture, find_images, read_image
-from lrp_onnx.runtime.preprocess import input_size, preprocess
+from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.subject import Subject
 
 DEFAULT_METHODS = (
@@ -59,9 +59,8 @@ def compare_file(
     choices = {"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing}
     subject = Subject(model, provider=provider, threads=threads, choices={**choices, "labels": options.labels})
     explainer = subject.explainer
-    _, shape = explainer.session.input_of(explainer.contract.input)
     picture = read_image(path)
-    prepared = preprocess(picture, explainer.preprocessing, *input_size(shape, explainer.preprocessing))
+    prepared = preprocess(picture, explainer.preprocessing, *subject.size)
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
     predicted = int(probabilities.argmax())

@@ -25,7 +25,7 @@ from lrp_onnx.evaluation.localisation import (
 )
 from lrp_onnx.evaluation.properties import sparseness
 from lrp_onnx.evaluation_report import as_csv, as_json, draw_curves, evaluation_table, markdown, mean_curves
-from lrp_onnx.evaluation_request import Request, Row, append, check_labels, mask_text, resumed
+from lrp_onnx.evaluation_request import NEEDING_MASKS, Request, Row, append, check_labels, mask_text, resumed
 from lrp_onnx.explaining import labels_beside
 from lrp_onnx.files import write_bytes
 from lrp_onnx.maps.render import write_png
@@ -42,7 +42,7 @@ LOCAL: Mapping[str, Callable[..., float]] = {
     "rank": rank_accuracy,
 }
 """Metrics that need the object's mask."""
-METRICS = (*PROTOCOLS, *LOCAL, "attention", "sparseness", *REMADE)
+METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", *REMADE)
 HELD = 1e9
 """Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
 DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")

@@ -130,8 +130,9 @@ def parts_of(text: str) -> tuple[str, dict[str, str], str]:
 
 def _choices(text: str, given: dict[str, str]) -> dict[str, Any]:
     """A composite's parameters as fields of `compiler.Options`."""
-    found: dict[str, Any] = {"rules": {key: value for key, value in given.items() if key not in _COMPILED}}
-    for key, value in found["rules"].items():
+    found: dict[str, Any] = {}
+    rules = {key: value for key, value in given.items() if key not in _COMPILED}
+    for key, value in rules.items():
         try:
             parse_rule(value)
         except RuleError as error:
@@ -145,7 +146,7 @@ def _choices(text: str, given: dict[str, str]) -> dict[str, Any]:
                 found[key] = _COMPILED[key](value)
             except (KeyError, ValueError):
                 raise RuleError(f"{text}: {value!r} is no {key}") from None
-    return found if found["rules"] else {key: value for key, value in found.items() if key != "rules"}
+    return found | {"rules": rules} if rules else found
 
 
 _COMPILED: dict[str, Callable[[str], Any]] = {

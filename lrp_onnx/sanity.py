@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from lrp_onnx.evaluation.properties import Map, adcc, max_sensitivity, rank_correlation, similarity
+from lrp_onnx.evaluation.properties import Map, adcc, max_sensitivity, rank_correlation, similarity, unit
 from lrp_onnx.kinds import Convolution, Dense
 from lrp_onnx.methods import Made, find_method
 from lrp_onnx.subject import Classes, Maps, Pictures, Subject
 
+T = TypeVar("T")
 Metric = Callable[[Made, Subject, Pictures, Classes], list[float]]
 """A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a picture."""
 PERTURBED = 8
@@ -53,18 +55,18 @@ def sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[f
 
 def average_drop_coherency_complexity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
     """ADCC: pictures are multiplied by their maps, scaled to 0..1, in the model's units."""
-    low = made.maps.min((1, 2), keepdims=True)
-    reach = made.maps.max((1, 2), keepdims=True) - low
-    scaled = np.where(reach > 0, (made.maps - low) / np.where(reach > 0, reach, 1), 0).astype(np.float32)
-    shown = x * np.expand_dims(scaled, subject.channels)
+    shown = x * np.expand_dims(np.stack(list(map(unit, made.maps))), subject.channels)
     again = made.method.maps(shown, t)
     rows = np.arange(len(x))
     whole, left = subject.probabilities(x)[rows, t], subject.probabilities(shown)[rows, t]
     drops = np.maximum(0, whole - left) / np.maximum(whole, 1e-12)
-    return [
-        adcc(one, lambda _, i=i: again[i], lambda _, i=i: float(drops[i]))[0]  # type: ignore[misc]
-        for i, one in enumerate(made.maps)
-    ]
+    parts = zip(made.maps, again, drops, strict=True)
+    return [adcc(one, _always(after), _always(float(drop)))[0] for one, after, drop in parts]
+
+
+def _always(value: T) -> Callable[[Map], T]:
+    """What is known already, as a function of the scaled map."""
+    return lambda scaled: value
 
 
 def randomisation(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:

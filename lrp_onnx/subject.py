@@ -50,9 +50,15 @@ class Subject:
     @cached_property
     def forward(self) -> Session:
         """The model alone."""
+        return self._opened(self._alone)
+
+    @cached_property
+    def _alone(self) -> onnx.ModelProto:
         compiled = compile_model(self.path, composite="gradient", **self.choices)
-        model = forward_part(compiled.model, compiled.contract).SerializeToString()
-        return open_session(model, providers=self.provider, threads=self.threads)
+        return forward_part(compiled.model, compiled.contract)
+
+    def _opened(self, model: onnx.ModelProto) -> Session:
+        return open_session(model.SerializeToString(), providers=self.provider, threads=self.threads)
 
     @cached_property
     def plan(self) -> Plan:
@@ -102,9 +108,7 @@ class Subject:
 
     def _part(self, inputs: list[str], outputs: list[str]) -> Session:
         """The model between some of its tensors."""
-        compiled = compile_model(self.path, composite="gradient", **self.choices)
-        model = onnx.utils.Extractor(forward_part(compiled.model, compiled.contract)).extract_model(inputs, outputs)
-        return open_session(model.SerializeToString(), providers=self.provider, threads=self.threads)
+        return self._opened(onnx.utils.Extractor(self._alone).extract_model(inputs, outputs))
 
     @property
     def _input(self) -> str:

@@ -15,12 +15,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study import BEST, CASES, SMOOTH, Case, choices_of, halves, thinned
+from study import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
 
-from lrp_onnx.evaluating import Request, evaluate
+from lrp_onnx.evaluating import evaluate
 from lrp_onnx.evaluation.intervals import mean_of
 
 METRICS = ("exact", "srg", "rank")
@@ -57,30 +58,16 @@ def named(chosen: dict[str, str]) -> str:
     return f"{base}+{chosen['post']}" if chosen.get("post") else base
 
 
-def value(row: dict[str, Any], metric: str) -> float:
-    found = row[metric]
-    return float(found["id"] if isinstance(found, dict) else found)
-
-
 def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int) -> dict[str, Any]:
     """Every method that was judged with its means, and the way to the best."""
-    half = thinned(halves(case.photos)[0], photos)
+    case = replace(case, photos=thinned(halves(case.photos)[0], photos))
     judged: dict[str, dict[str, float]] = {}
 
     def judge(names: Sequence[str]) -> None:
-        request = Request(
-            model=case.model,
-            photos=half,
-            methods=[RIVAL, *names],
-            metrics=METRICS,
-            labels=case.labels,
-            masks=case.masks,
-            steps=steps,
-            results=folder / f"{case.name}.search.jsonl",
-            threads=threads,
-            choices=choices_of(case),
+        results = folder / f"{case.name}.search.jsonl"
+        rows = evaluate(
+            request_of(case, results, methods=[RIVAL, *names], metrics=METRICS, steps=steps, threads=threads)
         )
-        rows = [row for row in evaluate(request) if row["method"] in (RIVAL, *names)]
         for name in (RIVAL, *names):
             mine = [row for row in rows if row["method"] == name]
             judged[name] = {metric: mean_of([value(row, metric) for row in mine]).value for metric in METRICS}
@@ -103,7 +90,7 @@ def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads
     judge(simplified)
     by_hand = {name: gain(name) for name in simplified}
     return {
-        "photos": len(half),
+        "photos": len(case.photos),
         "by_hand": by_hand,
         "steps": steps,
         "rival": RIVAL,

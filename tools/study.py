@@ -263,6 +263,19 @@ def shapes(folder: Path, many: int) -> tuple[list[Path], dict[str, int]]:
     return paths, labels
 
 
+def request_of(case: Case, results: Path, **choices: Any) -> Request:
+    """What is evaluated of a case; `choices` are further fields of the request."""
+    return Request(
+        model=case.model,
+        photos=case.photos,
+        labels=case.labels,
+        masks=case.masks,
+        results=results,
+        choices=choices_of(case),
+        **choices,
+    )
+
+
 def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, Any]:
     """The case's means, curves and differences, ready for JSON."""
     begun = time.monotonic()
@@ -273,17 +286,13 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
             said[0] = 50 * done // total
             print(f"{case.name}: {done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
-    request = Request(
-        model=case.model,
-        photos=case.photos,
+    request = request_of(
+        case,
+        folder / f"{case.name}.jsonl",
         methods=case.methods,
         metrics=case.metrics,
-        labels=case.labels,
-        masks=case.masks,
         steps=steps or case.steps,
-        results=folder / f"{case.name}.jsonl",
         threads=threads,
-        choices=choices_of(case),
     )
     rows = evaluate(request, report=report, say=lambda text: print(f"{case.name}: {text}", file=sys.stderr, flush=True))
     minutes = (time.monotonic() - begun) / 60
@@ -321,21 +330,24 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]
     }
 
 
+def value(row: Mapping[str, Any], metric: str) -> float | None:
+    """A metric's value, of a protocol its ID; None where the photo has none."""
+    found = row.get(metric)
+    return found["id"] if isinstance(found, Mapping) else found
+
+
 def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Method → deciding column → rival → paired difference and its interval."""
     by: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         by.setdefault(row["method"], {})[row["image"]] = row
 
-    def value(row: Mapping[str, Any], column: str) -> float | None:
-        found = row.get(column.split(maxsplit=1)[0])
-        return found["id"] if isinstance(found, Mapping) else found
-
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, mine in by.items():
         for column in DECIDING:
+            metric = column.split(maxsplit=1)[0]
             for rival in (r for r in RIVALS if r in by and r != name):
-                pairs = [(value(mine[i], column), value(by[rival][i], column)) for i in mine if i in by[rival]]
+                pairs = [(value(mine[i], metric), value(by[rival][i], metric)) for i in mine if i in by[rival]]
                 both = [(a, b) for a, b in pairs if a is not None and b is not None]
                 if both:
                     gap = difference_of([a for a, _ in both], [b for _, b in both])
@@ -344,7 +356,9 @@ def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, lis
 
 
 def pictures(case: Case, folder: Path) -> list[dict[str, str]]:
-    """A few photos side by side: the first two, and those where the best is most ahead of Grad-CAM and most behind."""
+    """A few photos side by side: the first, those where the best is most ahead of Grad-CAM and most behind, and one
+    that the model gets wrong.
+    """
     rows = [json.loads(line) for line in (folder / f"{case.name}.jsonl").read_text().splitlines()[1:]]
     best, rival = (
         {r["image"]: r["exact"]["id"] for r in rows if r["method"] == m} for m in (f"{BEST}+{SMOOTH}", "grad-cam")
