@@ -1,6 +1,6 @@
 """lrp-onnx: compile a classifier's ONNX file into one that also explains itself.
 
-``compile_model``, ``Options`` and ``Compiled`` are the compile half, ``Explainer`` and ``Explanation`` the run half.
+``compile_model`` makes a compiled file, ``Explainer`` runs one, ``evaluate`` judges methods on photos.
 """
 
 from __future__ import annotations
@@ -11,10 +11,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Compiled, Options, compile_model
+    from lrp_onnx.evaluation.evaluate import evaluate
+    from lrp_onnx.evaluation.request import Request
     from lrp_onnx.runtime.explainer import Explainer
     from lrp_onnx.runtime.explanation import Explanation
 
-__all__ = ["Compiled", "Explainer", "Explanation", "Options", "__version__", "compile_model"]
+__all__ = [
+    "Compiled",
+    "Explainer",
+    "Explanation",
+    "Options",
+    "Request",
+    "__version__",
+    "compile_model",
+    "evaluate",
+]
 
 _HOMES = {
     "Compiled": "compiler",
@@ -22,6 +33,8 @@ _HOMES = {
     "compile_model": "compiler",
     "Explainer": "runtime.explainer",
     "Explanation": "runtime.explanation",
+    "Request": "evaluation.request",
+    "evaluate": "evaluation.evaluate",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m lrp_onnx``."""
 
-from lrp_onnx.cli import main
+from lrp_onnx.cli.commands import main
 
 main()

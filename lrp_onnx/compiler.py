@@ -13,28 +13,36 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__, contract
+from lrp_onnx.compiled.memory import memory_of
+from lrp_onnx.compiled.order import drop_unused, relevance_last
+from lrp_onnx.compiled.verify import Runner, check_compiled
 from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
+from lrp_onnx.model.normalize.rewrite import guard_pools, one_picture
+from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.model.recognize import recognize
-from lrp_onnx.model.rewrite import guard_pools, one_picture
 from lrp_onnx.model.shuffle import shuffle_weights
-from lrp_onnx.outputs import append_outputs, check_outputs, feature_map, tensor_names
-from lrp_onnx.plan import Plan
-from lrp_onnx.plan_json import block_summary
-from lrp_onnx.preparation import IMAGENET, integer_pictures, pixel_box
-from lrp_onnx.relevance.builder import Builder
-from lrp_onnx.relevance.composites import START_VALUES, Assigned, Choices, applied_rules, assign, depends_on_exporter
-from lrp_onnx.relevance.emission import DEFAULT_EMISSION, Emission, find_emission
+from lrp_onnx.plan.plan import Plan
+from lrp_onnx.plan.text import block_summary
+from lrp_onnx.relevance.composites.assign import (
+    START_VALUES,
+    Assigned,
+    Choices,
+    applied_rules,
+    assign,
+    depends_on_exporter,
+)
+from lrp_onnx.relevance.composites.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
-from lrp_onnx.relevance.factored import Relevance
-from lrp_onnx.relevance.joins import JoinRule
-from lrp_onnx.relevance.memory import memory_of
-from lrp_onnx.relevance.optimize import drop_unused, relevance_last
-from lrp_onnx.relevance.presets import DEFAULT, find_composite
-from lrp_onnx.relevance.rules import Block, Rule
-from lrp_onnx.relevance.verify import Runner, check_compiled
+from lrp_onnx.relevance.graph.append import append
+from lrp_onnx.relevance.graph.builder import Builder
+from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, Emission, find_emission
+from lrp_onnx.relevance.graph.relevance import Relevance
+from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
+from lrp_onnx.relevance.rules.joins import JoinRule
+from lrp_onnx.relevance.rules.linear import Block, Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +115,7 @@ class Compiled:
 
     def save(self, path: Path | str, *, force: bool = False) -> Path:
         """Write the file atomically; raises OutputExistsError where `path` exists and `force` is not set."""
-        from lrp_onnx.files import write_bytes
+        from lrp_onnx.files.writing import write_bytes
 
         return write_bytes(Path(path), self.model.SerializeToString(), force=force)
 
@@ -181,7 +189,8 @@ def compile_model(
     backward = Backward(of, builder, _by_kind(assigned))
     backward.run(start_relevance(builder, of, start), until=coarse)
     outputs = append_outputs(backward, options.outputs, at=coarse, times_input=composite.times_input)
-    model = builder.extend(
+    model = append(
+        builder,
         forward,
         inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", of.classes])},
         defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},

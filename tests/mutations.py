@@ -22,7 +22,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parent))
 from zoo_files import manifest
 
-from lrp_onnx.checking import run_once
+from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import LrpOnnxError
 

@@ -13,11 +13,11 @@ from conftest import relative, run_onnx
 from float64 import run_float64
 from networks import picture, resnet
 
+from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import Contract, is_compiled
 from lrp_onnx.errors import ContractError, OutputExistsError, RuleError, UnsupportedModelError
-from lrp_onnx.relevance.presets import COMPOSITES
-from lrp_onnx.relevance.verify import audit, random_picture
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 
 Save = Callable[[onnx.ModelProto], Path]
 VARIANTS = {

@@ -15,11 +15,11 @@ from conftest import relative, run_onnx
 from networks import picture, resnet
 from zoo_files import PRECISIONS, REFUSED, families, feeds
 
-from lrp_onnx.checking import verify_file
-from lrp_onnx.cli import main
+from lrp_onnx.cli.commands import main
+from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import ImageError, UnsupportedModelError
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import Network, picture
 
+from lrp_onnx.compiled.verify import audit
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.relevance.verify import audit
 
 EXAMPLES = int(os.environ.get("LRP_ONNX_EXAMPLES", "300"))
 """Each network is compiled and run a few times: about 50 ms. By hand: LRP_ONNX_EXAMPLES=5000 pytest -n 2 -k random."""

@@ -11,7 +11,7 @@ import pytest
 
 import lrp_onnx
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.preprocess import PRESETS
 

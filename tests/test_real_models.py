@@ -12,7 +12,7 @@ from conftest import run_onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.model.rewrite import guard_pools
+from lrp_onnx.model.normalize.rewrite import guard_pools
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import input_size, parse_preprocessing, preprocess

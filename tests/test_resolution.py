@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from conftest import relative, run_onnx
 from networks import Network, picture, resnet
 
-from lrp_onnx.checking import verify_file
-from lrp_onnx.cli import main
+from lrp_onnx.cli.commands import main
+from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import UnsupportedModelError
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 
 Save = Callable[[onnx.ModelProto], Path]
 

@@ -15,12 +15,12 @@ from float64 import run_float64
 from numpy.typing import NDArray
 from zoo_files import PRECISIONS, REFUSED, ZooFile, families, feeds, input_of, manifest
 
-from lrp_onnx import kinds
+from lrp_onnx.compiled.verify import audit, rounding_of
 from lrp_onnx.compiler import Compiled, compile_model
 from lrp_onnx.errors import RuleError, UnsupportedModelError
-from lrp_onnx.model.rewrite import guard_pools, runnable
-from lrp_onnx.relevance.presets import COMPOSITES
-from lrp_onnx.relevance.verify import audit, rounding_of
+from lrp_onnx.model.normalize.rewrite import guard_pools, runnable
+from lrp_onnx.plan import kinds
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 
 COMPILED = [file for file in manifest() if file.family not in REFUSED]
 DEFUSED = ("core.onnxruntime-extended",)
@@ -135,8 +135,8 @@ def comparable(files: list[ZooFile], composite: str, tmp_path: Path) -> dict[Any
         key: Any = None
         if not COMPOSITES[composite].fold_batch_norm:
             assert "takes batch normalisation for a layer of its own" in notes
-            key = sum(isinstance(step.layer, kinds.Affine) for step in compiled.plan.steps) - len(
-                [s for s in compiled.plan.preparation if isinstance(s.layer, kinds.Affine)]
+            key = sum(isinstance(step.kind, kinds.Affine) for step in compiled.plan.steps) - len(
+                [s for s in compiled.plan.preparation if isinstance(s.kind, kinds.Affine)]
             )
         if composite in GRADIENTS and "prepares the picture itself" in notes:
             key = file.name

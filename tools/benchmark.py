@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import TARGET
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.session import Session, Tuning, nodes_by_provider, open_session
 

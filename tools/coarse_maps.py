@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.maps.c3 import c3
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import find_images
 

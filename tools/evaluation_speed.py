@@ -24,11 +24,11 @@ import numpy as np
 from benchmark import exported, torch_network
 from numpy.typing import NDArray
 
-from lrp_onnx.evaluating import Request, evaluate
-from lrp_onnx.evaluation.curves import PROTOCOLS, masks
-from lrp_onnx.methods import find_method
-from lrp_onnx.photos import load_photo
-from lrp_onnx.subject import Subject
+from lrp_onnx.evaluation.evaluate import Request, evaluate
+from lrp_onnx.evaluation.methods import find_method
+from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, masks
+from lrp_onnx.evaluation.photos import load_photo
+from lrp_onnx.evaluation.subject import Subject
 
 METHOD = "gradient-x-input"
 

@@ -19,8 +19,8 @@ from benchmark import PAUSE, child, exported, machine, pictures
 from benchmark_report import passes_table
 
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.relevance.emission import EMISSIONS, Emission
-from lrp_onnx.relevance.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.graph.emission import EMISSIONS, Emission
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.session import open_session
 

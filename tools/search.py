@@ -21,8 +21,8 @@ from typing import Any
 
 from study import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
 
-from lrp_onnx.evaluating import evaluate
-from lrp_onnx.evaluation.intervals import mean_of
+from lrp_onnx.evaluation.evaluate import evaluate
+from lrp_onnx.evaluation.metrics.intervals import mean_of
 
 METRICS = ("exact", "srg", "rank")
 RIVAL = "grad-cam"

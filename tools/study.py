@@ -23,14 +23,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lrp_onnx.comparing import compare_file
+from lrp_onnx.cli.compare import compare_file
 from lrp_onnx.compiler import Options
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluating import Request, evaluate
-from lrp_onnx.evaluation.intervals import Mean, difference_of
-from lrp_onnx.evaluation_report import draw_curves, heading, mean_curves, summary
-from lrp_onnx.maps.render import write_png
-from lrp_onnx.photos import find_masks, read_boxes
+from lrp_onnx.evaluation.evaluate import Request, evaluate
+from lrp_onnx.evaluation.metrics.intervals import Mean, difference_of
+from lrp_onnx.evaluation.photos import find_masks, read_boxes
+from lrp_onnx.evaluation.summary import heading, mean_curves, summary
+from lrp_onnx.report.curves import draw_curves
+from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, read_labels
 from lrp_onnx.runtime.preprocess import parse_preprocessing
 

@@ -295,7 +295,7 @@ def search_part(name: str, found: Found) -> str:
 
 def value(method: str, choice: str) -> str:
     """What a method's name says of a choice."""
-    from lrp_onnx.methods import parts_of
+    from lrp_onnx.evaluation.methods import parts_of
 
     _, given, post = parts_of(method)
     if choice == "post":

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError, first_line
-from lrp_onnx.model import layers, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
-from lrp_onnx.model.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
+from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
 from lrp_onnx.model.written_out import uniform, write_together
-from lrp_onnx.plan import Step
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Step
 
 UNKNOWN = "this operator cannot be explained yet"
 
@@ -48,7 +48,7 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
         f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: which one is the gate "
         "cannot be told"
         for step in steps
-        if isinstance(step.layer, kinds.Product) and step.layer.signal is None
+        if isinstance(step.kind, kinds.Product) and step.kind.signal is None
     ]
     if faults:
         supported = ", ".join(sorted(READERS))
@@ -133,7 +133,7 @@ def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] 
     return None
 
 
-def _joined(first: Step, second: Step, layer: kinds.Layer) -> Step:
+def _joined(first: Step, second: Step, layer: kinds.Kind) -> Step:
     return Step(
         first.name,
         layer,
@@ -146,13 +146,13 @@ def _joined(first: Step, second: Step, layer: kinds.Layer) -> Step:
 
 
 def _merge_reshapes(first: Step, second: Step) -> Step | None:
-    both = isinstance(first.layer, kinds.Reshape) and isinstance(second.layer, kinds.Reshape)
-    return _joined(first, second, second.layer) if both else None
+    both = isinstance(first.kind, kinds.Reshape) and isinstance(second.kind, kinds.Reshape)
+    return _joined(first, second, second.kind) if both else None
 
 
 def _merge_transposes(first: Step, second: Step) -> Step | None:
     """One order after another is one order."""
-    a, b = first.layer, second.layer
+    a, b = first.kind, second.kind
     if not isinstance(a, kinds.Transpose) or not isinstance(b, kinds.Transpose):
         return None
     return _joined(first, second, kinds.Transpose(tuple(a.order[axis] for axis in b.order)))
@@ -160,7 +160,7 @@ def _merge_transposes(first: Step, second: Step) -> Step | None:
 
 def _merge_subsamples(first: Step, second: Step) -> Step | None:
     """A slice of a slice is a slice, which is how exporters write one over several axes."""
-    a, b = first.layer, second.layer
+    a, b = first.kind, second.kind
     if not isinstance(a, kinds.Subsample) or not isinstance(b, kinds.Subsample):
         return None
     axes = range(3)
@@ -171,7 +171,7 @@ def _merge_subsamples(first: Step, second: Step) -> Step | None:
 
 def _merge_pad(first: Step, second: Step) -> Step | None:
     """Zeros around the picture before a convolution are the convolution's own pads."""
-    pad, layer = first.layer, second.layer
+    pad, layer = first.kind, second.kind
     if not isinstance(pad, kinds.ZeroPad) or not isinstance(layer, kinds.Convolution) or pad.before[0] or pad.after[0]:
         return None
     merged = _joined(first, second, replace(layer, pads=_added(layer.pads, pad)))
@@ -188,22 +188,22 @@ def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
     merged, dropped = {}, set()
     for step in steps:
         pad = producer.get(step.inputs[0])
-        if not isinstance(step.layer, kinds.MaxPool) or pad is None or uses[pad.output] != 1:
+        if not isinstance(step.kind, kinds.MaxPool) or pad is None or uses[pad.output] != 1:
             continue
-        if not isinstance(pad.layer, kinds.ZeroPad) or pad.layer.before[0] or pad.layer.after[0]:
+        if not isinstance(pad.kind, kinds.ZeroPad) or pad.kind.before[0] or pad.kind.after[0]:
             continue
         if _cannot_be_negative(producer.get(pad.inputs[0]), producer):
-            pads = _added(step.layer.pads, pad.layer)
-            merged[step.output] = replace(_joined(pad, step, replace(step.layer, pads=pads)), name=step.name)
+            pads = _added(step.kind.pads, pad.kind)
+            merged[step.output] = replace(_joined(pad, step, replace(step.kind, pads=pads)), name=step.name)
             dropped.add(pad.output)
     return [merged.get(step.output, step) for step in steps if step.output not in dropped]
 
 
 def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool:
-    while step is not None and isinstance(step.layer, kinds.Transpose | kinds.Reshape):
+    while step is not None and isinstance(step.kind, kinds.Transpose | kinds.Reshape):
         step = producer.get(step.inputs[0])
     return step is not None and (
-        isinstance(step.layer, kinds.Relu) or (isinstance(step.layer, kinds.Clip) and step.layer.low >= 0)
+        isinstance(step.kind, kinds.Relu) or (isinstance(step.kind, kinds.Clip) and step.kind.low >= 0)
     )
 
 
@@ -215,35 +215,35 @@ def _added(pads: tuple[int, int, int, int], pad: kinds.ZeroPad) -> tuple[int, in
 
 def _merge_scale(first: Step, second: Step) -> Step | None:
     """A number times a mean is a mean, as in ReduceSum and Div; times a written-out activation, a part of that."""
-    number = uniform(second.layer)
+    number = uniform(second.kind)
     if number is None:
         return None
-    if isinstance(first.layer, kinds.GlobalAverage):
-        return _joined(first, second, replace(first.layer, factor=first.layer.factor * number))
-    if isinstance(first.layer, kinds.Composed):
-        return _joined(first, second, kinds.Composed((*first.layer.steps, second)))
+    if isinstance(first.kind, kinds.GlobalAverage):
+        return _joined(first, second, replace(first.kind, factor=first.kind.factor * number))
+    if isinstance(first.kind, kinds.Composed):
+        return _joined(first, second, kinds.Composed((*first.kind.steps, second)))
     return None
 
 
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
-    affine = second.layer
+    affine = second.kind
     if not isinstance(affine, kinds.Affine):
         return None
-    if isinstance(first.layer, kinds.Affine):
+    if isinstance(first.kind, kinds.Affine):
         return _joined(
-            first, second, kinds.Affine(first.layer.scale * affine.scale, first.layer.bias * affine.scale + affine.bias)
+            first, second, kinds.Affine(first.kind.scale * affine.scale, first.kind.bias * affine.scale + affine.bias)
         )
-    if not isinstance(first.layer, kinds.Convolution | kinds.Dense):
+    if not isinstance(first.kind, kinds.Convolution | kinds.Dense):
         return None
     scales, shifts = _by_channel(affine.scale, second), _by_channel(affine.bias, second)
     if scales is None or shifts is None:
         return None
-    weight = first.layer.weight
+    weight = first.kind.weight
     identity = bool((scales == 1.0).all())
     scale = weight.scale if identity else scales if weight.scale is None else weight.scale * scales
     bias = shifts if weight.bias is None else weight.bias * scales + shifts
-    return _joined(first, second, replace(first.layer, weight=replace(weight, scale=scale, bias=bias)))
+    return _joined(first, second, replace(first.kind, weight=replace(weight, scale=scale, bias=bias)))
 
 
 def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
@@ -256,14 +256,14 @@ def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] 
 
 def _fold_bias(first: Step, second: Step) -> Step | None:
     """Without folding batch normalisation: an addition alone (MatMul + Add) is still the layer's own bias."""
-    affine = second.layer
+    affine = second.kind
     bias_only = (
-        isinstance(affine, kinds.Affine) and isinstance(first.layer, kinds.Dense) and bool((affine.scale == 1.0).all())
+        isinstance(affine, kinds.Affine) and isinstance(first.kind, kinds.Dense) and bool((affine.scale == 1.0).all())
     )
     return _fold_affine(first, second) if bias_only else None
 
 
 def negative_scales(steps: Iterable[Step]) -> int:
     """How many channels carry a negative folded scale: there, folding swaps the positive and the negative weights."""
-    weights = [step.layer.weight for step in steps if isinstance(step.layer, kinds.Convolution | kinds.Dense)]
+    weights = [step.kind.weight for step in steps if isinstance(step.kind, kinds.Convolution | kinds.Dense)]
     return sum(int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None)

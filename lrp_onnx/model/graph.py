@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.model.fold import DERIVED, evaluate
+from lrp_onnx.model.normalize.fold import DERIVED, evaluate
 from lrp_onnx.model.shapes import name_of, shape_of
-from lrp_onnx.plan import Shape
+from lrp_onnx.plan.plan import Shape
 
 __all__ = ["Graph", "Shape", "label", "name_of", "shape_of"]
 

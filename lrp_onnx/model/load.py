@@ -13,13 +13,20 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 
 from lrp_onnx.errors import LrpOnnxError, ModelFileError, UnsupportedModelError, first_line
-from lrp_onnx.model.batch import TRIALS, depends_on_batch, forget_shapes, free_batch, with_batch, write_constants
-from lrp_onnx.model.file import load_proto
-from lrp_onnx.model.fold import fold_constants
+from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.graph import Graph
-from lrp_onnx.model.opset import to_working_opset
-from lrp_onnx.model.rewrite import rewrite_nodes, unfuse, without_stated_shapes
+from lrp_onnx.model.normalize.batch import (
+    TRIALS,
+    depends_on_batch,
+    forget_shapes,
+    free_batch,
+    with_batch,
+    write_constants,
+)
+from lrp_onnx.model.normalize.fold import fold_constants
+from lrp_onnx.model.normalize.opset import to_working_opset
+from lrp_onnx.model.normalize.rewrite import rewrite_nodes, unfuse, without_stated_shapes
 from lrp_onnx.model.shapes import shape_of
 
 IR_VERSION = 10

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from lrp_onnx import kinds
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
-from lrp_onnx.model.heads import find_input, find_logits
-from lrp_onnx.model.rewrite import padded_pools
-from lrp_onnx.plan import Block, Branch, Plan, Role, Step
+from lrp_onnx.model.heads.classifier import find_input, find_logits
+from lrp_onnx.model.normalize.rewrite import padded_pools
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Block, Branch, Plan, Role, Step
 
 MOVING = kinds.Subsample | kinds.ZeroPad | kinds.Transpose | kinds.Reshape
 """What an identity shortcut may hold."""
@@ -63,7 +63,7 @@ def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Bl
     ancestors = _ancestors(steps)
     blocks: list[Block] = []
     for step in reversed(steps):
-        if isinstance(step.layer, kinds.Join) and not any(step in block.steps for block in blocks):
+        if isinstance(step.kind, kinds.Join) and not any(step in block.steps for block in blocks):
             block = _block(step, steps, order, ancestors)
             if block is not None:
                 blocks.append(block)
@@ -99,7 +99,7 @@ def _block(
     fork = max(common, key=lambda name: order.get(name, -1))
     members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
     tail = [s for s in steps if join.output in s.inputs]
-    tail = tail if len(tail) == 1 and isinstance(tail[0].layer, kinds.Activation) else []
+    tail = tail if len(tail) == 1 and isinstance(tail[0].kind, kinds.Activation) else []
     everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
     inner = {s.output for s in everything[: len(everything) - 1]}
     outside = [s for s in steps if s not in everything]
@@ -114,14 +114,14 @@ def _block(
 
 def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     """Roles: an empty branch is the identity; of the others the one with most linear layers is the main branch."""
-    weighted = [sum(isinstance(s.layer, kinds.Convolution | kinds.Dense) for s in branch) for branch in members]
+    weighted = [sum(isinstance(s.kind, kinds.Convolution | kinds.Dense) for s in branch) for branch in members]
     depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
     main = depth.index(max(depth))
     branches = []
     for index, branch in enumerate(members):
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
-        elif all(isinstance(s.layer, MOVING) for s in branch):
+        elif all(isinstance(s.kind, MOVING) for s in branch):
             branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"))
         elif index == main:
             branches.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lrp_onnx.kinds import Shape
+from lrp_onnx.plan.kinds import Shape
 
 __all__ = ["Shape", "name_of", "shape_of"]
 

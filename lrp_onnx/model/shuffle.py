@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from lrp_onnx import kinds
 from lrp_onnx.model.graph import Graph, name_of
-from lrp_onnx.plan import Plan, Step
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Plan, Step
 
 LEARNT = kinds.Convolution | kinds.Dense | kinds.Affine | kinds.Normalization
 
@@ -21,7 +21,7 @@ def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
     A tensor keeps its values, in another order: means, spreads and signs stay, what was learnt goes.
     """
     steps = tuple(of.steps)
-    linear = [at for at, step in enumerate(steps) if isinstance(step.layer, kinds.Convolution | kinds.Dense)]
+    linear = [at for at, step in enumerate(steps) if isinstance(step.kind, kinds.Convolution | kinds.Dense)]
     first = linear[max(0, len(linear) - layers)]
     stored = graph.model.graph.initializers
     for name in sorted(set(_weights(graph, steps[first:]))):
@@ -35,7 +35,7 @@ def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
 
 def _weights(graph: Graph, steps: tuple[Step, ...]) -> Iterator[str]:
     """Names of the initializers that the steps' parameters are stored in."""
-    covered = {name for step in steps if isinstance(step.layer, LEARNT) for name in step.nodes}
+    covered = {name for step in steps if isinstance(step.kind, LEARNT) for name in step.nodes}
     waiting = [value for node in graph.nodes if node.name in covered for value in node.inputs]
     while waiting:
         value = waiting.pop()

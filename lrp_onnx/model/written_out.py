@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrp_onnx import kinds
-from lrp_onnx.plan import Step
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Step
 
 
 def write_together(steps: Sequence[Step]) -> list[Step]:
     """`steps` with every product of a tensor and a function of that tensor, element by element, as one step."""
     current = list(steps)
     for product in steps:
-        if isinstance(product.layer, kinds.Product) and not product.layer.axes:
+        if isinstance(product.kind, kinds.Product) and not product.kind.axes:
             members = _members(current, product)
             if members is not None:
                 current = _collapsed(current, members)
     return current
 
 
-def uniform(layer: kinds.Layer) -> float | None:
+def uniform(layer: kinds.Kind) -> float | None:
     """The number that an affine multiplies by, where it is one number and nothing is added."""
     if not isinstance(layer, kinds.Affine) or layer.bias.any() or (layer.scale != layer.scale.flat[0]).any():
         return None
@@ -60,9 +60,9 @@ def _behind(producer: dict[str, Step], name: str, product: Step) -> set[str]:
 def _is_pointwise(step: Step, product: Step) -> bool:
     if step.output_shape[1:] != product.output_shape[1:] or step.input_shape[1:] != product.output_shape[1:]:
         return False
-    if isinstance(step.layer, kinds.Affine):
-        return bool((step.layer.scale == step.layer.scale.flat[0]).all() and step.layer.bias.size == 1)
-    return isinstance(step.layer, kinds.Activation | kinds.Join | kinds.Product)
+    if isinstance(step.kind, kinds.Affine):
+        return bool((step.kind.scale == step.kind.scale.flat[0]).all() and step.kind.bias.size == 1)
+    return isinstance(step.kind, kinds.Activation | kinds.Join | kinds.Product)
 
 
 def _collapsed(steps: Sequence[Step], members: Sequence[Step]) -> list[Step]:
@@ -70,7 +70,7 @@ def _collapsed(steps: Sequence[Step], members: Sequence[Step]) -> list[Step]:
     (fork,) = {name for step in members for name in step.inputs if name not in made}
     flat: list[Step] = []
     for member in members:
-        flat += member.layer.steps if isinstance(member.layer, kinds.Composed) else [member]
+        flat += member.kind.steps if isinstance(member.kind, kinds.Composed) else [member]
     whole = Step(
         product.name,
         kinds.Composed(tuple(flat)),

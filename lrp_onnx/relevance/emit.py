@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lrp_onnx import kinds
 from lrp_onnx.contract import PREDICTED, START, TARGET
-from lrp_onnx.plan import Block, Plan, Role, Shape, Step
-from lrp_onnx.relevance.builder import Builder, Value
-from lrp_onnx.relevance.factored import Relevance
-from lrp_onnx.relevance.layer import BlockLayer, Layer, Node
-from lrp_onnx.relevance.layers import layer_of, nonnegative_tensors
-from lrp_onnx.relevance.rules import Ledger
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Block, Plan, Role, Shape, Step
+from lrp_onnx.relevance.graph.builder import Builder, Value
+from lrp_onnx.relevance.graph.relevance import Relevance
+from lrp_onnx.relevance.layers.layer import BlockLayer, Layer, Node
+from lrp_onnx.relevance.layers.table import layer_of, nonnegative_tensors
+from lrp_onnx.relevance.rules.linear import Ledger
 
 ABSENT = -1e30
 """A logit that gives no probability, in float32 too."""
@@ -103,7 +103,7 @@ class Backward:
             return
         layer, ledger = self._layer(step), Ledger()
         passed: list[Relevance | None]
-        if isinstance(step.layer, kinds.Merging):
+        if isinstance(step.kind, kinds.Merging):
             passed = self.rules.joins[step.name](layer, received, _roles(step, block), ledger)
         else:
             passed = [self.rules.layers[step.name](layer, received, ledger)]
@@ -147,8 +147,8 @@ class Backward:
 
 def _roles(step: Step, block: Block | None) -> list[Role]:
     """What each operand of a join or a product is."""
-    if isinstance(step.layer, kinds.Product):
-        return [Role.MAIN if i == step.layer.signal else Role.GATE for i in range(len(step.inputs))]
+    if isinstance(step.kind, kinds.Product):
+        return [Role.MAIN if i == step.kind.signal else Role.GATE for i in range(len(step.inputs))]
     if block is not None and block.join is step:
         return [branch.role for branch in block.branches]
     return [Role.MAIN] * len(step.inputs)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import ContractError, ImageError
+from lrp_onnx.files.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import Explanation, kind_of, probabilities_of
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.memory import memory_now
-from lrp_onnx.runtime.modelfile import metadata_of, name_of
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 

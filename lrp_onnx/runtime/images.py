@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError
-from lrp_onnx.runtime.first_bytes import looks_like, picture_size
+from lrp_onnx.files.first_bytes import looks_like, picture_size
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MOST_PIXELS = 100_000_000
@@ -120,6 +120,17 @@ def read_labels(path: Path) -> dict[str, int]:
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
         raise ImageError(f"{path} is no table of the columns file,label with class indices: {error!r}") from error
+
+
+def labels_beside(pictures: Sequence[Path]) -> Path | None:
+    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and ``label``."""
+    folders = {picture.parent for picture in pictures}
+    table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
+    if table is None or not table.is_file():
+        return None
+    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+        columns = {name.strip().strip('"') for name in lines.readline().split(",")}
+    return table if {"file", "label"} <= columns else None
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

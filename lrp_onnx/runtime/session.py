@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ModelFileError, ProviderError
+from lrp_onnx.files.modelfile import name_of
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
-from lrp_onnx.runtime.modelfile import name_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")

@@ -13,7 +13,7 @@ from conftest import relative, run_onnx
 from float64 import run_float64
 from networks import Network, picture
 
-from lrp_onnx.checking import run_once
+from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import RuleError
 

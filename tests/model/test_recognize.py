@@ -10,11 +10,11 @@ import onnx
 import pytest
 from networks import Network, resnet
 
-from lrp_onnx import kinds
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
-from lrp_onnx.plan import Block, Plan, Role
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.plan import Block, Plan, Role
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -91,8 +91,8 @@ def test_names_do_not_matter(saved: Save) -> None:
 def test_folding_is_a_choice(saved: Save) -> None:
     model = resnet("basic", batch_norm=True)
     folded, kept = read(model, saved), read(model, saved, fold_batch_norm=False)
-    assert not any(isinstance(step.layer, kinds.Affine) for step in folded.steps)
-    assert sum(isinstance(step.layer, kinds.Affine) for step in kept.steps) == 10
+    assert not any(isinstance(step.kind, kinds.Affine) for step in folded.steps)
+    assert sum(isinstance(step.kind, kinds.Affine) for step in kept.steps) == 10
     assert "10 BatchNormalization nodes in the file" in folded.notes
     assert any("negative batch-norm scale" in note for note in folded.notes)
 
@@ -102,14 +102,14 @@ def test_folded_weights_are_the_products(saved: Save) -> None:
     y = net.batch_norm(net.conv("x", (3, 4), name="conv"), 4)
     model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8])
     conv = next(read(model, saved).steps)
-    assert isinstance(conv.layer, kinds.Convolution)
+    assert isinstance(conv.kind, kinds.Convolution)
     stored = {
         t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer
     }
     scale = stored["gamma"] / np.sqrt(stored["var"] + 1e-5)
     bias = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "conv.bias")
-    assert np.allclose(conv.layer.weight.scale, scale)
-    assert np.allclose(conv.layer.weight.bias, (bias - stored["mean"]) * scale + stored["beta"])
+    assert np.allclose(conv.kind.weight.scale, scale)
+    assert np.allclose(conv.kind.weight.bias, (bias - stored["mean"]) * scale + stored["beta"])
     assert conv.nodes == ("conv", "bn1") and conv.name == "conv"
 
 
@@ -237,7 +237,7 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
     second = net.node("Add", first, inside, name="second")
     model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", second)), (3, 2)), ["N", 3, 8, 8])
     found = read(model, saved)
-    assert sum(isinstance(step.layer, kinds.Join) for step in found.steps) == 2
+    assert sum(isinstance(step.kind, kinds.Join) for step in found.steps) == 2
     assert all(block.fork == fork for block in found.blocks)
 
 

@@ -1,0 +1,92 @@
+"""The `compare` command's work: one picture, many methods, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lrp_onnx.compiler import Options
+from lrp_onnx.evaluation.methods import check_method, find_method
+from lrp_onnx.evaluation.subject import Subject
+from lrp_onnx.files.writing import check_writable
+from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
+from lrp_onnx.runtime.classes import Classes
+from lrp_onnx.runtime.images import Picture, find_images, read_image
+from lrp_onnx.runtime.preprocess import preprocess
+
+DEFAULT_METHODS = (
+    "epsilon-gamma-plus+smooth",
+    "lrp-resnet",
+    "epsilon-plus-flat",
+    "epsilon-gamma-box",
+    "c3-lrp",
+    "c3-lrp+c3",
+    "guided-backprop",
+    "grad-cam",
+    "occlusion",
+)
+TILE = 224
+"""Height of a tile in pixels."""
+
+
+def compare_file(
+    model: Path,
+    image: str,
+    output: Path,
+    *,
+    options: Options,
+    methods: Sequence[str] = (),
+    target: str | None = None,
+    columns: int = 5,
+    overlaid: bool = False,
+    provider: str | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> str:
+    """Write the grid to `output`, a PNG, and return what was explained, in one line.
+
+    Raises:
+        RuleError: a method is unknown. ImageError, OutputExistsError, and what compiling raises.
+    """
+    names = list(dict.fromkeys(methods or DEFAULT_METHODS))
+    for name in names:
+        check_method(name)
+    check_writable(output, force=force)
+    (path,) = find_images([image])[:1]
+    choices = {"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing}
+    subject = Subject(model, provider=provider, threads=threads, choices={**choices, "labels": options.labels})
+    explainer = subject.explainer
+    picture = read_image(path)
+    prepared = preprocess(picture, explainer.preprocessing, *subject.size)
+    tensor = prepared.tensor[None]
+    probabilities = subject.probabilities(tensor)[0]
+    predicted = int(probabilities.argmax())
+    chosen = _class(explainer.classes, target)
+    explained = predicted if chosen < 0 else chosen
+    seen = _large(prepared.box.cut(picture))
+    said = f"{explainer.classes.name(explained) or explained} {probabilities[explained]:.0%}"
+    tiles = [(seen, said)]
+    for name in names:
+        (relevance,) = find_method(name, subject).maps(tensor, np.array([explained]))
+        drawn = overlay(seen, relevance, STYLE) if overlaid else colorize(relevance, STYLE, shape=seen.shape[:2])
+        tiles.append((drawn, name))
+    write_png(output, grid(tiles, columns=columns, height=TILE), force=force)
+    return f"{path}: {said}, by {len(names)} methods → {output}"
+
+
+def _class(classes: Classes, target: str | None) -> int:
+    if target is None:
+        return -1
+    return int(classes.indices(int(target) if target.lstrip("-").isdigit() else target, 1)[0])
+
+
+def _large(picture: Picture) -> Picture:
+    """A small picture enlarged to a tile's height."""
+    rows, columns = picture.shape[:2]
+    if rows >= TILE:
+        return picture
+    size = (round(columns * TILE / rows), TILE)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)

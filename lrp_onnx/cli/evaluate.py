@@ -1,0 +1,77 @@
+"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lrp_onnx.cli.tables import evaluation_table
+from lrp_onnx.compiler import Options
+from lrp_onnx.evaluation.baselines import SANITY
+from lrp_onnx.evaluation.evaluate import evaluate
+from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
+from lrp_onnx.evaluation.photos import find_masks, read_boxes
+from lrp_onnx.evaluation.request import Request
+from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
+from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.report.curves import draw_curves
+from lrp_onnx.report.render import write_png
+from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
+
+DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
+
+
+def evaluate_files(
+    model: Path,
+    images: Sequence[str],
+    *,
+    options: Options,
+    report: Callable[[str], None],
+    methods: Sequence[str],
+    metrics: str,
+    labels: Path | None,
+    masks: Path | None,
+    output: Path | None,
+    **given: Any,
+) -> tuple[Table, dict[str, Any]]:
+    """(a table for the terminal, means with intervals), and in `output` results.jsonl, tables and curves."""
+    photos = find_images(images)
+    table = labels or labels_beside(photos)
+    boxes = read_boxes(table) if table else {}
+    request = Request(
+        model=model,
+        photos=photos,
+        methods=(*(methods or DEFAULT_METHODS), *SANITY),
+        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        labels=read_labels(table) if table else {},
+        masks=find_masks(masks, photos) if masks else boxes,
+        results=output / "results.jsonl" if output else None,
+        choices={"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing},
+        **given,
+    )
+    if not table:
+        report("no labels: where a metric follows the label, the predicted class is followed")
+    rows = evaluate(request, report=_progress(report), say=report)
+    if output:
+        for metric in (name for name in request.metrics if name in PROTOCOLS):
+            drawn = draw_curves(mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero)
+            write_png(output / f"{metric}.png", drawn, force=True)
+        write_bytes(output / "table.md", (markdown(rows, every=True, seed=request.seed) + "\n").encode(), force=True)
+        write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
+        report(f"results.jsonl, table.md, table.csv and curves are in {output}")
+    return evaluation_table(rows, seed=request.seed), as_json(rows, seed=request.seed)
+
+
+def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
+    """A line a tenth of the way."""
+    said = [0]
+
+    def at(done: int, total: int) -> None:
+        if total and 10 * done // total > said[0]:
+            said[0] = 10 * done // total
+            report(f"{done} of {total} maps judged")
+
+    return at

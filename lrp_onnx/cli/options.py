@@ -1,0 +1,162 @@
+"""The options of every command that may compile, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lrp_onnx.compiler import Options
+
+MODEL = click.Path(path_type=Path)
+
+
+class Batch(click.ParamType[int | None]):
+    """A number of pictures, or ``auto`` (None)."""
+
+    name = "batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number."""
+        if value in ("auto", None):
+            return None
+        number = int(value) if str(value).isdecimal() else 0
+        if number < 1:
+            self.fail(f"{value!r} is neither a number of pictures from 1 on nor auto", param, ctx)
+        return number
+
+
+BATCH = Batch()
+SEEING = ("output_name", "input_size", "preprocess")
+"""Those that say how a model is looked at, for commands whose methods say the rest."""
+
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+OPTIONS: Mapping[str, Decorator] = {
+    "composite": click.option(
+        "--composite",
+        metavar="NAME",
+        help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
+    ),
+    "start": click.option(
+        "--start",
+        type=click.Choice(["logit", "probability", "one", "contrastive"]),
+        help="What relevance starts from. [default: the composite's]",
+    ),
+    "bias": click.option(
+        "--bias",
+        type=click.Choice(["keep", "drop"]),
+        help="Whether biases take part in denominators. [default: the rules']",
+    ),
+    "rules": click.option(
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="NODE=RULE",
+        help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
+        '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
+    ),
+    "rules_file": click.option(
+        "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
+    ),
+    "output_name": click.option(
+        "--output-name", metavar="NAME", help="Which graph output to explain, where there are several."
+    ),
+    "input_size": click.option(
+        "--input-size",
+        metavar="SIZE",
+        help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
+    ),
+    "resolution": click.option(
+        "--resolution",
+        metavar="SIZE",
+        help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
+        "to the picture, or at the one of that name.",
+    ),
+    "optimize_for": click.option(
+        "--optimize-for",
+        type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
+        default="cpu",
+        show_default=True,
+        help="The runtime whose operators are used.",
+    ),
+    "preprocess": click.option(
+        "--preprocess",
+        metavar="SPEC",
+        help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
+    ),
+    "classes": click.option(
+        "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
+    ),
+}
+"""Parameter → option."""
+COMPILING = tuple(OPTIONS)
+"""Parameters of a command that compiles."""
+
+
+def compile_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that compiles."""
+    return some_options(*COMPILING)(command)
+
+
+def some_options(*names: str) -> Decorator:
+    """Those of `COMPILING` that a command has a use for."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed([name for name in OPTIONS if name in names]):
+            command = OPTIONS[name](command)
+        return command
+
+    return decorate
+
+
+def to_options(outputs: str | None = None, **given: Any) -> Options:
+    """Command-line values as Options; what is given on the line wins over the rules file."""
+    from lrp_onnx.cli.settings import Settings, read_settings
+    from lrp_onnx.compiler import Options
+    from lrp_onnx.relevance.composites.presets import DEFAULT
+    from lrp_onnx.runtime.images import read_classes
+    from lrp_onnx.runtime.preprocess import parse_preprocessing
+
+    given = dict.fromkeys(COMPILING) | given
+    said = read_settings(given["rules_file"]) if given["rules_file"] else Settings()
+    rules = {}
+    for text in given["rules"] or ():
+        pattern, equals, rule = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
+        rules[pattern] = rule
+    return Options(
+        composite=given["composite"] or said.composite or DEFAULT,
+        start=given["start"] or said.start,
+        bias=given["bias"] or said.bias,
+        rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
+        explain=given["output_name"],
+        input_size=_size(given["input_size"]) if given["input_size"] else None,
+        resolution=_resolution(given["resolution"]) if given["resolution"] else None,
+        optimize_for=given["optimize_for"] or "cpu",
+        many_targets=given.get("many_targets", False),
+        randomize=given.get("randomize", 0),
+        seed=given.get("seed", 0),
+        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
+        if outputs is not None
+        else ("heatmap",),
+        preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
+        labels=read_classes(given["classes"]) if given["classes"] else (),
+    )
+
+
+def _resolution(text: str) -> tuple[int, int] | str:
+    """A size, or the name of a feature map."""
+    return _size(text) if all(part.isdecimal() for part in text.lower().split("x")) else text
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``224`` or ``480x640`` as (height, width)."""
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and 0 < int(part) < 2**15 for part in parts):
+        raise click.BadParameter(f"{text!r} is not a size: write 224, or 480x640", param_hint="--input-size")
+    return int(parts[0]), int(parts[-1])

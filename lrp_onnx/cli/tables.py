@@ -1,0 +1,126 @@
+"""Plans, composites and accounts as tables for people; numbers and structure come from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lrp_onnx.compiled.conservation import Row
+from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
+from lrp_onnx.plan.plan import Block, Plan, Shape, Step
+from lrp_onnx.relevance.composites.assign import Assigned, Composite
+from lrp_onnx.relevance.rules.linear import Block as BlockRule
+from lrp_onnx.relevance.rules.table import rule_text
+
+
+def plan_table(of: Plan, rules: Mapping[str, Assigned]) -> RenderableType:
+    """The recognised structure: one line a step, blocks opened, with role, shape, rule and why."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("step", "op", "role", "output", "rule", "why"):
+        table.add_column(column, no_wrap=column in ("op", "role", "output"), overflow="fold")
+    for item in of.items:
+        if isinstance(item, Block):
+            _add_block(table, item, rules)
+        else:
+            _add_step(table, item, "", rules[item.name])
+    head = (
+        f"input {of.input} {shape_text(of.input_shape)} → logits {of.logits} ({of.classes} classes); "
+        f"{len(of.blocks)} residual blocks"
+    )
+    return Group(Text(head), *(Text(f"note: {note}") for note in of.notes), table)
+
+
+def _add_block(table: Table, block: Block, rules: Mapping[str, Assigned]) -> None:
+    found = rules[block.join.name]
+    whole = isinstance(found.rule, BlockRule)
+    rule, why = (rule_text(found.rule), f"{found.why}; ") if whole else ("", "")
+    name = Text(block.name, style="bold")
+    table.add_row(name, "Block", block.role.value, "", Text(rule), Text(f"{why}its branches leave {block.fork}"))
+    inside = Assigned(found.rule, f"inside {block.name}") if whole else None
+    for branch in block.branches:
+        if not branch.steps:
+            table.add_row("  (shortcut)", "", branch.role.value, "", "", branch.why)
+        for index, step in enumerate(branch.steps):
+            _add_step(
+                table,
+                step,
+                branch.role.value,
+                inside or rules[step.name],
+                indent="  ",
+                why=branch.why if index == 0 else None,
+            )
+    for step in (block.join, *block.tail):
+        _add_step(table, step, "join" if step is block.join else "tail", inside or rules[step.name], indent="  ")
+
+
+def _add_step(
+    table: Table, step: Step, role: str, found: Assigned, *, indent: str = "", why: str | None = None
+) -> None:
+    rule = Text("" if found.why.startswith("inside") else rule_text(found.rule))
+    reason = "; ".join(part for part in (found.why, why) if part)
+    table.add_row(Text(indent + step.name), step.op, role, shape_text(step.output_shape), rule, Text(reason))
+
+
+def shape_text(shape: Shape) -> str:
+    """``N×64×56×56``."""
+    return "×".join("N" if size is None else str(size) for size in shape)
+
+
+def composite_table(composites: Mapping[str, Composite]) -> Table:
+    """One line a composite."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("composite", "what it does", "start", "source"):
+        table.add_column(column, no_wrap=column == "composite")
+    for name, composite in composites.items():
+        table.add_row(name, composite.title, composite.start, composite.source)
+    return table
+
+
+def account_table(rows: Sequence[Row], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Table:
+    """The conservation ledger of the first sample, one line a layer, from the logits down."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step", overflow="fold")
+    table.add_column("rule", overflow="fold")
+    for column in ("received", "passed on", "bias took", "ε took", "unexplained"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("promise")
+    for row in rows:
+        numbers = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
+        verdict = "—" if not row.conserves else "kept" if row.fault(start) is None else Text("BROKEN", style="bold red")
+        table.add_row(row.step, Text(row.rule), *(f"{number[0]:.5g}" for number in numbers), verdict)
+    return table
+
+
+def evaluation_table(rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Table:
+    """Means with intervals, one line a method."""
+    found = summary(rows, seed=seed)
+    columns = shown(columns_of(rows))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("method", *(heading(*column) for column in columns)):
+        table.add_column(name, no_wrap=True)
+    for method, means in found.items():
+        table.add_row(method, *(str(means[column]) for column in columns))
+    return table
+
+
+def check_lines(checks: Iterable[tuple[str, Sequence[str]]]) -> list[Text]:
+    """One line a check, its faults below it."""
+    lines = []
+    for name, faults in checks:
+        lines.append(Text.assemble(("FAILED  " if faults else "ok      ", "bold red" if faults else "green"), name))
+        lines += [Text(f"        {fault}") for fault in faults]
+    return lines
+
+
+def show(*renderables: Any) -> None:
+    """Print tables to standard output, as wide as they need where it is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=1000)
+    for renderable in renderables:
+        console.print(renderable)

@@ -1,0 +1,76 @@
+"""The `verify` command's work: a compiled file, run and audited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lrp_onnx.compiled.verify import Arrays, Audit, audit, random_picture
+from lrp_onnx.contract import Contract, Preprocessing
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.files.models import load_proto
+from lrp_onnx.model.normalize.rewrite import runnable
+from lrp_onnx.runtime.images import read_image
+from lrp_onnx.runtime.preprocess import preprocess
+from lrp_onnx.runtime.session import open_session
+
+BATCH = 2
+"""Random pictures to verify with where none are given: the fewest that show a batch to be consistent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs serialized models on one provider."""
+
+    provider: str | None = None
+
+    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """All outputs by name."""
+        return dict(open_session(model, providers=self.provider).run(None, feeds))
+
+
+def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    """All outputs of one run on the CPU."""
+    return Runner("cpu")(model, feeds)
+
+
+def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None) -> Audit:
+    """Audit the file `compiled`; raises ModelFileError, ContractError, ImageError or ProviderError where it cannot be
+    done.
+    """
+    model = load_proto(compiled)
+    promise = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    before = runnable(load_proto(original)) if original is not None else None
+    if before is not None:
+        _same_interface(model, before, promise, original)
+    return audit(model, promise, Runner(provider), pictures=_pictures(model, promise, images), original=before)
+
+
+def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, promise: Contract, path: Path | None) -> None:
+    inputs = {value.name for value in before.graph.input} - {tensor.name for tensor in before.graph.initializer}
+    outputs = {value.name for value in before.graph.output}
+    if inputs != {promise.input} or outputs != set(promise.outputs):
+        raise UnsupportedModelError(
+            "these two files cannot be compared:",
+            [
+                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was "
+                f"made from one with "
+                f"input '{promise.input}' and outputs {sorted(promise.outputs)}"
+            ],
+        )
+
+
+def _pictures(model: onnx.ModelProto, promise: Contract, images: Sequence[Path]) -> NDArray[Any]:
+    if not images:
+        return random_picture(model, promise.input, batch=BATCH)
+    spec = promise.preprocessing or Preprocessing(layout=promise.layout)
+    value = next(v for v in model.graph.input if v.name == promise.input)
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    height, width = sizes[2:] if spec.layout == "NCHW" else sizes[1:3]
+    return np.stack([preprocess(read_image(path), spec, height, width).tensor for path in images])

@@ -1,0 +1,1 @@
+"""The compiled file: its order, its memory, and the proof that it is right."""

@@ -1,0 +1,226 @@
+"""Proving a compiled model: valid standard ONNX, original outputs unchanged, batches consistent, relevance accounted
+for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lrp_onnx.compiled.conservation import Row, account, constants_of, expose, tensors_of
+from lrp_onnx.compiled.order import drop_unused
+from lrp_onnx.contract import Contract, is_added
+from lrp_onnx.errors import LrpOnnxError, VerificationError
+
+Arrays = dict[str, NDArray[np.generic]]
+SAME_OUTPUT = 1e-5
+"""Largest change of an original output, relative to its largest magnitude: float32 rounding where fusions differ."""
+SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
+"""The same for outputs of fewer bits: four times their unit of rounding."""
+ONE_STEP = 0.05
+"""The same for quantised models, where rounding may move a value by a whole step of its quantiser."""
+HALF_INSIDE = 2e-3
+"""The same where the output is float32 and what computes it is not: runtimes choose where they round."""
+
+
+class Runner(Protocol):
+    """Runs a serialized model: feeds → every output."""
+
+    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """All outputs by name."""
+
+
+def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: Contract, runner: Runner | None) -> None:
+    """Raise VerificationError unless `model` is valid and, where it can be run, predicts what `original` does."""
+    faults = _validity(model)
+    if faults:
+        raise VerificationError("the compiled model is not valid; please report this with the model:", faults)
+    if runner is None:
+        return
+    feeds = {promise.input: random_picture(model, promise.input, batch=2)}
+    try:
+        before = runner(original.SerializeToString(), feeds)
+    except LrpOnnxError as error:
+        fault = f"{error}; --no-check writes the compiled file unchecked, for a runtime that can run it"
+        raise VerificationError("the original model cannot be run here:", [fault]) from error
+    after = runner(model.SerializeToString(), feeds)
+    faults = changed_outputs(before, after, tolerance=rounding_of(original))
+    faults += non_finite(after)
+    if faults:
+        raise VerificationError("the compiled model failed its checks:", faults)
+
+
+def changed_outputs(before: Arrays, after: Arrays, *, tolerance: float = SAME_OUTPUT) -> list[str]:
+    """One line for every original output that is missing or differs by more than `tolerance` of its maximum."""
+    faults = []
+    for name, expected in before.items():
+        if name not in after:
+            faults.append(f"the output '{name}' is gone")
+            continue
+        scale = float(np.abs(expected).max(initial=1e-30))
+        change = float(np.abs(after[name].astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)) / scale
+        allowed = max(tolerance, SAME_HALF.get(str(expected.dtype), 0.0))
+        if not change <= allowed:
+            faults.append(
+                f"the output '{name}' changed by {change:.1e} of its largest value; {allowed:.0e} is rounding"
+            )
+    return faults
+
+
+def rounding_of(model: onnx.ModelProto) -> float:
+    """How far an output of `model` may move, relative to its maximum, when a runtime fuses its nodes differently."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    weights = any(tensor.data_type in half for tensor in model.graph.initializer)
+    integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    return HALF_INSIDE if weights else ONE_STEP if integers else SAME_OUTPUT
+
+
+def random_picture(model: onnx.ModelProto, name: str, *, batch: int, seed: int = 0) -> NDArray[np.generic]:
+    """A batch of random input of the model's size and element type: about −2 to 2, or 0 to 255 for uint8."""
+    value = next(v for v in model.graph.input if v.name == name)
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    shape = (sizes[0] or batch, *sizes[1:])
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    rng = np.random.default_rng(seed)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return rng.normal(size=shape).astype(dtype)
+
+
+SAME_MAP = 1e-4
+"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the
+batch size.
+"""
+
+
+def batch_faults(
+    model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.generic], outputs: Sequence[str]
+) -> list[str]:
+    """One line for every output of `outputs` where a batch of N does not equal N single runs."""
+    together = runner(model, {promise.input: pictures})
+    alone = [runner(model, {promise.input: pictures[i : i + 1]}) for i in range(len(pictures))]
+    faults = []
+    for name in outputs:
+        single = np.concatenate([run[name] for run in alone]).astype(np.float64)
+        change = np.abs(together[name].astype(np.float64) - single).reshape(len(single), -1).max(1)
+        scale = np.abs(single).reshape(len(single), -1).max(1) + 1e-30
+        worst = float((change / scale).max())
+        if not worst <= SAME_MAP:
+            faults.append(
+                f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of "
+                f"its maximum"
+            )
+    return faults
+
+
+def non_finite(values: Arrays) -> list[str]:
+    """One line for every array with NaN or infinity."""
+    return [
+        f"'{name}' holds NaN or infinity"
+        for name, value in values.items()
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all()
+    ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """What `audit` found: named checks with their faults, and the conservation ledger."""
+
+    checks: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: tuple[Row, ...]
+    start: NDArray[np.float64]
+    """Relevance at the logits, (N,)."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check found a fault."""
+        return not any(faults for _, faults in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as JSON-ready data, numbers per sample."""
+        return {
+            "passed": self.passed,
+            "checks": [{"check": name, "faults": list(faults)} for name, faults in self.checks],
+            "start": self.start.tolist(),
+            "layers": [row.to_json() for row in self.rows],
+        }
+
+
+def audit(
+    model: onnx.ModelProto,
+    promise: Contract,
+    runner: Runner,
+    *,
+    pictures: NDArray[np.generic],
+    original: onnx.ModelProto | None,
+) -> Audit:
+    """Run every check of a compiled model on `pictures` (N, …), N ≥ 1, in the model's input units.
+
+    Without `original` the forward part of the model itself is what its outputs are compared with.
+    """
+    data = model.SerializeToString()
+    feeds = {promise.input: pictures}
+    before = runner((original or forward_part(model, promise)).SerializeToString(), feeds)
+    after = runner(data, feeds)
+    names = tensors_of(promise)
+    inner = runner(expose(model, names).SerializeToString(), feeds)
+    rows = account(promise, inner | constants_of(model, names) | feeds)
+    start = rows[0].received
+    maps = [name for name in after if name not in promise.outputs]
+    checks: list[tuple[str, Sequence[str]]] = [
+        ("valid standard ONNX", _validity(model)),
+        ("original outputs unchanged", changed_outputs(before, after, tolerance=rounding_of(model))),
+        ("no NaN, no infinity, in any output or inner tensor", non_finite(after | inner)),
+        ("every layer's relevance accounted for", [fault for row in rows if (fault := row.fault(start))]),
+    ]
+    if len(pictures) > 1 and _takes_any_batch(model, promise):
+        checks.append(
+            (
+                f"a batch of {len(pictures)} equals {len(pictures)} single runs",
+                batch_faults(data, promise, runner, pictures, maps),
+            )
+        )
+    return Audit(tuple((name, tuple(faults)) for name, faults in checks), tuple(rows), start)
+
+
+def _takes_any_batch(model: onnx.ModelProto, promise: Contract) -> bool:
+    value = next(v for v in model.graph.input if v.name == promise.input)
+    return not value.type.tensor_type.shape.dim[0].HasField("dim_value")
+
+
+def forward_part(model: onnx.ModelProto, promise: Contract) -> onnx.ModelProto:
+    """The original model, as it stands inside a compiled one."""
+    forward = onnx.ModelProto()
+    forward.CopyFrom(model)
+    kept = [value for value in forward.graph.output if value.name in promise.outputs]
+    del forward.graph.output[:]
+    forward.graph.output.extend(kept)
+    inputs = [value for value in forward.graph.input if not is_added(value.name)]
+    del forward.graph.input[:]
+    forward.graph.input.extend(inputs)
+    return drop_unused(forward)
+
+
+def _has_bfloat16(model: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)
+
+
+def _validity(model: onnx.ModelProto) -> list[str]:
+    domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    faults = [f"it uses operators of {domain}" for domain in domains]
+    if not 18 <= opset <= (22 if _has_bfloat16(model) else 20):
+        faults.append(f"it is of opset {opset}, compiled files are of 18 to 20")
+    if model.ir_version > 10:
+        faults.append(f"it is of IR version {model.ir_version}, compiled files are of 10 at most")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's C++ half raises several types
+        faults.append(str(error))
+    return faults

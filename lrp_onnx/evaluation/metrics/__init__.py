@@ -1,0 +1,1 @@
+"""Pure metrics of maps and curves."""

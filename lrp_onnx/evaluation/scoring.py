@@ -1,0 +1,72 @@
+"""Masked pictures, scored: every different one once, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.contract import Preprocessing
+from lrp_onnx.evaluation.subject import Pictures, Subject
+
+Mask = NDArray[np.bool_]
+MANY = 64
+"""Masked pictures made at once: memory, not speed."""
+
+
+class Scorer:
+    """Collects masked pictures and scores every different one once, in batches."""
+
+    def __init__(self, subject: Subject, picture: Pictures, fills: Mapping[str, Pictures]) -> None:
+        self._subject, self._picture, self._fills = subject, picture, fills
+        self._places: dict[tuple[str, bytes], int] = {}
+        self._masks: list[tuple[str, Mask]] = []
+
+    def ask(self, fill: str, keep: Mask) -> list[int]:
+        """The places in `scores` of the picture under every mask of `keep` (K, H, W)."""
+        places = []
+        for mask in keep:
+            # All or nothing kept is one picture whatever hides the rest of it.
+            key = ("whole" if mask.all() else fill, np.packbits(mask).tobytes())
+            if key not in self._places:
+                self._places[key] = len(self._masks)
+                self._masks.append((fill, mask))
+            places.append(self._places[key])
+        return places
+
+    def scores(self) -> NDArray[np.float64]:
+        """(different pictures, classes): probabilities."""
+        classes = self._subject.explainer.contract.classes
+        found = np.empty((len(self._masks), classes))
+        for name, fill in self._fills.items():
+            places = [i for i, (which, _) in enumerate(self._masks) if which == name]
+            for first in range(0, len(places), MANY):
+                part = places[first : first + MANY]
+                keep = np.stack([self._masks[i][1] for i in part])
+                found[part] = self._subject.probabilities(self._subject.masked(self._picture, keep, fill))
+        return found
+
+
+def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
+    """What hidden pixels become, (1, …) in the model's units: ``black``; ``mean``, what preprocessing subtracts, or the
+    picture's own mean colour where it subtracts nothing; ``blur``, the picture under a Gaussian of standard deviation
+    5, cut off at 11 × 11, of pictures of 224.
+    """
+    if name == "mean":
+        if any(subject.explainer.preprocessing.mean):
+            return np.zeros_like(picture)
+        axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
+        return np.broadcast_to(picture.mean(axes, keepdims=True), picture.shape).astype(np.float32)
+    if name == "black":
+        spec: Preprocessing = subject.explainer.preprocessing
+        values = (-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64)).astype(np.float32)
+        shape = [1, 1, 1, 1]
+        shape[subject.channels] = len(values)
+        return np.broadcast_to(values.reshape(shape), picture.shape).astype(np.float32)
+    one = np.moveaxis(picture[0], subject.channels - 1, 2)
+    share = min(one.shape[:2]) / 224
+    side = 2 * max(1, round(5 * share)) + 1
+    blurred = cv2.GaussianBlur(np.ascontiguousarray(one), (side, side), 5 * share).reshape(one.shape)
+    return np.ascontiguousarray(np.moveaxis(blurred, 2, subject.channels - 1)[None])

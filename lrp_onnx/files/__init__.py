@@ -1,0 +1,1 @@
+"""Files: reading models from untrusted ones, writing so that nothing is lost."""

@@ -1,0 +1,1 @@
+"""Readers of operators: node → kind of layer."""

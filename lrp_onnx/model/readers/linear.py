@@ -1,0 +1,269 @@
+"""Readers of operators that compute: node → layer."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lrp_onnx.model.graph import Graph, name_of, shape_of
+from lrp_onnx.model.readers.reading import (
+    Unreadable,
+    attribute,
+    data_inputs,
+    known_sizes,
+    need_spatial,
+    needed_constant,
+    pads,
+    pair,
+    reads,
+    stored_bias,
+)
+from lrp_onnx.plan import kinds
+
+
+@reads("Conv")
+def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
+    channels, _, _ = need_spatial(node)
+    weight = needed_constant(graph, node, 1, "weight")
+    group = int(attribute(node, "group", 1))
+    if weight.ndim == 3:
+        weight = weight[:, :, None]
+    if weight.ndim != 4 or group < 1 or weight.shape[1] * group != channels or weight.shape[0] % group:
+        raise Unreadable(
+            f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels"
+        )
+    bias = stored_bias(graph, node, 2)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise Unreadable(f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
+    assert node.inputs[1] is not None
+    return kinds.Convolution(
+        kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
+        strides=pair(node, "strides"),
+        pads=pads(node, (weight.shape[2], weight.shape[3])),
+        dilations=pair(node, "dilations"),
+        group=group,
+    )
+
+
+@reads("Gemm")
+def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
+    if attribute(node, "transA", 0):
+        raise Unreadable("transA=1 transposes the batch: only y = xW + b can be explained")
+    weight = needed_constant(graph, node, 1, "weight")
+    transposed = bool(attribute(node, "transB", 0))
+    alpha, beta = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
+    out = weight.shape[0 if transposed else 1]
+    bias = stored_bias(graph, node, 2)
+    assert node.inputs[1] is not None
+    return kinds.Dense(
+        kinds.Weight(
+            name_of(node.inputs[1]),
+            tuple(weight.shape),
+            scale=None if alpha == 1.0 else np.full(out, alpha),
+            bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
+        ),
+        transposed,
+    )
+
+
+@reads("MatMul")
+def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
+    weight = needed_constant(graph, node, 1, "second factor")
+    shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    if weight.ndim != 2 or shape is None or len(shape) != 2:
+        raise Unreadable(
+            f"it multiplies {shape} by {weight.shape}: only (N, in) by a constant (in, out) can be explained"
+        )
+    assert node.inputs[1] is not None
+    return kinds.Dense(kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
+
+
+@reads("BatchNormalization")
+def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
+    if attribute(node, "training_mode", 0):
+        raise Unreadable("training_mode=1 uses the statistics of the batch: call model.eval() before the export")
+    gamma, beta, mean, variance = (
+        np.asarray(needed_constant(graph, node, slot, what), np.float64)
+        for slot, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
+    )
+    sizes = known_sizes(node.inputs[0], "its input")
+    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {sizes[:1]}:
+        raise Unreadable(f"its scale, bias, mean and variance do not fit {sizes[:1]} channels")
+    spread = variance + float(attribute(node, "epsilon", 1e-5))
+    if (spread <= 0).any():
+        raise Unreadable("its variance is negative: the file is damaged")
+    scale = gamma / np.sqrt(spread)
+    ones = (1,) * (len(sizes) - 1)
+    return kinds.Affine(scale.reshape(-1, *ones), (beta - mean * scale).reshape(-1, *ones))
+
+
+@reads("Mul", "Div", "Sub", "Add", "Sum")
+def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kinds.Product:
+    operands = data_inputs(graph, node)
+    if len(operands) == len(node.inputs) >= 2:
+        return _product(node) if node.op_type == "Mul" else _join(node)
+    if len(operands) != 1 or len(node.inputs) != 2:
+        raise Unreadable(
+            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: this form cannot be explained"
+        )
+    slot = 0 if node.inputs[0] is not operands[0] else 1
+    sizes = known_sizes(operands[0], "its input")
+    constant = _one_sample(np.asarray(needed_constant(graph, node, slot, "other operand"), np.float64), sizes)
+    one, zero = np.ones_like(constant), np.zeros_like(constant)
+    if slot == 0 and node.op_type == "Div":
+        raise Unreadable("it divides a constant by its input, which is not linear: this cannot be explained")
+    if node.op_type == "Div" and not constant.all():
+        raise Unreadable("it divides by zero: the file is damaged")
+    if node.op_type == "Mul":
+        return kinds.Affine(constant, zero)
+    if node.op_type == "Div":
+        return kinds.Affine(1.0 / constant, zero)
+    if node.op_type == "Sub":
+        return kinds.Affine(-one, constant) if slot == 0 else kinds.Affine(one, -constant)
+    return kinds.Affine(one, constant)
+
+
+BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")
+"""What makes a gate of a tensor as large as the signal."""
+THROUGH = ("Add", "Mul", "Div", "Sub", "Reshape", "Expand", "Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze")
+"""What may lie between the bound and the product."""
+
+
+def _product(node: ir.Node) -> kinds.Product:
+    """The gate is the operand with one value per channel or pixel, or, of two equally large ones, the bounded one."""
+    operands = [value for value in node.inputs if value is not None]
+    shapes = [known_sizes(value, "one of its factors") for value in operands]
+    first, second = shapes
+    if len(first) != len(second):
+        raise Unreadable(f"it multiplies tensors of shapes {shapes}: their ranks must be equal")
+    bounded = [_is_bounded(value) for value in operands]
+    for signal, whole, part in ((0, first, second), (1, second, first)):
+        fits = all(g in (1, s) for s, g in zip(whole, part, strict=True))
+        axes = tuple(axis + 1 for axis in range(len(whole)) if part[axis] != whole[axis])
+        if fits and (axes or (bounded[1 - signal] and not bounded[signal])):
+            return kinds.Product(signal, axes)
+    if first != second:
+        raise Unreadable(f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told")
+    return kinds.Product(None, ())
+
+
+def _is_bounded(value: ir.Value) -> bool:
+    """Whether nothing but arithmetic with constants and moves lies between `value` and a function with bounds."""
+    node = value.producer()
+    while node is not None and node.op_type in THROUGH:
+        computed = [v for v in node.inputs if v is not None and v.producer() is not None]
+        node = computed[0].producer() if len(computed) == 1 else None
+    return node is not None and node.op_type in BOUNDED
+
+
+def _join(node: ir.Node) -> kinds.Join:
+    if node.op_type not in ("Add", "Sum"):
+        raise Unreadable("both of its operands depend on the input: a difference or a quotient cannot be explained yet")
+    shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
+    if any(shape != shapes[0] for shape in shapes):
+        raise Unreadable(f"it adds tensors of different shapes {shapes}: only branches of one shape can be joined")
+    return kinds.Join()
+
+
+def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
+    """A constant operand, in the rank of one sample of shape `sizes`, to which it broadcasts."""
+    rank = len(sizes) + 1
+    padded = constant.reshape((1,) * (rank - constant.ndim) + constant.shape) if constant.ndim <= rank else constant
+    if (
+        padded.ndim != rank
+        or padded.shape[0] != 1
+        or any(size not in (1, whole) for size, whole in zip(padded.shape[1:], sizes, strict=True))
+    ):
+        raise Unreadable(f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}")
+    return np.asarray(padded[0], np.float64)
+
+
+@reads("MaxPool")
+def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
+    sizes, kernel, strides = need_spatial(node), pair(node, "kernel_shape"), pair(node, "strides")
+    borders = pads(node, kernel)
+    if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
+        return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
+    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0)))
+
+
+@reads("AveragePool")
+def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
+    sizes, kernel, strides = need_spatial(node)[1:], pair(node, "kernel_shape"), pair(node, "strides")
+    borders = pads(node, kernel)
+    left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
+    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
+        raise Unreadable("its last windows are cut off at the border (ceil_mode), or it is dilated: not supported yet")
+    return kinds.AveragePool(kernel, strides, borders, bool(attribute(node, "count_include_pad", 0)))
+
+
+@reads("GlobalAveragePool")
+def _global_average_pool(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
+    sizes = known_sizes(node.inputs[0], "its input")
+    return kinds.GlobalAverage(tuple(range(2, len(sizes) + 1)), keepdims=True)
+
+
+@reads("ReduceMean", "ReduceSum")
+def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
+    sizes = known_sizes(node.inputs[0], "its input")
+    axes = attribute(node, "axes", None)
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        axes = tuple(int(a) for a in np.asarray(needed_constant(graph, node, 1, "list of axes")).reshape(-1))
+    rank = len(sizes) + 1
+    found = sorted(axis % rank for axis in axes) if axes else [0]
+    if 0 in found or len(set(found)) != len(found):
+        raise Unreadable(f"it averages over the axes {axes}: over the batch nothing can be explained")
+    factor = float(prod(sizes[axis - 1] for axis in found)) if node.op_type == "ReduceSum" else 1.0
+    return kinds.GlobalAverage(tuple(found), bool(attribute(node, "keepdims", 1)), factor)
+
+
+@reads("Softmax")
+def _softmax(graph: Graph, node: ir.Node) -> kinds.Softmax:
+    rank = len(known_sizes(node.inputs[0], "its input")) + 1
+    axis = int(attribute(node, "axis", -1)) % rank
+    if axis == 0:
+        raise Unreadable("it is taken over the batch: this cannot be explained")
+    return kinds.Softmax(axis)
+
+
+@reads("InstanceNormalization")
+def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    channels, *rest = known_sizes(node.inputs[0], "its input")
+    ones = (1,) * len(rest)
+    scale, bias = (
+        np.asarray(needed_constant(graph, node, slot, what), np.float64).reshape(-1, *ones)
+        for slot, what in ((1, "scale"), (2, "bias"))
+    )
+    axes = tuple(range(2, len(rest) + 2))
+    return kinds.Normalization((channels, *rest), axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
+
+
+@reads("LayerNormalization")
+def _layer_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    sizes = known_sizes(node.inputs[0], "its input")
+    first = int(attribute(node, "axis", -1)) % (len(sizes) + 1)
+    if first == 0:
+        raise Unreadable("it normalises over the batch: this cannot be explained")
+    scale = np.asarray(needed_constant(graph, node, 1, "scale"), np.float64)
+    bias = stored_bias(graph, node, 2)
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    axes = tuple(range(first, len(sizes) + 1))
+    return kinds.Normalization(sizes, axes, epsilon, scale, np.zeros(1) if bias is None else bias)
+
+
+@reads("GroupNormalization")
+def _group_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
+    channels, *rest = known_sizes(node.inputs[0], "its input")
+    groups = int(attribute(node, "num_groups", 1))
+    ones = (1,) * len(rest)
+    vectors = (
+        np.asarray(needed_constant(graph, node, slot, what), np.float64) for slot, what in ((1, "scale"), (2, "bias"))
+    )
+    scale, bias = (
+        (np.repeat(v, channels // groups) if v.size == groups != channels else v).reshape(-1, *ones) for v in vectors
+    )
+    view, axes = (groups, channels // groups, *rest), tuple(range(2, len(rest) + 3))
+    return kinds.Normalization(view, axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)

@@ -1,0 +1,134 @@
+"""Readers of operators that only move elements: reshapes, slices, padding, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lrp_onnx.model.graph import Graph, shape_of
+from lrp_onnx.model.readers.reading import Unreadable, attribute, known_sizes, need_spatial, needed_constant, reads
+from lrp_onnx.plan import kinds
+
+
+@reads("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
+    assert node.inputs[0] is not None
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    if before is None or any(size is None for size in before[1:]):
+        raise Unreadable(f"it reshapes a tensor of shape {before}: all sizes but the batch must be known")
+    if node.op_type == "Flatten" and attribute(node, "axis", 1) not in (1, 1 - len(before)):
+        raise Unreadable("it flattens the batch with the rest: only axis=1 can be explained")
+    if after is not None and after and before[0] is not None and after[0] not in (None, before[0]):
+        raise Unreadable(f"it reshapes {before} to {after}, which mixes the batch with the rest")
+    return kinds.Reshape()
+
+
+@reads("Slice")
+def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
+    sizes = need_spatial(node)
+    starts = [int(v) for v in np.asarray(needed_constant(graph, node, 1, "list of starts"))]
+    ends = [int(v) for v in np.asarray(needed_constant(graph, node, 2, "list of ends"))]
+    axes = _optional_integers(graph, node, 3, "list of axes", range(len(starts)))
+    steps = _optional_integers(graph, node, 4, "list of steps", (1,) * len(starts))
+    first, stride, last = [0, 0, 0], [1, 1, 1], list(sizes)
+    for start, end, axis, step in zip(starts, ends, (axis % 4 for axis in axes), steps, strict=True):
+        if axis == 0 or step < 1:
+            raise Unreadable("it cuts the batch or runs backwards: only forward slices of channels, rows, columns")
+        taken = range(sizes[axis - 1])[start:end:step]
+        first[axis - 1], stride[axis - 1], last[axis - 1] = taken.start, step, taken.stop
+    return kinds.Subsample(_three(first), _three(stride), _three(last))
+
+
+@reads("Pad")
+def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
+    sizes = need_spatial(node)
+    mode = str(attribute(node, "mode", "constant"))
+    value = np.asarray(needed_constant(graph, node, 2, "value")) if _present(node, 2) else np.zeros(1)
+    pads = [int(v) for v in np.asarray(needed_constant(graph, node, 1, "list of pads"))]
+    axes = [axis % 4 for axis in _optional_integers(graph, node, 3, "list of axes", range(len(pads) // 2))]
+    if mode == "constant" and value.any():
+        raise Unreadable(f"it pads with {value.reshape(-1)[0]}: only zeros and mirrored borders can be explained")
+    if min(pads) < 0 or any(pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0):
+        raise Unreadable("it cuts, or pads the batch: this cannot be explained")
+    before, after = [0, 0, 0, 0], [0, 0, 0, 0]
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = pads[i], pads[i + len(axes)]
+    if mode == "constant":
+        return kinds.ZeroPad(_three(before[1:]), _three(after[1:]))
+    if before[1] or after[1]:
+        raise Unreadable(f"its mode {mode} invents channels: this cannot be explained")
+    try:
+        rows, columns = (
+            np.pad(np.eye(sizes[i]), ((before[i + 1], after[i + 1]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2)
+        )
+    except (KeyError, ValueError):
+        raise Unreadable(f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained") from None
+    return kinds.Resample(rows, columns)
+
+
+NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+"""Padding with the picture's own border."""
+
+
+@reads("Concat")
+def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
+    sizes = [known_sizes(value, "one of its inputs") for value in node.inputs]
+    if any(graph.is_constant(value) for value in node.inputs):
+        raise Unreadable("some of its inputs are constants (a class token?): this cannot be explained")
+    axis = int(attribute(node, "axis", 1)) % (len(sizes[0]) + 1)
+    if axis == 0:
+        raise Unreadable("it joins along the batch: this cannot be explained")
+    return kinds.Concat(axis, tuple(size[axis - 1] for size in sizes))
+
+
+@reads("Split")
+def _split(graph: Graph, node: ir.Node) -> list[kinds.Kind]:
+    sizes = need_spatial(node)
+    axis = int(attribute(node, "axis", 0)) % 4
+    if axis == 0:
+        raise Unreadable("it splits the batch: this cannot be explained")
+    ends = np.cumsum([known_sizes(value, "one of its outputs")[axis - 1] for value in node.outputs])
+    parts: list[kinds.Kind] = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        first, last = [0, 0, 0], list(sizes)
+        first[axis - 1], last[axis - 1] = int(start), int(end)
+        parts.append(kinds.Subsample(_three(first), (1, 1, 1), _three(last)))
+    return parts
+
+
+@reads("Expand")
+def _expand(graph: Graph, node: ir.Node) -> kinds.Expand:
+    before, after = known_sizes(node.inputs[0], "its input"), known_sizes(node.outputs[0], "its output")
+    if len(before) != len(after):
+        raise Unreadable(f"it expands {before} to {after}: the ranks must be equal")
+    return kinds.Expand(tuple(axis + 1 for axis in range(len(before)) if before[axis] != after[axis]))
+
+
+@reads("Transpose")
+def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    if shape is None or any(size is None for size in shape[1:]):
+        raise Unreadable(f"it turns a tensor of shape {shape}: all sizes but the batch must be known")
+    order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
+    if order[0] != 0:
+        raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
+    return kinds.Transpose(order)
+
+
+def _present(node: ir.Node, slot: int) -> bool:
+    return slot < len(node.inputs) and node.inputs[slot] is not None
+
+
+def _optional_integers(graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]) -> list[int]:
+    if not _present(node, slot):
+        return list(default)
+    return [int(v) for v in np.asarray(needed_constant(graph, node, slot, what))]
+
+
+def _three(values: Sequence[int]) -> tuple[int, int, int]:
+    channels, rows, columns = values
+    return channels, rows, columns

@@ -1,0 +1,130 @@
+"""What readers of operators share: the table of them, attributes, constants, and saying why a node cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lrp_onnx.model.graph import Graph, shape_of
+from lrp_onnx.plan import kinds
+
+
+class Unreadable(Exception):
+    """A node that cannot be explained; the message says what was found and what to do."""
+
+
+Reader = Callable[[Graph, ir.Node], kinds.Kind | list[kinds.Kind]]
+"""A node's layer; for a node of several outputs a layer for each."""
+READERS: dict[str, Reader] = {}
+
+
+def reads(*operators: str) -> Callable[[Reader], Reader]:
+    """Register a reader for operators of the standard domain."""
+
+    def register(reader: Reader) -> Reader:
+        for operator in operators:
+            assert operator not in READERS, operator
+            READERS[operator] = reader
+        return reader
+
+    return register
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value as plain Python, or `default` where the node does not state it."""
+    found = node.attributes.get(name)
+    if found is None:
+        return default
+    value = found.value
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
+    """The inputs of a node that carry the picture, as against weights, shapes and axes."""
+    slots = node.inputs if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul") else node.inputs[:1]
+    if node.op_type == "DequantizeLinear" and (quantize := quantizer(node)) is not None:
+        slots = quantize.inputs[:1]
+    return [value for value in slots if value is not None and not graph.is_constant(value)]
+
+
+def quantizer(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear whose result a DequantizeLinear reads."""
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return producer if producer is not None and producer.op_type == "QuantizeLinear" else None
+
+
+def pair(node: ir.Node, name: str) -> tuple[int, int]:
+    """An attribute of one number for height and one for width; 1 and 1 where it is not stated; 1-D: one row."""
+    values = attribute(node, name, (1, 1))
+    if len(values) == 1:
+        values = (1, *values)
+    if len(values) != 2:
+        raise Unreadable(f"its {name} has {len(values)} entries: only 1-D and 2-D layers can be explained")
+    return int(values[0]), int(values[1])
+
+
+def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A window's pads: top, left, bottom, right; SAME is computed from the input's size."""
+    automatic = attribute(node, "auto_pad", "NOTSET")
+    if automatic == "VALID":
+        return 0, 0, 0, 0
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        return _same(node, kernel, upper=automatic == "SAME_UPPER")
+    stated = tuple(int(p) for p in attribute(node, "pads", (0, 0, 0, 0)))
+    top, left, bottom, right = (0, stated[0], 0, stated[1]) if len(stated) == 2 else stated
+    return top, left, bottom, right
+
+
+def _same(node: ir.Node, kernel: tuple[int, int], *, upper: bool) -> tuple[int, int, int, int]:
+    """As many zeros as make ⌈size / stride⌉ windows; an odd one goes behind if `upper`, else before."""
+    sizes, strides, dilations = need_spatial(node)[1:], pair(node, "strides"), pair(node, "dilations")
+    before, after = [0, 0], [0, 0]
+    for axis in (0, 1):
+        windows = -(-sizes[axis] // strides[axis])
+        total = max((windows - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - sizes[axis], 0)
+        before[axis], after[axis] = sorted((total // 2, total - total // 2), reverse=not upper)
+    return before[0], before[1], after[0], after[1]
+
+
+def need_spatial(node: ir.Node) -> tuple[int, int, int]:
+    """(C, H, W) of a node's input; a 1-D one, (N, C, L), counts as one row."""
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    if shape is not None and len(shape) == 3:
+        shape = (shape[0], shape[1], 1, shape[2])
+    if shape is None or len(shape) != 4:
+        raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
+    channels, height, width = shape[1:]
+    if channels is None or height is None or width is None:
+        raise Unreadable(f"its input has symbolic sizes {shape}: export the model for a fixed height and width")
+    return channels, height, width
+
+
+def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
+    """One sample's shape; `what` names the tensor where it is not known."""
+    shape = shape_of(value) if value is not None else None
+    sizes = None if shape is None else [size for size in shape[1:] if size is not None]
+    if shape is None or sizes is None or len(sizes) != len(shape) - 1:
+        raise Unreadable(f"{what} has shape {shape}: all sizes but the batch must be known")
+    return tuple(sizes)
+
+
+def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArray[np.generic]:
+    """The constant in an input slot; `what` names it where it is computed instead."""
+    value = node.inputs[slot] if slot < len(node.inputs) else None
+    found = graph.constant(value)
+    if found is None:
+        how = "computed in a way that cannot be read" if graph.is_constant(value) else "not a constant of the file"
+        raise Unreadable(f"its {what} is {how}: export the model with its weights stored, not computed")
+    return found
+
+
+def stored_bias(graph: Graph, node: ir.Node, slot: int) -> NDArray[np.float64] | None:
+    """A bias that may be left out."""
+    if slot >= len(node.inputs) or node.inputs[slot] is None:
+        return None
+    return np.asarray(needed_constant(graph, node, slot, "bias"), np.float64)

@@ -1,0 +1,1 @@
+"""Composites: named lists of rules, and how steps get theirs."""

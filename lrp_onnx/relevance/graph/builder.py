@@ -1,0 +1,262 @@
+"""Values, and the builder that collects the nodes behind them, in the order of the computation.
+
+Arithmetic on values appends nodes; equal expressions are built once. What is known of a tensor (its sign, that it is
+one constant number, where it is zero) travels with it, so that ``|x|`` of a post-ReLU tensor costs no node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import ArrayLike
+
+from lrp_onnx.contract import INTERNAL
+from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emission
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A tensor in the graph being built."""
+
+    builder: Builder
+    name: str
+    nonnegative: bool = False
+    nonpositive: bool = False
+    number: float | None = None
+    """The one number that every element equals, where that is known."""
+    vanishes: str | None = None
+    """Name of a tensor of the same shape: where it is zero, so is this."""
+
+    def __add__(self, other: Value | float) -> Value:
+        other = self.builder.value(other)
+        if self.number == 0.0:
+            return other
+        if other.number == 0.0:
+            return self
+        signs = self.nonnegative and other.nonnegative, self.nonpositive and other.nonpositive
+        return self.builder.node("Add", self, other, signs=signs)
+
+    def __sub__(self, other: Value | float) -> Value:
+        other = self.builder.value(other)
+        if other.number == 0.0:
+            return self
+        signs = self.nonnegative and other.nonpositive, self.nonpositive and other.nonnegative
+        return self.builder.node("Sub", self, other, signs=signs)
+
+    def __mul__(self, other: Value | float) -> Value:
+        other = self.builder.value(other)
+        for one, two in ((self, other), (other, self)):
+            if one.number == 0.0 or two.number == 1.0:
+                return one
+        positive = (self.nonnegative and other.nonnegative) or (self.nonpositive and other.nonpositive)
+        negative = (self.nonnegative and other.nonpositive) or (self.nonpositive and other.nonnegative)
+        return self.builder.node("Mul", self, other, signs=(positive, negative))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Value | float) -> Value:
+        other = self.builder.value(other)
+        if other.number == 1.0 or self.number == 0.0:
+            return self
+        positive = (self.nonnegative and other.nonnegative) or (self.nonpositive and other.nonpositive)
+        negative = (self.nonnegative and other.nonpositive) or (self.nonpositive and other.nonnegative)
+        return self.builder.node("Div", self, other, signs=(positive, negative))
+
+    def __neg__(self) -> Value:
+        if self.number is not None:
+            return self.builder.value(-self.number)
+        return self.builder.node("Neg", self, signs=(self.nonpositive, self.nonnegative))
+
+    def pos(self) -> Value:
+        """``max(x, 0)``."""
+        if self.nonnegative:
+            return self
+        if self.nonpositive:
+            return self.builder.value(0.0)
+        return self.builder.node("Relu", self, signs=(True, False))
+
+    def neg(self) -> Value:
+        """``min(x, 0)``."""
+        if self.nonpositive:
+            return self
+        if self.nonnegative:
+            return self.builder.value(0.0)
+        return self.builder.node("Min", self, self.builder.value(0.0), signs=(False, True))
+
+    def abs(self) -> Value:
+        """``|x|``."""
+        if self.nonnegative:
+            return self
+        return -self if self.nonpositive else self.builder.node("Abs", self, signs=(True, False))
+
+    def where_positive(self, then: Value | float, otherwise: Value | float = 0.0) -> Value:
+        """`then` where x > 0, else `otherwise`."""
+        then, otherwise = self.builder.value(then), self.builder.value(otherwise)
+        condition = self.builder.node("Greater", self, self.builder.value(0.0))
+        signs = then.nonnegative and otherwise.nonnegative, then.nonpositive and otherwise.nonpositive
+        return self.builder.node("Where", condition, then, otherwise, signs=signs)
+
+    def where_negative(self, then: Value | float, otherwise: Value | float = 0.0) -> Value:
+        """`then` where x < 0, else `otherwise`."""
+        then, otherwise = self.builder.value(then), self.builder.value(otherwise)
+        condition = self.builder.node("Less", self, self.builder.value(0.0))
+        signs = then.nonnegative and otherwise.nonnegative, then.nonpositive and otherwise.nonpositive
+        return self.builder.node("Where", condition, then, otherwise, signs=signs)
+
+    def where_zero(self, then: Value | float, otherwise: Value | float) -> Value:
+        """`then` where x = 0, else `otherwise`."""
+        then, otherwise = self.builder.value(then), self.builder.value(otherwise)
+        condition = self.builder.node("Equal", self, self.builder.value(0.0))
+        return self.builder.node("Where", condition, then, otherwise)
+
+    def ones_like(self) -> Value:
+        """A constant's shape, filled with ones."""
+        if self.number is not None:
+            return self.builder.value(1.0)
+        return self.builder.node(
+            "Expand", self.builder.value(1.0), self.builder.node("Shape", self), signs=(True, False)
+        )
+
+    def reshape(self, *shape: int) -> Value:
+        """The same elements in another shape; -1 is the batch."""
+        if self.number is not None:
+            return self
+        return self.builder.node(
+            "Reshape", self, self.builder.integers(shape), signs=(self.nonnegative, self.nonpositive)
+        )
+
+    def vanishing(self, where: Value) -> Value:
+        """The same tensor, known to be zero wherever `where` is."""
+        return replace(self, vanishes=where.name)
+
+    def signed(self, *, nonnegative: bool = False, nonpositive: bool = False) -> Value:
+        """The same tensor with its sign known."""
+        return Value(
+            self.builder, self.name, nonnegative or self.nonnegative, nonpositive or self.nonpositive, self.number
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Builder:
+    """Collects the nodes and constants that are added to a graph, in the order of the computation."""
+
+    taken: frozenset[str] = frozenset()
+    """Tensor names of the graph that is being extended."""
+    other_types: frozenset[str] = frozenset()
+    """Which of them are not float32; relevance is computed in float32 whatever the model computes in."""
+    emission: Emission = EMISSIONS[DEFAULT_EMISSION]
+    batch: str | None = None
+    """What the batch of relevance is called, where it is not that of the pictures: one picture's forward pass then
+    serves many backward ones, and its tensors, of batch 1, are broadcast.
+    """
+    nodes: list[gs.Node] = field(default_factory=list)
+    tensors: dict[str, gs.Tensor] = field(default_factory=dict)
+    _built: dict[Any, tuple[str, ...]] = field(default_factory=dict)
+    shapes: dict[str, Sequence[int | None]] = field(default_factory=dict)
+    _count: int = 0
+
+    def tensor(self, name: str) -> gs.Tensor:
+        """The tensor called `name`, created as a variable where it is not there yet."""
+        if name not in self.tensors:
+            self.tensors[name] = gs.Variable(name)
+        return self.tensors[name]
+
+    def value(self, source: Value | float) -> Value:
+        """A number as a scalar constant; a Value as it is."""
+        if isinstance(source, Value):
+            return source
+        number = float(source)
+        name = self._constant(np.asarray(number, np.float32))
+        return Value(self, name, nonnegative=number >= 0, nonpositive=number <= 0, number=number)
+
+    def array(self, values: ArrayLike) -> Value:
+        """A constant float32 tensor."""
+        data = np.ascontiguousarray(values, np.float32)
+        return Value(
+            self, self._constant(data), nonnegative=bool((data >= 0).all()), nonpositive=bool((data <= 0).all())
+        )
+
+    def integers(self, values: Iterable[int]) -> Value:
+        """A constant int64 vector (shapes, axes, indices)."""
+        return Value(self, self._constant(np.asarray(tuple(values), np.int64)))
+
+    def integer(self, value: int) -> Value:
+        """A constant int64 scalar."""
+        return Value(self, self._constant(np.asarray(value, np.int64)))
+
+    def known(self, name: str, *, nonnegative: bool = False) -> Value:
+        """A tensor that the forward graph computes or stores, as float32."""
+        found = Value(self, name, nonnegative=nonnegative)
+        if name not in self.other_types:
+            return found
+        to = {"to": int(onnx.TensorProto.FLOAT)}
+        return self.node("Cast", found, attributes=to, signs=(nonnegative, False))
+
+    def node(
+        self,
+        op: str,
+        *inputs: Value | None,
+        attributes: Mapping[str, Any] | None = None,
+        signs: tuple[bool, bool] = (False, False),
+        output: str | None = None,
+    ) -> Value:
+        """Append one node of one output; the same node is not built twice unless its output is named."""
+        (name,) = self._append(op, inputs, attributes or {}, [output])
+        return Value(self, name, nonnegative=signs[0], nonpositive=signs[1])
+
+    def nodes_of(
+        self, op: str, *inputs: Value | None, outputs: int, attributes: Mapping[str, Any] | None = None
+    ) -> list[Value]:
+        """Append one node of several outputs."""
+        return [Value(self, name) for name in self._append(op, inputs, attributes or {}, [None] * outputs)]
+
+    def _append(
+        self, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], outputs: Sequence[str | None]
+    ) -> tuple[str, ...]:
+        key = (op, tuple(v.name if v else "" for v in inputs), repr(sorted(attributes.items())), len(outputs))
+        named = any(output is not None for output in outputs)
+        if not named and key in self._built:
+            return self._built[key]
+        names = tuple(output or self._fresh() for output in outputs)
+        self.nodes.append(
+            gs.Node(
+                op,
+                name=names[0],
+                attrs=dict(attributes),
+                inputs=[self.tensor(v.name) if v else gs.Variable.empty() for v in inputs],
+                outputs=[self.tensor(name) for name in names],
+            )
+        )
+        if not named:
+            self._built[key] = names
+        return names
+
+    def declare(self, value: Value, shape: Sequence[int | None]) -> None:
+        """State a computed tensor's shape, None for the batch.
+
+        Shape inference loses the batch where a start of its own length comes in; runtimes that cannot prove two
+        tensors to be of one shape leave their fast layouts.
+        """
+        if self.emission.declared_shapes and value.number is None and value.name.startswith(INTERNAL):
+            self.shapes[value.name] = shape
+
+    def _fresh(self) -> str:
+        while True:
+            self._count += 1
+            name = f"{INTERNAL}{self._count}"
+            if name not in self.taken:
+                return name
+
+    def _constant(self, data: np.ndarray[Any, Any]) -> str:
+        key = (str(data.dtype), data.shape, data.tobytes())
+        if key not in self._built:
+            name = self._fresh()
+            self.tensors[name] = gs.Constant(name, data)
+            self._built[key] = (name,)
+        return self._built[key][0]

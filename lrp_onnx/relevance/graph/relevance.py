@@ -1,0 +1,78 @@
+"""Relevance on its way back, kept factored as ``activation ⊙ coefficient`` for as long as nobody needs the product.
+
+Proportional rules telescope: from R = y⊙c the quotient R/y is c itself, with nothing multiplied and nothing divided.
+And behind a ReLU ``a = max(z, 0)`` a relevance of the form a⊙c may be divided by `a` instead of `z`: they are equal
+wherever R is not zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrp_onnx.relevance.graph.builder import Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relevance:
+    """The relevance at one tensor: ``activation ⊙ coefficient``, or `coefficient` alone where `activation` is None."""
+
+    coefficient: Value
+    activation: Value | None = None
+    alias: str | None = None
+    """Name of a pre-activation that this is the relevance of, and that equals `activation` wherever the relevance is
+    not zero.
+    """
+
+    @property
+    def total(self) -> Value:
+        """The relevance itself, multiplied out."""
+        return self.coefficient if self.activation is None else self.activation * self.coefficient
+
+    def __add__(self, other: Relevance) -> Relevance:
+        mine, theirs = self.activation, other.activation
+        if mine is not None and theirs is not None and mine.name == theirs.name and self.alias == other.alias:
+            return Relevance(self.coefficient + other.coefficient, mine, self.alias)
+        return Relevance(self.total + other.total)
+
+    def over(self, z: Value, epsilon: float, *, signed: bool = True) -> Value:
+        """``R / stabilize(z)`` with ``stabilize(z) = z + ε·sign(z)``, sign(0) = +1, or ``z + ε`` if not `signed`.
+
+        At ε = 0 the quotient is 0 where z is: the limit for a relevance that vanishes with z.
+        """
+        behind_relu = self.alias == z.name
+        if epsilon == 0.0 and self.activation is not None:
+            if self.activation.name == z.name:
+                return self.coefficient
+            if behind_relu:
+                return self.activation.where_positive(self.coefficient)
+        if behind_relu and self.activation is not None:
+            z = self.activation
+        if epsilon == 0.0:
+            return z.where_zero(0.0, self.total / z.where_zero(1.0, z))
+        if self.activation is not None and self.activation.name == z.name and z.builder.emission.ratios:
+            # The ratio needs nothing but the forward pass; the product with it keeps runtimes' blocked layouts.
+            return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
+        return self.total / stabilize(z, epsilon, signed=signed)
+
+    def per(self, z: Value) -> Value:
+        """``R / z``, as the coefficient times what the forward pass alone decides: runtimes need not hold that before
+        relevance arrives, and several targets share it.
+        """
+        if self.activation is None or not z.builder.emission.ratios:
+            return self.total / z
+        return self.coefficient * (self.activation / z)
+
+    def positive_only(self, z: Value) -> bool:
+        """Whether this is known to be zero wherever `z` is not positive."""
+        return self.alias == z.name or (
+            self.activation is not None and self.activation.name == z.name and z.nonnegative
+        )
+
+
+def stabilize(z: Value, epsilon: float, *, signed: bool) -> Value:
+    """``z + ε·sign(z)`` with sign(0) = +1; ``z + ε`` if not `signed`."""
+    if epsilon == 0.0:
+        return z
+    if not signed or z.nonnegative:
+        return z + epsilon
+    return z + z.where_negative(-epsilon, epsilon)

@@ -1,0 +1,1 @@
+"""Layers as rules see them: forward and vector-Jacobian product."""

@@ -1,0 +1,136 @@
+"""Max pooling: hands back to the first maximum of every window."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from lrp_onnx.errors import RuleError
+from lrp_onnx.plan import kinds
+from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.relevance.layers import convolution
+from lrp_onnx.relevance.layers.layer import Node
+
+FLOAT = 1
+"""ONNX's number for float32."""
+LOWEST = -3.4e38
+"""Below every activation: what stands around a picture where windows reach over its border."""
+
+
+class MaxPoolLayer(Node):
+    """Max pooling; vjp gives everything to the first maximum of a window."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
+        pool = self.step.kind
+        assert isinstance(pool, kinds.MaxPool)
+        pair, none = (kernel, kernel), (0, 0, 0, 0)
+        average = (
+            kinds.AveragePool(pair, pair, none, True)
+            if kernel
+            else kinds.AveragePool(pool.kernel, pool.strides, pool.pads, False)
+        )
+        size = convolution.pooled_size(average, self._sizes())
+        if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
+            raise RuleError(
+                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel "
+                f"{average.kernel} {size}: "
+                "give it another rule, for example winner-take-all or average(kernel=0)"
+            )
+        return average, self._sizes()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return self._by_index(s) if self.builder.emission.indexed_pools else self._by_comparison(s)
+
+    def _by_index(self, s: Value) -> Value:
+        pool = self.step.kind
+        assert isinstance(pool, kinds.MaxPool)
+        attributes = {
+            "kernel_shape": pool.kernel,
+            "strides": pool.strides,
+            "pads": pool.pads,
+            "dilations": pool.dilations,
+            "ceil_mode": int(pool.ceil_mode),
+        }
+        _, indices = self.builder.nodes_of("MaxPool", self.input, outputs=2, attributes=attributes)
+        if self.builder.batch is None:
+            shape = self.builder.node("Shape", self.input)
+            zeros, rows, places = (
+                self.builder.node("ConstantOfShape", shape).reshape(-1),
+                s.reshape(-1),
+                indices.reshape(-1),
+            )
+        else:  # one picture's indices serve every row of relevance
+            rows = s.reshape(-1, prod(self._pooled))
+            places = self.builder.node("Expand", indices.reshape(1, -1), self.builder.node("Shape", rows))
+            many = self.builder.node("Shape", s, attributes={"start": 0, "end": 1})
+            size = self.builder.integers((prod(self._sizes()),))
+            zeros = self.builder.node(
+                "ConstantOfShape", self.builder.node("Concat", many, size, attributes={"axis": 0})
+            )
+        routed = self.builder.node(
+            "ScatterElements",
+            zeros,
+            places,
+            rows,
+            attributes={"axis": 0 if self.builder.batch is None else 1, "reduction": "add"},
+            signs=(s.nonnegative, s.nonpositive),
+        )
+        return routed.reshape(-1, *self._sizes()[1:])
+
+    def _by_comparison(self, s: Value) -> Value:
+        """For every place in the window, row by row: 1 where it equals the maximum and no place before it does."""
+        channels, *pooled = self._pooled
+        window, builder = self._window(channels), self.builder
+        places = [(row, column) for row in range(window.kernel[0]) for column in range(window.kernel[1])]
+        padded = self._padded(window)
+        free, backs = builder.value(1.0), []
+        for place in places:
+            first = [place[i] * window.dilations[i] for i in (0, 1)]
+            last = [first[i] + (pooled[i] - 1) * window.strides[i] + 1 for i in (0, 1)]
+            part = builder.node("Slice", padded, *map(builder.integers, (first, last, (2, 3), window.strides)))
+            equal = builder.node("Equal", part, self.output)
+            hit = builder.node("Cast", equal, attributes={"to": FLOAT}, signs=(True, False)) * free
+            free = free - hit
+            backs.append((s * hit).reshape(-1, channels, 1, *pooled))
+        stacked = builder.node("Concat", *backs, attributes={"axis": 2}).reshape(-1, channels * len(places), *pooled)
+        one_hot = np.tile(np.eye(len(places)), (channels, 1)).reshape(-1, 1, *window.kernel)
+        return convolution.conv_transpose(stacked, builder.array(one_hot), window)
+
+    @property
+    def _pooled(self) -> tuple[int, ...]:
+        """(C, H', W')"""
+        return tuple(size for size in self.step.output_shape[1:] if size is not None)
+
+    def _window(self, channels: int) -> convolution.Geometry:
+        """The windows as those of a depthwise convolution; ceil_mode as more padding at the end."""
+        pool = self.step.kind
+        assert isinstance(pool, kinds.MaxPool)
+        sizes, pooled, pads = self._sizes()[2:], self._pooled[1:], list(pool.pads)
+        for i in (0, 1):
+            span = (pooled[i] - 1) * pool.strides[i] + pool.dilations[i] * (pool.kernel[i] - 1) + 1
+            pads[i + 2] = max(pads[i + 2], span - pads[i] - sizes[i])
+        places = pool.kernel[0] * pool.kernel[1]
+        top, left, bottom, right = pads
+        return convolution.Geometry(
+            pool.kernel,
+            pool.strides,
+            (top, left, bottom, right),
+            pool.dilations,
+            channels,
+            channels * places,
+            (channels, sizes[0], sizes[1]),
+        )
+
+    def _padded(self, window: convolution.Geometry) -> Value:
+        top, left, bottom, right = window.pads
+        if not any(window.pads):
+            return self.input
+        pads = self.builder.integers((0, 0, top, left, 0, 0, bottom, right))
+        return self.builder.node("Pad", self.input, pads, self.builder.value(LOWEST))

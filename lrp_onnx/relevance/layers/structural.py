@@ -1,0 +1,188 @@
+"""Layers without weights: joins, products, reshapes, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lrp_onnx.plan import kinds
+from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.relevance.layers.layer import Node
+
+LAST = 2**31 - 1
+"""As a Slice end: up to and including the last element."""
+
+
+class JoinLayer(Node):
+    """Sum of branches; its vjp is the same for every operand."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return s
+
+
+class ProductLayer(Node):
+    """A signal times a gate, which may have one value where the signal has many."""
+
+    __slots__ = ()
+
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        product = self.step.kind
+        assert isinstance(product, kinds.Product)
+        which = product.signal or 0
+        signal, gate = self.inputs[which], self.inputs[1 - which]
+        to_gate = s * signal
+        if product.axes:
+            axes = s.builder.integers(product.axes)
+            to_gate = s.builder.node("ReduceSum", to_gate, axes, attributes={"keepdims": 1})
+        return (s * gate, to_gate) if which == 0 else (to_gate, s * gate)
+
+
+class ConcatLayer(Node):
+    """Tensors one after another; each takes its part back."""
+
+    __slots__ = ()
+
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        concat = self.step.kind
+        assert isinstance(concat, kinds.Concat)
+        ends = [sum(concat.sizes[: i + 1]) for i in range(len(concat.sizes))]
+        integers, signs = s.builder.integers, (s.nonnegative, s.nonpositive)
+        return tuple(
+            s.builder.node("Slice", s, integers((end - size,)), integers((end,)), integers((concat.axis,)), signs=signs)
+            for size, end in zip(concat.sizes, ends, strict=True)
+        )
+
+
+class ExpandLayer(Node):
+    """One value written many times; its transpose sums them up."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        expand = self.step.kind
+        assert isinstance(expand, kinds.Expand)
+        if not expand.axes:
+            return s
+        axes, signs = s.builder.integers(expand.axes), (s.nonnegative, s.nonpositive)
+        return s.builder.node("ReduceSum", s, axes, attributes={"keepdims": 1}, signs=signs)
+
+
+class SoftmaxLayer(Node):
+    """``p = softmax(x)``: its vjp is ``p ⊙ (s − Σ p⊙s)``."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        softmax = self.step.kind
+        assert isinstance(softmax, kinds.Softmax)
+        weighted = self.output * s
+        axes = s.builder.integers((softmax.axis,))
+        total = s.builder.node("ReduceSum", weighted, axes, attributes={"keepdims": 1})
+        return weighted - self.output * total
+
+
+class NormalizationLayer(Node):
+    """Normalisation by the picture's own statistics; its vjp is the exact gradient, through the statistics."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        norm = self.step.kind
+        assert isinstance(norm, kinds.Normalization)
+        x, back = self.input.reshape(-1, *norm.view), (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view)
+        centred = x - self._mean(x)
+        spread = self.builder.node("Sqrt", self._mean(centred * centred) + norm.epsilon, signs=(True, False))
+        unit = centred / spread
+        through = back - self._mean(back) - unit * self._mean(back * unit)
+        return (through / spread).reshape(-1, *self._sizes()[1:])
+
+    def _mean(self, x: Value) -> Value:
+        norm = self.step.kind
+        assert isinstance(norm, kinds.Normalization)
+        return self.builder.node("ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1})
+
+
+class ReshapeLayer(Node):
+    """The same elements in another shape."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        y = x.reshape(-1, *(size for size in self.step.output_shape[1:] if size is not None)) * w
+        return y if b is None else y + b
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return s.reshape(-1, *self._sizes()[1:]) * w
+
+
+class SubsampleLayer(Node):
+    """Every n-th element; its transpose puts elements back among zeros."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        taken = self.step.kind
+        assert isinstance(taken, kinds.Subsample)
+        sizes = self._sizes()[1:]
+        counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in range(3)]
+        # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
+        split = s.reshape(-1, *(n for count in counts for n in (count, 1)))
+        spaced = zero_pad(split, [0] * 7, [0, *(n for step in taken.steps for n in (0, step - 1))])
+        whole = spaced.reshape(-1, *(count * step for count, step in zip(counts, taken.steps, strict=True)))
+        missing = [sizes[i] - taken.starts[i] - counts[i] * taken.steps[i] for i in range(3)]
+        return zero_pad(whole, [0, *taken.starts], [0, *missing])
+
+
+class ZeroPadLayer(Node):
+    """Zeros around a tensor; its transpose cuts them off."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        pad = self.step.kind
+        assert isinstance(pad, kinds.ZeroPad)
+        return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
+
+
+class TransposeLayer(Node):
+    """Axes in another order."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        turned = self.step.kind
+        assert isinstance(turned, kinds.Transpose)
+        back = tuple(turned.order.index(axis) for axis in range(len(turned.order)))
+        return s.builder.node("Transpose", s, attributes={"perm": back}, signs=(s.nonnegative, s.nonpositive))
+
+
+def zero_pad(x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
+    """`x` with zeros before and after each axis; a negative number cuts that many elements off."""
+    grown = [max(n, 0) for n in (*before, *after)]
+    if any(grown):
+        x = x.builder.node("Pad", x, x.builder.integers(grown), signs=(x.nonnegative, x.nonpositive))
+    cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
+    if not cut:
+        return x
+    integers = x.builder.integers
+    starts = [max(-before[axis], 0) for axis in cut]
+    ends = [min(after[axis], 0) or LAST for axis in cut]
+    signs = (x.nonnegative, x.nonpositive)
+    return x.builder.node("Slice", x, integers(starts), integers(ends), integers(cut), signs=signs)

@@ -1,0 +1,104 @@
+"""What a compiled file gives beside the original outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from lrp_onnx.contract import ATTENTION, HEATMAP, RELEVANCE, START, TARGET
+from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.plan.plan import Plan
+from lrp_onnx.relevance.emit import Backward
+
+
+def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
+    """Every tensor of the model by name."""
+    graph = model.graph
+    computed = (name for node in graph.node for name in node.output)
+    return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
+
+
+def feature_map(of: Plan, which: tuple[int, int] | str) -> str:
+    """The feature map called `which`, or the one nearest to the picture of the size (height, width) `which`.
+
+    It is one that everything passes through; raises UnsupportedModelError where there is none.
+    """
+    found = [name for name, size in of.waists.items() if which in (size, name)]
+    if not found:
+        asked = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
+        there = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in of.waists.items())
+        fault = f"no feature map that all paths pass through is {asked}; from the picture on there are {there}"
+        raise UnsupportedModelError("this resolution cannot be had:", [fault])
+    return found[0]
+
+
+def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str], *, coarse: bool = False) -> None:
+    """Raise UnsupportedModelError unless every output in `asked` can be made."""
+    names = tensor_names(model)
+    faults = [
+        f"the model has a tensor called '{name}' already: rename it before compiling"
+        for name in (HEATMAP, RELEVANCE, TARGET, START, *({ATTENTION} & set(asked)))
+        if name in names
+    ]
+    on_the_way = {of.input, *(step.output for step in of.steps)}
+    faults += [
+        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, attention, or names "
+        "that `lrp-onnx plan` shows"
+        for name in asked
+        if name not in (HEATMAP, RELEVANCE, ATTENTION) and name not in on_the_way
+    ]
+    if ATTENTION in asked and not of.attention:
+        faults.append("there is no attention map: no product of a tensor with one value for every pixel")
+    if coarse and RELEVANCE in asked:
+        faults.append("relevance is that of the picture's elements, which a coarse map never reaches: ask for heatmap")
+    if not asked:
+        faults.append("no output was asked for: name heatmap, relevance, attention, or inner tensors")
+    if faults:
+        raise UnsupportedModelError("these outputs cannot be made:", faults)
+
+
+def append_outputs(
+    backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
+) -> dict[str, list[int | str]]:
+    """Append the output nodes; output name → shape. `at` names the feature map that a coarse map is read at."""
+    of, builder = backward.of, backward.builder
+    end = at or of.input
+    reached = backward.at[end]
+    relevance = builder.known(end) * reached.total if times_input else reached.total
+    batch = builder.batch or ("N" if of.input_shape[0] is None else of.input_shape[0])
+    sizes = [size for size in of.input_shape[1:] if size is not None]
+    channels = 1 if at else of.channel_axis
+    rows_columns = of.waists[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
+    shapes: dict[str, list[int | str]] = {}
+    for name in dict.fromkeys(asked):
+        if name == HEATMAP:
+            axis = builder.integers((channels,))
+            builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
+            shapes[HEATMAP] = [batch, *rows_columns]
+        elif name == RELEVANCE:
+            builder.node("Identity", relevance, output=RELEVANCE)
+            shapes[RELEVANCE] = [batch, *sizes]
+        elif name == ATTENTION:
+            shapes |= _attention(backward, 1 if builder.batch else batch)
+        else:
+            output = f"{RELEVANCE}/{name}"
+            inner = backward.at.get(name)
+            if inner is None:
+                raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
+            builder.node("Identity", inner.total, output=output)
+            shape = next((s.output_shape for s in of.steps if s.output == name), of.input_shape)
+            shapes[output] = [batch, *(size for size in shape[1:] if size is not None)]
+    return shapes
+
+
+def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str]]:
+    """The model's own attention maps, (N, H, W): one is called ``attention``, of several every one after its tensor."""
+    shapes: dict[str, list[int | str]] = {}
+    gates = backward.of.attention
+    for gate, (height, width) in gates.items():
+        output = ATTENTION if len(gates) == 1 else f"{ATTENTION}/{gate}"
+        builder = backward.builder
+        builder.node("Squeeze", builder.known(gate), builder.integers((1,)), output=output)
+        shapes[output] = [batch, height, width]
+    return shapes

@@ -1,0 +1,1 @@
+"""Pictures for people: colours, overlays, sheets, curves."""

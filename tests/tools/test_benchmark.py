@@ -1,0 +1,97 @@
+"""The benchmark and its companions run, and say what they measured; the README's table is the stored results'."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import pytest
+from networks import Network
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "models" / "shapes-resnet.onnx"
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+
+
+@pytest.fixture
+def report(tools: None) -> ModuleType:
+    return importlib.import_module("benchmark_report")
+
+
+def run(tool: str, *arguments: object) -> str:
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_benchmark_measures_the_embedded_model(tmp_path: Path) -> None:
+    choices = ["--composite", "c3-lrp", "gradient", "--top", 3, "--resolution", 12, "--memory", "--profile"]
+    sizes = ["--batch", 1, 2, "--runs", 2, "--threads", 1, "--json", tmp_path / "b.json"]
+    said = run("benchmark.py", "--model", MODEL, *choices, *sizes)
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["threads"] == 1 and found["processor"] and "lrp-onnx" in found["versions"]
+    rows = {(row["batch"], row["method"]): row for row in found["rows"]}
+    forms = [f"{name}{form}" for name in ("c3-lrp", "gradient") for form in ("", " --resolution 12")]
+    tops = {(1, f"{name} --top 3") for name in ("c3-lrp", "gradient")}
+    assert set(rows) == {(b, m) for b in (1, 2) for m in ("forward", *forms)} | tops
+    for (batch, method), row in rows.items():
+        assert row["milliseconds"] > 0 and row["session_seconds"] > 0
+        assert abs(row["pictures_per_second"] - 1000 * batch / row["milliseconds"]) < 1e-6 * row["pictures_per_second"]
+        assert (row["multiple"] == 1) == (method == "forward")
+        if (batch, method) not in tops:
+            assert 0 < row["run_megabytes"] < row["peak_megabytes"]
+        assert f"| {batch} | {method} |" in said
+    for batch in (1, 2):
+        coarse, full = (rows[batch, f"c3-lrp{form}"]["arithmetic"] for form in (" --resolution 12", ""))
+        assert 1 < coarse < full < 2.1
+    assert found["profiles"]["shapes-resnet c3-lrp, batch 1"]["Conv"] > 0
+
+
+def test_the_passes_are_measured(tmp_path: Path) -> None:
+    said = run(
+        "passes.py", "--model", MODEL, "--composite", "lrp-resnet", "--batch", 1, "--runs", 2, "--json", tmp_path / "p"
+    )
+    rows = json.loads((tmp_path / "p").read_text())["passes"]
+    assert rows[0]["ratio"] == 1 and {"signs", "ratios", "relevance_last"} < {row["without"] for row in rows}
+    assert all(f"| {row['without']} |" in said and row["peak_megabytes"] > 0 for row in rows)
+
+
+def test_coarse_maps_are_compared(tmp_path: Path) -> None:
+    arguments = ("--composite", "lrp-resnet", "--resolution", "24", "12", "--json", tmp_path / "c")
+    run("coarse_maps.py", MODEL, ROOT / "models" / "samples", *arguments)
+    rows = json.loads((tmp_path / "c").read_text())["coarse"]
+    assert [row["resolution"] for row in rows] == ["24", "12"]
+    for row in rows:
+        low, middle, high = row["correlation"]
+        assert -1 <= low <= middle <= high <= 1 and 0 <= row["overlap"][1] <= 1
+
+
+def test_multiply_adds_by_hand(tools: None) -> None:
+    """Strided and grouped convolution, its transpose, a dense layer; what depends on weights alone is not counted."""
+    net = Network(0)
+    y = net.conv("x", (4, 6), (3, 3), group=2, strides=[2, 2], pads=[1] * 4)  # 6·4·4 outputs, 2·9 products each
+    weight = net.constant("w", net.rng.normal(size=(6, 5, 2, 2)).astype("float32"))
+    derived = net.node("Relu", weight)
+    y = net.node("ConvTranspose", y, derived, kernel_shape=[2, 2], strides=[2, 2])  # 6·4·4 inputs, 5·4 products each
+    y = net.node("Flatten", net.node("GlobalAveragePool", y))
+    model = net.model(net.dense(y, (5, 7)), ["N", 4, 8, 8])
+    multiply_adds = importlib.import_module("arithmetic").multiply_adds
+    assert multiply_adds(model) == {"Conv": 6 * 16 * 18, "ConvTranspose": 6 * 16 * 20, "Gemm": 35}
+    assert sum(multiply_adds(onnx.load(MODEL)).values()) > 1e6
+
+
+def test_the_stored_results_are_what_is_shown(report: ModuleType) -> None:
+    results = [report.read(ROOT / "models" / "benchmark" / f"{name}.json") for name in report.RESULTS]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.with_summary(readme, results[0]) == readme
+    assert (ROOT / "models" / "BENCHMARK.md").read_text(encoding="utf-8") == report.page(results)

@@ -1,0 +1,123 @@
+"""The study runs on the embedded model and twenty generated pictures, and its page says what it found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PHOTOS, STEPS = 20, 5
+
+
+def study(folder: Path) -> Mapping[str, Any]:
+    command = [sys.executable, str(ROOT / "tools" / "study.py"), str(folder), "-o", str(folder), "--case", "shapes"]
+    done = subprocess.run(
+        [*command, "--photos", str(PHOTOS), "--steps", str(STEPS)], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    found: Mapping[str, Any] = json.loads((folder / "shapes.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Mapping[str, Any]:
+    return study(folder)
+
+
+@pytest.fixture(scope="module")
+def report() -> Any:
+    sys.path.insert(0, str(ROOT / "tools"))
+    return importlib.import_module("study_report")
+
+
+def test_twenty_photos_and_more_than_twenty_methods(found: Mapping[str, Any], folder: Path) -> None:
+    methods = found["methods"]
+    assert found["photos"] == PHOTOS and found["correct"] >= 0.9 * PHOTOS
+    assert len(methods) >= 30
+    assert {"constant", "random", "gaussian", "edges", "grad-cam", "lrp-resnet", "c3-lrp+c3"} <= set(methods)
+    for values in methods.values():
+        assert {"exact ID", "keio ID", "srg ID", "pointing", "mass", "rank", "sparseness"} <= set(values)
+        for mean, low, high in values.values():
+            assert low <= mean <= high
+    for picture in found["pictures"]:
+        assert cv2.imread(str(folder / picture["file"])) is not None
+
+
+def test_a_constant_map_games_keio_and_not_exact(found: Mapping[str, Any]) -> None:
+    """Near the maximum of all methods where ties enter together, near chance, a random map's score, where exactly n
+    pixels do.
+    """
+    methods = found["methods"]
+    keio, exact = ({name: values[f"{p} ID"][0] for name, values in methods.items()} for p in ("keio", "exact"))
+    assert keio["constant"] > max(keio.values()) - 0.1
+    assert abs(exact["constant"]) < 0.1 and abs(exact["constant"] - exact["random"]) < 0.05
+
+
+def test_relevance_lies_on_the_object(found: Mapping[str, Any]) -> None:
+    """Floors of mass and rank accuracy against exact masks: composites that promise to explain, not noise."""
+    methods = found["methods"]
+    share = methods["constant"]["rank"][0]
+    for name in (
+        "lrp-resnet",
+        "epsilon-plus",
+        "epsilon-plus-flat",
+        "epsilon-gamma-box",
+        "epsilon-alpha2-beta1-flat",
+        "excitation-backprop",
+        "epsilon-gamma-plus",
+        "epsilon-gamma-plus+smooth",
+    ):
+        mass, rank = methods[name]["mass"][0], methods[name]["rank"][0]
+        assert mass > 2 * share and rank > 2 * share, (name, mass, rank, share)
+
+
+def test_it_goes_on_where_it_was(found: Mapping[str, Any], folder: Path) -> None:
+    lines = (folder / "shapes.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "shapes.jsonl").write_text("".join(lines[:-7]), encoding="utf-8")
+    again = study(folder)
+    for name, values in found["methods"].items():
+        for column, (mean, _, _) in values.items():
+            assert again["methods"][name][column][0] == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_page(found: Mapping[str, Any], report: Any) -> None:
+    page = report.page({"shapes": found}, {}, [])
+    for name in found["methods"]:
+        assert f"`{name}`" in page or f"*{name}*" in page
+    assert "](evaluation/shapes-0.png)" in page
+
+
+def test_the_stored_page_is_made_of_the_stored_results(report: Any) -> None:
+    cases, searches, speed = report.stored(report.STORED)
+    assert {"tin20", "tin10", "cifar10", "shapes", "sanity"} <= set(cases) and {"tin20", "tin10"} <= set(searches)
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed)
+    readme = report.README.read_text(encoding="utf-8")
+    assert readme == report.with_table(readme, cases["tin20"])
+    assert cases["tin20"]["photos"] == 500 and len(cases["tin20"]["methods"]) >= 20
+    for name in ("tin20-exact.png", "tin20-keio.png"):
+        assert cv2.imread(str(report.STORED / name)) is not None
+
+
+def test_the_default_is_what_the_study_found_best(report: Any) -> None:
+    from lrp_onnx.cli.explain import default_post
+    from lrp_onnx.relevance.composites.presets import DEFAULT
+
+    assert (DEFAULT, default_post(DEFAULT)) == (report.BEST, report.SMOOTH)
+    cases, _, _ = report.stored(report.STORED)
+    for column in report.DECIDING:
+        for rival in ("grad-cam", "cam", "rise(masks=150)"):
+            gap = cases["tin20"]["gaps"]["held_out"][report.CHOSEN][column][rival]
+            assert gap[1] > 0, (column, rival, gap)
