@@ -127,7 +127,7 @@ def merged(graph: Mapping[str, set[str]], part: int) -> dict[str, set[str]]:
 
     def folder(name: str) -> str | None:
         parts = name.split(".")
-        return ".".join(parts[: part + 1]) if len(parts) > max(part, 1) or part == 0 else None
+        return ".".join(parts[: part + 1]) if part == 0 or len(parts) > part + 1 else None
 
     found: dict[str, set[str]] = {}
     for name, imported in graph.items():
