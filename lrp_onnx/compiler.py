@@ -27,7 +27,6 @@ from lrp_onnx.model.shuffle import shuffle_weights
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import block_summary
 from lrp_onnx.relevance.composites.assign import (
-    START_VALUES,
     Assigned,
     Choices,
     applied_rules,
@@ -35,14 +34,13 @@ from lrp_onnx.relevance.composites.assign import (
     depends_on_exporter,
 )
 from lrp_onnx.relevance.composites.presets import DEFAULT, find_composite
-from lrp_onnx.relevance.emit import Backward, Entry, Rules, start_relevance
+from lrp_onnx.relevance.emit import Backward, LedgerEntry
 from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import Builder
 from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, Emission, find_emission
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
-from lrp_onnx.relevance.rules.joins import JoinRule
-from lrp_onnx.relevance.rules.linear import Block, Rule
+from lrp_onnx.relevance.start import START_VALUES, start_relevance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +184,7 @@ def compile_model(
         raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
     batch = TARGETS if options.many_targets else None
     builder = Builder(taken=tensor_names(forward), other_types=_not_float32(graph), emission=emission, batch=batch)
-    backward = Backward(of, builder, _by_kind(assigned))
+    backward = Backward(of, builder, {name: found.rule for name, found in assigned.items()})
     backward.run(start_relevance(builder, of, start), until=coarse)
     outputs = append_outputs(backward, options.outputs, at=coarse, times_input=composite.times_input)
     model = append(
@@ -196,7 +194,7 @@ def compile_model(
         defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},
         outputs=outputs,
     )
-    ledger = tuple(map(_ledger, backward.entries))
+    ledger = tuple(map(_ledger, backward.ledger))
     model = relevance_last(model) if emission.relevance_last else model
     model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
     memory_fixed, memory_each = memory_of(model)
@@ -214,7 +212,7 @@ def compile_model(
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
         many_targets=options.many_targets,
-        resolution=of.waists[coarse] if coarse else None,
+        resolution=of.cut_points[coarse] if coarse else None,
         optimized_for=chosen if isinstance(chosen, str) else "custom",
         randomized=options.randomize,
         memory_fixed=memory_fixed,
@@ -228,16 +226,6 @@ def compile_model(
     return Compiled(model, promise, of, assigned)
 
 
-def _by_kind(assigned: Mapping[str, Assigned]) -> Rules:
-    """Rules as the backward pass applies them: to layers, to joins, to whole blocks."""
-    rules = {name: found.rule for name, found in assigned.items()}
-    return Rules(
-        layers={name: rule for name, rule in rules.items() if isinstance(rule, Rule) and not isinstance(rule, Block)},
-        joins={name: rule for name, rule in rules.items() if isinstance(rule, JoinRule)},
-        blocks={name: rule for name, rule in rules.items() if isinstance(rule, Block)},
-    )
-
-
 def _not_float32(graph: Graph) -> frozenset[str]:
     """Floating and integer tensors that relevance arithmetic has to convert; unknown types are taken for float32."""
     inner = (value for node in graph.nodes for value in node.outputs)
@@ -245,7 +233,7 @@ def _not_float32(graph: Graph) -> frozenset[str]:
     return frozenset(name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT)
 
 
-def _ledger(entry: Entry) -> dict[str, Any]:
+def _ledger(entry: LedgerEntry) -> dict[str, Any]:
     """An entry as tensor names, for the file's metadata."""
 
     def factors(relevance: Relevance) -> list[str]:
@@ -257,6 +245,6 @@ def _ledger(entry: Entry) -> dict[str, Any]:
         "passed": [factors(relevance) for relevance in entry.passed],
         "terms": [
             {"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor, "e": t.stabilizer}
-            for t in entry.ledger.terms
+            for t in entry.terms
         ],
     }

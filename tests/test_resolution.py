@@ -34,7 +34,7 @@ def test_a_coarse_map_is_the_relevance_of_its_feature_map(composite: str, path: 
     x = {"x": picture(onnx.load(path))}
     coarse = compile_model(path, composite=composite, resolution=(8, 16))
     _, plan, _ = plan_model(path)
-    name = next(name for name, size in plan.waists.items() if size == (8, 16))
+    name = next(name for name, size in plan.cut_points.items() if size == (8, 16))
     full = compile_model(path, composite=composite, outputs=(name,)).model
     expected = run_onnx(full, x)[f"relevance/{name}"]
     if COMPOSITES[composite].times_input:
@@ -71,8 +71,8 @@ def test_waists_are_where_every_path_passes(path: Path) -> None:
         cut = plan.logits not in reached
         inside = any(step.output != block.output and step in block.steps for block in plan.blocks)
         if len(step.output_shape) == 4 and not inside:
-            assert (step.output in plan.waists) == cut, step.output
-    assert list(dict.fromkeys(plan.waists.values())) == [(16, 32), (8, 16), (4, 8), (1, 1)]
+            assert (step.output in plan.cut_points) == cut, step.output
+    assert list(dict.fromkeys(plan.cut_points.values())) == [(16, 32), (8, 16), (4, 8), (1, 1)]
 
 
 def test_paths_that_bypass_a_tensor(saved: Save) -> None:
@@ -83,7 +83,12 @@ def test_paths_that_bypass_a_tensor(saved: Save) -> None:
     both = net.node("Concat", first, late, axis=1)
     logits = net.dense(net.node("Flatten", net.node("GlobalAveragePool", both)), (16, 5))
     _, plan, _ = plan_model(saved(net.model(logits, ["N", 3, 12, 12])))
-    assert first in plan.waists and both in plan.waists and late not in plan.waists and len(plan.waists) == 4
+    assert (
+        first in plan.cut_points
+        and both in plan.cut_points
+        and late not in plan.cut_points
+        and len(plan.cut_points) == 4
+    )
 
 
 def test_what_cannot_be_had(path: Path) -> None:
@@ -104,7 +109,7 @@ def test_on_the_command_line(path: Path, tmp_path: Path) -> None:
     assert np.load(out / "p.npz")["heatmap"].shape == (8, 16)
     assert cv2.imread(str(out / "p.heatmap.png")) is not None
     _, plan, _ = plan_model(path)
-    name = list(plan.waists)[-2]
+    name = list(plan.cut_points)[-2]
     result = CliRunner().invoke(main, ["compile", str(path), "--resolution", name, "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["outputs"] == ["heatmap"]

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from lrp_onnx.compiled.conservation import Row
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
-from lrp_onnx.plan.plan import Block, Plan, Shape, Step
+from lrp_onnx.plan.kinds import Shape, Step
+from lrp_onnx.plan.plan import Block, Plan
 from lrp_onnx.relevance.composites.assign import Assigned, Composite
-from lrp_onnx.relevance.rules.linear import Block as BlockRule
 from lrp_onnx.relevance.rules.table import rule_text
 
 
@@ -37,10 +37,10 @@ def plan_table(of: Plan, rules: Mapping[str, Assigned]) -> RenderableType:
 
 def _add_block(table: Table, block: Block, rules: Mapping[str, Assigned]) -> None:
     found = rules[block.join.name]
-    whole = isinstance(found.rule, BlockRule)
+    whole = found.rule.whole_block
     rule, why = (rule_text(found.rule), f"{found.why}; ") if whole else ("", "")
     name = Text(block.name, style="bold")
-    table.add_row(name, "Block", block.role.value, "", Text(rule), Text(f"{why}its branches leave {block.fork}"))
+    table.add_row(name, "Block", block.shortcut.value, "", Text(rule), Text(f"{why}its branches leave {block.fork}"))
     inside = Assigned(found.rule, f"inside {block.name}") if whole else None
     for branch in block.branches:
         if not branch.steps:

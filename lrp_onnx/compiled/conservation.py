@@ -104,7 +104,7 @@ def _rows(promise: Contract, values: Mapping[str, Array]) -> Iterator[Row]:
         bias = np.sum([t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0) + np.zeros_like(received)
         shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
         epsilon = received - shared if terms else np.zeros_like(received)
-        yield Row(entry["step"], rule, parse_rule(rule).promise == "conserves", received, passed, bias, epsilon)
+        yield Row(entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon)
 
 
 def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -23,9 +23,9 @@ from lrp_onnx.evaluation.baselines import BASELINES, OF_FEATURES, Run
 from lrp_onnx.evaluation.subject import Classes, Maps, Pictures, Subject, in_parts
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.maps.resample import resample
-from lrp_onnx.relevance.composites.assign import START_VALUES
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.relevance.rules.table import parse_rule
+from lrp_onnx.relevance.start import START_VALUES
 
 Post = Callable[[ArrayLike], NDArray[np.float32]]
 

@@ -68,7 +68,7 @@ class Subject:
     @cached_property
     def feature(self) -> str:
         """The last feature map of more than one pixel that everything passes through."""
-        found = [name for name, size in self.plan.waists.items() if min(size) > 1]
+        found = [name for name, size in self.plan.cut_points.items() if min(size) > 1]
         if not found:
             raise RuleError(f"{self.path} has no feature map that CAM methods could read")
         return found[-1]

@@ -17,9 +17,9 @@ from lrp_onnx.errors import UnsupportedModelError, first_line
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
-from lrp_onnx.model.written_out import uniform, write_together
+from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Step
+from lrp_onnx.plan.kinds import Step
 
 UNKNOWN = "this operator cannot be explained yet"
 
@@ -200,11 +200,9 @@ def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
 
 
 def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool:
-    while step is not None and isinstance(step.kind, kinds.Transpose | kinds.Reshape):
+    while step is not None and step.kind.moves and step.kind.one_to_one:
         step = producer.get(step.inputs[0])
-    return step is not None and (
-        isinstance(step.kind, kinds.Relu) or (isinstance(step.kind, kinds.Clip) and step.kind.low >= 0)
-    )
+    return step is not None and step.kind.nonnegative
 
 
 def _added(pads: tuple[int, int, int, int], pad: kinds.ZeroPad) -> tuple[int, int, int, int]:
@@ -215,7 +213,7 @@ def _added(pads: tuple[int, int, int, int], pad: kinds.ZeroPad) -> tuple[int, in
 
 def _merge_scale(first: Step, second: Step) -> Step | None:
     """A number times a mean is a mean, as in ReduceSum and Div; times a written-out activation, a part of that."""
-    number = uniform(second.kind)
+    number = second.kind.uniform if isinstance(second.kind, kinds.Affine) else None
     if number is None:
         return None
     if isinstance(first.kind, kinds.GlobalAverage):
@@ -265,5 +263,5 @@ def _fold_bias(first: Step, second: Step) -> Step | None:
 
 def negative_scales(steps: Iterable[Step]) -> int:
     """How many channels carry a negative folded scale: there, folding swaps the positive and the negative weights."""
-    weights = [step.kind.weight for step in steps if isinstance(step.kind, kinds.Convolution | kinds.Dense)]
+    weights = [step.kind.weight for step in steps if isinstance(step.kind, kinds.Weighted)]
     return sum(int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.model.normalize.fold import DERIVED, evaluate
 from lrp_onnx.model.shapes import name_of, shape_of
-from lrp_onnx.plan.plan import Shape
+from lrp_onnx.plan.kinds import Shape
 
 __all__ = ["Graph", "Shape", "label", "name_of", "shape_of"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -12,10 +13,8 @@ from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.heads.classifier import find_input, find_logits
 from lrp_onnx.model.normalize.rewrite import padded_pools
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Block, Branch, Plan, Role, Step
-
-MOVING = kinds.Subsample | kinds.ZeroPad | kinds.Transpose | kinds.Reshape
-"""What an identity shortcut may hold."""
+from lrp_onnx.plan.kinds import Role, Step
+from lrp_onnx.plan.plan import Block, Branch, Plan
 
 
 def recognize(
@@ -73,7 +72,7 @@ def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Bl
     for step in steps:
         if step.output not in inside:
             items.append(step)
-        elif step is blocks[inside[step.output]].steps[-1]:
+        elif step.output == blocks[inside[step.output]].output:
             items.append(_named(blocks[inside[step.output]], inside[step.output]))
     return items
 
@@ -99,7 +98,7 @@ def _block(
     fork = max(common, key=lambda name: order.get(name, -1))
     members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
     tail = [s for s in steps if join.output in s.inputs]
-    tail = tail if len(tail) == 1 and isinstance(tail[0].kind, kinds.Activation) else []
+    tail = tail if len(tail) == 1 and tail[0].kind.category == "activation" else []
     everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
     inner = {s.output for s in everything[: len(everything) - 1]}
     outside = [s for s in steps if s not in everything]
@@ -109,19 +108,22 @@ def _block(
     overlap = sum(map(len, members)) != len(everything) - 1 - len(tail)
     if leaks or overlap:
         return None
-    return Block("", fork, tuple(_branches(members)), join, tuple(tail), tuple(everything))
+    branches = tuple(_branches(members))
+    closing = replace(join, kind=kinds.Join(tuple(branch.role for branch in branches)))
+    steps_ = tuple(closing if step is join else step for step in everything)
+    return Block("", fork, branches, closing, tuple(tail), steps_)
 
 
 def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     """Roles: an empty branch is the identity; of the others the one with most linear layers is the main branch."""
-    weighted = [sum(isinstance(s.kind, kinds.Convolution | kinds.Dense) for s in branch) for branch in members]
+    weighted = [sum(isinstance(s.kind, kinds.Weighted) for s in branch) for branch in members]
     depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
     main = depth.index(max(depth))
     branches = []
     for index, branch in enumerate(members):
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
-        elif all(isinstance(s.kind, MOVING) for s in branch):
+        elif all(s.kind.moves for s in branch):
             branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"))
         elif index == main:
             branches.append(

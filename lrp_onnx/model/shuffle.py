@@ -9,9 +9,8 @@ import onnx_ir as ir
 
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Plan, Step
-
-LEARNT = kinds.Convolution | kinds.Dense | kinds.Affine | kinds.Normalization
+from lrp_onnx.plan.kinds import Step
+from lrp_onnx.plan.plan import Plan
 
 
 def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
@@ -21,7 +20,7 @@ def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
     A tensor keeps its values, in another order: means, spreads and signs stay, what was learnt goes.
     """
     steps = tuple(of.steps)
-    linear = [at for at, step in enumerate(steps) if isinstance(step.kind, kinds.Convolution | kinds.Dense)]
+    linear = [at for at, step in enumerate(steps) if isinstance(step.kind, kinds.Weighted)]
     first = linear[max(0, len(linear) - layers)]
     stored = graph.model.graph.initializers
     for name in sorted(set(_weights(graph, steps[first:]))):
@@ -35,7 +34,7 @@ def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
 
 def _weights(graph: Graph, steps: tuple[Step, ...]) -> Iterator[str]:
     """Names of the initializers that the steps' parameters are stored in."""
-    covered = {name for step in steps if isinstance(step.kind, LEARNT) for name in step.nodes}
+    covered = {name for step in steps if step.kind.learnt for name in step.nodes}
     waiting = [value for node in graph.nodes if node.name in covered for value in node.inputs]
     while waiting:
         value = waiting.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Step
+from lrp_onnx.plan.kinds import Step
 
 
 def write_together(steps: Sequence[Step]) -> list[Step]:
@@ -17,13 +17,6 @@ def write_together(steps: Sequence[Step]) -> list[Step]:
             if members is not None:
                 current = _collapsed(current, members)
     return current
-
-
-def uniform(layer: kinds.Kind) -> float | None:
-    """The number that an affine multiplies by, where it is one number and nothing is added."""
-    if not isinstance(layer, kinds.Affine) or layer.bias.any() or (layer.scale != layer.scale.flat[0]).any():
-        return None
-    return float(layer.scale.flat[0])
 
 
 def _members(steps: Sequence[Step], product: Step) -> list[Step] | None:
@@ -62,7 +55,7 @@ def _is_pointwise(step: Step, product: Step) -> bool:
         return False
     if isinstance(step.kind, kinds.Affine):
         return bool((step.kind.scale == step.kind.scale.flat[0]).all() and step.kind.bias.size == 1)
-    return isinstance(step.kind, kinds.Activation | kinds.Join | kinds.Product)
+    return step.kind.pointwise
 
 
 def _collapsed(steps: Sequence[Step], members: Sequence[Step]) -> list[Step]:

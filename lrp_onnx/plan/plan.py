@@ -9,25 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.kinds import Shape, Step
-
-__all__ = ["Block", "Branch", "Plan", "Role", "Shape", "Step"]
-
-
-PREPARING = kinds.Affine | kinds.Clip | kinds.Reshape | kinds.ZeroPad | kinds.Transpose
-"""What may happen to a picture before the first layer."""
-
-
-class Role(StrEnum):
-    """What a branch of a residual block is."""
-
-    MAIN = "main"
-    IDENTITY = "identity"
-    PROJECTION = "projection"
-    GATE = "gate"
+from lrp_onnx.plan.kinds import Role, Shape, Step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +48,12 @@ class Block:
         return self.steps[-1].output_shape
 
     @property
-    def role(self) -> Role:
+    def inputs(self) -> tuple[str]:
+        """The fork, as the one input of the block as a layer."""
+        return (self.fork,)
+
+    @property
+    def shortcut(self) -> Role:
         """What the shortcut is: identity or projection."""
         return Role.IDENTITY if any(b.role is Role.IDENTITY for b in self.branches) else Role.PROJECTION
 
@@ -110,7 +99,7 @@ class Plan:
         found: list[Step] = []
         while True:
             readers = [step for step in self.steps if tensor in step.inputs]
-            if len(readers) != 1 or not isinstance(readers[0].kind, PREPARING):
+            if len(readers) != 1 or not readers[0].kind.prepares:
                 return tuple(found)
             found.append(readers[0])
             tensor = readers[0].output
@@ -140,7 +129,7 @@ class Plan:
         return found
 
     @property
-    def waists(self) -> dict[str, tuple[int, int]]:
+    def cut_points(self) -> dict[str, tuple[int, int]]:
         """Feature maps that everything from the picture to the logits passes through: tensor → (height, width)."""
         found: dict[str, tuple[int, int]] = {}
         open_: set[str] = set()  # tensors that a later item still reads
@@ -149,7 +138,7 @@ class Plan:
             if not open_ and len(item.output_shape) == 4:
                 height, width = item.output_shape[2:]
                 found[item.output] = (height or 0, width or 0)
-            open_.update((item.fork,) if isinstance(item, Block) else item.inputs)
+            open_.update(item.inputs)
         return dict(reversed(found.items()))
 
     @property
@@ -163,7 +152,7 @@ class Plan:
         reached, first = {self.input}, set()
         for step in self.steps:
             if not reached.isdisjoint(step.inputs):
-                if isinstance(step.kind, kinds.Convolution | kinds.Dense):
+                if isinstance(step.kind, kinds.Weighted):
                     first.add(step.name)
                 else:
                     reached.add(step.output)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lrp_onnx.plan.kinds import Kind, Weight
-from lrp_onnx.plan.plan import Block, Plan, Step
+from lrp_onnx.plan.kinds import Kind, Step, Weight
+from lrp_onnx.plan.plan import Block, Plan
 
 
 def plan_json(of: Plan) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _block_json(block: Block) -> dict[str, Any]:
         "block": block.name,
         "fork": block.fork,
         "output": block.output,
-        "shortcut": block.role.value,
+        "shortcut": block.shortcut.value,
         "branches": [
             {"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches
         ],

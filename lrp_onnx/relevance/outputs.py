@@ -24,10 +24,10 @@ def feature_map(of: Plan, which: tuple[int, int] | str) -> str:
 
     It is one that everything passes through; raises UnsupportedModelError where there is none.
     """
-    found = [name for name, size in of.waists.items() if which in (size, name)]
+    found = [name for name, size in of.cut_points.items() if which in (size, name)]
     if not found:
         asked = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
-        there = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in of.waists.items())
+        there = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in of.cut_points.items())
         fault = f"no feature map that all paths pass through is {asked}; from the picture on there are {there}"
         raise UnsupportedModelError("this resolution cannot be had:", [fault])
     return found[0]
@@ -62,14 +62,14 @@ def append_outputs(
     backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
 ) -> dict[str, list[int | str]]:
     """Append the output nodes; output name → shape. `at` names the feature map that a coarse map is read at."""
-    of, builder = backward.of, backward.builder
+    of, builder = backward.plan, backward.builder
     end = at or of.input
     reached = backward.at[end]
     relevance = builder.known(end) * reached.total if times_input else reached.total
     batch = builder.batch or ("N" if of.input_shape[0] is None else of.input_shape[0])
     sizes = [size for size in of.input_shape[1:] if size is not None]
     channels = 1 if at else of.channel_axis
-    rows_columns = of.waists[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
+    rows_columns = of.cut_points[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
     shapes: dict[str, list[int | str]] = {}
     for name in dict.fromkeys(asked):
         if name == HEATMAP:
@@ -95,7 +95,7 @@ def append_outputs(
 def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str]]:
     """The model's own attention maps, (N, H, W): one is called ``attention``, of several every one after its tensor."""
     shapes: dict[str, list[int | str]] = {}
-    gates = backward.of.attention
+    gates = backward.plan.attention
     for gate, (height, width) in gates.items():
         output = ATTENTION if len(gates) == 1 else f"{ATTENTION}/{gate}"
         builder = backward.builder

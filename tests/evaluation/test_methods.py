@@ -149,7 +149,7 @@ def test_a_composites_parameters_are_compile_options(subject: Subject, x: np.nda
 
 
 def test_a_coarse_map_is_enlarged(subject: Subject, x: np.ndarray) -> None:
-    rows, columns = list(subject.plan.waists.values())[-1]
+    rows, columns = list(subject.plan.cut_points.values())[-1]
     compiled = compile_model(subject.path, composite="lrp-resnet", resolution=(rows, columns)).model
     coarse = run_onnx(compiled, {"x": x, "target": TARGETS})["heatmap"]
     assert coarse.shape == (2, rows, columns) and (rows, columns) != (64, 48)

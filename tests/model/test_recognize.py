@@ -14,7 +14,8 @@ from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Block, Plan, Role
+from lrp_onnx.plan.kinds import Role
+from lrp_onnx.plan.plan import Block, Plan
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -26,7 +27,7 @@ def text_of(of: Plan) -> str:
         if not isinstance(item, Block):
             lines.append(f"{item.op} {item.output_shape[1:]}")
             continue
-        lines.append(f"{item.name} {item.role}")
+        lines.append(f"{item.name} {item.shortcut}")
         for branch in item.branches:
             lines.append(f"  {branch.role}: {' '.join(step.op for step in branch.steps)}".rstrip())
         lines.append(f"  then: {' '.join(step.op for step in item.tail)}")
@@ -77,7 +78,7 @@ def test_operand_order_and_node_order_do_not_matter(saved: Save) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     found = read(model, saved)
-    assert [b.role for b in found.blocks] == [b.role for b in read(resnet("bottleneck"), saved).blocks]
+    assert [b.shortcut for b in found.blocks] == [b.shortcut for b in read(resnet("bottleneck"), saved).blocks]
     assert all(block.branches[-1].role is Role.MAIN for block in found.blocks)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -16,75 +18,53 @@ from lrp_onnx.model.readers.reading import (
 )
 from lrp_onnx.plan import kinds
 
-SMOOTH = {
-    "Erf": "erf",
-    "Exp": "exp",
-    "HardSwish": "hardswish",
-    "Mish": "mish",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Swish": "silu",
-    "Tanh": "tanh",
+PLAIN = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh")
+"""Activation functions without parameters that matter, under the names of their operators."""
+WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
+    "Elu": (("alpha", 1.0),),
+    "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
+    "LeakyRelu": (("alpha", 0.01),),
 }
-"""Operators without parameters that matter → the names of what they compute."""
+"""Those whose parameters are attributes: operator → (attribute, default) in the order of `plan.functions`."""
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
-@reads("Relu")
-def _relu(graph: Graph, node: ir.Node) -> kinds.Relu:
-    return kinds.Relu()
+@reads(*PLAIN)
+def _activation(graph: Graph, node: ir.Node) -> kinds.Activation:
+    if node.op_type == "Swish" and float(attribute(node, "alpha", 1.0)) != 1.0:
+        raise Unreadable("its alpha is not 1: only x · sigmoid(x) can be explained")
+    return kinds.Activation(node.op_type)
 
 
-@reads("LeakyRelu")
-def _leaky_relu(graph: Graph, node: ir.Node) -> kinds.LeakyRelu:
-    return kinds.LeakyRelu(float(attribute(node, "alpha", 0.01)))
+@reads(*WITH_NUMBERS)
+def _with_numbers(graph: Graph, node: ir.Node) -> kinds.Activation:
+    stated = WITH_NUMBERS[node.op_type]
+    return kinds.Activation(node.op_type, tuple(float(attribute(node, name, default)) for name, default in stated))
 
 
 @reads("PRelu")
-def _prelu(graph: Graph, node: ir.Node) -> kinds.PRelu:
+def _prelu(graph: Graph, node: ir.Node) -> kinds.Activation:
     sizes = known_sizes(node.inputs[0], "its input")
     slope = np.asarray(needed_constant(graph, node, 1, "slope"), np.float64)
     slope = slope.reshape(slope.shape[slope.ndim - len(sizes) :]) if slope.ndim == len(sizes) + 1 else slope
-    return kinds.PRelu(slope)
-
-
-@reads("Sigmoid")
-def _sigmoid(graph: Graph, node: ir.Node) -> kinds.Sigmoid:
-    return kinds.Sigmoid()
-
-
-@reads("HardSigmoid")
-def _hard_sigmoid(graph: Graph, node: ir.Node) -> kinds.HardSigmoid:
-    return kinds.HardSigmoid(float(attribute(node, "alpha", 0.2)), float(attribute(node, "beta", 0.5)))
-
-
-@reads(*SMOOTH)
-def _smooth(graph: Graph, node: ir.Node) -> kinds.Smooth:
-    if node.op_type == "Swish" and float(attribute(node, "alpha", 1.0)) != 1.0:
-        raise Unreadable("its alpha is not 1: only x · sigmoid(x) can be explained")
-    return kinds.Smooth(SMOOTH[node.op_type])
-
-
-@reads("Elu")
-def _elu(graph: Graph, node: ir.Node) -> kinds.Smooth:
-    return kinds.Smooth("elu", float(attribute(node, "alpha", 1.0)))
+    return kinds.Activation("PRelu", slopes=slope)
 
 
 @reads("Gelu")
-def _gelu(graph: Graph, node: ir.Node) -> kinds.Smooth:
-    return kinds.Smooth("gelu-tanh" if attribute(node, "approximate", "none") == "tanh" else "gelu")
+def _gelu(graph: Graph, node: ir.Node) -> kinds.Activation:
+    return kinds.Activation("GeluTanh" if attribute(node, "approximate", "none") == "tanh" else "Gelu")
 
 
 @reads("Pow")
-def _power(graph: Graph, node: ir.Node) -> kinds.Smooth:
+def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
     exponent = np.asarray(needed_constant(graph, node, 1, "exponent"), np.float64)
     if exponent.size != 1 or exponent.reshape(()) not in (2.0, 3.0):
         raise Unreadable(f"its exponent is {exponent.tolist()}: only squares and cubes, of a GELU, can be explained")
-    return kinds.Smooth("pow", float(exponent.reshape(())))
+    return kinds.Activation("Pow", (float(exponent.reshape(())),))
 
 
 @reads("Clip")
-def _clip(graph: Graph, node: ir.Node) -> kinds.Clip:
+def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
     bounds = []
     for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
         there = slot < len(node.inputs) and node.inputs[slot] is not None
@@ -94,7 +74,7 @@ def _clip(graph: Graph, node: ir.Node) -> kinds.Clip:
             f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: nothing can be "
             f"explained through it"
         )
-    return kinds.Clip(bounds[0], bounds[1])
+    return kinds.Activation("Clip", (bounds[0], bounds[1]))
 
 
 @reads("Cast")
@@ -107,7 +87,7 @@ def _cast(graph: Graph, node: ir.Node) -> kinds.Reshape:
 
 
 @reads("DequantizeLinear")
-def _dequantize(graph: Graph, node: ir.Node) -> kinds.Clip | kinds.Affine:
+def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
     """Rounding to integers and back is read as the clipping that it also is; integers that come in, as an affine."""
     quantize = quantizer(node)
     source = quantize or node
@@ -123,4 +103,4 @@ def _dequantize(graph: Graph, node: ir.Node) -> kinds.Clip | kinds.Affine:
     if zero.dtype.kind not in "iu" or step <= 0:
         raise Unreadable(f"it quantises to {zero.dtype} in steps of {step}: only integers can be explained")
     limits = np.iinfo(zero.dtype)
-    return kinds.Clip((limits.min - offset) * step, (limits.max - offset) * step)
+    return kinds.Activation("Clip", ((limits.min - offset) * step, (limits.max - offset) * step))

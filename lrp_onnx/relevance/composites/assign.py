@@ -8,55 +8,59 @@ from dataclasses import dataclass, field, replace
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Plan, Role, Step
-from lrp_onnx.relevance.rules.joins import Gate, JoinRule, MainOnly, Parts
-from lrp_onnx.relevance.rules.linear import Block, Rule, ZBox
+from lrp_onnx.plan.kinds import Role, Step
+from lrp_onnx.plan.plan import Plan
+from lrp_onnx.relevance.rules.linear import ZBox
 from lrp_onnx.relevance.rules.passing import Pass
-from lrp_onnx.relevance.rules.table import AnyRule, parse_rule, rule_text
+from lrp_onnx.relevance.rules.rule import LinearRule, Rule
+from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
-START_VALUES = ("logit", "probability", "one", "contrastive")
-"""What relevance starts from: the target's logit, its softmax probability, 1, or every logit times the gradient of the
-target's log-odds with respect to it (see `emit.start_relevance`).
-"""
 KIND = "@"
 """Before the name of a kind of step, in place of a node's name."""
 
 Predicate = Callable[[Plan, Step], bool]
-Entry = tuple[str, AnyRule]
-
-WHICH: dict[str, Predicate] = {
-    "preparation": lambda of, step: step in of.preparation and isinstance(step.kind, kinds.Affine),
-    "first": lambda of, step: step.name in of.first,
-    "convolution": lambda of, step: isinstance(step.kind, kinds.Convolution),
-    "dense": lambda of, step: isinstance(step.kind, kinds.Dense),
-    "affine": lambda of, step: isinstance(step.kind, kinds.Affine),
-    "average pooling": lambda of, step: isinstance(step.kind, kinds.AveragePool | kinds.GlobalAverage),
-    "max pooling": lambda of, step: isinstance(step.kind, kinds.MaxPool),
-    "activation": lambda of, step: isinstance(step.kind, kinds.Activation),
-    "identity join": lambda of, step: _join_role(of, step) is Role.IDENTITY,
-    "block join": lambda of, step: _join_role(of, step) is not None,
-    "join": lambda of, step: isinstance(step.kind, kinds.Join),
-    "reshape": lambda of, step: isinstance(step.kind, kinds.Reshape | kinds.Transpose),
-    "routing": lambda of, step: isinstance(step.kind, kinds.Subsample | kinds.ZeroPad | kinds.Resample | kinds.Expand),
-    "normalization": lambda of, step: isinstance(step.kind, kinds.Normalization),
-    "gate path": lambda of, step: isinstance(step.kind, kinds.Softmax) and step.name in of.gated,
-    "concatenation": lambda of, step: isinstance(step.kind, kinds.Concat),
-    "product": lambda of, step: isinstance(step.kind, kinds.Product),
-    "lower convolution": lambda of, step: 0 <= _depth(of, step) < 0.5,
-    "upper convolution": lambda of, step: _depth(of, step) >= 0.5,
-    "everything": lambda of, step: not isinstance(step.kind, kinds.Merging),
-}
-"""What an entry of a composite can speak of. A dense layer that is a 1×1 convolution is a convolution."""
+Entry = tuple[str, Rule]
+"""Which steps, as a key of `WHICH`, and their rule."""
 
 
-def _depth(of: Plan, step: Step) -> float:
+def _category(*names: str) -> Predicate:
+    return lambda plan, step: step.kind.category in names
+
+
+def _shortcut(*roles: Role) -> Predicate:
+    """Joins of residual blocks whose shortcut is one of `roles`."""
+    return lambda plan, step: isinstance(step.kind, kinds.Join) and step.kind.shortcut in roles
+
+
+def _depth(plan: Plan, step: Step) -> float:
     """Share of the convolutions that come before this one: 0 at the picture, below 1 at the logits; −1 for others."""
-    names = [other.name for other in of.steps if isinstance(other.kind, kinds.Convolution)]
+    names = [other.name for other in plan.steps if other.kind.category == "convolution"]
     return names.index(step.name) / len(names) if step.name in names else -1.0
 
 
-def _join_role(of: Plan, step: Step) -> Role | None:
-    return next((block.role for block in of.blocks if block.join is step), None)
+WHICH: dict[str, Predicate] = {
+    "preparation": lambda plan, step: step in plan.preparation and step.kind.category == "affine",
+    "first": lambda plan, step: step.name in plan.first,
+    "convolution": _category("convolution"),
+    "dense": _category("dense"),
+    "affine": _category("affine"),
+    "average pooling": _category("average pooling"),
+    "max pooling": _category("max pooling"),
+    "activation": _category("activation"),
+    "identity join": _shortcut(Role.IDENTITY),
+    "block join": _shortcut(Role.IDENTITY, Role.PROJECTION),
+    "join": _category("join"),
+    "reshape": _category("reshape"),
+    "routing": _category("routing"),
+    "normalization": _category("normalization"),
+    "gate path": lambda plan, step: step.kind.category == "softmax" and step.name in plan.gated,
+    "concatenation": _category("concatenation"),
+    "product": _category("product"),
+    "lower convolution": lambda plan, step: 0 <= _depth(plan, step) < 0.5,
+    "upper convolution": lambda plan, step: _depth(plan, step) >= 0.5,
+    "everything": lambda plan, step: not step.kind.merges,
+}
+"""What an entry of a composite can speak plan. A dense layer that is a 1×1 convolution is a convolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,7 @@ class Composite:
 class Assigned:
     """A step's rule and why it has it."""
 
-    rule: AnyRule
+    rule: Rule
     why: str
 
 
@@ -92,17 +96,17 @@ class Choices:
     """Lowest and highest possible model input per channel, for z-box rules that do not state theirs."""
 
 
-def depends_on_exporter(of: Plan, composite: Composite) -> list[str]:
+def depends_on_exporter(plan: Plan, composite: Composite) -> list[str]:
     """Why another export of the same network may have another map under `composite`: one note for each reason."""
     notes = []
     if not composite.fold_batch_norm:
-        kept = sum(isinstance(s.kind, kinds.Affine) for s in of.steps) - len(of.preparation)
+        kept = sum(s.kind.category == "affine" for s in plan.steps) - len(plan.preparation)
         notes.append(
             f"this composite takes batch normalisation for a layer of its own, and this file keeps {max(kept, 0)} of "
             "them: where an exporter has folded others, its file has another map"
         )
-    prepared = [step for step in of.preparation if isinstance(step.kind, kinds.Affine)]
-    if prepared and not isinstance(_head(of, composite, prepared[0]), Pass):
+    prepared = [step for step in plan.preparation if step.kind.category == "affine"]
+    if prepared and not isinstance(_head(plan, composite, prepared[0]), Pass):
         notes.append(
             f"the file prepares the picture itself ('{prepared[0].name}' and what follows): this composite's map is "
             "of the file's own input, not of the prepared picture"
@@ -110,11 +114,11 @@ def depends_on_exporter(of: Plan, composite: Composite) -> list[str]:
     return notes
 
 
-def _head(of: Plan, composite: Composite, step: Step) -> AnyRule | None:
-    return next((rule for which, rule in composite.entries if WHICH[which](of, step)), None)
+def _head(plan: Plan, composite: Composite, step: Step) -> Rule | None:
+    return next((rule for which, rule in composite.entries if WHICH[which](plan, step)), None)
 
 
-def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict[str, Assigned]:
+def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> dict[str, Assigned]:
     """Every step's rule, by the step's name.
 
     Raises:
@@ -126,15 +130,15 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     faults = [
         f"the override {pattern!r} fits no {'step' if pattern.startswith(KIND) else 'node'}; `lrp-onnx plan` lists them"
         for pattern, _ in overrides
-        if not any(_fits(pattern, of, step) for step in of.steps)
+        if not any(_fits(pattern, plan, step) for step in plan.steps)
     ]
-    for step in of.steps:
-        found = _find(of, composite, overrides, step)
+    for step in plan.steps:
+        found = _find(plan, composite, overrides, step)
         if found is None:
             faults.append(f"{step.op} '{step.name}' has no rule in this composite: give it one by an override")
             continue
         try:
-            assigned[step.name] = _completed(of, step, found, choices)
+            assigned[step.name] = _completed(step, found, choices)
         except RuleError as fault:
             faults.append(str(fault))
     if faults:
@@ -142,85 +146,53 @@ def assign(of: Plan, composite: Composite, choices: Choices = Choices()) -> dict
     return assigned
 
 
-def applied_rules(of: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
+def applied_rules(plan: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
     """Every step's rule as text; steps of a block that is one layer say which block decides for them."""
     texts = {name: rule_text(found.rule) for name, found in assigned.items()}
-    for block in of.blocks:
-        if isinstance(assigned[block.join.name].rule, Block):
+    for block in plan.blocks:
+        if assigned[block.join.name].rule.whole_block:
             texts |= {step.name: f"inside {block.name}" for step in block.steps if step is not block.join}
     return texts
 
 
-def _fits(pattern: str, of: Plan, step: Step) -> bool:
+def _fits(pattern: str, plan: Plan, step: Step) -> bool:
     if pattern.startswith(KIND):
         kind = pattern.removeprefix(KIND)
         if kind not in WHICH:
             raise RuleError(
                 f"there is no kind of step {pattern!r}; there are {', '.join(KIND + name for name in WHICH)}"
             )
-        return WHICH[kind](of, step)
+        return WHICH[kind](plan, step)
     return any(fnmatch.fnmatchcase(name, pattern) for name in step.nodes)
 
 
-def _find(of: Plan, composite: Composite, overrides: Sequence[tuple[str, AnyRule]], step: Step) -> Assigned | None:
+def _find(plan: Plan, composite: Composite, overrides: Sequence[tuple[str, Rule]], step: Step) -> Assigned | None:
     for pattern, rule in overrides:
-        if _fits(pattern, of, step):
+        if _fits(pattern, plan, step):
             return Assigned(rule, f"override {pattern}")
     for which, rule in composite.entries:
-        if WHICH[which](of, step):
+        if WHICH[which](plan, step):
             return Assigned(rule, which)
     return None
 
 
-def _completed(of: Plan, step: Step, found: Assigned, choices: Choices) -> Assigned:
+def _completed(step: Step, found: Assigned, choices: Choices) -> Assigned:
     """The rule with the user's choices in it, checked against its step."""
     rule = found.rule
-    is_join = isinstance(step.kind, kinds.Merging)
-    if isinstance(rule, Block):
-        if _join_role(of, step) is None:
-            raise RuleError(f"{step.op} '{step.name}' closes no residual block: the rule block does not fit it")
-        return found
-    if is_join != isinstance(rule, JoinRule):
-        raise RuleError(
-            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: "
-            f"that is a rule of {'layers with one input' if is_join else 'the residual Add'}"
-        )
-    if is_join and not isinstance(step.kind, _merging(rule)):
-        raise RuleError(
-            f"{step.op} '{step.name}' cannot have the rule {type(rule).__name__}: gate and gradient-product are rules "
-            "of products, parts of concatenations, all others of sums"
-        )
-    if isinstance(rule, Pass) and not isinstance(
-        step.kind, kinds.Activation | kinds.Affine | kinds.Normalization | kinds.Reshape | kinds.Transpose
-    ):
-        raise RuleError(
-            f"{step.op} '{step.name}' cannot have the rule pass: its output has no element for every element "
-            f"of its input"
-        )
-    if isinstance(rule, MainOnly) and _join_role(of, step) is None:
-        raise RuleError(f"{step.op} '{step.name}' closes no residual block: it has no main branch")
-    if isinstance(rule, Rule) and choices.bias is not None:
+    if (why := rule.fits(step)) is not None:
+        raise RuleError(f"{step.op} '{step.name}' cannot have the rule {rule_text(rule)}: {why}")
+    if isinstance(rule, LinearRule) and choices.bias is not None:
         rule = replace(rule, bias=choices.bias)
-    if isinstance(rule, ZBox):
+    if isinstance(rule, ZBox) and not rule.low:
         rule = _boxed(rule, step, choices)
     return Assigned(rule, found.why)
 
 
-def _merging(rule: AnyRule) -> type[kinds.Merging]:
-    """What kind of merging the rule is for."""
-    return kinds.Product if isinstance(rule, Gate) else kinds.Concat if isinstance(rule, Parts) else kinds.Join
-
-
 def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
-    channels = step.input_shape[1]
-    if rule.low and len(rule.low) not in (1, channels):
-        raise RuleError(f"the z-box rule of '{step.name}' has {len(rule.low)} bounds, its input {channels} channels")
-    if rule.low:
-        return rule
-    if choices.box is None or len(choices.box[0]) not in (1, channels):
+    """The rule with the bounds of the model's input."""
+    if choices.box is None or len(choices.box[0]) not in (1, step.input_shape[1]):
         raise RuleError(
-            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures "
-            f"are prepared "
-            "(--preprocess), or override it with z-box(low=…, high=…)"
+            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures are "
+            "prepared (--preprocess), or override it with z-box(low=…, high=…)"
         )
     return replace(rule, low=choices.box[0], high=choices.box[1])

@@ -18,7 +18,7 @@ from lrp_onnx.relevance.rules.joins import (
     ZPlusJoin,
 )
 from lrp_onnx.relevance.rules.linear import (
-    LAB_EPSILON,
+    REFERENCE_EPSILON,
     AlphaBeta,
     Block,
     Epsilon,
@@ -39,7 +39,6 @@ from lrp_onnx.relevance.rules.passing import (
     WinnerTakeAll,
 )
 
-_LAB = {"epsilon": LAB_EPSILON, "signed": False, "bias": "drop"}
 _TAIL: tuple[Entry, ...] = (
     ("normalization", Pass()),
     ("reshape", Pass()),
@@ -74,11 +73,11 @@ _GRADIENT: tuple[Entry, ...] = (
     ("everything", Gradient()),
 )
 _REFERENCE: tuple[Entry, ...] = (
-    ("first", ZPlus(ones=True, epsilon=LAB_EPSILON, signed=False, bias="drop")),
-    ("convolution", ZPlus(epsilon=LAB_EPSILON, signed=False, bias="drop")),
-    ("dense", ZPlus(epsilon=LAB_EPSILON, signed=False, bias="drop")),
-    ("max pooling", AverageStandIn(kernel=2, epsilon=LAB_EPSILON, signed=False)),
-    ("average pooling", Norm(epsilon=LAB_EPSILON, signed=False)),
+    ("first", ZPlus(ones=True, epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
+    ("convolution", ZPlus(epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
+    ("dense", ZPlus(epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
+    ("max pooling", AverageStandIn(kernel=2, epsilon=REFERENCE_EPSILON, signed=False)),
+    ("average pooling", Norm(epsilon=REFERENCE_EPSILON, signed=False)),
     ("activation", Pass()),
     ("affine", Pass()),
     *_TAIL,
@@ -111,11 +110,11 @@ COMPOSITES: dict[str, Composite] = {
         entries=(
             *_HEAD,
             ("block join", Block()),
-            ("join", Signed(epsilon=LAB_EPSILON, signed=False)),
-            ("dense", Epsilon(epsilon=LAB_EPSILON, signed=False, bias="drop")),
-            ("convolution", Epsilon(epsilon=LAB_EPSILON, signed=False)),
-            ("affine", Epsilon(epsilon=LAB_EPSILON, signed=False)),
-            ("average pooling", Norm(epsilon=LAB_EPSILON, signed=False)),
+            ("join", Signed(epsilon=REFERENCE_EPSILON, signed=False)),
+            ("dense", Epsilon(epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
+            ("convolution", Epsilon(epsilon=REFERENCE_EPSILON, signed=False)),
+            ("affine", Epsilon(epsilon=REFERENCE_EPSILON, signed=False)),
+            ("average pooling", Norm(epsilon=REFERENCE_EPSILON, signed=False)),
             ("max pooling", WinnerTakeAll()),
             ("activation", Pass()),
             *_TAIL,
@@ -192,7 +191,7 @@ COMPOSITES: dict[str, Composite] = {
     ),
     "epsilon-gamma-box": _zennit(
         "epsilon on dense layers, gamma 0.25 on convolutions, z-box on the first",
-        ("first", ZBox(low=(), high=())),
+        ("first", ZBox()),
         ("convolution", Gamma()),
         ("dense", Epsilon()),
     ),

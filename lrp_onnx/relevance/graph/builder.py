@@ -19,18 +19,60 @@ from lrp_onnx.contract import INTERNAL
 from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emission
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What is known of the sign of every element of a tensor; zero is both non-negative and non-positive."""
+
+    nonnegative: bool = False
+    nonpositive: bool = False
+
+    def __add__(self, other: Sign) -> Sign:
+        """The sign of a sum."""
+        return Sign(self.nonnegative and other.nonnegative, self.nonpositive and other.nonpositive)
+
+    def __mul__(self, other: Sign) -> Sign:
+        """The sign of a product, of a sum of products, or of a quotient."""
+        return Sign(
+            (self.nonnegative and other.nonnegative) or (self.nonpositive and other.nonpositive),
+            (self.nonnegative and other.nonpositive) or (self.nonpositive and other.nonnegative),
+        )
+
+    def __neg__(self) -> Sign:
+        return Sign(self.nonpositive, self.nonnegative)
+
+
+UNKNOWN = Sign()
+POSITIVE = Sign(nonnegative=True)
+"""Non-negative."""
+NEGATIVE = Sign(nonpositive=True)
+"""Non-positive."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """A tensor in the graph being built."""
 
     builder: Builder
     name: str
-    nonnegative: bool = False
-    nonpositive: bool = False
+    sign: Sign = UNKNOWN
     number: float | None = None
     """The one number that every element equals, where that is known."""
     vanishes: str | None = None
     """Name of a tensor of the same shape: where it is zero, so is this."""
+
+    @property
+    def nonnegative(self) -> bool:
+        """No element is known to be below zero."""
+        return self.sign.nonnegative
+
+    @property
+    def nonpositive(self) -> bool:
+        """No element is above zero."""
+        return self.sign.nonpositive
+
+    def constant(self, number: float) -> Value:
+        """A number in the same graph."""
+        return self.builder.value(number)
 
     def __add__(self, other: Value | float) -> Value:
         other = self.builder.value(other)
@@ -38,24 +80,20 @@ class Value:
             return other
         if other.number == 0.0:
             return self
-        signs = self.nonnegative and other.nonnegative, self.nonpositive and other.nonpositive
-        return self.builder.node("Add", self, other, signs=signs)
+        return self.builder.node("Add", self, other, sign=self.sign + other.sign)
 
     def __sub__(self, other: Value | float) -> Value:
         other = self.builder.value(other)
         if other.number == 0.0:
             return self
-        signs = self.nonnegative and other.nonpositive, self.nonpositive and other.nonnegative
-        return self.builder.node("Sub", self, other, signs=signs)
+        return self.builder.node("Sub", self, other, sign=self.sign + -other.sign)
 
     def __mul__(self, other: Value | float) -> Value:
         other = self.builder.value(other)
         for one, two in ((self, other), (other, self)):
             if one.number == 0.0 or two.number == 1.0:
                 return one
-        positive = (self.nonnegative and other.nonnegative) or (self.nonpositive and other.nonpositive)
-        negative = (self.nonnegative and other.nonpositive) or (self.nonpositive and other.nonnegative)
-        return self.builder.node("Mul", self, other, signs=(positive, negative))
+        return self.builder.node("Mul", self, other, sign=self.sign * other.sign)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -64,82 +102,84 @@ class Value:
         other = self.builder.value(other)
         if other.number == 1.0 or self.number == 0.0:
             return self
-        positive = (self.nonnegative and other.nonnegative) or (self.nonpositive and other.nonpositive)
-        negative = (self.nonnegative and other.nonpositive) or (self.nonpositive and other.nonnegative)
-        return self.builder.node("Div", self, other, signs=(positive, negative))
+        return self.builder.node("Div", self, other, sign=self.sign * other.sign)
 
     def __neg__(self) -> Value:
         if self.number is not None:
-            return self.builder.value(-self.number)
-        return self.builder.node("Neg", self, signs=(self.nonpositive, self.nonnegative))
+            return self.constant(-self.number)
+        return self.builder.node("Neg", self, sign=-self.sign)
 
     def pos(self) -> Value:
         """``max(x, 0)``."""
         if self.nonnegative:
             return self
         if self.nonpositive:
-            return self.builder.value(0.0)
-        return self.builder.node("Relu", self, signs=(True, False))
+            return self.constant(0.0)
+        return self.builder.node("Relu", self, sign=POSITIVE)
 
     def neg(self) -> Value:
         """``min(x, 0)``."""
         if self.nonpositive:
             return self
         if self.nonnegative:
-            return self.builder.value(0.0)
-        return self.builder.node("Min", self, self.builder.value(0.0), signs=(False, True))
+            return self.constant(0.0)
+        return self.builder.node("Min", self, self.constant(0.0), sign=NEGATIVE)
 
     def abs(self) -> Value:
         """``|x|``."""
         if self.nonnegative:
             return self
-        return -self if self.nonpositive else self.builder.node("Abs", self, signs=(True, False))
+        return -self if self.nonpositive else self.builder.node("Abs", self, sign=POSITIVE)
 
     def where_positive(self, then: Value | float, otherwise: Value | float = 0.0) -> Value:
         """`then` where x > 0, else `otherwise`."""
-        then, otherwise = self.builder.value(then), self.builder.value(otherwise)
-        condition = self.builder.node("Greater", self, self.builder.value(0.0))
-        signs = then.nonnegative and otherwise.nonnegative, then.nonpositive and otherwise.nonpositive
-        return self.builder.node("Where", condition, then, otherwise, signs=signs)
+        return self._where("Greater", then, otherwise)
 
     def where_negative(self, then: Value | float, otherwise: Value | float = 0.0) -> Value:
         """`then` where x < 0, else `otherwise`."""
-        then, otherwise = self.builder.value(then), self.builder.value(otherwise)
-        condition = self.builder.node("Less", self, self.builder.value(0.0))
-        signs = then.nonnegative and otherwise.nonnegative, then.nonpositive and otherwise.nonpositive
-        return self.builder.node("Where", condition, then, otherwise, signs=signs)
+        return self._where("Less", then, otherwise)
 
     def where_zero(self, then: Value | float, otherwise: Value | float) -> Value:
         """`then` where x = 0, else `otherwise`."""
+        return self._where("Equal", then, otherwise)
+
+    def _where(self, comparison: str, then: Value | float, otherwise: Value | float) -> Value:
+        """`then` where the comparison of x with zero holds, else `otherwise`."""
         then, otherwise = self.builder.value(then), self.builder.value(otherwise)
-        condition = self.builder.node("Equal", self, self.builder.value(0.0))
-        return self.builder.node("Where", condition, then, otherwise)
+        condition = self.builder.node(comparison, self, self.constant(0.0))
+        return self.builder.node("Where", condition, then, otherwise, sign=then.sign + otherwise.sign)
 
     def ones_like(self) -> Value:
         """A constant's shape, filled with ones."""
         if self.number is not None:
-            return self.builder.value(1.0)
-        return self.builder.node(
-            "Expand", self.builder.value(1.0), self.builder.node("Shape", self), signs=(True, False)
-        )
+            return self.constant(1.0)
+        return self.builder.node("Expand", self.constant(1.0), self.builder.node("Shape", self), sign=POSITIVE)
 
     def reshape(self, *shape: int) -> Value:
         """The same elements in another shape; -1 is the batch."""
         if self.number is not None:
             return self
-        return self.builder.node(
-            "Reshape", self, self.builder.integers(shape), signs=(self.nonnegative, self.nonpositive)
-        )
+        return self.builder.node("Reshape", self, self.builder.integers(shape), sign=self.sign)
+
+    def squared(self) -> Value:
+        """``x²``."""
+        return replace(self * self, sign=POSITIVE)
 
     def vanishing(self, where: Value) -> Value:
         """The same tensor, known to be zero wherever `where` is."""
         return replace(self, vanishes=where.name)
 
-    def signed(self, *, nonnegative: bool = False, nonpositive: bool = False) -> Value:
-        """The same tensor with its sign known."""
-        return Value(
-            self.builder, self.name, nonnegative or self.nonnegative, nonpositive or self.nonpositive, self.number
-        )
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One quotient ``s = R / stabilize(z)`` that a rule formed: what `verify` needs to say where relevance went."""
+
+    quotient: Value
+    denominator: Value
+    bias: Value
+    factor: float
+    stabilizer: float = 0.0
+    """What of the denominator is stabilizer already."""
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +196,8 @@ class Builder:
     serves many backward ones, and its tensors, of batch 1, are broadcast.
     """
     nodes: list[gs.Node] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+    """Every quotient that rules formed, in their order."""
     tensors: dict[str, gs.Tensor] = field(default_factory=dict)
     _built: dict[Any, tuple[str, ...]] = field(default_factory=dict)
     shapes: dict[str, Sequence[int | None]] = field(default_factory=dict)
@@ -173,14 +215,12 @@ class Builder:
             return source
         number = float(source)
         name = self._constant(np.asarray(number, np.float32))
-        return Value(self, name, nonnegative=number >= 0, nonpositive=number <= 0, number=number)
+        return Value(self, name, Sign(number >= 0, number <= 0), number=number)
 
     def array(self, values: ArrayLike) -> Value:
         """A constant float32 tensor."""
         data = np.ascontiguousarray(values, np.float32)
-        return Value(
-            self, self._constant(data), nonnegative=bool((data >= 0).all()), nonpositive=bool((data <= 0).all())
-        )
+        return Value(self, self._constant(data), Sign(bool((data >= 0).all()), bool((data <= 0).all())))
 
     def integers(self, values: Iterable[int]) -> Value:
         """A constant int64 vector (shapes, axes, indices)."""
@@ -192,23 +232,23 @@ class Builder:
 
     def known(self, name: str, *, nonnegative: bool = False) -> Value:
         """A tensor that the forward graph computes or stores, as float32."""
-        found = Value(self, name, nonnegative=nonnegative)
+        stored = Value(self, name, Sign(nonnegative))
         if name not in self.other_types:
-            return found
+            return stored
         to = {"to": int(onnx.TensorProto.FLOAT)}
-        return self.node("Cast", found, attributes=to, signs=(nonnegative, False))
+        return self.node("Cast", stored, attributes=to, sign=stored.sign)
 
     def node(
         self,
         op: str,
         *inputs: Value | None,
         attributes: Mapping[str, Any] | None = None,
-        signs: tuple[bool, bool] = (False, False),
+        sign: Sign = UNKNOWN,
         output: str | None = None,
     ) -> Value:
         """Append one node of one output; the same node is not built twice unless its output is named."""
         (name,) = self._append(op, inputs, attributes or {}, [output])
-        return Value(self, name, nonnegative=signs[0], nonpositive=signs[1])
+        return Value(self, name, sign)
 
     def nodes_of(
         self, op: str, *inputs: Value | None, outputs: int, attributes: Mapping[str, Any] | None = None

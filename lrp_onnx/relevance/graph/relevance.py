@@ -7,9 +7,10 @@ wherever R is not zero.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.relevance.graph.builder import Term, Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,20 +29,50 @@ class Relevance:
         """The relevance itself, multiplied out."""
         return self.coefficient if self.activation is None else self.activation * self.coefficient
 
+    def is_of(self, z: Value) -> bool:
+        """Whether this is ``z ⊙ coefficient``: as a multiple of `z` it vanishes wherever `z` does."""
+        return self.activation is not None and self.activation.name == z.name
+
     def __add__(self, other: Relevance) -> Relevance:
-        mine, theirs = self.activation, other.activation
-        if mine is not None and theirs is not None and mine.name == theirs.name and self.alias == other.alias:
+        mine = self.activation
+        if mine is not None and other.is_of(mine) and self.alias == other.alias:
             return Relevance(self.coefficient + other.coefficient, mine, self.alias)
         return Relevance(self.total + other.total)
 
-    def over(self, z: Value, epsilon: float, *, signed: bool = True) -> Value:
+    def over(
+        self,
+        z: Value,
+        epsilon: float,
+        *,
+        signed: bool = True,
+        held: float = 0.0,
+        bias: Value | None = None,
+        factor: float = 1.0,
+        gate: Callable[[Value], Value] | None = None,
+    ) -> Value:
         """``R / stabilize(z)`` with ``stabilize(z) = z + ε·sign(z)``, sign(0) = +1, or ``z + ε`` if not `signed`.
 
-        At ε = 0 the quotient is 0 where z is: the limit for a relevance that vanishes with z.
+        At ε = 0 the quotient is 0 where z is: the limit for a relevance that vanishes with z. The quotient is noted
+        for the ledger.
+
+        Args:
+            z: the denominator.
+            epsilon: the stabilizer.
+            signed: whether the stabilizer has the denominator's sign.
+            held: the stabilizer that `z` holds already; none is then added.
+            bias: the bias inside `z`, None for none.
+            factor: what the rule will multiply the quotient by.
+            gate: what is applied to the quotient, such as a mask.
         """
+        s = self.per(z) if held else self._over(z, epsilon, signed=signed)
+        s = gate(s) if gate else s
+        z.builder.terms.append(Term(s, z, z.constant(0.0) if bias is None else bias, factor, held))
+        return s
+
+    def _over(self, z: Value, epsilon: float, *, signed: bool) -> Value:
         behind_relu = self.alias == z.name
         if epsilon == 0.0 and self.activation is not None:
-            if self.activation.name == z.name:
+            if self.is_of(z):
                 return self.coefficient
             if behind_relu:
                 return self.activation.where_positive(self.coefficient)
@@ -49,7 +80,7 @@ class Relevance:
             z = self.activation
         if epsilon == 0.0:
             return z.where_zero(0.0, self.total / z.where_zero(1.0, z))
-        if self.activation is not None and self.activation.name == z.name and z.builder.emission.ratios:
+        if self.is_of(z) and z.builder.emission.ratios:
             # The ratio needs nothing but the forward pass; the product with it keeps runtimes' blocked layouts.
             return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
@@ -64,9 +95,7 @@ class Relevance:
 
     def positive_only(self, z: Value) -> bool:
         """Whether this is known to be zero wherever `z` is not positive."""
-        return self.alias == z.name or (
-            self.activation is not None and self.activation.name == z.name and z.nonnegative
-        )
+        return self.alias == z.name or (self.is_of(z) and z.nonnegative)
 
 
 def stabilize(z: Value, epsilon: float, *, signed: bool) -> Value:

@@ -84,12 +84,11 @@ def forward(x: Value, w: Value, geometry: Geometry, b: Value | None = None) -> V
         "group": geometry.group,
     }
     if b is None or b.number == 0.0:
-        return x.builder.node("Conv", x, w, attributes=attributes, signs=_signs(x, w))
+        return x.builder.node("Conv", x, w, attributes=attributes, sign=x.sign * w.sign)
     size = x.builder.integers((geometry.out_channels,))
     vector = x.builder.node("Expand", b if b.number is not None else b.reshape(-1), size)
-    up, down = _signs(x, w)
-    signs = up and b.nonnegative, down and b.nonpositive
-    return x.builder.node("Conv", x, w, vector, attributes=attributes, signs=signs)
+    sign = x.sign * w.sign + b.sign
+    return x.builder.node("Conv", x, w, vector, attributes=attributes, sign=sign)
 
 
 def vjp(s: Value, w: Value, geometry: Geometry) -> Value:
@@ -114,7 +113,7 @@ def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
         "dilations": geometry.dilations,
         "group": geometry.group,
     }
-    return s.builder.node("Conv", s, _transposed(w, geometry), attributes=attributes, signs=_signs(s, w))
+    return s.builder.node("Conv", s, _transposed(w, geometry), attributes=attributes, sign=s.sign * w.sign)
 
 
 def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
@@ -129,7 +128,7 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
         "pads": geometry.pads if symmetric else (0, 0, 0, 0),
         "output_padding": geometry.remainder,
     }
-    full = s.builder.node("ConvTranspose", s, w, attributes=attributes, signs=_signs(s, w))
+    full = s.builder.node("ConvTranspose", s, w, attributes=attributes, sign=s.sign * w.sign)
     if symmetric:
         return full
     integers = s.builder.integers
@@ -140,7 +139,7 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
         integers((top, left)),
         integers((top + height, left + width)),
         integers((2, 3)),
-        signs=(full.nonnegative, full.nonpositive),
+        sign=full.sign,
     )
 
 
@@ -152,13 +151,12 @@ STRATEGIES: dict[str, Strategy] = {"flipped-convolution": flipped_convolution, "
 def _transposed(w: Value, geometry: Geometry) -> Value:
     """(O, C/g, kh, kw) → (C, O/g, kh, kw), flipped in height and width."""
     builder, group, (rows, columns) = w.builder, geometry.group, geometry.kernel
-    signs = w.nonnegative, w.nonpositive
     channels, out = geometry.in_shape[0], geometry.out_channels
     if group == 1:
-        swapped = builder.node("Transpose", w, attributes={"perm": (1, 0, 2, 3)}, signs=signs)
+        swapped = builder.node("Transpose", w, attributes={"perm": (1, 0, 2, 3)}, sign=w.sign)
     else:
         split = w.reshape(group, out // group, channels // group, rows, columns)
-        turned = builder.node("Transpose", split, attributes={"perm": (0, 2, 1, 3, 4)}, signs=signs)
+        turned = builder.node("Transpose", split, attributes={"perm": (0, 2, 1, 3, 4)}, sign=w.sign)
         swapped = turned.reshape(channels, out // group, rows, columns)
     if (rows, columns) == (1, 1):
         return swapped
@@ -170,11 +168,5 @@ def _transposed(w: Value, geometry: Geometry) -> Value:
         integers((FIRST, FIRST)),
         integers((2, 3)),
         integers((-1, -1)),
-        signs=signs,
+        sign=w.sign,
     )
-
-
-def _signs(x: Value, w: Value) -> tuple[bool, bool]:
-    positive = (x.nonnegative and w.nonnegative) or (x.nonpositive and w.nonpositive)
-    negative = (x.nonnegative and w.nonpositive) or (x.nonpositive and w.nonnegative)
-    return positive, negative

@@ -1,31 +1,44 @@
-"""Layers as rules see them: an input, an output, a weight, ``forward`` and ``vjp`` (the transpose of forward).
+"""Layers as rules see them: inputs, an output, a weight, ``forward`` and ``vjp`` (the transpose of forward).
 
-`forward` is always without bias; `vjp(s, w)` is the vector-Jacobian product: ⟨s, forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for
-linear layers. A residual block is itself a layer: its forward is what the graph already computes, its vjp the
-composition of its steps' vjps.
+`forward` is without bias unless one is given; `vjp(s, w)` is the vector-Jacobian product:
+⟨s, forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for linear layers. A residual block is itself a layer: its forward is what the
+graph already computes, its vjp the composition of its steps' vjps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.plan import kinds, plan
+from lrp_onnx.plan.kinds import Kind, Role, Step
 from lrp_onnx.relevance.graph.builder import Builder, Value
+from lrp_onnx.relevance.graph.relevance import Relevance
+
+K = TypeVar("K", bound=Kind)
+Terms = Sequence[tuple[Value, Value]]
+"""Inputs and weights: ``Σ Wᵢ xᵢ``."""
 
 
 class Layer(Protocol):
-    """What a rule may ask of a layer with one input."""
+    """What a rule may ask of a layer."""
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The activations that enter."""
 
     @property
     def input(self) -> Value:
-        """The activation that enters."""
+        """The activation that enters a layer of one input."""
 
     @property
     def output(self) -> Value:
         """The tensor that the forward graph computes, bias included."""
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What each input is: the branches of a residual block, the signal and the gate of a product."""
 
     @property
     def weight(self) -> Value:
@@ -38,11 +51,22 @@ class Layer(Protocol):
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         """``W x``, or ``W x + b`` with `b` broadcastable to the output."""
 
+    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
+        """``Σ Wᵢ xᵢ + b``, and the stabilizer that it holds already: `epsilon` where the runtime adds it for nothing
+        and it needs no sign, else 0.
+        """
+
     def vjp(self, s: Value, w: Value) -> Value:
         """``Wᵀ s``."""
 
-    def fill(self, x: Value) -> Value:
-        """`x`, a number or a vector of one value per channel, as a tensor of the input's shape with batch 1."""
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        """The vector-Jacobian product for every input."""
+
+    def operands(self, r: Relevance) -> tuple[Value, ...]:
+        """The inputs of a sum whose relevance is `r`, in the form that costs the runtime least."""
+
+    def fill(self, values: Sequence[float]) -> Value:
+        """A number, or one number per channel, as a tensor of the input's shape with batch 1."""
 
     @property
     def routes(self) -> bool:
@@ -52,16 +76,17 @@ class Layer(Protocol):
     def rectifies(self) -> bool:
         """Whether the output equals the input wherever it is not zero, so that a⊙c may be divided by either."""
 
-    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
-        """A max pooling as an average pooling and its input's shape with batch 1; RuleError for other layers."""
+    def as_average(self, kernel: int) -> Layer:
+        """A max pooling as an average pooling; RuleError for other layers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Node:
+class Node(Generic[K]):
     """What all layers of one step share."""
 
     builder: Builder
-    step: plan.Step
+    step: Step
+    kind: K
     inputs: tuple[Value, ...]
     output: Value
 
@@ -73,19 +98,33 @@ class Node:
     def rectifies(self) -> bool:
         return False
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return (Role.MAIN,) * len(self.inputs)
+
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         raise RuleError(
             f"{self.step.op} '{self.step.name}' is not linear: the rule given to it serves only linear layers"
         )
 
+    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
+        positive = bias.nonnegative and all((x.sign * w.sign).nonnegative for x, w in terms)
+        fits = self.builder.emission.stabilizer_in_bias and (positive or not signed)
+        held = epsilon if fits else 0.0
+        (x, w), *others = terms
+        first, *rest = [self.forward(x, w, bias + held), *(self.forward(x, w) for x, w in others)]
+        return sum(rest, start=first), held
+
     def vjp(self, s: Value, w: Value) -> Value:
         raise NotImplementedError
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
-        """The vector-Jacobian product for every input."""
         return tuple(self.vjp(s, self.weight) for _ in self.inputs)
 
-    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
+    def operands(self, r: Relevance) -> tuple[Value, ...]:
+        return self.inputs
+
+    def as_average(self, kernel: int) -> Layer:
         raise RuleError(f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it")
 
     @property
@@ -100,27 +139,29 @@ class Node:
     def bias(self) -> Value:
         return self.builder.value(0.0)
 
-    def fill(self, x: Value) -> Value:
-        if x.number is None:
-            x = x.reshape(1, -1, *(1 for _ in self.step.input_shape[2:]))
-        return self.expand(x)
+    def fill(self, values: Sequence[float]) -> Value:
+        vector = self.builder.array(values)
+        return self.expand(vector.reshape(1, -1, *(1 for _ in self.step.input_shape[2:])))
 
     def expand(self, x: Value) -> Value:
         """`x` broadcast to the input's shape; a batch stays what it is."""
-        shape = self.builder.integers(self._sizes())
-        return self.builder.node("Expand", x, shape, signs=(x.nonnegative, x.nonpositive))
+        return self.builder.node("Expand", x, self.builder.integers(self._sizes()), sign=x.sign)
 
     def _sizes(self) -> tuple[int, ...]:
         """The input's shape with batch 1."""
         return 1, *(size for size in self.step.input_shape[1:] if size is not None)
 
     def _tensor(self, x: Value) -> Value:
-        return self.fill(x) if x.number is not None else x
+        """A number as a tensor of the input's shape; anything else as it is."""
+        return self.expand(x) if x.number is not None else x
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockLayer:
-    """A whole residual block as one layer: ``vjp`` runs through everything in it, ReLUs and shortcut included."""
+    """A whole residual block as one layer: ``vjp`` runs through everything in it, ReLUs and shortcut included.
+
+    It is not linear and has no weight of its own: what its biases absorb is not told apart.
+    """
 
     builder: Builder
     input: Value
@@ -128,37 +169,47 @@ class BlockLayer:
     backward: Callable[[Value], Value]
 
     @property
+    def inputs(self) -> tuple[Value, ...]:
+        return (self.input,)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return (Role.MAIN,)
+
+    @property
     def weight(self) -> Value:
-        """Not used: a block's Jacobian has no weight of its own."""
         return self.builder.value(1.0)
 
     @property
     def bias(self) -> Value:
-        """0: what biases inside the block absorb is not told apart."""
         return self.builder.value(0.0)
 
     @property
     def routes(self) -> bool:
-        """No."""
         return False
 
     @property
     def rectifies(self) -> bool:
-        """No."""
         return False
-
-    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
-        """Not a pooling."""
-        raise RuleError("a residual block is no max pooling")
-
-    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        """Not linear; the graph's own output serves."""
-        raise RuleError("a residual block is not linear: its bias cannot be dropped")
 
     def vjp(self, s: Value, w: Value) -> Value:
         """``Jᵀ s`` with J the block's Jacobian at the picture."""
         return self.backward(s)
 
-    def fill(self, x: Value) -> Value:
-        """Not used."""
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        return (self.backward(s),)
+
+    def operands(self, r: Relevance) -> tuple[Value, ...]:
+        return self.inputs
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        raise RuleError("a residual block is not linear: its bias cannot be dropped")
+
+    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
+        raise RuleError("a residual block is not linear: only its own rule fits it")
+
+    def fill(self, values: Sequence[float]) -> Value:
         raise RuleError("a residual block's input is never replaced")
+
+    def as_average(self, kernel: int) -> Layer:
+        raise RuleError("a residual block is no max pooling")

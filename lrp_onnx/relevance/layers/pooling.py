@@ -8,9 +8,10 @@ import numpy as np
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import kinds
-from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.relevance.graph.builder import POSITIVE, Value
 from lrp_onnx.relevance.layers import convolution
-from lrp_onnx.relevance.layers.layer import Node
+from lrp_onnx.relevance.layers.layer import Layer, Node
+from lrp_onnx.relevance.layers.linear import AveragePoolLayer
 
 FLOAT = 1
 """ONNX's number for float32."""
@@ -18,7 +19,7 @@ LOWEST = -3.4e38
 """Below every activation: what stands around a picture where windows reach over its border."""
 
 
-class MaxPoolLayer(Node):
+class MaxPoolLayer(Node[kinds.MaxPool]):
     """Max pooling; vjp gives everything to the first maximum of a window."""
 
     __slots__ = ()
@@ -27,10 +28,8 @@ class MaxPoolLayer(Node):
     def routes(self) -> bool:
         return True
 
-    def as_average(self, kernel: int) -> tuple[kinds.AveragePool, tuple[int, ...]]:
-        pool = self.step.kind
-        assert isinstance(pool, kinds.MaxPool)
-        pair, none = (kernel, kernel), (0, 0, 0, 0)
+    def as_average(self, kernel: int) -> Layer:
+        pool, pair, none = self.kind, (kernel, kernel), (0, 0, 0, 0)
         average = (
             kinds.AveragePool(pair, pair, none, True)
             if kernel
@@ -40,17 +39,15 @@ class MaxPoolLayer(Node):
         if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
             raise RuleError(
                 f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel "
-                f"{average.kernel} {size}: "
-                "give it another rule, for example winner-take-all or average(kernel=0)"
+                f"{average.kernel} {size}: give it another rule, for example winner-take-all or average(kernel=0)"
             )
-        return average, self._sizes()
+        return AveragePoolLayer(self.builder, self.step, average, self.inputs, self.output)
 
     def vjp(self, s: Value, w: Value) -> Value:
         return self._by_index(s) if self.builder.emission.indexed_pools else self._by_comparison(s)
 
     def _by_index(self, s: Value) -> Value:
-        pool = self.step.kind
-        assert isinstance(pool, kinds.MaxPool)
+        pool = self.kind
         attributes = {
             "kernel_shape": pool.kernel,
             "strides": pool.strides,
@@ -80,7 +77,7 @@ class MaxPoolLayer(Node):
             places,
             rows,
             attributes={"axis": 0 if self.builder.batch is None else 1, "reduction": "add"},
-            signs=(s.nonnegative, s.nonpositive),
+            sign=s.sign,
         )
         return routed.reshape(-1, *self._sizes()[1:])
 
@@ -96,7 +93,7 @@ class MaxPoolLayer(Node):
             last = [first[i] + (pooled[i] - 1) * window.strides[i] + 1 for i in (0, 1)]
             part = builder.node("Slice", padded, *map(builder.integers, (first, last, (2, 3), window.strides)))
             equal = builder.node("Equal", part, self.output)
-            hit = builder.node("Cast", equal, attributes={"to": FLOAT}, signs=(True, False)) * free
+            hit = builder.node("Cast", equal, attributes={"to": FLOAT}, sign=POSITIVE) * free
             free = free - hit
             backs.append((s * hit).reshape(-1, channels, 1, *pooled))
         stacked = builder.node("Concat", *backs, attributes={"axis": 2}).reshape(-1, channels * len(places), *pooled)
@@ -110,8 +107,7 @@ class MaxPoolLayer(Node):
 
     def _window(self, channels: int) -> convolution.Geometry:
         """The windows as those of a depthwise convolution; ceil_mode as more padding at the end."""
-        pool = self.step.kind
-        assert isinstance(pool, kinds.MaxPool)
+        pool = self.kind
         sizes, pooled, pads = self._sizes()[2:], self._pooled[1:], list(pool.pads)
         for i in (0, 1):
             span = (pooled[i] - 1) * pool.strides[i] + pool.dilations[i] * (pool.kernel[i] - 1) + 1

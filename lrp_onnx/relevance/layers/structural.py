@@ -5,30 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrp_onnx.plan import kinds
-from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.plan.kinds import Role
+from lrp_onnx.relevance.graph.builder import POSITIVE, Value
+from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Node
 
 LAST = 2**31 - 1
 """As a Slice end: up to and including the last element."""
 
 
-class JoinLayer(Node):
+class JoinLayer(Node[kinds.Join]):
     """Sum of branches; its vjp is the same for every operand."""
 
     __slots__ = ()
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return self.kind.roles or (Role.MAIN,) * len(self.inputs)
+
+    def operands(self, r: Relevance) -> tuple[Value, ...]:
+        """The operands; the main branch of two as what the rectified sum leaves beside the shortcut, where that is all
+        that counts: then no runtime has to keep the branch and the sum apart from the activation behind them.
+        """
+        fits = len(self.inputs) == 2 and Role.MAIN in self.roles and r.alias == self.output.name
+        if r.activation is None or not fits or not self.builder.emission.remainders:
+            return self.inputs
+        one, other = self.inputs
+        if self.roles[0] is Role.MAIN:
+            return r.activation - other, other
+        return one, r.activation - one
 
     def vjp(self, s: Value, w: Value) -> Value:
         return s
 
 
-class ProductLayer(Node):
+class ProductLayer(Node[kinds.Product]):
     """A signal times a gate, which may have one value where the signal has many."""
 
     __slots__ = ()
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return tuple(Role.MAIN if i == self.kind.signal else Role.GATE for i in range(len(self.inputs)))
+
     def vjps(self, s: Value) -> tuple[Value, ...]:
-        product = self.step.kind
-        assert isinstance(product, kinds.Product)
+        product = self.kind
         which = product.signal or 0
         signal, gate = self.inputs[which], self.inputs[1 - which]
         to_gate = s * signal
@@ -38,72 +59,67 @@ class ProductLayer(Node):
         return (s * gate, to_gate) if which == 0 else (to_gate, s * gate)
 
 
-class ConcatLayer(Node):
+class ConcatLayer(Node[kinds.Concat]):
     """Tensors one after another; each takes its part back."""
 
     __slots__ = ()
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
-        concat = self.step.kind
-        assert isinstance(concat, kinds.Concat)
+        concat = self.kind
         ends = [sum(concat.sizes[: i + 1]) for i in range(len(concat.sizes))]
-        integers, signs = s.builder.integers, (s.nonnegative, s.nonpositive)
+        integers = s.builder.integers
         return tuple(
-            s.builder.node("Slice", s, integers((end - size,)), integers((end,)), integers((concat.axis,)), signs=signs)
+            s.builder.node("Slice", s, integers((end - size,)), integers((end,)), integers((concat.axis,)), sign=s.sign)
             for size, end in zip(concat.sizes, ends, strict=True)
         )
 
 
-class ExpandLayer(Node):
+class ExpandLayer(Node[kinds.Expand]):
     """One value written many times; its transpose sums them up."""
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
-        expand = self.step.kind
-        assert isinstance(expand, kinds.Expand)
+        expand = self.kind
         if not expand.axes:
             return s
-        axes, signs = s.builder.integers(expand.axes), (s.nonnegative, s.nonpositive)
-        return s.builder.node("ReduceSum", s, axes, attributes={"keepdims": 1}, signs=signs)
+        axes = s.builder.integers(expand.axes)
+        return s.builder.node("ReduceSum", s, axes, attributes={"keepdims": 1}, sign=s.sign)
 
 
-class SoftmaxLayer(Node):
+class SoftmaxLayer(Node[kinds.Softmax]):
     """``p = softmax(x)``: its vjp is ``p ⊙ (s − Σ p⊙s)``."""
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
-        softmax = self.step.kind
-        assert isinstance(softmax, kinds.Softmax)
+        softmax = self.kind
         weighted = self.output * s
         axes = s.builder.integers((softmax.axis,))
         total = s.builder.node("ReduceSum", weighted, axes, attributes={"keepdims": 1})
         return weighted - self.output * total
 
 
-class NormalizationLayer(Node):
+class NormalizationLayer(Node[kinds.Normalization]):
     """Normalisation by the picture's own statistics; its vjp is the exact gradient, through the statistics."""
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
-        norm = self.step.kind
-        assert isinstance(norm, kinds.Normalization)
+        norm = self.kind
         x, back = self.input.reshape(-1, *norm.view), (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view)
         centred = x - self._mean(x)
-        spread = self.builder.node("Sqrt", self._mean(centred * centred) + norm.epsilon, signs=(True, False))
+        spread = self.builder.node("Sqrt", self._mean(centred * centred) + norm.epsilon, sign=POSITIVE)
         unit = centred / spread
         through = back - self._mean(back) - unit * self._mean(back * unit)
         return (through / spread).reshape(-1, *self._sizes()[1:])
 
     def _mean(self, x: Value) -> Value:
-        norm = self.step.kind
-        assert isinstance(norm, kinds.Normalization)
+        norm = self.kind
         return self.builder.node("ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1})
 
 
-class ReshapeLayer(Node):
+class ReshapeLayer(Node[kinds.Reshape]):
     """The same elements in another shape."""
 
     __slots__ = ()
@@ -120,7 +136,7 @@ class ReshapeLayer(Node):
         return s.reshape(-1, *self._sizes()[1:]) * w
 
 
-class SubsampleLayer(Node):
+class SubsampleLayer(Node[kinds.Subsample]):
     """Every n-th element; its transpose puts elements back among zeros."""
 
     __slots__ = ()
@@ -130,8 +146,7 @@ class SubsampleLayer(Node):
         return True
 
     def vjp(self, s: Value, w: Value) -> Value:
-        taken = self.step.kind
-        assert isinstance(taken, kinds.Subsample)
+        taken = self.kind
         sizes = self._sizes()[1:]
         counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in range(3)]
         # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
@@ -142,7 +157,7 @@ class SubsampleLayer(Node):
         return zero_pad(whole, [0, *taken.starts], [0, *missing])
 
 
-class ZeroPadLayer(Node):
+class ZeroPadLayer(Node[kinds.ZeroPad]):
     """Zeros around a tensor; its transpose cuts them off."""
 
     __slots__ = ()
@@ -152,12 +167,11 @@ class ZeroPadLayer(Node):
         return True
 
     def vjp(self, s: Value, w: Value) -> Value:
-        pad = self.step.kind
-        assert isinstance(pad, kinds.ZeroPad)
+        pad = self.kind
         return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
 
 
-class TransposeLayer(Node):
+class TransposeLayer(Node[kinds.Transpose]):
     """Axes in another order."""
 
     __slots__ = ()
@@ -167,22 +181,20 @@ class TransposeLayer(Node):
         return True
 
     def vjp(self, s: Value, w: Value) -> Value:
-        turned = self.step.kind
-        assert isinstance(turned, kinds.Transpose)
+        turned = self.kind
         back = tuple(turned.order.index(axis) for axis in range(len(turned.order)))
-        return s.builder.node("Transpose", s, attributes={"perm": back}, signs=(s.nonnegative, s.nonpositive))
+        return s.builder.node("Transpose", s, attributes={"perm": back}, sign=s.sign)
 
 
 def zero_pad(x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
     """`x` with zeros before and after each axis; a negative number cuts that many elements off."""
     grown = [max(n, 0) for n in (*before, *after)]
     if any(grown):
-        x = x.builder.node("Pad", x, x.builder.integers(grown), signs=(x.nonnegative, x.nonpositive))
+        x = x.builder.node("Pad", x, x.builder.integers(grown), sign=x.sign)
     cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
     if not cut:
         return x
     integers = x.builder.integers
     starts = [max(-before[axis], 0) for axis in cut]
     ends = [min(after[axis], 0) or LAST for axis in cut]
-    signs = (x.nonnegative, x.nonpositive)
-    return x.builder.node("Slice", x, integers(starts), integers(ends), integers(cut), signs=signs)
+    return x.builder.node("Slice", x, integers(starts), integers(ends), integers(cut), sign=x.sign)

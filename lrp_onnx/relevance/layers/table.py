@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from lrp_onnx.plan import kinds, plan
+from lrp_onnx.plan import kinds
+from lrp_onnx.plan.kinds import Step
+from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.graph.builder import Builder, Value
-from lrp_onnx.relevance.layers.activations import (
-    ClipLayer,
-    HardSigmoidLayer,
-    LeakyReluLayer,
-    PReluLayer,
-    ReluLayer,
-    SigmoidLayer,
-    SmoothLayer,
-)
+from lrp_onnx.relevance.layers.activations import ActivationLayer
 from lrp_onnx.relevance.layers.layer import Node
 from lrp_onnx.relevance.layers.linear import (
     AffineLayer,
@@ -25,6 +20,7 @@ from lrp_onnx.relevance.layers.linear import (
     ResampleLayer,
 )
 from lrp_onnx.relevance.layers.pooling import MaxPoolLayer
+from lrp_onnx.relevance.layers.pull_back import pull_back
 from lrp_onnx.relevance.layers.structural import (
     ConcatLayer,
     ExpandLayer,
@@ -39,34 +35,25 @@ from lrp_onnx.relevance.layers.structural import (
 )
 
 
-class ComposedLayer(Node):
+class ComposedLayer(Node[kinds.Composed]):
     """An activation written out in several nodes; its derivative is the chain rule over them."""
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
-        composed = self.step.kind
-        assert isinstance(composed, kinds.Composed)
         cotangents = {self.step.output: s}
-        for step in reversed(composed.steps):
-            layer = layer_of(self.builder, step, frozenset())
-            for name, back in zip(step.inputs, layer.vjps(cotangents[step.output]), strict=True):
-                cotangents[name] = cotangents[name] + back if name in cotangents else back
+        pull_back(self.kind.steps, cotangents, lambda step, c: layer_of(self.builder, step).vjps(c))
         return cotangents[self.step.inputs[0]]
 
 
-LAYERS: Mapping[type[kinds.Kind], type[Node]] = {
+LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.Convolution: ConvolutionLayer,
     kinds.Dense: DenseLayer,
     kinds.Affine: AffineLayer,
     kinds.AveragePool: AveragePoolLayer,
     kinds.GlobalAverage: GlobalAverageLayer,
     kinds.MaxPool: MaxPoolLayer,
-    kinds.Relu: ReluLayer,
-    kinds.Clip: ClipLayer,
-    kinds.LeakyRelu: LeakyReluLayer,
-    kinds.Sigmoid: SigmoidLayer,
-    kinds.HardSigmoid: HardSigmoidLayer,
+    kinds.Activation: ActivationLayer,
     kinds.Product: ProductLayer,
     kinds.Join: JoinLayer,
     kinds.Concat: ConcatLayer,
@@ -74,8 +61,6 @@ LAYERS: Mapping[type[kinds.Kind], type[Node]] = {
     kinds.Resample: ResampleLayer,
     kinds.Normalization: NormalizationLayer,
     kinds.Softmax: SoftmaxLayer,
-    kinds.PRelu: PReluLayer,
-    kinds.Smooth: SmoothLayer,
     kinds.Composed: ComposedLayer,
     kinds.Reshape: ReshapeLayer,
     kinds.Subsample: SubsampleLayer,
@@ -85,35 +70,17 @@ LAYERS: Mapping[type[kinds.Kind], type[Node]] = {
 """Every kind of step → how rules see it."""
 
 
-def layer_of(builder: Builder, step: plan.Step, nonnegative: frozenset[str]) -> Node:
+def layer_of(builder: Builder, step: Step, nonnegative: frozenset[str] = frozenset()) -> Node[Any]:
     """A step as rules see it; `nonnegative` names the tensors known to be ≥ 0."""
     inputs = tuple(builder.known(name, nonnegative=name in nonnegative) for name in step.inputs)
-    return LAYERS[type(step.kind)](
-        builder, step, inputs, builder.known(step.output, nonnegative=step.output in nonnegative)
-    )
+    output = builder.known(step.output, nonnegative=step.output in nonnegative)
+    return LAYERS[type(step.kind)](builder, step, step.kind, inputs, output)
 
 
-def nonnegative_tensors(of: plan.Plan) -> frozenset[str]:
+def nonnegative_tensors(plan: Plan) -> frozenset[str]:
     """Tensors that cannot be negative: behind a ReLU, and pooled, averaged, added or reshaped from such."""
-    found: set[str] = set()
-    keeps = (
-        kinds.MaxPool
-        | kinds.AveragePool
-        | kinds.GlobalAverage
-        | kinds.Reshape
-        | kinds.Join
-        | kinds.Concat
-        | kinds.Expand
-        | kinds.Resample
-        | kinds.Subsample
-        | kinds.ZeroPad
-        | kinds.Transpose
-        | kinds.Product
-    )
-    for step in of.steps:
-        bounded = isinstance(step.kind, kinds.Relu | kinds.Sigmoid | kinds.HardSigmoid | kinds.Softmax) or (
-            isinstance(step.kind, kinds.Clip) and step.kind.low >= 0
-        )
-        if bounded or (isinstance(step.kind, keeps) and found.issuperset(step.inputs)):
-            found.add(step.output)
-    return frozenset(found)
+    names: set[str] = set()
+    for step in plan.steps:
+        if step.kind.nonnegative or (step.kind.keeps_signs and names.issuperset(step.inputs)):
+            names.add(step.output)
+    return frozenset(names)

@@ -4,80 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-from lrp_onnx.plan.plan import Role
+from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.relevance.graph.builder import Value
 from lrp_onnx.relevance.graph.relevance import Relevance
-from lrp_onnx.relevance.rules.linear import SMALL, Ledger, Term
+from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule, closes_a_block
 
 TINY = 1e-30
 """Keeps 0/0 from being NaN where a share is taken of nothing; far below any activation's rounding error."""
 
 
-class JoinLayer(Protocol):
-    """What a rule of the residual Add may ask: operands and what they are."""
-
-    @property
-    def inputs(self) -> tuple[Value, ...]:
-        """The operands."""
-
-    @property
-    def output(self) -> Value:
-        """Their sum."""
-
-    def vjps(self, s: Value) -> tuple[Value, ...]:
-        """The vector-Jacobian product for every operand."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinRule:
-    """A rule of the residual Add ``y = Σ hᵢ``; calling it returns the relevance of every operand, None for nothing at
-    all.
-    """
-
-    title: ClassVar[str]
-    promise: ClassVar[str] = "conserves"
-
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        """The relevance of each operand, given that of the sum; `roles` say what each operand's branch is."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ratio(JoinRule):
+class Ratio(Rule):
     """``Rᵢ = R·|hᵢ| / Σ|h|``: bounded and conserving (Otsuki et al., ECCV 2024). Where all operands are 0, so is the
     share.
     """
 
-    title: ClassVar[str] = "share by magnitude, |h| / Σ|h|"
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        return _by_share(r, [h.abs() for h in _operands(layer, r, roles)])
-
-
-def _operands(layer: JoinLayer, r: Relevance, roles: Sequence[Role]) -> tuple[Value, ...]:
-    """The operands; the main branch of two as what the rectified sum leaves beside the shortcut, where that is all that
-    counts: then no runtime has to keep the branch and the sum apart from the activation behind them.
-    """
-    operands = layer.inputs
-    wanted = layer.output.builder.emission.remainders and len(operands) == 2 and Role.MAIN in roles
-    if not wanted or r.activation is None or r.alias != layer.output.name:
-        return operands
-    main = roles.index(Role.MAIN)
-    rest = r.activation - operands[1 - main]
-    return (rest, operands[1]) if main == 0 else (operands[0], rest)
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return _by_share(r, [h.abs() for h in layer.operands(r)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZPlusJoin(JoinRule):
+class ZPlusJoin(Rule):
     """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of signs. Where no operand is positive, nothing is
     handed on.
     """
 
-    title: ClassVar[str] = "share by positive part, h⁺ / Σh⁺"
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
         return _by_share(r, [h.pos() for h in layer.inputs])
 
 
@@ -90,95 +49,94 @@ def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Symmetric(JoinRule):
+class Symmetric(Rule):
     """``Rᵢ = R / n``: every branch the same (Otsuki et al., ECCV 2024)."""
 
-    title: ClassVar[str] = "every branch the same share"
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
         part = Relevance(r.total * (1.0 / len(layer.inputs)))
         return [part for _ in layer.inputs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MainOnly(JoinRule):
+class MainOnly(Rule):
     """``R_main = R``, shortcuts get nothing."""
 
-    title: ClassVar[str] = "all to the main branch"
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        return [r if role is Role.MAIN else None for role in roles]
+    def fits(self, step: Step) -> str | None:
+        return Rule.fits(self, step) or closes_a_block(step)
+
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return [r if role is Role.MAIN else None for role in layer.roles]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkipOnly(JoinRule):
+class SkipOnly(Rule):
     """``R_shortcut = R``, the main branch gets nothing (several shortcuts share by magnitude)."""
 
-    title: ClassVar[str] = "all to the shortcut"
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        shortcuts = [i for i, role in enumerate(roles) if role is not Role.MAIN]
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        shortcuts = [i for i, role in enumerate(layer.roles) if role is not Role.MAIN]
         if len(shortcuts) == 1:
-            return [r if i == shortcuts[0] else None for i in range(len(roles))]
-        shares = _by_share(r, [layer.inputs[i].abs() for i in shortcuts])
-        return [shares[shortcuts.index(i)] if i in shortcuts else None for i in range(len(roles))]
+            return [r if i == shortcuts[0] else None for i in range(len(layer.roles))]
+        shares = dict(zip(shortcuts, _by_share(r, [layer.inputs[i].abs() for i in shortcuts]), strict=True))
+        return [shares.get(i) for i in range(len(layer.roles))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed(JoinRule):
+class Signed(StabilizedRule):
     """``Rᵢ = hᵢ·R / stabilize(Σh)``: the ε-rule of the Add (Zennit's Norm). Blows up where the branches cancel."""
 
-    title: ClassVar[str] = "signed share, h / Σh; unstable where branches cancel"
-    epsilon: float = SMALL
-    signed: bool = True
+    serves: ClassVar[str] = "join"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        y = layer.output
-        s = r.over(y, self.epsilon, signed=self.signed)
-        ledger.terms.append(Term(s, y, y.builder.value(0.0), 1.0))
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        s = r.over(layer.output, self.epsilon, signed=self.signed)
         return [Relevance(s, h) for h in layer.inputs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientJoin(JoinRule):
+class GradientJoin(Rule):
     """``Rᵢ = R``: what the gradient does at a sum."""
 
-    title: ClassVar[str] = "gradient of a sum: all to every branch"
-    promise: ClassVar[str] = "none"
+    serves: ClassVar[str] = "join"
+    conserves: ClassVar[bool] = False
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
         return [Relevance(r.total) for _ in layer.inputs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate(JoinRule):
+class Gate(Rule):
     """``R_signal = R``: the gate of a product is a constant, the signal takes all (Arras et al. 2017)."""
 
-    title: ClassVar[str] = "product: the signal takes all, the gate is a constant"
+    serves: ClassVar[str] = "product"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        return [r if role is not Role.GATE else None for role in roles]
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return [r if role is not Role.GATE else None for role in layer.roles]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientProduct(Gate):
+class GradientProduct(Rule):
     """``R_signal = g ⊙ R, R_gate = Σ x ⊙ R``: what the gradient does at a product."""
 
-    title: ClassVar[str] = "gradient of a product: to signal and gate"
-    promise: ClassVar[str] = "none"
+    serves: ClassVar[str] = "product"
+    conserves: ClassVar[bool] = False
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
         return [Relevance(back) for back in layer.vjps(r.total)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts(JoinRule):
+class Parts(Rule):
     """``Rᵢ = R`` where operand i stands in the concatenation: nothing is shared, every element keeps its own."""
 
-    title: ClassVar[str] = "concatenation: every element keeps its relevance"
+    serves: ClassVar[str] = "concatenation"
 
-    def __call__(self, layer: JoinLayer, r: Relevance, roles: Sequence[Role], ledger: Ledger) -> list[Relevance | None]:
-        if r.activation is not None and r.activation.name == layer.output.name:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        if r.is_of(layer.output):
             backs = layer.vjps(r.coefficient)
             return [Relevance(back, x) for back, x in zip(backs, layer.inputs, strict=True)]
         return [Relevance(back) for back in layer.vjps(r.total)]

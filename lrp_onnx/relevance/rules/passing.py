@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lrp_onnx.plan.kinds import Step
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
-from lrp_onnx.relevance.layers.linear import average_pool, spread
-from lrp_onnx.relevance.rules.linear import Ledger, Rule, Term
+from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule
 
 
 def _routed(layer: Layer, r: Relevance) -> Relevance:
     """``R_in = Jᵀ R`` where every output element equals one input element: from y⊙c to x⊙Jᵀc."""
-    if r.activation is not None and r.activation.name == layer.output.name:
+    if r.is_of(layer.output):
         return Relevance(layer.vjp(r.coefficient, layer.weight), layer.input)
     return Relevance(layer.vjp(r.total, layer.weight))
 
@@ -25,33 +25,34 @@ class Pass(Rule):
     Behind a ReLU the relevance a⊙c is noted to be that of z, so that a later division by z may take `a` instead.
     """
 
-    title: ClassVar[str] = "pass relevance through unchanged"
-
-    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
         if layer.routes:
-            return _routed(layer, r)
-        if layer.rectifies and r.activation is not None and r.activation.name == layer.output.name:
-            return Relevance(r.coefficient, r.activation, alias=layer.input.name)
-        return Relevance(r.total)
+            return [_routed(layer, r)]
+        if layer.rectifies and r.is_of(layer.output):
+            return [Relevance(r.coefficient, r.activation, alias=layer.input.name)]
+        return [Relevance(r.total)]
+
+    def fits(self, step: Step) -> str | None:
+        if not step.kind.one_to_one:
+            return "its output has no element for every element of its input"
+        return Rule.fits(self, step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gradient(Rule):
     """``R_in = Jᵀ R``: what the gradient does. For max pooling it is winner-take-all."""
 
-    title: ClassVar[str] = "gradient; winner-take-all at max pooling"
-    promise: ClassVar[str] = "none"
+    conserves: ClassVar[bool] = False
 
-    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        return _routed(layer, r) if layer.routes else Relevance(layer.vjp(r.total, layer.weight))
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return [_routed(layer, r) if layer.routes else Relevance(layer.vjp(r.total, layer.weight))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WinnerTakeAll(Gradient):
     """``R_in = Jᵀ R``: the first maximum of each window takes all of its relevance."""
 
-    title: ClassVar[str] = "max pooling: the maximum takes all"
-    promise: ClassVar[str] = "conserves"
+    conserves: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,46 +62,42 @@ class Route(Gradient):
     Nothing is promised: what a rule like `symmetric` gives to padded zeros has nowhere to go.
     """
 
-    title: ClassVar[str] = "subsampling and zero padding: elements take their relevance along"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AverageStandIn(Rule):
+class AverageStandIn(StabilizedRule):
     """Max pooling propagated as average pooling: ``z = avg(x); R_in = x ⊙ avgᵀ(R / stabilize(z))``.
 
     `kernel` 0 means the pool's own kernel, stride and pads; another number means that kernel and stride without pads,
     whatever the pool's own are (the released ECCV 2024 code takes 2).
     """
 
-    title: ClassVar[str] = "max pooling treated as average pooling"
     kernel: int = 0
 
-    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        x = layer.input
-        pool, sizes = layer.as_average(self.kernel)
-        z = average_pool(x, pool)
-        s = r.over(z, self.epsilon, signed=self.signed)
-        ledger.terms.append(Term(s, z, x.builder.value(0.0), 1.0))
-        return Relevance(spread(s, pool, sizes), x)
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        x, pool = layer.input, layer.as_average(self.kernel)
+        one = x.constant(1.0)
+        s = r.over(pool.forward(x, one), self.epsilon, signed=self.signed)
+        return [Relevance(pool.vjp(s, one), x)]
+
+    def fits(self, step: Step) -> str | None:
+        return None if step.kind.category == "max pooling" else "it is no max pooling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidedRelu(Rule):
     """``R_in = R⁺ where z > 0`` (Springenberg et al. 2015)."""
 
-    title: ClassVar[str] = "ReLU of guided backpropagation"
-    promise: ClassVar[str] = "none"
+    conserves: ClassVar[bool] = False
 
-    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        return Relevance(layer.vjp(r.total.pos(), layer.weight))
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return [Relevance(layer.vjp(r.total.pos(), layer.weight))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeconvRelu(Rule):
     """``R_in = R⁺`` (Zeiler and Fergus 2014)."""
 
-    title: ClassVar[str] = "ReLU of deconvnet"
-    promise: ClassVar[str] = "none"
+    conserves: ClassVar[bool] = False
 
-    def __call__(self, layer: Layer, r: Relevance, ledger: Ledger) -> Relevance:
-        return Relevance(r.total.pos())
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return [Relevance(r.total.pos())]

@@ -10,10 +10,9 @@ from typing import Any
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.rules import joins, passing
 from lrp_onnx.relevance.rules import linear as rules
+from lrp_onnx.relevance.rules.rule import Rule
 
-AnyRule = rules.Rule | joins.JoinRule
-
-RULES: dict[str, type[AnyRule]] = {
+RULES: dict[str, type[Rule]] = {
     "epsilon": rules.Epsilon,
     "gamma": rules.Gamma,
     "z-plus": rules.ZPlus,
@@ -47,13 +46,13 @@ _NAMES = {rule: name for name, rule in RULES.items()}
 _FORM = re.compile(r"\s*([a-z0-9-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
-def rule_text(rule: AnyRule) -> str:
+def rule_text(rule: Rule) -> str:
     """``name(parameter=value, …)`` with the parameters that differ from their defaults."""
     stated = [f"{f.name}={_text(getattr(rule, f.name))}" for f in fields(rule) if getattr(rule, f.name) != _default(f)]
     return f"{_NAMES[type(rule)]}({', '.join(stated)})" if stated else _NAMES[type(rule)]
 
 
-def parse_rule(text: str) -> AnyRule:
+def parse_rule(text: str) -> Rule:
     """The rule that `text` names; raises RuleError with what exists where a name, a parameter or a value is not
     known.
     """

@@ -15,7 +15,7 @@ from networks import Network, picture, resnet
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.plan import Role
+from lrp_onnx.plan.kinds import Role
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -34,7 +34,7 @@ def test_a_shortcut_without_weights_is_the_convolution_that_does_the_same(
     assert relative(*maps) < (1e-9 if composite == "gradient" else 2e-4)
     assert relative(run_onnx(compiled[0].model, x)["heatmap"], maps[0]) < 1e-4
     shortcut = compiled[0].plan.blocks[2]
-    assert shortcut.role is Role.IDENTITY and "only moved or left out" in shortcut.branches[1].why
+    assert shortcut.shortcut is Role.IDENTITY and "only moved or left out" in shortcut.branches[1].why
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
