@@ -37,7 +37,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "Pow": Function(formula="x ^ exponent, a square or a cube", parameters=("exponent",)),
     "Softplus": Function(formula="ln(1 + exp(x))"),
     "Softsign": Function(formula="x / (1 + |x|)"),
-    "Swish": Function(formula="x / (1 + exp(−x))"),
     "Tanh": Function(formula="tanh(x)"),
 }
 """Name, that of the ONNX operator where there is one → what it is."""

@@ -18,7 +18,7 @@ from lrp_onnx.model.readers.reading import (
 )
 from lrp_onnx.plan import kinds
 
-PLAIN = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh")
+PLAIN = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
 """Activation functions without parameters that matter, under the names of their operators."""
 WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
     "Elu": (("alpha", 1.0),),
@@ -31,8 +31,6 @@ FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.Dat
 
 @reads(*PLAIN)
 def _activation(graph: Graph, node: ir.Node) -> kinds.Activation:
-    if node.op_type == "Swish" and float(attribute(node, "alpha", 1.0)) != 1.0:
-        raise Unreadable("its alpha is not 1: only x · sigmoid(x) can be explained")
     return kinds.Activation(node.op_type)
 
 

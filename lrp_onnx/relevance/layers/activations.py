@@ -130,11 +130,6 @@ def _hardswish(x: Value, a: Value) -> Value:
     return (x - 3.0).where_positive(1.0, (x + 3.0).where_positive(between))
 
 
-def _silu(x: Value, a: Value) -> Value:
-    sigmoid = _apply("Sigmoid", x)
-    return sigmoid + a * (-sigmoid + 1.0)
-
-
 def _mish(x: Value, a: Value) -> Value:
     t = _apply("Tanh", _apply("Softplus", x))
     return t + x * (-(t * t) + 1.0) * _apply("Sigmoid", x)
@@ -162,7 +157,6 @@ DERIVATIVES: Mapping[str, Pullback] = {
     "Pow": _power,
     "Softplus": _slope(lambda x, a: _apply("Sigmoid", x)),
     "Softsign": _slope(_softsign),
-    "Swish": _slope(_silu),
     "Tanh": _slope(lambda x, a: -(a * a) + 1.0),
 }
 """The name of a function → what it does to a cotangent."""

@@ -12,12 +12,12 @@ from float64 import run_float64
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lrp_onnx.plan.kinds import AveragePool
+from lrp_onnx.plan.kinds import AveragePool, Step
 from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import Builder
 from lrp_onnx.relevance.layers import convolution
 from lrp_onnx.relevance.layers.convolution import STRATEGIES, Geometry
-from lrp_onnx.relevance.layers.linear import average_pool, spread
+from lrp_onnx.relevance.layers.linear import AveragePoolLayer
 
 SIZES = [(7, 7), (8, 6), (13, 14)]
 KERNELS = [(1, 1), (3, 3), (2, 3), (7, 7)]
@@ -101,11 +101,14 @@ def test_transpose_of_average_pooling(
     for size in ((7, 7), (8, 9)):
         pool = AveragePool(kernel, strides, pads, include_pad)
         builder = Builder()
-        ahead = average_pool(builder.known("x"), pool)
+        known, one = builder.known("x"), builder.value(1.0)
+        step = Step("pool", pool, ("x",), "y", (None, 3, *size), (None, 3, None, None), ("pool",))
+        layer = AveragePoolLayer(builder, step, pool, (known,), builder.known("y"))
+        ahead = layer.forward(known, one)
         x = random(2, 3, *size, seed=0)
         y = run_float64(build(builder, {"x": x}, ahead.name), {"x": x})[ahead.name]
         s = random(*y.shape, seed=1)
-        back = spread(builder.known("s"), pool, (1, 3, *size))
+        back = layer.vjp(builder.known("s"), one)
         inputs = {"x": x, "s": s}
         for runner, tolerance in ((run_float64, 1e-7), (run_onnx, 1e-5)):
             c = runner(build(builder, inputs, back.name), inputs)[back.name]
