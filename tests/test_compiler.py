@@ -289,6 +289,7 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
         (Options(rules={"nothing*": "flat"}), "fits no node"),
         (Options(rules={"conv*": "flatt"}), "did you mean flat"),
         (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
+        (Options(rules={"relu*": "pass(epsilon=3)"}), "pass has no parameter 'epsilon'"),
         (Options(rules={"conv*": "gamma(gamma=much)"}), "must be a float"),
         (Options(rules={"conv*": "gamma(gamma=-1)"}), "not negative"),
         (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
@@ -308,6 +309,22 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
 def test_a_wrong_choice_is_explained(options: Options, message: str, saved: Save) -> None:
     with pytest.raises(RuleError, match=message):
         compile_model(saved(resnet(size=(32, 32))), options)
+
+
+def test_dropped_biases_are_those_of_rules_that_have_one(saved: Save) -> None:
+    compiled = compile_model(saved(resnet()), composite="epsilon-plus-flat", bias="drop")
+    dropped = {rule for rule in compiled.contract.rules.values() if "bias=drop" in rule}
+    assert dropped == {"z-plus(bias=drop)", "epsilon(bias=drop)"}
+    assert {"flat", "norm", "pass", "signed", "winner-take-all"} <= set(compiled.contract.rules.values())
+
+
+def test_a_box_that_is_not_stated_is_the_picture_s(saved: Save) -> None:
+    """As an override as in a composite: −1 to 1 is nobody's picture."""
+    path = saved(resnet())
+    stated = compile_model(path, composite="epsilon-gamma-box").contract.rules
+    override = compile_model(path, composite="epsilon-gamma-box", rules={"@first": "z-box"}).contract.rules
+    (box,) = {rule for rule in override.values() if rule.startswith("z-box")}
+    assert override == stated and "low=-2.11" in box and "high=2.2" in box
 
 
 @pytest.mark.parametrize(("outputs", "message"), [((), "no output"), (("nonsense",), "no tensor 'nonsense'")])

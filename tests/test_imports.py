@@ -183,6 +183,15 @@ def test_a_circle_is_seen() -> None:
     assert merged(graph, 1) == {"b.y": set()}
 
 
+def test_rules_know_layers_and_values_alone() -> None:
+    """No rule asks for the builder, or for what a runtime is fast at."""
+    for path in (ROOT / "relevance" / "rules").glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        asked = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        assert not asked & {"builder", "emission"}, path.name
+        assert not {"onnx", "onnx_graphsurgeon", "onnx_ir", "numpy"} & imports_of(path), path.name
+
+
 def test_only_the_command_line_prints() -> None:
     for name, path in modules(ROOT).items():
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

@@ -91,15 +91,16 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
 
-    _, found, rules = plan_model(model, to_options(**given))
+    _, recognised, assigned = plan_model(model, to_options(**given))
+    texts = applied_rules(recognised, assigned)
+    reasons = {name: entry.why for name, entry in assigned.items()}
     if as_json:
-        texts = applied_rules(found, rules)
-        assigned = {name: {"rule": texts[name], "why": a.why} for name, a in rules.items()}
-        click.echo(json.dumps({"plan": plan_json(found), "rules": assigned}))
+        rules = {name: {"rule": texts[name], "why": why} for name, why in reasons.items()}
+        click.echo(json.dumps({"plan": plan_json(recognised), "rules": rules}))
     else:
         from lrp_onnx.cli.tables import plan_table, show
 
-        show(plan_table(found, rules))
+        show(plan_table(recognised, texts, reasons))
 
 
 @main.command()

@@ -12,63 +12,24 @@ from rich.text import Text
 
 from lrp_onnx.compiled.conservation import Row
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
-from lrp_onnx.plan.kinds import Shape, Step
-from lrp_onnx.plan.plan import Block, Plan
-from lrp_onnx.relevance.composites.assign import Assigned, Composite
-from lrp_onnx.relevance.rules.table import rule_text
+from lrp_onnx.plan.plan import Plan
+from lrp_onnx.plan.text import plan_rows, shape_text
+from lrp_onnx.relevance.composites.assign import Composite
 
 
-def plan_table(of: Plan, rules: Mapping[str, Assigned]) -> RenderableType:
+def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
     """The recognised structure: one line a step, blocks opened, with role, shape, rule and why."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("step", "op", "role", "output", "rule", "why"):
         table.add_column(column, no_wrap=column in ("op", "role", "output"), overflow="fold")
-    for item in of.items:
-        if isinstance(item, Block):
-            _add_block(table, item, rules)
-        else:
-            _add_step(table, item, "", rules[item.name])
+    for row in plan_rows(plan, rules, reasons):
+        name = Text(f"  {row.name}" if row.inner else row.name, style="bold" if row.block else "")
+        table.add_row(name, row.op, row.role, row.output, Text(row.rule), Text(row.why))
     head = (
-        f"input {of.input} {shape_text(of.input_shape)} → logits {of.logits} ({of.classes} classes); "
-        f"{len(of.blocks)} residual blocks"
+        f"input {plan.input} {shape_text(plan.input_shape)} → logits {plan.logits} ({plan.classes} classes); "
+        f"{len(plan.blocks)} residual blocks"
     )
-    return Group(Text(head), *(Text(f"note: {note}") for note in of.notes), table)
-
-
-def _add_block(table: Table, block: Block, rules: Mapping[str, Assigned]) -> None:
-    found = rules[block.join.name]
-    whole = found.rule.whole_block
-    rule, why = (rule_text(found.rule), f"{found.why}; ") if whole else ("", "")
-    name = Text(block.name, style="bold")
-    table.add_row(name, "Block", block.shortcut.value, "", Text(rule), Text(f"{why}its branches leave {block.fork}"))
-    inside = Assigned(found.rule, f"inside {block.name}") if whole else None
-    for branch in block.branches:
-        if not branch.steps:
-            table.add_row("  (shortcut)", "", branch.role.value, "", "", branch.why)
-        for index, step in enumerate(branch.steps):
-            _add_step(
-                table,
-                step,
-                branch.role.value,
-                inside or rules[step.name],
-                indent="  ",
-                why=branch.why if index == 0 else None,
-            )
-    for step in (block.join, *block.tail):
-        _add_step(table, step, "join" if step is block.join else "tail", inside or rules[step.name], indent="  ")
-
-
-def _add_step(
-    table: Table, step: Step, role: str, found: Assigned, *, indent: str = "", why: str | None = None
-) -> None:
-    rule = Text("" if found.why.startswith("inside") else rule_text(found.rule))
-    reason = "; ".join(part for part in (found.why, why) if part)
-    table.add_row(Text(indent + step.name), step.op, role, shape_text(step.output_shape), rule, Text(reason))
-
-
-def shape_text(shape: Shape) -> str:
-    """``N×64×56×56``."""
-    return "×".join("N" if size is None else str(size) for size in shape)
+    return Group(Text(head), *(Text(f"note: {note}") for note in plan.notes), table)
 
 
 def composite_table(composites: Mapping[str, Composite]) -> Table:

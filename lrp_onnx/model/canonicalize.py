@@ -82,7 +82,7 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
         read = reader(graph, node)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise Unreadable(f"its attributes and constants do not fit together ({first_line(error)})") from error
-    found = read if isinstance(read, list) else [read]
+    found = [read] if isinstance(read, kinds.Kind) else read
     shape = shape_of(inputs[0])
     if shape is None:
         raise Unreadable("the shape of its input is not known")

@@ -1,24 +1,25 @@
-"""Plans as JSON-ready data: names, shapes and parameters, never the values of weights."""
+"""Plans as text: JSON-ready data and rows of a table; names, shapes and parameters, never the values of weights."""
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lrp_onnx.plan.kinds import Kind, Step, Weight
+from lrp_onnx.plan.kinds import Kind, Shape, Step, Weight
 from lrp_onnx.plan.plan import Block, Plan
 
 
-def plan_json(of: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as JSON-ready data."""
     return {
-        "input": {"name": of.input, "shape": list(of.input_shape)},
-        "logits": {"name": of.logits, "classes": of.classes},
-        "outputs": dict(of.outputs),
-        "items": [_block_json(i) if isinstance(i, Block) else step_json(i) for i in of.items],
-        "notes": list(of.notes),
+        "input": {"name": plan.input, "shape": list(plan.input_shape)},
+        "logits": {"name": plan.logits, "classes": plan.classes},
+        "outputs": dict(plan.outputs),
+        "items": [_block_json(i) if isinstance(i, Block) else step_json(i) for i in plan.items],
+        "notes": list(plan.notes),
     }
 
 
@@ -78,3 +79,66 @@ def attributes(kind: Kind) -> dict[str, Any]:
         elif not is_dataclass(value):
             found[entry.name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+INSIDE = "inside "
+"""Before a block's name: the rule of a step that its block's rule decides for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A step, a block or an empty branch, as a table shows it."""
+
+    name: str
+    op: str
+    role: str
+    output: str
+    rule: str
+    why: str
+    block: bool = False
+    inner: bool = False
+    """Whether it stands inside a block."""
+
+
+def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[Row]:
+    """The plan in the order of the computation, blocks opened.
+
+    Args:
+        plan: what was recognised.
+        rules: step name → its rule as text; ``inside BLOCK`` where the block's rule decides for it.
+        reasons: step name → why it has that rule.
+    """
+    for item in plan.items:
+        if isinstance(item, Block):
+            yield from _block_rows(item, rules, reasons)
+        else:
+            yield _row(item, "", rules, reasons)
+
+
+def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[Row]:
+    join = block.join.name
+    whole = any(rules[step.name].startswith(INSIDE) for step in block.steps if step is not block.join)
+    rule, why = (rules[join], f"{reasons[join]}; ") if whole else ("", "")
+    rules = {**rules, join: INSIDE + block.name} if whole else rules
+    reason = f"{why}its branches leave {block.fork}"
+    yield Row(block.name, "Block", block.shortcut.value, "", rule, reason, block=True)
+    for branch in block.branches:
+        if not branch.steps:
+            yield Row("(shortcut)", "", branch.role.value, "", "", branch.why, inner=True)
+        for index, step in enumerate(branch.steps):
+            row = _row(step, branch.role.value, rules, reasons, inner=True)
+            yield row if index else replace(row, why="; ".join(filter(None, (row.why, branch.why))))
+    for step in (block.join, *block.tail):
+        yield _row(step, "join" if step is block.join else "tail", rules, reasons, inner=True)
+
+
+def _row(step: Step, role: str, rules: Mapping[str, str], reasons: Mapping[str, str], *, inner: bool = False) -> Row:
+    rule, why = rules[step.name], reasons[step.name]
+    if rule.startswith(INSIDE):
+        rule, why = "", rule
+    return Row(step.name, step.op, role, shape_text(step.output_shape), rule, why, inner=inner)
+
+
+def shape_text(shape: Shape) -> str:
+    """``N×64×56×56``."""
+    return "×".join("N" if size is None else str(size) for size in shape)

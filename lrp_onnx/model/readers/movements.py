@@ -85,13 +85,13 @@ def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
 
 
 @reads("Split")
-def _split(graph: Graph, node: ir.Node) -> list[kinds.Kind]:
+def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
     sizes = need_spatial(node)
     axis = int(attribute(node, "axis", 0)) % 4
     if axis == 0:
         raise Unreadable("it splits the batch: this cannot be explained")
     ends = np.cumsum([known_sizes(value, "one of its outputs")[axis - 1] for value in node.outputs])
-    parts: list[kinds.Kind] = []
+    parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         first, last = [0, 0, 0], list(sizes)
         first[axis - 1], last[axis - 1] = int(start), int(end)

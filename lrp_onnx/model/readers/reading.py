@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ class Unreadable(Exception):
     """A node that cannot be explained; the message says what was found and what to do."""
 
 
-Reader = Callable[[Graph, ir.Node], kinds.Kind | list[kinds.Kind]]
+Reader = Callable[[Graph, ir.Node], kinds.Kind | Sequence[kinds.Kind]]
 """A node's layer; for a node of several outputs a layer for each."""
 READERS: dict[str, Reader] = {}
 

@@ -10,6 +10,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.plan.plan import Plan
+from lrp_onnx.plan.text import INSIDE
 from lrp_onnx.relevance.rules.linear import ZBox
 from lrp_onnx.relevance.rules.passing import Pass
 from lrp_onnx.relevance.rules.rule import LinearRule, Rule
@@ -151,7 +152,7 @@ def applied_rules(plan: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str
     texts = {name: rule_text(found.rule) for name, found in assigned.items()}
     for block in plan.blocks:
         if assigned[block.join.name].rule.whole_block:
-            texts |= {step.name: f"inside {block.name}" for step in block.steps if step is not block.join}
+            texts |= {step.name: INSIDE + block.name for step in block.steps if step is not block.join}
     return texts
 
 
