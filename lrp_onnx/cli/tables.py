@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lrp_onnx.compiled.conservation import Row
+from lrp_onnx.compiled.conservation import Account
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import plan_rows, shape_text
@@ -42,17 +42,17 @@ def composite_table(composites: Mapping[str, Composite]) -> Table:
     return table
 
 
-def account_table(rows: Sequence[Row], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Table:
+def account_table(rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Table:
     """The conservation ledger of the first sample, one line a layer, from the logits down."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step", overflow="fold")
     table.add_column("rule", overflow="fold")
     for column in ("received", "passed on", "bias took", "ε took", "unexplained"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("promise")
+    table.add_column("conserved")
     for row in rows:
         numbers = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
-        verdict = "—" if not row.conserves else "kept" if row.fault(start) is None else Text("BROKEN", style="bold red")
+        verdict = "—" if not row.conserves else "yes" if row.fault(start) is None else Text("BROKEN", style="bold red")
         table.add_row(row.step, Text(row.rule), *(f"{number[0]:.5g}" for number in numbers), verdict)
     return table
 

@@ -45,32 +45,32 @@ def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path]
     done.
     """
     model = load_proto(compiled)
-    promise = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     before = runnable(load_proto(original)) if original is not None else None
     if before is not None:
-        _same_interface(model, before, promise, original)
-    return audit(model, promise, Runner(provider), pictures=_pictures(model, promise, images), original=before)
+        _same_interface(model, before, contract, original)
+    return audit(model, contract, Runner(provider), pictures=_pictures(model, contract, images), original=before)
 
 
-def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, promise: Contract, path: Path | None) -> None:
+def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, contract: Contract, path: Path | None) -> None:
     inputs = {value.name for value in before.graph.input} - {tensor.name for tensor in before.graph.initializer}
     outputs = {value.name for value in before.graph.output}
-    if inputs != {promise.input} or outputs != set(promise.outputs):
+    if inputs != {contract.input} or outputs != set(contract.outputs):
         raise UnsupportedModelError(
             "these two files cannot be compared:",
             [
                 f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was "
                 f"made from one with "
-                f"input '{promise.input}' and outputs {sorted(promise.outputs)}"
+                f"input '{contract.input}' and outputs {sorted(contract.outputs)}"
             ],
         )
 
 
-def _pictures(model: onnx.ModelProto, promise: Contract, images: Sequence[Path]) -> NDArray[Any]:
+def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]) -> NDArray[Any]:
     if not images:
-        return random_picture(model, promise.input, batch=BATCH)
-    spec = promise.preprocessing or Preprocessing(layout=promise.layout)
-    value = next(v for v in model.graph.input if v.name == promise.input)
+        return random_picture(model, contract.input, batch=BATCH)
+    spec = contract.preprocessing or Preprocessing(layout=contract.layout)
+    value = next(v for v in model.graph.input if v.name == contract.input)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     height, width = sizes[2:] if spec.layout == "NCHW" else sizes[1:3]
     return np.stack([preprocess(read_image(path), spec, height, width).tensor for path in images])

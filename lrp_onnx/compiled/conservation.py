@@ -20,20 +20,20 @@ from lrp_onnx.relevance.rules.table import parse_rule
 
 TOLERANCE = 1e-3
 """Largest unexplained relevance at a layer, relative to the larger of the start and the relevance received: float32
-sums of
-millions of terms reach 1e-4."""
+sums of millions of terms reach 1e-4.
+"""
 
 Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One layer's account, summed over the batch's first sample axis: every field is (N,) float64."""
+class Account:
+    """One layer's account, every number summed per sample, (N,) float64."""
 
     step: str
     rule: str
     conserves: bool
-    """Whether the rule promises that all relevance is accounted for."""
+    """Whether the rule is one that loses no relevance but to bias and stabilizer."""
     received: NDArray[np.float64]
     passed: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -53,8 +53,8 @@ class Row:
             "epsilon": self.epsilon,
             "unexplained": self.unexplained,
         }
-        said = {"step": self.step, "rule": self.rule, "conserves": self.conserves}
-        return said | {name: values.tolist() for name, values in numbers.items()}
+        head = {"step": self.step, "rule": self.rule, "conserves": self.conserves}
+        return head | {name: values.tolist() for name, values in numbers.items()}
 
     def fault(self, start: NDArray[np.float64]) -> str | None:
         """What is wrong with this account, if anything; `start` is the relevance at the logits, (N,)."""
@@ -65,10 +65,10 @@ class Row:
         return None if worst <= TOLERANCE else f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
 
 
-def tensors_of(promise: Contract) -> frozenset[str]:
+def tensors_of(contract: Contract) -> frozenset[str]:
     """Names of every tensor that the ledger speaks of."""
     names: set[str] = set()
-    for entry in promise.ledger:
+    for entry in contract.ledger:
         names.update(entry["received"], *entry["passed"])
         for term in entry["terms"]:
             names.update((term["s"], term["z"], term["b"]))
@@ -90,21 +90,21 @@ def constants_of(model: onnx.ModelProto, names: frozenset[str]) -> dict[str, Arr
     return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names}
 
 
-def account(promise: Contract, values: Mapping[str, Array]) -> list[Row]:
+def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:
     """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`."""
-    return list(_rows(promise, values))
+    return list(_accounts(contract, values))
 
 
-def _rows(promise: Contract, values: Mapping[str, Array]) -> Iterator[Row]:
-    for entry in promise.ledger:
-        rule = promise.rules[entry["step"]]
+def _accounts(contract: Contract, values: Mapping[str, Array]) -> Iterator[Account]:
+    for entry in contract.ledger:
+        rule = contract.rules[entry["step"]]
         received = _total(values, entry["received"])
         passed = np.sum([_total(values, factors) for factors in entry["passed"]], axis=0) + np.zeros_like(received)
         terms: Sequence[Mapping[str, Any]] = entry["terms"]
         bias = np.sum([t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0) + np.zeros_like(received)
         shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
         epsilon = received - shared if terms else np.zeros_like(received)
-        yield Row(entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon)
+        yield Account(entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon)
 
 
 def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:

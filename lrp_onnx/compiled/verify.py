@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lrp_onnx.compiled.conservation import Row, account, constants_of, expose, tensors_of
+from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.order import drop_unused
 from lrp_onnx.contract import Contract, is_added
 from lrp_onnx.errors import LrpOnnxError, VerificationError
@@ -35,14 +35,16 @@ class Runner(Protocol):
         """All outputs by name."""
 
 
-def check_compiled(model: onnx.ModelProto, original: onnx.ModelProto, promise: Contract, runner: Runner | None) -> None:
+def check_compiled(
+    model: onnx.ModelProto, original: onnx.ModelProto, contract: Contract, runner: Runner | None
+) -> None:
     """Raise VerificationError unless `model` is valid and, where it can be run, predicts what `original` does."""
     faults = _validity(model)
     if faults:
         raise VerificationError("the compiled model is not valid; please report this with the model:", faults)
     if runner is None:
         return
-    feeds = {promise.input: random_picture(model, promise.input, batch=2)}
+    feeds = {contract.input: random_picture(model, contract.input, batch=2)}
     try:
         before = runner(original.SerializeToString(), feeds)
     except LrpOnnxError as error:
@@ -100,11 +102,11 @@ batch size.
 
 
 def batch_faults(
-    model: bytes, promise: Contract, runner: Runner, pictures: NDArray[np.generic], outputs: Sequence[str]
+    model: bytes, contract: Contract, runner: Runner, pictures: NDArray[np.generic], outputs: Sequence[str]
 ) -> list[str]:
     """One line for every output of `outputs` where a batch of N does not equal N single runs."""
-    together = runner(model, {promise.input: pictures})
-    alone = [runner(model, {promise.input: pictures[i : i + 1]}) for i in range(len(pictures))]
+    together = runner(model, {contract.input: pictures})
+    alone = [runner(model, {contract.input: pictures[i : i + 1]}) for i in range(len(pictures))]
     faults = []
     for name in outputs:
         single = np.concatenate([run[name] for run in alone]).astype(np.float64)
@@ -133,7 +135,7 @@ class Audit:
     """What `audit` found: named checks with their faults, and the conservation ledger."""
 
     checks: tuple[tuple[str, tuple[str, ...]], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Account, ...]
     start: NDArray[np.float64]
     """Relevance at the logits, (N,)."""
 
@@ -154,7 +156,7 @@ class Audit:
 
 def audit(
     model: onnx.ModelProto,
-    promise: Contract,
+    contract: Contract,
     runner: Runner,
     *,
     pictures: NDArray[np.generic],
@@ -165,40 +167,40 @@ def audit(
     Without `original` the forward part of the model itself is what its outputs are compared with.
     """
     data = model.SerializeToString()
-    feeds = {promise.input: pictures}
-    before = runner((original or forward_part(model, promise)).SerializeToString(), feeds)
+    feeds = {contract.input: pictures}
+    before = runner((original or forward_part(model, contract)).SerializeToString(), feeds)
     after = runner(data, feeds)
-    names = tensors_of(promise)
+    names = tensors_of(contract)
     inner = runner(expose(model, names).SerializeToString(), feeds)
-    rows = account(promise, inner | constants_of(model, names) | feeds)
+    rows = accounts_of(contract, inner | constants_of(model, names) | feeds)
     start = rows[0].received
-    maps = [name for name in after if name not in promise.outputs]
+    maps = [name for name in after if name not in contract.outputs]
     checks: list[tuple[str, Sequence[str]]] = [
         ("valid standard ONNX", _validity(model)),
         ("original outputs unchanged", changed_outputs(before, after, tolerance=rounding_of(model))),
         ("no NaN, no infinity, in any output or inner tensor", non_finite(after | inner)),
         ("every layer's relevance accounted for", [fault for row in rows if (fault := row.fault(start))]),
     ]
-    if len(pictures) > 1 and _takes_any_batch(model, promise):
+    if len(pictures) > 1 and _takes_any_batch(model, contract):
         checks.append(
             (
                 f"a batch of {len(pictures)} equals {len(pictures)} single runs",
-                batch_faults(data, promise, runner, pictures, maps),
+                batch_faults(data, contract, runner, pictures, maps),
             )
         )
     return Audit(tuple((name, tuple(faults)) for name, faults in checks), tuple(rows), start)
 
 
-def _takes_any_batch(model: onnx.ModelProto, promise: Contract) -> bool:
-    value = next(v for v in model.graph.input if v.name == promise.input)
+def _takes_any_batch(model: onnx.ModelProto, contract: Contract) -> bool:
+    value = next(v for v in model.graph.input if v.name == contract.input)
     return not value.type.tensor_type.shape.dim[0].HasField("dim_value")
 
 
-def forward_part(model: onnx.ModelProto, promise: Contract) -> onnx.ModelProto:
+def forward_part(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     """The original model, as it stands inside a compiled one."""
     forward = onnx.ModelProto()
     forward.CopyFrom(model)
-    kept = [value for value in forward.graph.output if value.name in promise.outputs]
+    kept = [value for value in forward.graph.output if value.name in contract.outputs]
     del forward.graph.output[:]
     forward.graph.output.extend(kept)
     inputs = [value for value in forward.graph.input if not is_added(value.name)]

@@ -86,7 +86,7 @@ INSIDE = "inside "
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlanRow:
     """A step, a block or an empty branch, as a table shows it."""
 
     name: str
@@ -100,7 +100,7 @@ class Row:
     """Whether it stands inside a block."""
 
 
-def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[Row]:
+def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[PlanRow]:
     """The plan in the order of the computation, blocks opened.
 
     Args:
@@ -115,16 +115,16 @@ def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) 
             yield _row(item, "", rules, reasons)
 
 
-def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[Row]:
+def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[PlanRow]:
     join = block.join.name
     whole = any(rules[step.name].startswith(INSIDE) for step in block.steps if step is not block.join)
     rule, why = (rules[join], f"{reasons[join]}; ") if whole else ("", "")
     rules = {**rules, join: INSIDE + block.name} if whole else rules
     reason = f"{why}its branches leave {block.fork}"
-    yield Row(block.name, "Block", block.shortcut.value, "", rule, reason, block=True)
+    yield PlanRow(block.name, "Block", block.shortcut.value, "", rule, reason, block=True)
     for branch in block.branches:
         if not branch.steps:
-            yield Row("(shortcut)", "", branch.role.value, "", "", branch.why, inner=True)
+            yield PlanRow("(shortcut)", "", branch.role.value, "", "", branch.why, inner=True)
         for index, step in enumerate(branch.steps):
             row = _row(step, branch.role.value, rules, reasons, inner=True)
             yield row if index else replace(row, why="; ".join(filter(None, (row.why, branch.why))))
@@ -132,11 +132,13 @@ def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, st
         yield _row(step, "join" if step is block.join else "tail", rules, reasons, inner=True)
 
 
-def _row(step: Step, role: str, rules: Mapping[str, str], reasons: Mapping[str, str], *, inner: bool = False) -> Row:
+def _row(
+    step: Step, role: str, rules: Mapping[str, str], reasons: Mapping[str, str], *, inner: bool = False
+) -> PlanRow:
     rule, why = rules[step.name], reasons[step.name]
     if rule.startswith(INSIDE):
         rule, why = "", rule
-    return Row(step.name, step.op, role, shape_text(step.output_shape), rule, why, inner=inner)
+    return PlanRow(step.name, step.op, role, shape_text(step.output_shape), rule, why, inner=inner)
 
 
 def shape_text(shape: Shape) -> str:

@@ -19,21 +19,21 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
 
 
-def feature_map(of: Plan, which: tuple[int, int] | str) -> str:
+def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
     """The feature map called `which`, or the one nearest to the picture of the size (height, width) `which`.
 
     It is one that everything passes through; raises UnsupportedModelError where there is none.
     """
-    found = [name for name, size in of.cut_points.items() if which in (size, name)]
-    if not found:
-        asked = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
-        there = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in of.cut_points.items())
-        fault = f"no feature map that all paths pass through is {asked}; from the picture on there are {there}"
+    fitting = [name for name, size in plan.cut_points.items() if which in (size, name)]
+    if not fitting:
+        wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
+        known = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in plan.cut_points.items())
+        fault = f"no feature map that all paths pass through is {wanted}; from the picture on there are {known}"
         raise UnsupportedModelError("this resolution cannot be had:", [fault])
-    return found[0]
+    return fitting[0]
 
 
-def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str], *, coarse: bool = False) -> None:
+def check_outputs(model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, coarse: bool = False) -> None:
     """Raise UnsupportedModelError unless every output in `asked` can be made."""
     names = tensor_names(model)
     faults = [
@@ -41,14 +41,14 @@ def check_outputs(model: onnx.ModelProto, of: Plan, asked: Sequence[str], *, coa
         for name in (HEATMAP, RELEVANCE, TARGET, START, *({ATTENTION} & set(asked)))
         if name in names
     ]
-    on_the_way = {of.input, *(step.output for step in of.steps)}
+    on_the_way = {plan.input, *(step.output for step in plan.steps)}
     faults += [
         f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, attention, or names "
         "that `lrp-onnx plan` shows"
         for name in asked
         if name not in (HEATMAP, RELEVANCE, ATTENTION) and name not in on_the_way
     ]
-    if ATTENTION in asked and not of.attention:
+    if ATTENTION in asked and not plan.attention:
         faults.append("there is no attention map: no product of a tensor with one value for every pixel")
     if coarse and RELEVANCE in asked:
         faults.append("relevance is that of the picture's elements, which a coarse map never reaches: ask for heatmap")
@@ -62,14 +62,14 @@ def append_outputs(
     backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
 ) -> dict[str, list[int | str]]:
     """Append the output nodes; output name → shape. `at` names the feature map that a coarse map is read at."""
-    of, builder = backward.plan, backward.builder
-    end = at or of.input
+    plan, builder = backward.plan, backward.builder
+    end = at or plan.input
     reached = backward.at[end]
     relevance = builder.known(end) * reached.total if times_input else reached.total
-    batch = builder.batch or ("N" if of.input_shape[0] is None else of.input_shape[0])
-    sizes = [size for size in of.input_shape[1:] if size is not None]
-    channels = 1 if at else of.channel_axis
-    rows_columns = of.cut_points[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
+    batch = builder.batch or ("N" if plan.input_shape[0] is None else plan.input_shape[0])
+    sizes = [size for size in plan.input_shape[1:] if size is not None]
+    channels = 1 if at else plan.channel_axis
+    rows_columns = plan.cut_points[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
     shapes: dict[str, list[int | str]] = {}
     for name in dict.fromkeys(asked):
         if name == HEATMAP:
@@ -87,7 +87,7 @@ def append_outputs(
             if inner is None:
                 raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
             builder.node("Identity", inner.total, output=output)
-            shape = next((s.output_shape for s in of.steps if s.output == name), of.input_shape)
+            shape = next((s.output_shape for s in plan.steps if s.output == name), plan.input_shape)
             shapes[output] = [batch, *(size for size in shape[1:] if size is not None)]
     return shapes
 
