@@ -11,7 +11,7 @@ import pytest
 from conftest import run_onnx
 from networks import picture, resnet
 
-from lrp_onnx.compiled.conservation import Row
+from lrp_onnx.compiled.conservation import Account
 from lrp_onnx.compiled.verify import Audit, audit, check_compiled
 from lrp_onnx.compiler import Compiled, Options, compile_model
 from lrp_onnx.contract import Contract
@@ -64,7 +64,7 @@ def test_bias_and_epsilon_are_told_apart(saved: Save) -> None:
     compiled = compile_model(
         saved(model), Options(composite="lrp-epsilon", rules={"fc*": "epsilon(epsilon=0.5)"}, start="one")
     )
-    row: Row = next(r for r in audited(compiled, x).rows if r.step.startswith("fc"))
+    row: Account = next(r for r in audited(compiled, x).rows if r.step.startswith("fc"))
     stored = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
     w, b = (next(v for k, v in stored.items() if k.endswith(end)) for end in ("weight", "bias"))
     z = x.reshape(2, 4) @ w.T + b
