@@ -1,7 +1,7 @@
 """Write the table of what compiles into models/README.md: exporter × architecture, from the zoo of the tests.
 
-    python tools/coverage_table.py            print it
-    python tools/coverage_table.py --write    put it between its markers in models/README.md
+    python -m tools.zoo.coverage            print it
+    python -m tools.zoo.coverage --write    put it between its markers in models/README.md
 
 A test compares the page with what this prints.
 """
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.compiler import compile_model
+from lrp_onnx import compile_model
 from lrp_onnx.errors import UnsupportedModelError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ZOO, PAGE = ROOT / "tests" / "zoo", ROOT / "models" / "README.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 WRITERS = {
