@@ -13,7 +13,7 @@ import json
 import lzma
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def replaced(page: str, table: str) -> str:
 
 def coverage() -> str:
     """The table and the list of exporters as Markdown."""
-    entries = json.loads((ZOO / "manifest.json").read_text(encoding="utf-8"))
+    entries = read_manifest()
     results = [(entry, result_of(entry)) for entry in entries]
     refused = sum(result != "compiles" for _, result in results)
     head = (
@@ -99,14 +99,29 @@ def writer_of(entry: dict[str, Any]) -> tuple[str, str]:
     return next(named for prefix, named in WRITERS.items() if entry["exporter"].startswith(prefix))
 
 
+def read_manifest() -> list[dict[str, Any]]:
+    """What is known of every file of the zoo."""
+    return list(json.loads((ZOO / "manifest.json").read_text(encoding="utf-8")))
+
+
+def unpacked(entry: Mapping[str, Any], folder: Path) -> Path:
+    """A file of the zoo, written to the folder."""
+    path = folder / f"{entry['name']}.onnx"
+    path.write_bytes(lzma.decompress((ZOO / f"{path.name}.xz").read_bytes()))
+    return path
+
+
+def options_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without which a file of the zoo cannot be compiled."""
+    found: dict[str, Any] = {"explain": "logits"} if entry["family"] == "abn" else {}
+    return found | ({"input_size": (32, 32)} if "any-size" in entry["exporter"] else {})
+
+
 def result_of(entry: dict[str, Any]) -> str:
     """``compiles``, or why not: the first fault, and how many more there are."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(lzma.decompress((ZOO / f"{entry['name']}.onnx.xz").read_bytes()))
         try:
-            size = (32, 32) if "any-size" in entry["exporter"] else None
-            compile_model(path, explain="logits" if entry["family"] == "abn" else None, input_size=size)
+            compile_model(unpacked(entry, Path(folder)), **options_of(entry))
         except UnsupportedModelError as error:
             return "refused: " + "; ".join(_reasons(error.faults))
     return "compiles"
