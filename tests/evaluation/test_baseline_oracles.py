@@ -1,4 +1,4 @@
-"""Baselines against values made by running Captum and pytorch-grad-cam (tools/baseline_oracles.py)."""
+"""Baselines against values made by running Captum and pytorch-grad-cam (tools/oracles/baselines.py)."""
 
 from __future__ import annotations
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import onnx
-import pytest
 from networks import Network
+
+from tools.benchmark import report
+from tools.benchmark.arithmetic import multiply_adds
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "shapes-resnet.onnx"
 
 
-@pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-
-
-@pytest.fixture
-def report(tools: None) -> ModuleType:
-    return importlib.import_module("benchmark_report")
-
-
 def run(tool: str, *arguments: object) -> str:
-    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", f"tools.benchmark.{tool}", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -37,7 +27,7 @@ def run(tool: str, *arguments: object) -> str:
 def test_the_benchmark_measures_the_embedded_model(tmp_path: Path) -> None:
     choices = ["--composite", "c3-lrp", "gradient", "--top", 3, "--resolution", 12, "--memory", "--profile"]
     sizes = ["--batch", 1, 2, "--runs", 2, "--threads", 1, "--json", tmp_path / "b.json"]
-    said = run("benchmark.py", "--model", MODEL, *choices, *sizes)
+    said = run("run", "--model", MODEL, *choices, *sizes)
     found = json.loads((tmp_path / "b.json").read_text())
     assert found["threads"] == 1 and found["processor"] and "lrp-onnx" in found["versions"]
     rows = {(row["batch"], row["method"]): row for row in found["rows"]}
@@ -58,9 +48,8 @@ def test_the_benchmark_measures_the_embedded_model(tmp_path: Path) -> None:
 
 
 def test_the_passes_are_measured(tmp_path: Path) -> None:
-    said = run(
-        "passes.py", "--model", MODEL, "--composite", "lrp-resnet", "--batch", 1, "--runs", 2, "--json", tmp_path / "p"
-    )
+    sizes = ("--batch", 1, "--runs", 2, "--json", tmp_path / "p")
+    said = run("passes", "--model", MODEL, "--composite", "lrp-resnet", *sizes)
     rows = json.loads((tmp_path / "p").read_text())["passes"]
     assert rows[0]["ratio"] == 1 and {"signs", "ratios", "relevance_last"} < {row["without"] for row in rows}
     assert all(f"| {row['without']} |" in said and row["peak_megabytes"] > 0 for row in rows)
@@ -68,7 +57,7 @@ def test_the_passes_are_measured(tmp_path: Path) -> None:
 
 def test_coarse_maps_are_compared(tmp_path: Path) -> None:
     arguments = ("--composite", "lrp-resnet", "--resolution", "24", "12", "--json", tmp_path / "c")
-    run("coarse_maps.py", MODEL, ROOT / "models" / "samples", *arguments)
+    run("coarse", MODEL, ROOT / "models" / "samples", *arguments)
     rows = json.loads((tmp_path / "c").read_text())["coarse"]
     assert [row["resolution"] for row in rows] == ["24", "12"]
     for row in rows:
@@ -76,7 +65,7 @@ def test_coarse_maps_are_compared(tmp_path: Path) -> None:
         assert -1 <= low <= middle <= high <= 1 and 0 <= row["overlap"][1] <= 1
 
 
-def test_multiply_adds_by_hand(tools: None) -> None:
+def test_multiply_adds_by_hand() -> None:
     """Strided and grouped convolution, its transpose, a dense layer; what depends on weights alone is not counted."""
     net = Network(0)
     y = net.conv("x", (4, 6), (3, 3), group=2, strides=[2, 2], pads=[1] * 4)  # 6·4·4 outputs, 2·9 products each
@@ -85,12 +74,11 @@ def test_multiply_adds_by_hand(tools: None) -> None:
     y = net.node("ConvTranspose", y, derived, kernel_shape=[2, 2], strides=[2, 2])  # 6·4·4 inputs, 5·4 products each
     y = net.node("Flatten", net.node("GlobalAveragePool", y))
     model = net.model(net.dense(y, (5, 7)), ["N", 4, 8, 8])
-    multiply_adds = importlib.import_module("arithmetic").multiply_adds
     assert multiply_adds(model) == {"Conv": 6 * 16 * 18, "ConvTranspose": 6 * 16 * 20, "Gemm": 35}
     assert sum(multiply_adds(onnx.load(MODEL)).values()) > 1e6
 
 
-def test_the_stored_results_are_what_is_shown(report: ModuleType) -> None:
+def test_the_stored_results_are_what_is_shown() -> None:
     results = [report.read(ROOT / "models" / "benchmark" / f"{name}.json") for name in report.RESULTS]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.with_summary(readme, results[0]) == readme

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
-PATH = Path(__file__).parents[2] / "tools" / "coverage_table.py"
+from tools.zoo.coverage import PAGE, coverage, replaced
 
 
 def test_the_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("coverage_table", PATH)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    page = tool.PAGE.read_text(encoding="utf-8")
-    assert page == tool.replaced(page, tool.coverage()), "run python tools/coverage_table.py --write"
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == replaced(page, coverage()), "run python -m tools.zoo.coverage --write"
     assert "refused" in page and page.count("| compiles |") >= 30

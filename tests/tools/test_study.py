@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -11,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+
+from tools.study import report
+from tools.study.run import CASES, pictures
 
 ROOT = Path(__file__).parents[2]
 PHOTOS, STEPS = 20, 5
 
 
 def study(folder: Path) -> Mapping[str, Any]:
-    command = [sys.executable, str(ROOT / "tools" / "study.py"), str(folder), "-o", str(folder), "--case", "shapes"]
-    done = subprocess.run(
-        [*command, "--photos", str(PHOTOS), "--steps", str(STEPS)], capture_output=True, text=True, timeout=900
-    )
+    command = [sys.executable, "-m", "tools.study.run", str(folder), "-o", str(folder), "--case", "shapes"]
+    command += ["--photos", str(PHOTOS), "--steps", str(STEPS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found: Mapping[str, Any] = json.loads((folder / "shapes.json").read_text(encoding="utf-8"))
     return found
@@ -37,12 +39,6 @@ def found(folder: Path) -> Mapping[str, Any]:
     return study(folder)
 
 
-@pytest.fixture(scope="module")
-def report() -> Any:
-    sys.path.insert(0, str(ROOT / "tools"))
-    return importlib.import_module("study_report")
-
-
 def test_twenty_photos_and_more_than_twenty_methods(found: Mapping[str, Any], folder: Path) -> None:
     methods = found["methods"]
     assert found["photos"] == PHOTOS and found["correct"] >= 0.9 * PHOTOS
@@ -52,6 +48,7 @@ def test_twenty_photos_and_more_than_twenty_methods(found: Mapping[str, Any], fo
         assert {"exact ID", "keio ID", "srg ID", "pointing", "mass", "rank", "sparseness"} <= set(values)
         for mean, low, high in values.values():
             assert low <= mean <= high
+    assert found["may_be_shown"] is True
     for picture in found["pictures"]:
         assert cv2.imread(str(folder / picture["file"])) is not None
 
@@ -93,14 +90,64 @@ def test_it_goes_on_where_it_was(found: Mapping[str, Any], folder: Path) -> None
             assert again["methods"][name][column][0] == pytest.approx(mean, abs=1e-3)
 
 
-def test_the_page(found: Mapping[str, Any], report: Any) -> None:
+def test_the_page(found: Mapping[str, Any]) -> None:
     page = report.page({"shapes": found}, {}, [])
     for name in found["methods"]:
         assert f"`{name}`" in page or f"*{name}*" in page
     assert "](evaluation/shapes-0.png)" in page
 
 
-def test_the_stored_page_is_made_of_the_stored_results(report: Any) -> None:
+def pages_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The report's own folder, moved to another place that has one stored case to fill the README with."""
+    stored = folder / "models" / "evaluation"
+    stored.mkdir(parents=True)
+    monkeypatch.setattr(report, "STORED", stored)
+    monkeypatch.setattr(report, "PAGE", folder / "models" / "EVALUATION.md")
+    monkeypatch.setattr(report, "README", folder / "README.md")
+    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    return stored
+
+
+@pytest.mark.parametrize("said", [{}, {"may_be_shown": False}, {"may_be_shown": True}])
+def test_pictures_are_shown_of_cases_that_allow_it_alone(
+    said: Mapping[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else lies in the results' folder, also where results do not say whether it may be shown."""
+    results, stored = tmp_path / "results", pages_in(tmp_path / "repository", monkeypatch)
+    results.mkdir()
+    case = json.loads((ROOT / "models" / "evaluation" / "tin20.json").read_text(encoding="utf-8"))
+    del case["may_be_shown"]
+    case |= {"pictures": [{"file": "tin20-0.png", "why": "the first photo"}], **said}
+    (results / "tin20.json").write_text(json.dumps(case), encoding="utf-8")
+    curves = {"tin20-exact.png", "tin20-keio.png"}
+    for name in (*curves, "tin20-0.png", "tin20-1.png"):
+        (results / name).write_bytes(b"a picture")
+    assert report.main([str(results)]) == 0
+    copied = {path.name for path in stored.glob("*.png")}
+    assert copied == curves | ({"tin20-0.png"} if said.get("may_be_shown") else set())
+    shown = "](evaluation/tin20-0.png)" in report.PAGE.read_text(encoding="utf-8")
+    assert shown == bool(said.get("may_be_shown"))
+
+
+def test_no_case_of_photos_may_be_shown(tmp_path: Path) -> None:
+    """Only drawn pictures may; of the others the study does not even make pictures."""
+    for collection in ("tin20", "tin10", "cifar10-jpeg"):
+        (tmp_path / "images" / collection).mkdir(parents=True)
+        (tmp_path / "images" / collection / "labels.csv").write_text("file,label\n0.png,0\n", encoding="utf-8")
+        cv2.imwrite(str(tmp_path / "images" / collection / "0.png"), np.zeros((8, 8, 3), np.uint8))
+    made = {name: make(tmp_path, tmp_path) for name, make in CASES.items()}
+    assert {name for name, case in made.items() if case.may_be_shown} == {"shapes"}
+    with pytest.raises(ValueError, match="tin20 may not be shown"):
+        pictures(made["tin20"], tmp_path)
+
+
+def test_every_stored_picture_may_be_shown() -> None:
+    cases, _, _ = report.stored(report.STORED)
+    assert {name for name, case in cases.items() if case["may_be_shown"]} == {"shapes"}
+    assert {path.name for path in report.STORED.glob("*.png")} == report.files_of(cases)
+
+
+def test_the_stored_page_is_made_of_the_stored_results() -> None:
     cases, searches, speed = report.stored(report.STORED)
     assert {"tin20", "tin10", "cifar10", "shapes", "sanity"} <= set(cases) and {"tin20", "tin10"} <= set(searches)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed)
@@ -111,7 +158,7 @@ def test_the_stored_page_is_made_of_the_stored_results(report: Any) -> None:
         assert cv2.imread(str(report.STORED / name)) is not None
 
 
-def test_the_default_is_what_the_study_found_best(report: Any) -> None:
+def test_the_default_is_what_the_study_found_best() -> None:
     from lrp_onnx.cli.explain import default_post
     from lrp_onnx.relevance.composites.presets import DEFAULT
 

@@ -1,4 +1,4 @@
-"""What a coarse map loses: python tools/coarse_maps.py MODEL PHOTOS… --resolution 24 12 --json out.json.
+"""What a coarse map loses: python -m tools.benchmark.coarse MODEL PHOTOS… --resolution 24 12 --json out.json.
 
 For every resolution, the correlation of the coarse map with the full map averaged down to its size, and how far the
 blobs that C3 keeps of both overlap (intersection over union): the median over the photos, and the middle half.
@@ -14,14 +14,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmark_report import coarse_table
 from numpy.typing import NDArray
 
-from lrp_onnx.compiler import compile_model
+from lrp_onnx import Explainer, compile_model
 from lrp_onnx.maps.c3 import c3
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import find_images
+from tools.benchmark.report import coarse_table
 
 Map = NDArray[np.float32]
 
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
     print(coarse_table(rows))
     if given.json:
-        command = f"python tools/coarse_maps.py {given.model.name} … --resolution {' '.join(given.resolution)}"
+        command = f"python -m tools.benchmark.coarse {given.model.name} … --resolution {' '.join(given.resolution)}"
         given.json.write_text(json.dumps({"command": command, "coarse": rows}, indent=1) + "\n")
     return 0
 

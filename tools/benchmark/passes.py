@@ -1,7 +1,9 @@
-"""What every choice of emission buys: python tools/passes.py --network resnet50 --composite c3-lrp lrp-resnet.
+"""What every choice of emission buys.
 
-Each choice of `lrp_onnx.relevance.emission.Emission` is turned round alone, and what then runs is timed interleaved
-with what is right for the CPU; peak memory is that of a process of its own.
+    python -m tools.benchmark.passes --network resnet50 --composite c3-lrp lrp-resnet
+
+Each choice of `lrp_onnx.relevance.graph.emission.Emission` is turned round alone, and what then runs
+is timed interleaved with what is right for the CPU; peak memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-from benchmark import PAUSE, child, exported, machine, pictures
-from benchmark_report import passes_table
-
-from lrp_onnx.compiler import compile_model
+from lrp_onnx import compile_model
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.relevance.graph.emission import EMISSIONS, Emission
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.session import open_session
+from tools.benchmark.report import passes_table
+from tools.benchmark.run import PAUSE, child, exported, machine, pictures
 
 ALL = "as compiled for the CPU"
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows += measure(path, composite, given, Path(folder))
     print(passes_table(rows))
     if given.json:
-        command = f"python tools/passes.py --network {given.network} --composite {' '.join(given.composite)}"
+        command = f"python -m tools.benchmark.passes --network {given.network} --composite {' '.join(given.composite)}"
         given.json.write_text(json.dumps({"command": command, **machine(given), "passes": rows}, indent=1) + "\n")
     return 0
 
@@ -56,7 +57,7 @@ def measure(path: Path, composite: str, given: argparse.Namespace, folder: Path)
     best = EMISSIONS["cpu"]
     emissions = {ALL: best} | {f.name: replace(best, **{f.name: not getattr(best, f.name)}) for f in fields(Emission)}
     whole = compile_model(path, composite=composite).model.graph
-    files = {}
+    files: dict[str, Path] = {}
     for name, emission in emissions.items():
         compiled = compile_model(path, composite=composite, optimize_for=emission)
         if name == ALL or compiled.model.graph != whole:  # not every composite is touched by every choice

@@ -1,4 +1,6 @@
-"""Peak memory of a process that only opens a model and runs it: python tools/peak.py MODEL BATCH THREADS DEVICE.
+"""Peak memory of a process that only opens a model and runs it.
+
+    python -m tools.benchmark.peak MODEL BATCH THREADS DEVICE
 
 Prints megabytes: held with the session open, and held at most while it ran three times. Nothing else is imported, so
 that the process is what a service would be.

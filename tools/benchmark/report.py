@@ -1,4 +1,4 @@
-"""The benchmark's results as tables: python tools/benchmark_report.py RESULTS.json … prints them.
+"""The benchmark's results as tables: python -m tools.benchmark.report RESULTS.json … prints them.
 
 Without files, the README's table and `models/BENCHMARK.md` are written from the results in `models/benchmark`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ("resnet50", "depth", "pixels", "large", "passes", "coarse")
 """Files in `models/benchmark`, in the order of the page; the README's table comes from the first."""
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -71,7 +71,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What every choice of emission buys (tools/passes.py)."""
+    """What every choice of emission buys (tools/benchmark/passes.py)."""
     lines = ["| composite | batch | without | ms | × the whole | peak MB |", "|---|---|---|---|---|---|"]
     for row in rows:
         lines.append(
@@ -82,7 +82,7 @@ def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def coarse_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What coarse maps lose (tools/coarse_maps.py)."""
+    """What coarse maps lose (tools/benchmark/coarse.py)."""
     lines = [
         "| composite | stops at | photos | correlation with the full map, median (middle half) | overlap after C3 |",
         "|---|---|---|---|---|",
@@ -136,9 +136,9 @@ def with_summary(readme: str, found: Mapping[str, Any]) -> str:
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """`models/BENCHMARK.md`."""
     head = (
-        "# Benchmark\n\nMade by `tools/benchmark.py`, whose command stands over every section, and from its results "
-        "in `models/benchmark` by `tools/benchmark_report.py`. Times are medians of interleaved runs, each after a "
-        "pause; peaks are of whole processes.\n"
+        "# Benchmark\n\nMade by `tools/benchmark/run.py`, whose command stands over every section, and "
+        "from its results in `models/benchmark` by `tools/benchmark/report.py`. Times are medians of "
+        "interleaved runs, each after a pause; peaks are of whole processes.\n"
     )
     sections = [f"## `{found['command']}`\n\n{markdown(found)}\n" for found in results]
     return "\n".join([head, *sections])

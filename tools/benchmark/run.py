@@ -1,17 +1,20 @@
-"""What an explanation costs: every composite and every peer that is installed, interleaved in one run.
+r"""What an explanation costs: every composite and every peer that is installed, interleaved in one run.
 
-    python tools/benchmark.py --model models/shapes-resnet.onnx
-    python tools/benchmark.py --network resnet50 --composite c3-lrp lrp-resnet --top 5 --resolution 28 --peers --memory
-    python tools/benchmark.py --network resnet50 --batch 1 32 128 --device cuda --precision fp32 tf32 fp16 --peers
+    python -m tools.benchmark.run --model models/shapes-resnet.onnx
+    python -m tools.benchmark.run --network resnet50 --composite c3-lrp lrp-resnet \
+        --top 5 --resolution 28 --peers --memory
+    python -m tools.benchmark.run --network resnet50 --batch 1 32 128 --device cuda \
+        --precision fp32 tf32 fp16 --peers
 
-`--model` takes any ONNX file that can be compiled; `--network` makes torchvision topologies with seeded weights, which
-needs torch, and `--peers` then also times torch's autograd (Gradient × Input), Captum's LRP and Zennit's composites
-where they are installed, on the same weights, pictures and thread count. Times are wall time of one run, the median
-over `--runs`, with the middle half's spread; speeds are multiples of the forward pass of the same model in the same
-run, since machines are shared. Every timed run follows an untimed one of the same method, and a pause: a runtime's
-threads go on waiting, at full speed, for a while after a run, and slow what runs next. Peak memory is that of a
-process that does nothing else (tools/peak.py). `arithmetic` is the file's multiply-adds over the model's own: no
-implementation on the same hardware can be expected to be cheaper.
+`--model` takes any ONNX file that can be compiled; `--network` makes torchvision topologies with
+seeded weights, which needs torch, and `--peers` then also times torch's autograd (Gradient × Input),
+Captum's LRP and Zennit's composites where they are installed, on the same weights, pictures and thread
+count. Times are wall time of one run, the median over `--runs`, with the middle half's spread; speeds
+are multiples of the forward pass of the same model in the same run, since machines are shared. Every
+timed run follows an untimed one of the same method, and a pause: a runtime's threads go on waiting, at
+full speed, for a while after a run, and slow what runs next. Peak memory is that of a process that does
+nothing else (tools/benchmark/peak.py). `arithmetic` is the file's multiply-adds over the model's own:
+no implementation on the same hardware can be expected to be cheaper.
 """
 
 from __future__ import annotations
@@ -36,18 +39,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lrp_onnx.compiler import compile_model
+from lrp_onnx import compile_model
 from lrp_onnx.contract import TARGET
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.session import Session, Tuning, nodes_by_provider, open_session
+from tools.benchmark.arithmetic import multiply_adds
+from tools.benchmark.report import markdown
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from arithmetic import multiply_adds  # noqa: E402
-from benchmark_report import markdown  # noqa: E402
-
+ROOT = Path(__file__).parents[2]
 FORWARD = "forward"
 PAUSE = 0.05
 """Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two cores, an
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             own.mkdir()
             rows += measure(path, name, precision, size, given, own, profiles)
     words = sys.argv[1:] if arguments is None else arguments
-    command = "python tools/benchmark.py " + " ".join(words).partition(" --json")[0]
+    command = "python -m tools.benchmark.run " + " ".join(words).partition(" --json")[0]
     found = {"command": command, **machine(given), "rows": [asdict(row) for row in rows], "profiles": profiles}
     print(markdown(found))
     if given.json:
@@ -293,16 +293,21 @@ def pictures(path: Path, batch: int) -> NDArray[Any]:
 
 def child(file: Path, batch: int, given: argparse.Namespace) -> tuple[float, float]:
     """Megabytes (with its session open, at most) of a process that runs the file."""
-    command = [sys.executable, str(HERE / "peak.py"), str(file), str(batch), str(given.threads), given.device]
-    ready, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    words = [str(file.absolute()), str(batch), str(given.threads), given.device]
+    command = [sys.executable, "-m", "tools.benchmark.peak", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    ready, peak = done.stdout.split()
     return float(ready), float(peak)
 
 
 def torch_network(name: str) -> Any:
     """A torchvision network in evaluation mode, weights and batch statistics seeded."""
-    from zoo import torch_models  # it makes torchvision importable without its compiled half
+    from tools.zoo.torch_models import seeded  # it makes torchvision importable without its compiled half
 
-    return torch_models.seeded(getattr(torch_models.torchvision.models, name)(weights=None))
+    # isort: split
+    import torchvision
+
+    return seeded(getattr(torchvision.models, name)(weights=None))
 
 
 def exported(name: str, size: int, folder: Path, *, half: bool) -> Path:
@@ -333,7 +338,7 @@ def peers(network: str, precision: str, given: argparse.Namespace) -> dict[str, 
         print(f"{name} is not installed: not measured", file=sys.stderr)
     if "torch" in missing:
         return {}
-    from peers import torch_methods
+    from tools.benchmark.peers import torch_methods
 
     return torch_methods(torch_network(network), given, missing, precision)
 

@@ -1,6 +1,6 @@
 """Make `tests/oracles/baselines.npz`: what Captum and pytorch-grad-cam make of the oracle networks.
 
-    python tools/baseline_oracles.py tests/oracles/baselines.npz
+    python -m tools.oracles.baselines tests/oracles/baselines.npz
 
 Needs torch, torchvision, captum and grad-cam. The test that compares with the values needs none of them.
 """
@@ -10,22 +10,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tools.oracles import networks  # first: it makes torchvision importable
+
+# isort: split
 import numpy as np
-import oracle_networks  # first: it makes torchvision importable
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
-from oracle_networks import CASES
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from tools.oracles.networks import CASES
 
 STEPS = 8
 SIDE, STRIDE = 7, 2
 
 
 def main() -> int:
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for case in CASES:
-        net, images = oracle_networks.build(case)
+        net, images = networks.build(case)
         net = net.float().eval()
         last = [module for module in net.modules() if type(module).__name__ in ("BasicBlock", "Bottleneck")][-1]
         x = torch.from_numpy(images)

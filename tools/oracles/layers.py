@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from zennit import rules
 from zennit.core import Hook
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, NDArray[Any]]
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv_k1": (nn.Conv2d(2, 3, 1), (2, 7, 6)),
@@ -62,7 +65,7 @@ def layer_arrays(low: float, high: float) -> Arrays:
     The batch is 2: image 0 is signed, image 1 is nonnegative with a third of its values 0, as after a ReLU.
     """
     draw = np.random.default_rng(0)
-    arrays: Arrays = {"low": np.float32([low]), "high": np.float32([high])}
+    arrays: Arrays = {"low": np.array([low], np.float32), "high": np.array([high], np.float32)}
     for name, (layer, shape) in LAYERS.items():
         layer.double()
         with torch.no_grad():
@@ -90,15 +93,16 @@ def _rules_of(layer: nn.Module, low: float, high: float) -> dict[str, Hook | Non
     return {**_weighted(low, high)}
 
 
-def _apply(layer: nn.Module, hook: Hook | None, inputs: Tensor, incoming: Tensor) -> np.ndarray:
+def _apply(layer: nn.Module, hook: Hook | None, inputs: Tensor, incoming: Tensor) -> NDArray[Any]:
     inputs = inputs.clone().requires_grad_()
     handles = hook.copy().register(layer) if hook else None
     (found,) = torch.autograd.grad(layer(inputs), inputs, incoming)
     if handles:
         handles.remove()
-    return found.numpy()
+    relevance: NDArray[Any] = found.numpy()
+    return relevance
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def _tensor(values: NDArray[Any]) -> Tensor:
     """Float64 with float32-representable values."""
     return torch.from_numpy(values.astype(np.float32)).double()

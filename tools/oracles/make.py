@@ -1,7 +1,7 @@
 """Make the reference values of `tests/oracles/` by running Zennit and torch's autograd in float64.
 
-    python tools/make_oracles.py --output tests/oracles
-    python tools/make_oracles.py --output tests/oracles --check
+    python -m tools.oracles.make --output tests/oracles
+    python -m tools.oracles.make --output tests/oracles --check
 
 Needs torch, torchvision, zennit 0.5.1, onnx and onnxruntime. The tests that compare with the values do not
 need the first three.
@@ -14,13 +14,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
+from tools.oracles import networks  # first: it makes torchvision importable, which zennit imports
+
+# isort: split
 import numpy as np
 import onnx
-import oracle_networks  # first: it makes torchvision importable, which zennit imports
 import torch
-from oracle_layers import layer_arrays
-from oracle_networks import CASES, Case, ThinResNet
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from zennit import composites, rules
 from zennit.core import Composite, Hook
@@ -28,7 +30,10 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 from zennit.types import Activation, AvgPool, BatchNorm, Convolution
 
-Arrays = dict[str, np.ndarray]
+from tools.oracles.layers import layer_arrays
+from tools.oracles.networks import CASES, Case, ThinResNet
+
+Arrays = dict[str, NDArray[Any]]
 Make = Callable[..., Composite]
 
 LOW, HIGH = -3.0, 3.0
@@ -107,12 +112,13 @@ def exactly_merged(net: nn.Module, composite: Composite) -> Iterator[None]:
                 norm.eps = eps
 
 
-def relevance(net: ThinResNet, images: Tensor, start: Tensor, composite: Composite | None) -> np.ndarray:
+def relevance(net: ThinResNet, images: Tensor, start: Tensor, composite: Composite | None) -> NDArray[Any]:
     """The map (N, 3, H, W) of `images` from `start` (N, classes) at the logits; the gradient without a composite."""
     inputs = images.clone().requires_grad_()
     with exactly_merged(net, composite) if composite else nullcontext():
         (found,) = torch.autograd.grad(net(inputs), inputs, start)
-    return found.numpy()
+    values: NDArray[Any] = found.numpy()
+    return values
 
 
 def maps(case: Case, net: ThinResNet, images: Tensor, logits: Tensor) -> Arrays:
@@ -121,7 +127,7 @@ def maps(case: Case, net: ThinResNet, images: Tensor, logits: Tensor) -> Arrays:
     start = one * logits
     lead = len(images) if case.name == "basic" else 1
 
-    def run(make: Make, count: int, **options: object) -> np.ndarray:
+    def run(make: Make, count: int, **options: object) -> NDArray[Any]:
         return relevance(net, images[:count], start[:count], make(canonizers=[ResNetCanonizer()], **options))
 
     gradient = relevance(net, images[:lead], one[:lead], None)
@@ -134,8 +140,8 @@ def maps(case: Case, net: ThinResNet, images: Tensor, logits: Tensor) -> Arrays:
 
 def case_arrays(case: Case) -> tuple[Arrays, dict[str, onnx.ModelProto]]:
     """The arrays of one network, and its ONNX models by file name."""
-    net, images = oracle_networks.build(case)
-    logits = oracle_networks.logits_of(net, images)
+    net, images = networks.build(case)
+    logits = networks.logits_of(net, images)
     exact = maps(case, net, torch.from_numpy(images).double(), torch.from_numpy(logits))
     rough = maps(case, net.float(), torch.from_numpy(images), torch.from_numpy(logits).float())
     net.double()
@@ -151,11 +157,11 @@ def case_arrays(case: Case) -> tuple[Arrays, dict[str, onnx.ModelProto]]:
         "float32_error": np.array([np.abs(rough[n] - exact[n]).max() / peaks[n] for n in exact], np.float32),
     }
     models = {
-        f"{case.name}.folded.onnx": oracle_networks.export(net, images, keep_batch_norm=False),
-        f"{case.name}.bn.onnx": oracle_networks.export(net, images, keep_batch_norm=True),
+        f"{case.name}.folded.onnx": networks.export(net, images, keep_batch_norm=False),
+        f"{case.name}.bn.onnx": networks.export(net, images, keep_batch_norm=True),
     }
     for model in models.values():
-        oracle_networks.verify_logits(model, images, logits)
+        networks.verify_logits(model, images, logits)
     return arrays | {name: value.astype(np.float32) for name, value in exact.items()}, models
 
 
@@ -181,7 +187,7 @@ def check(path: Path, arrays: Arrays) -> list[str]:
     return faults
 
 
-def _same(kept: np.ndarray, made: np.ndarray) -> bool:
+def _same(kept: NDArray[Any], made: NDArray[Any]) -> bool:
     if kept.shape != made.shape or kept.dtype.kind != made.dtype.kind:
         return False
     if kept.dtype.kind != "f":
@@ -205,7 +211,7 @@ def main() -> int:
         for name, model in models.items():
             if options.check:
                 kept = onnx.load(options.output / name)
-                oracle_networks.verify_logits(kept, arrays["input"], arrays["logits"])
+                networks.verify_logits(kept, arrays["input"], arrays["logits"])
             else:
                 onnx.save(model, options.output / name)
     for name, arrays in files.items():
@@ -213,7 +219,8 @@ def main() -> int:
         if options.check:
             faults += check(path, arrays)
         else:
-            np.savez_compressed(path, **arrays)
+            stored: dict[str, Any] = {**arrays}
+            np.savez_compressed(path, **stored)
     print(f"\n{'file':28s} {'bytes':>8s}")
     for path in sorted(options.output.iterdir()):
         print(f"{path.name:28s} {path.stat().st_size:8d}")

@@ -1,15 +1,17 @@
-"""The small random ResNets whose relevance maps `make_oracles.py` records, and how they become ONNX files."""
+"""The small random ResNets whose relevance maps `make.py` records, and how they become ONNX files."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 try:
@@ -119,7 +121,7 @@ def _block(case: Case, stage: Stage, channels: int, stride: int, dilation: int) 
     return block
 
 
-def build(case: Case) -> tuple[ThinResNet, np.ndarray]:
+def build(case: Case) -> tuple[ThinResNet, NDArray[Any]]:
     """The network in eval mode, and its input (2, 3, H, W) float32, standard normal.
 
     Weights are float64 with float32-representable values. Convolutions are He-normal, batch norms have
@@ -144,18 +146,19 @@ def build(case: Case) -> tuple[ThinResNet, np.ndarray]:
     return net.double().eval(), images
 
 
-def _fill(tensor: Tensor, values: np.ndarray) -> None:
+def _fill(tensor: Tensor, values: NDArray[Any]) -> None:
     with torch.no_grad():
         tensor.copy_(torch.from_numpy(values.astype(np.float32)))
 
 
-def logits_of(net: ThinResNet, images: np.ndarray) -> np.ndarray:
+def logits_of(net: ThinResNet, images: NDArray[Any]) -> NDArray[Any]:
     """The logits (N, classes) float64 of `images` (N, 3, H, W)."""
     with torch.no_grad():
-        return net(torch.from_numpy(images).double()).numpy()
+        found: NDArray[Any] = net(torch.from_numpy(images).double()).numpy()
+    return found
 
 
-def export(net: ThinResNet, images: np.ndarray, *, keep_batch_norm: bool) -> onnx.ModelProto:
+def export(net: ThinResNet, images: NDArray[Any], *, keep_batch_norm: bool) -> onnx.ModelProto:
     """The network as an ONNX model: opset 17, `input` (N, 3, H, W) → `logits` (N, classes), float32.
 
     With `keep_batch_norm` the BatchNormalization nodes stay, in inference mode; else the exporter folds them.
@@ -185,7 +188,7 @@ def export(net: ThinResNet, images: np.ndarray, *, keep_batch_norm: bool) -> onn
     return model
 
 
-def verify_logits(model: onnx.ModelProto, images: np.ndarray, logits: np.ndarray) -> None:
+def verify_logits(model: onnx.ModelProto, images: NDArray[Any], logits: NDArray[Any]) -> None:
     """Raise ValueError unless `model` answers `images` (N, 3, H, W) with `logits` (N, classes), whole and one alone."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for count in (len(images), 1):

@@ -100,7 +100,7 @@ def make_picture(kind: str, rng: np.random.Generator, size: int = 96) -> tuple[P
     radius = size * rng.uniform(*RADIUS)
     centre = rng.uniform(radius * 1.04, size - radius * 1.04, 2)
     alpha = _silhouette(SHAPES[kind](), centre, radius, rng.uniform(0, 2 * np.pi), size)
-    shift = np.float32([[1, 0, 0.12 * radius], [0, 1, 0.16 * radius]])
+    shift = np.array([[1, 0, 0.12 * radius], [0, 1, 0.16 * radius]], np.float32)
     shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (size, size)), (0, 0), 0.12 * radius)
     scene *= 1.0 - 0.45 * shadow[:, :, None]
     surface = _surface(rng, size, around=scene[alpha > 0.5].mean(0))
@@ -121,7 +121,8 @@ def _silhouette(outlines: list[Points], centre: Points, radius: float, angle: fl
 def _colour(rng: np.random.Generator) -> Points:
     """A pleasant random colour: any hue, not too pale and not too dark."""
     hsv = np.array([[[rng.uniform(0, 180), rng.uniform(70, 220), rng.uniform(90, 245)]]], np.uint8)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] / 255.0
+    colour: Points = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] / 255.0
+    return colour
 
 
 def _clouds(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float32]:
@@ -137,6 +138,7 @@ def _pattern(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     u = rows * np.cos(angle) + columns * np.sin(angle)
     v = columns * np.cos(angle) - rows * np.sin(angle)
     kind = rng.integers(5)
+    values: Points | NDArray[np.float32]
     if kind == 0:
         values = 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * u / period))
     elif kind == 1:

@@ -1,6 +1,7 @@
-"""The study's page: python tools/study_report.py writes `models/EVALUATION.md` from what `models/evaluation` holds.
+"""The study's page: python -m tools.study.report writes `models/EVALUATION.md` from what `models/evaluation` holds.
 
-With a folder that `study.py`, `search.py` or `evaluation_speed.py` wrote to, its results are copied there first.
+With a folder that `run.py`, `search.py` or `speed.py` wrote to, its results are copied there first. Pictures
+are copied of those cases alone that say that they may be shown: photos of other people never are.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
+from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STORED = ROOT / "models" / "evaluation"
 PAGE, README = ROOT / "models" / "EVALUATION.md", ROOT / "README.md"
 BEGIN, END = "<!-- study -->", "<!-- /study -->"
@@ -67,7 +68,7 @@ def page(found: Mapping[str, Found], searches: Mapping[str, Found], speed: Seque
     return "\n\n".join(parts) + "\n"
 
 
-HEAD = """Made by `tools/search.py`, `tools/study.py` and `tools/study_report.py` from the files in
+HEAD = """Made by `tools/study/search.py`, `tools/study/run.py` and `tools/study/report.py` from the files in
 `models/evaluation`. Every method explains the class that the model predicts. Values are means over photos with 95 %
 bootstrap intervals (2,000 resamples, seed 0).
 
@@ -83,12 +84,13 @@ bootstrap intervals (2,000 resamples, seed 0).
 Grad-CAM, ReciproCAM and CAM read the last feature map. RISE has 150 masks here, not the 8,000 of its paper; more are
 in a table below. Integrated Gradients takes 8 steps."""
 
-SEARCH = """`tools/search.py` goes through the choices one after the other and keeps the best of each; judged is by
-the mean of exact ID, SRG and rank accuracy above Grad-CAM's, on every second photo. Starting from the probability or
-from one instead of the logit multiplies a map by a number and changes no column of these tables, so two starts are
-tried: the logit, and `contrastive` (every logit times the gradient of the target's log-odds). What both searches
-agree on, and z+ where they do not, was made one composite by hand: `epsilon-gamma-plus`, whose own gain on the same
-photos stands with each. *Held out* are the other photos, without those that the other model's search saw."""
+SEARCH = """`tools/study/search.py` goes through the choices one after the other and keeps the best
+of each; judged is by the mean of exact ID, SRG and rank accuracy above Grad-CAM's, on every second
+photo. Starting from the probability or from one instead of the logit multiplies a map by a number
+and changes no column of these tables, so two starts are tried: the logit, and `contrastive` (every
+logit times the gradient of the target's log-odds). What both searches agree on, and z+ where they
+do not, was made one composite by hand: `epsilon-gamma-plus`, whose own gain on the same photos
+stands with each. *Held out* are the other photos, without those that the other model's search saw."""
 
 C3 = """C3 as published sets what it does not keep to zero; `c3:outside=rank` (ours) lets pixels outside keep their
 order, below those inside. Under `keio` the ties of the first kind are worth a great deal; under `exact` they are
@@ -104,7 +106,7 @@ box). For the first four lower is better, for ADCC higher."""
 
 RISE = "Evenly spread photos of the large model; all methods on the same ones."
 
-SPEED = """`tools/evaluation_speed.py`: insertion and deletion of one method, two threads. Ours is all of `evaluate`,
+SPEED = """`tools/study/speed.py`: insertion and deletion of one method, two threads. Ours is all of `evaluate`,
 compiling and explaining included; the others get finished maps. *loop*: every masked picture through torch on its
 own."""
 
@@ -159,14 +161,30 @@ def with_table(readme: str, found: Found) -> str:
 def case_part(name: str, found: Found) -> list[str]:
     """Heading, table, curves and pictures of a case."""
     parts = [f"## {found['title']}", said(found), table(found, COLUMNS)]
-    parts += [
-        f"![{protocol} curves](evaluation/{name}-{protocol}.png)" for protocol in ("exact", "keio") if name == "tin20"
-    ]
-    for picture in found.get("pictures", []):
-        parts.append(
-            f"*{picture['why'][0].upper()}{picture['why'][1:]}:*\n\n![{picture['why']}](evaluation/{picture['file']})"
-        )
+    parts += [f"![{protocol} curves](evaluation/{file})" for protocol, file in curves_of(name).items()]
+    for picture in pictures_of(found):
+        why = picture["why"]
+        parts.append(f"*{why[0].upper()}{why[1:]}:*\n\n![{why}](evaluation/{picture['file']})")
     return parts
+
+
+def curves_of(name: str) -> dict[str, str]:
+    """Protocol → file of its curves, of the case that has them on the page. They show no picture."""
+    return {protocol: f"{name}-{protocol}.png" for protocol in ("exact", "keio") if name == "tin20"}
+
+
+def pictures_of(found: Found) -> Sequence[Mapping[str, str]]:
+    """The pictures of a case on the page: none, unless the case says that they may be shown.
+
+    Most photos belong to other people and may not be given on. Results that say nothing count as no.
+    """
+    return found.get("pictures", []) if found.get("may_be_shown") is True else []
+
+
+def files_of(cases: Mapping[str, Found]) -> set[str]:
+    """Names of all files beside the results that the page may show."""
+    curves = {file for name in cases for file in curves_of(name).values()}
+    return curves | {picture["file"] for found in cases.values() for picture in pictures_of(found)}
 
 
 def in_short(found: Mapping[str, Found]) -> list[str]:
@@ -198,7 +216,7 @@ def highest_line(name: str, found: Found) -> str:
     """What is best in every deciding column, where no choice was made for the case, and where the chosen one stands."""
     means, parts = found["methods"], []
     for column in (column for column in DECIDING if column in next(iter(found["methods"].values()))):
-        best = max(means, key=lambda method, column=column: means[method][column][0])
+        best = max(means, key=lambda method: means[method][column][0])
         parts.append(
             f"{COLUMNS[column]} `{best}` with {means[best][column][0]:.3f} (`{CHOSEN}` {means[CHOSEN][column][0]:.3f})"
         )
@@ -329,12 +347,11 @@ def main(arguments: list[str] | None = None) -> int:
         for path in folder.glob("*.json"):
             shutil.copy(path, STORED / path.name)
     cases, searches, speed = stored(STORED)
-    text = page(cases, searches, speed)
     for folder in map(Path, given):
-        for path in folder.glob("*.png"):
-            if f"](evaluation/{path.name})" in text:
-                shutil.copy(path, STORED / path.name)
-    PAGE.write_text(text, encoding="utf-8")
+        for name in files_of(cases):
+            if (folder / name).exists():
+                shutil.copy(folder / name, STORED / name)
+    PAGE.write_text(page(cases, searches, speed), encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8"), cases["tin20"]), encoding="utf-8")
     print(PAGE)
     return 0

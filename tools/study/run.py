@@ -1,11 +1,11 @@
 """Which explanation is right: every method on real models and photos, judged.
 
-    python tools/study.py ASSETS -o study            # all of it; it goes on where it was stopped
-    python tools/study.py ASSETS -o study --case tin20 --photos 20
+    python -m tools.study.run ASSETS -o study            # all of it; it goes on where it was stopped
+    python -m tools.study.run ASSETS -o study --case tin20 --photos 20
 
 ASSETS is a folder of models and photos as the tests use it (`LRP_ONNX_TEST_ASSETS`). The case `shapes` needs none of
 it: the embedded model is judged on pictures made for it, whose objects' masks are exact. Every case leaves CASE.json,
-curves and pictures in the folder; `study_report.py` makes the page of them.
+curves, and pictures where they may be shown, in the folder; `report.py` makes the page of them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lrp_onnx import Options, Request, evaluate
 from lrp_onnx.cli.compare import compare_file
-from lrp_onnx.compiler import Options
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.evaluate import Request, evaluate
 from lrp_onnx.evaluation.metrics.intervals import Mean, difference_of
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.summary import heading, mean_curves, summary
@@ -34,8 +33,9 @@ from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, read_labels
 from lrp_onnx.runtime.preprocess import parse_preprocessing
+from tools.study.pictures import KINDS, make_picture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BEST = "epsilon-gamma-plus"
 SMOOTH = "smooth"
 RANK = "c3:outside=rank"
@@ -131,6 +131,10 @@ class Case:
     """Names, in the order of the logits."""
     resolutions: Sequence[int] = ()
     """Heights of feature maps that relevance may stop at."""
+    may_be_shown: bool = False
+    """Whether its pictures may be given to others. Photos that belong to somebody else may not: only
+    numbers and curves of such a case ever reach the page.
+    """
 
 
 def real(name: str, title: str, model: str, pictures: str, **choices: Any) -> Callable[[Path, Path], Case]:
@@ -185,6 +189,7 @@ def embedded(assets: Path, folder: Path) -> Case:
         masks=find_masks(folder / "shapes" / "masks", paths),
         preprocess=None,
         methods=(*MAIN, *FURTHER),
+        may_be_shown=True,  # they are drawn by tools/study/pictures.py
     )
 
 
@@ -247,9 +252,6 @@ def thinned(paths: Sequence[Path], most: int | None) -> list[Path]:
 
 def shapes(folder: Path, many: int) -> tuple[list[Path], dict[str, int]]:
     """Generated pictures with their masks, written once: (files, file name → class)."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from pictures import KINDS, make_picture
-
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2024)
     paths, labels = [], {}
@@ -315,6 +317,7 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         "methods": means(rows),
         "held_out": means(held_out),
         "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
+        "may_be_shown": case.may_be_shown,
         "curves": {p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()},
     }
 
@@ -357,9 +360,11 @@ def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, lis
 
 
 def pictures(case: Case, folder: Path) -> list[dict[str, str]]:
-    """A few photos side by side: the first, those where the best is most ahead of Grad-CAM and most behind, and one
-    that the model gets wrong.
+    """A few photos side by side: the first, those where the best is most ahead of Grad-CAM and most
+    behind, and one that the model gets wrong. Only of a case whose pictures may be shown.
     """
+    if not case.may_be_shown:
+        raise ValueError(f"pictures of {case.name} may not be shown")
     rows = [json.loads(line) for line in (folder / f"{case.name}.jsonl").read_text().splitlines()[1:]]
     best, rival = (
         {r["image"]: r["exact"]["id"] for r in rows if r["method"] == m} for m in (f"{BEST}+{SMOOTH}", "grad-cam")
@@ -403,7 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = run(case, given.output, given.threads, given.steps)
         except RuleError as error:
             parser.error(str(error))
-        if case.name in ("tin20", "shapes"):
+        if case.may_be_shown:
             found["pictures"] = pictures(case, given.output)
         path = given.output / f"{case.name}.json"
         if path.exists():  # what was gone on with took its time too

@@ -1,11 +1,11 @@
 """Which composite is best: a search on one half of the photos, one choice after the other.
 
-    python tools/search.py ASSETS -o study --case tin10 tin20
+    python -m tools.study.search ASSETS -o study --case tin10 tin20
 
 Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of convolutions, of those
 near the logits, of the dense layer, of the first layer, where relevance stops, post-processing) all values are judged
 and the best stays. Judged is by the mean of what exact ID, SRG and
-rank accuracy are above Grad-CAM's. Photos are every second one; the others are left for `study.py` to report on. Writes
+rank accuracy are above Grad-CAM's. Photos are every second one; the others are left for `run.py` to report on. Writes
 CASE.search.json and goes on where it was stopped.
 """
 
@@ -19,10 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
-
-from lrp_onnx.evaluation.evaluate import evaluate
+from lrp_onnx import evaluate
 from lrp_onnx.evaluation.metrics.intervals import mean_of
+from tools.study.run import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
 
 METRICS = ("exact", "srg", "rank")
 RIVAL = "grad-cam"
@@ -70,7 +69,10 @@ def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads
         )
         for name in (RIVAL, *names):
             mine = [row for row in rows if row["method"] == name]
-            judged[name] = {metric: mean_of([value(row, metric) for row in mine]).value for metric in METRICS}
+            judged[name] = {}
+            for metric in METRICS:
+                values = [found for row in mine if (found := value(row, metric)) is not None]
+                judged[name][metric] = mean_of(values).value
 
     def gain(name: str) -> float:
         return sum(judged[name][metric] - judged[RIVAL][metric] for metric in METRICS) / len(METRICS)

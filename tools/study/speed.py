@@ -1,6 +1,6 @@
 """How long insertion and deletion take, ours against Quantus and against a loop over pictures.
 
-    python tools/evaluation_speed.py --network resnet18 --size 64 --photos 100 -o speed.json
+    python -m tools.study.speed --network resnet18 --size 64 --photos 100 -o speed.json
 
 One method (gradient x input) is judged on the same pictures with as many steps everywhere. Ours is the whole
 `evaluate`, compiling and explaining included; the others are handed finished maps. Quantus's PixelFlipping deletes the
@@ -21,14 +21,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmark import exported, torch_network
 from numpy.typing import NDArray
 
-from lrp_onnx.evaluation.evaluate import Request, evaluate
+from lrp_onnx import Request, evaluate
 from lrp_onnx.evaluation.methods import find_method
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, masks
 from lrp_onnx.evaluation.photos import load_photo
 from lrp_onnx.evaluation.subject import Subject
+from tools.benchmark.run import exported, torch_network
 
 METHOD = "gradient-x-input"
 

@@ -1,8 +1,8 @@
 """Make the embedded model: train a thin bottleneck ResNet on procedural pictures, export it, and measure what was
 exported.
 
-    python tools/train_model.py --output models                        # all of models/ but the card (torch, minutes)
-    python tools/train_model.py --evaluate models/shapes-resnet.onnx   # accuracy on fresh pictures (no torch)
+    python -m tools.study.train --output models                        # all of models/ but the card (torch, minutes)
+    python -m tools.study.train --evaluate models/shapes-resnet.onnx   # accuracy on fresh pictures (no torch)
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from pictures import KINDS, Mask, Picture, make_picture
 
 from lrp_onnx.contract import Preprocessing, describe
 from lrp_onnx.runtime.preprocess import preprocess
+from tools.study.pictures import KINDS, Mask, Picture, make_picture
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +179,8 @@ def make_samples(path: Path, folder: Path) -> None:
 
 def _good(path: Path, kind: str, picture: Picture, mask: Mask) -> bool:
     ways = [cv2.INTER_AREA, cv2.INTER_LINEAR]
-    logits = run(path, prepare([cv2.resize(picture, (SIZE, SIZE), interpolation=way) for way in ways]))
+    shrunk = [cv2.resize(picture, (SIZE, SIZE), interpolation=way).astype(np.uint8) for way in ways]
+    logits = run(path, prepare(shrunk))
     powers = np.exp(logits - logits.max(1, keepdims=True))
     confidence = (powers / powers.sum(1, keepdims=True))[:, KINDS.index(kind)].min()
     centre = np.argwhere(mask).mean(0) / SAMPLE_SIZE - 0.5

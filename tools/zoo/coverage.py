@@ -1,7 +1,7 @@
 """Write the table of what compiles into models/README.md: exporter × architecture, from the zoo of the tests.
 
-    python tools/coverage_table.py            print it
-    python tools/coverage_table.py --write    put it between its markers in models/README.md
+    python -m tools.zoo.coverage            print it
+    python -m tools.zoo.coverage --write    put it between its markers in models/README.md
 
 A test compares the page with what this prints.
 """
@@ -13,14 +13,14 @@ import json
 import lzma
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.compiler import compile_model
+from lrp_onnx import compile_model
 from lrp_onnx.errors import UnsupportedModelError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ZOO, PAGE = ROOT / "tests" / "zoo", ROOT / "models" / "README.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 WRITERS = {
@@ -63,7 +63,7 @@ def replaced(page: str, table: str) -> str:
 
 def coverage() -> str:
     """The table and the list of exporters as Markdown."""
-    entries = json.loads((ZOO / "manifest.json").read_text(encoding="utf-8"))
+    entries = read_manifest()
     results = [(entry, result_of(entry)) for entry in entries]
     refused = sum(result != "compiles" for _, result in results)
     head = (
@@ -99,14 +99,29 @@ def writer_of(entry: dict[str, Any]) -> tuple[str, str]:
     return next(named for prefix, named in WRITERS.items() if entry["exporter"].startswith(prefix))
 
 
+def read_manifest() -> list[dict[str, Any]]:
+    """What is known of every file of the zoo."""
+    return list(json.loads((ZOO / "manifest.json").read_text(encoding="utf-8")))
+
+
+def unpacked(entry: Mapping[str, Any], folder: Path) -> Path:
+    """A file of the zoo, written to the folder."""
+    path = folder / f"{entry['name']}.onnx"
+    path.write_bytes(lzma.decompress((ZOO / f"{path.name}.xz").read_bytes()))
+    return path
+
+
+def options_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without which a file of the zoo cannot be compiled."""
+    found: dict[str, Any] = {"explain": "logits"} if entry["family"] == "abn" else {}
+    return found | ({"input_size": (32, 32)} if "any-size" in entry["exporter"] else {})
+
+
 def result_of(entry: dict[str, Any]) -> str:
     """``compiles``, or why not: the first fault, and how many more there are."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(lzma.decompress((ZOO / f"{entry['name']}.onnx.xz").read_bytes()))
         try:
-            size = (32, 32) if "any-size" in entry["exporter"] else None
-            compile_model(path, explain="logits" if entry["family"] == "abn" else None, input_size=size)
+            compile_model(unpacked(entry, Path(folder)), **options_of(entry))
         except UnsupportedModelError as error:
             return "refused: " + "; ".join(_reasons(error.faults))
     return "compiles"

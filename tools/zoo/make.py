@@ -1,8 +1,8 @@
 """Make the model zoo of the tests: thin networks in the forms that real exporters write.
 
-    python tools/make_zoo.py export --with torch --output /tmp/zoo       one run for each exporter, each in an
-    python tools/make_zoo.py export --with keras --output /tmp/zoo       environment that has it
-    python tools/make_zoo.py pack --input /tmp/zoo --output tests/zoo    compress, and write the manifest
+    python -m tools.zoo.make export --with torch --output /tmp/zoo       one run for each exporter, each in an
+    python -m tools.zoo.make export --with keras --output /tmp/zoo       environment that has it
+    python -m tools.zoo.make pack --input /tmp/zoo --output tests/zoo    compress, and write the manifest
 
 `--with` is one of torch, keras, jax, paddle, and onnx; the last is ONNX Runtime's optimiser and quantiser and the
 rewriting of other files of the zoo, so it comes last. CONTRIBUTING.md lists what to install for each.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zoo.recipe import Recipe
+    from tools.zoo.recipe import Recipe
 
 MODULES = ("torch", "keras", "jax", "paddle", "onnx")
 LARGEST = 300_000
@@ -49,7 +49,7 @@ def export(module: str, folder: Path, only: str) -> int:
     """Run a module's recipes; a recipe that fails is reported and the others go on."""
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for recipe in importlib.import_module(f"zoo.with_{module}").RECIPES:
+    for recipe in importlib.import_module(f"tools.zoo.with_{module}").RECIPES:
         if only not in recipe.name:
             continue
         path = folder / f"{recipe.name}.onnx"

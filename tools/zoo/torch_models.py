@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zoo.recipe import CLASSES, core_weights
+from tools.zoo.recipe import CLASSES, core_weights
 
 warnings.filterwarnings("ignore")
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -50,7 +50,7 @@ def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
 class ThinResNet(torchvision.models.ResNet):
     """torchvision's ResNet with two stages of few channels."""
 
-    def __init__(self, block: type[nn.Module], planes: tuple[int, int], depth: int, expansion: int, **options: object):
+    def __init__(self, block: type[nn.Module], planes: tuple[int, int], depth: int, expansion: int, **options: int):
         thin = type(f"Thin{block.__name__}", (block,), {"expansion": expansion})
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
         self.groups, self.base_width = int(options.get("groups", 1)), int(options.get("base_width", 64))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax2onnx import to_onnx
 
-from zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
+from tools.zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
 
 TOOLS = ("jax2onnx", "jax", "flax", "onnx")
 

@@ -16,7 +16,7 @@ import tf2onnx
 from keras import layers
 from keras.src.applications import resnet
 
-from zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
+from tools.zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
 
 TOOLS = ("tf2onnx", "tensorflow_cpu", "keras", "onnx")
 

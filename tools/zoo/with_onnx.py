@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxconverter_common import float16
 from onnxruntime import quantization
 
-from zoo.recipe import SIZE, Recipe
+from tools.zoo.recipe import SIZE, Recipe
 
 FOLDED, NORMALISED, OLD = "core.torchscript-op20", "core.torchscript-op13-bn", "core.torchscript-op7"
 LEVELS = ort.GraphOptimizationLevel
@@ -47,7 +48,7 @@ class _Pictures(quantization.CalibrationDataReader):
         rng = np.random.default_rng(0)
         self.left = [rng.normal(size=(4, 3, SIZE, SIZE)).astype(np.float32) for _ in range(4)]
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return {"input": self.left.pop()} if self.left else None
 
 

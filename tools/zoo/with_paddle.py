@@ -11,7 +11,7 @@ import paddle
 import paddle2onnx
 from paddle import nn
 
-from zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
+from tools.zoo.recipe import BATCH_NORM_EPSILON, BLOCKS, CLASSES, SIZE, Recipe, core_weights
 
 TOOLS = ("paddle2onnx", "paddlepaddle", "onnx")
 NAMES = {"running_mean": "_mean", "running_var": "_variance"}

@@ -13,9 +13,9 @@ import onnx
 import torch
 from torch import nn
 
-from zoo import torch_models
-from zoo.recipe import SIZE, Recipe
-from zoo.torch_models import ARCHITECTURES, FrozenBatchNorm, Prepared, ViewHead, core, replaced
+from tools.zoo import torch_models
+from tools.zoo.recipe import SIZE, Recipe
+from tools.zoo.torch_models import ARCHITECTURES, FrozenBatchNorm, Prepared, ViewHead, core, replaced
 
 TOOLS = ("torch", "torchvision", "timm", "transformers", "onnxscript", "onnx")
 Make = Callable[[], nn.Module]

@@ -159,7 +159,7 @@ COMPOSITES: dict[str, Composite] = {
     "epsilon-gamma-plus": Composite(
         title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the convolutions near them, "
         "z+ below, w-square on the first layer, joins by positive part",
-        source="ours, found by a search over known rules (tools/search.py)",
+        source="ours, found by a search over known rules (tools/study/search.py)",
         start="contrastive",
         entries=(
             *_HEAD,

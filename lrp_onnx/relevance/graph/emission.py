@@ -14,7 +14,7 @@ from lrp_onnx.errors import RuleError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emission:
-    """Choices among equivalent operators; what each is worth is measured by tools/passes.py."""
+    """Choices among equivalent operators; what each is worth is measured by tools/benchmark/passes.py."""
 
     telescoped: bool = True
     """Relevance stays ``activation ⊙ coefficient`` until somebody needs the product, so that proportional rules divide
