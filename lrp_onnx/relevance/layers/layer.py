@@ -92,7 +92,7 @@ class Node(Generic[K]):
 
     @property
     def routes(self) -> bool:
-        return False
+        return self.kind.moves
 
     @property
     def rectifies(self) -> bool:

@@ -124,10 +124,6 @@ class ReshapeLayer(Node[kinds.Reshape]):
 
     __slots__ = ()
 
-    @property
-    def routes(self) -> bool:
-        return True
-
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         y = x.reshape(-1, *(size for size in self.step.output_shape[1:] if size is not None)) * w
         return y if b is None else y + b
@@ -140,10 +136,6 @@ class SubsampleLayer(Node[kinds.Subsample]):
     """Every n-th element; its transpose puts elements back among zeros."""
 
     __slots__ = ()
-
-    @property
-    def routes(self) -> bool:
-        return True
 
     def vjp(self, s: Value, w: Value) -> Value:
         taken = self.kind
@@ -162,10 +154,6 @@ class ZeroPadLayer(Node[kinds.ZeroPad]):
 
     __slots__ = ()
 
-    @property
-    def routes(self) -> bool:
-        return True
-
     def vjp(self, s: Value, w: Value) -> Value:
         pad = self.kind
         return zero_pad(s, [0, *(-n for n in pad.before)], [0, *(-n for n in pad.after)])
@@ -175,10 +163,6 @@ class TransposeLayer(Node[kinds.Transpose]):
     """Axes in another order."""
 
     __slots__ = ()
-
-    @property
-    def routes(self) -> bool:
-        return True
 
     def vjp(self, s: Value, w: Value) -> Value:
         turned = self.kind
