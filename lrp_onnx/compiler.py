@@ -20,7 +20,8 @@ from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preproc
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.load import load_model
-from lrp_onnx.model.normalize.rewrite import guard_pools, one_picture
+from lrp_onnx.model.normalize.batch import one_picture
+from lrp_onnx.model.normalize.padded_pools import guard_pools
 from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.shuffle import shuffle_weights
@@ -175,11 +176,11 @@ def compile_model(
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     chosen = options.optimize_for
     emission = chosen if isinstance(chosen, Emission) else find_emission(chosen)
-    forward = ir.to_proto(graph.model)
     if emission.indexed_pools:
-        forward = guard_pools(forward)
+        graph = guard_pools(graph)
     if options.many_targets:
-        forward = one_picture(forward, source=str(path))
+        graph = one_picture(graph, source=str(path))
+    forward = ir.to_proto(graph.model)
     check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
     coarse = feature_map(of, options.resolution) if options.resolution else None
     if options.labels and len(options.labels) != of.classes:

@@ -18,7 +18,7 @@ from zoo_files import PRECISIONS, REFUSED, ZooFile, families, feeds, input_of, m
 from lrp_onnx.compiled.verify import audit, rounding_of
 from lrp_onnx.compiler import Compiled, compile_model
 from lrp_onnx.errors import RuleError, UnsupportedModelError
-from lrp_onnx.model.normalize.rewrite import guard_pools, runnable
+from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.plan import kinds
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 
@@ -95,7 +95,7 @@ def test_the_original_outputs_are_unchanged(file: ZooFile, tmp_path: Path) -> No
             assert relative(after[name], expected) <= 1e-6, name
         else:
             assert np.array_equal(after[name], expected), name
-    before, after = (run_onnx(m, x) for m in (guard_pools(original), compiled))
+    before, after = (run_onnx(m, x) for m in (runnable(original), compiled))
     for name, expected in before.items():
         assert relative(after[name], expected) <= rounding_of(original), name
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx_ir as ir
-
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.heads.classifier import find_input, find_logits
-from lrp_onnx.model.normalize.rewrite import padded_pools
+from lrp_onnx.model.normalize.padded_pools import padded_pools
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.plan import Block, Branch, Plan, Role, Step
 
@@ -138,7 +136,7 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
 
 def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     notes = []
-    if pools := padded_pools(ir.to_proto(graph.model)):
+    if pools := padded_pools(graph):
         notes.append(
             f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original wrongly at the border "
             'unless its optimiser "Pad_Fusion" is disabled; the compiled file is guarded against that'
