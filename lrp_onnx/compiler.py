@@ -18,7 +18,9 @@ from lrp_onnx.compiled.order import drop_unused, relevance_last
 from lrp_onnx.compiled.verify import Runner, check_compiled
 from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
+from lrp_onnx.model.heads.classifier import append_mean, find_head
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.normalize.batch import one_picture
 from lrp_onnx.model.normalize.padded_pools import guard_pools
@@ -127,21 +129,24 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     Raises:
         ModelFileError, UnsupportedModelError, RuleError.
     """
-    composite = find_composite(options.composite)
+    composite, source = find_composite(options.composite), str(path)
     graph = load_model(path, input_size=options.input_size)
     if contract.is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
-    of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
+    head = find_head(graph, source=source, output=options.explain)
+    graph = append_mean(graph, head)
+    fold = composite.fold_batch_norm
     if options.randomize:
-        graph = shuffle_weights(graph, of, options.randomize, options.seed)
-        again = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
-        told = (
-            f"the weights of the {options.randomize} layers nearest to the logits are shuffled: a sanity test of maps"
-        )
-        of = replace(again, notes=(*again.notes, told))
+        layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
+        graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
+    of = recognize(graph, head, source=source, fold_batch_norm=fold)
+    if options.randomize:
+        count = options.randomize
+        note = f"the weights of the {count} layers nearest to the logits are shuffled: a sanity test of maps"
+        of = replace(of, notes=(*of.notes, note))
     stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
     prepared = stated or integer_pictures(graph, of) or IMAGENET
     choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))

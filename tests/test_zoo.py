@@ -221,6 +221,16 @@ def test_a_feature_map_is_explained_through_its_mean(composite: str, tmp_path: P
         assert np.abs(found["heatmap"]).max() > 0 and (start < best).any()
 
 
+def test_a_shuffled_model_s_feature_map_is_explained(tmp_path: Path) -> None:
+    for file in families()["two-outputs"]:
+        plain, shuffled = (
+            compile_model(file.save(tmp_path), composite="lrp-resnet", explain="features", randomize=layers)
+            for layers in (0, 1)
+        )
+        assert shuffled.contract.explained == plain.contract.explained
+        assert relative(heatmap(shuffled, file), heatmap(plain, file)) > 0.1
+
+
 def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
     for file in (file for file in manifest() if "any-size" in file.exporter):
         with pytest.raises(UnsupportedModelError, match="--input-size"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
-from lrp_onnx.model.heads.classifier import find_input, find_logits
+from lrp_onnx.model.heads.classifier import Head
 from lrp_onnx.model.normalize.padded_pools import padded_pools
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.plan import Block, Branch, Plan, Role, Step
@@ -16,42 +16,40 @@ MOVING = kinds.Subsample | kinds.ZeroPad | kinds.Transpose | kinds.Reshape
 """What an identity shortcut may hold."""
 
 
-def recognize(
-    graph: Graph, *, source: str = "the model", output: str | None = None, fold_batch_norm: bool = True
-) -> Plan:
-    """The plan of a normalised model.
+def recognize(graph: Graph, head: Head, *, source: str = "the model", fold_batch_norm: bool = True) -> Plan:
+    """The plan of a normalised model; the graph is only read.
 
     Args:
         graph: a normalised model.
+        head: its two ends; the graph holds the mean that `append_mean` makes, where one is needed.
         source: how errors name the model.
-        output: name of the graph output to explain; needed only where several could be meant.
         fold_batch_norm: whether batch normalisation is read as part of the layer before it.
 
     Raises:
         UnsupportedModelError: with every reason why the model cannot be explained.
     """
-    picture = find_input(graph, source)
-    value, logits, kind = find_logits(graph, source, output)
-    steps = canonicalize(graph, name_of(logits), source=source, fold_batch_norm=fold_batch_norm)
-    if not steps or name_of(picture) not in {name for step in steps for name in step.inputs}:
+    steps = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold_batch_norm)
+    if not steps or head.picture not in {name for step in steps for name in step.inputs}:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [f"the output '{name_of(value)}' does not depend on the input '{name_of(picture)}'"],
+            [f"the output '{head.output}' does not depend on the input '{head.picture}'"],
         )
-    shape, classes = shape_of(picture), (shape_of(logits) or steps[-1].output_shape)[1]
+    (picture,) = graph.inputs
+    shape, classes = shape_of(picture), steps[-1].output_shape[1]
     assert shape is not None and classes is not None
+    names = map(name_of, graph.outputs)
     return Plan(
-        input=name_of(picture),
+        input=head.picture,
         input_shape=shape,
-        logits=name_of(logits),
+        logits=head.logits,
         classes=classes,
-        outputs={name_of(v): kind if v is value else "other" for v in graph.outputs},
-        items=tuple(group(steps, source=source)),
+        outputs={name: head.holds if name == head.output else "other" for name in names},
+        items=tuple(group(steps)),
         notes=(*graph.notes, *_notes(graph, steps)),
     )
 
 
-def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Block]:
+def group(steps: Sequence[Step]) -> list[Step | Block]:
     """Group steps into residual blocks: from each join back to the nearest common ancestor of its operands (the fork).
 
     A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something
