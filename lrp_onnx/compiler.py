@@ -181,8 +181,7 @@ def compile_model(
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     chosen = options.optimize_for
     emission = chosen if isinstance(chosen, Emission) else find_emission(chosen)
-    if emission.indexed_pools:
-        graph = guard_pools(graph)
+    graph = guard_pools(graph, indices=emission.indexed_pools)
     if options.many_targets:
         graph = one_picture(graph, source=str(path))
     forward = ir.to_proto(graph.model)

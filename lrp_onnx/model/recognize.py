@@ -8,7 +8,7 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.heads.classifier import Head
-from lrp_onnx.model.normalize.padded_pools import padded_pools
+from lrp_onnx.model.normalize.padded_pools import needs_indices, padded_pools
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.plan import Block, Branch, Plan, Role, Step
 
@@ -135,10 +135,13 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
 def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     notes = []
     if pools := padded_pools(graph):
-        notes.append(
+        note = (
             f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original wrongly at the border "
             'unless its optimiser "Pad_Fusion" is disabled; the compiled file is guarded against that'
         )
+        if open_ := ", ".join(f"'{node.name}'" for node in pools if needs_indices(node)):
+            note += f", but for {open_} in files for tensorrt, web and portable: disable it there too"
+        notes.append(note)
     kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
     if not kept:
         return [*notes, "no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
