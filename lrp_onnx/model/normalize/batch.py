@@ -127,10 +127,12 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
 
 
 def _folded(trial: ir.Model, name: str) -> list[int] | None:
-    found = trial.graph.initializers.get(f"{name}.folded")
-    if found is None or found.const_value is None:
+    """The whole numbers that the tensor `name` came to in the trial, or None where it was not evaluated."""
+    stored = trial.graph.initializers.get(f"{name}.folded")
+    if stored is None or stored.const_value is None:
         return None
-    return [int(n) for n in np.asarray(found.const_value.numpy()).reshape(-1)]
+    values = np.asarray(stored.const_value.numpy())
+    return [int(n) for n in values.reshape(-1)] if values.dtype.kind in "iu" else None
 
 
 def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]) -> list[int] | None:
@@ -180,7 +182,7 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
     if target is None or target.name not in model.graph.initializers or target.const_value is None:
         return True
     sizes = np.asarray(target.const_value.numpy())
-    if sizes.size == 0 or sizes[0] not in (batch, -1, 0):
+    if sizes.ndim != 1 or sizes.size == 0 or sizes[0] not in (batch, -1, 0):
         return False
     if node.attributes.get_int("allowzero", default=0):
         if (sizes == 0).any():

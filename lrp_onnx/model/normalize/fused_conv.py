@@ -15,7 +15,7 @@ PARAMETERS = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
 
 def take_fused_apart(graph: Graph) -> Graph:
     """Every FusedConv as Conv, Add and its activation; a note says how many there were."""
-    fused = [node for node in graph.nodes if node.op_type == "FusedConv"]
+    fused = [node for node in graph.nodes if node.op_type == "FusedConv" and _is_sound(node)]
     for node in fused:
         parts = _parts(node)
         new, old = parts[-1].outputs, node.outputs[:1]
@@ -24,6 +24,13 @@ def take_fused_apart(graph: Graph) -> Graph:
         return graph
     note = f"{len(fused)} FusedConv nodes were taken apart; outputs may differ by rounding"
     return replace(graph, notes=(*graph.notes, note))
+
+
+def _is_sound(node: ir.Node) -> bool:
+    """Whether it has what it must have: nobody checks operators that are not standard ones."""
+    types = {"activation": ir.AttributeType.STRING, "activation_params": ir.AttributeType.FLOATS}
+    stated = node.attributes
+    return len(node.outputs) == 1 and all(name not in stated or stated[name].type == types[name] for name in types)
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:

@@ -59,9 +59,10 @@ def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value 
     amounts = pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
     if order is None or amounts is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
         return None
-    pads = np.asarray(amounts.numpy()).reshape(2, -1)
-    if pads.shape[1] != len(order):
+    pads = np.asarray(amounts.numpy())
+    if pads.size != 2 * len(order) or sorted(order) != list(range(len(order))):
         return None
+    pads = pads.reshape(2, -1)
     name = f"{node.name}.pads"
     turned = ir.Value(name=name, const_value=ir.tensor(pads[:, list(order)].reshape(-1).astype(np.int64), name=name))
     turned.shape, turned.dtype = ir.Shape([pads.size]), ir.DataType.INT64
