@@ -18,9 +18,12 @@ from lrp_onnx.compiled.order import drop_unused, relevance_last
 from lrp_onnx.compiled.verify import Runner, check_compiled
 from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preprocessing
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
+from lrp_onnx.model.heads.classifier import append_mean, find_head
 from lrp_onnx.model.load import load_model
-from lrp_onnx.model.normalize.rewrite import guard_pools, one_picture
+from lrp_onnx.model.normalize.batch import one_picture
+from lrp_onnx.model.normalize.padded_pools import guard_pools
 from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.shuffle import shuffle_weights
@@ -124,21 +127,24 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     Raises:
         ModelFileError, UnsupportedModelError, RuleError.
     """
-    composite = find_composite(options.composite)
+    composite, source = find_composite(options.composite), str(path)
     graph = load_model(path, input_size=options.input_size)
     if contract.is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
-    of = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
+    head = find_head(graph, source=source, output=options.explain)
+    graph = append_mean(graph, head)
+    fold = composite.fold_batch_norm
     if options.randomize:
-        graph = shuffle_weights(graph, of, options.randomize, options.seed)
-        again = recognize(graph, source=str(path), output=options.explain, fold_batch_norm=composite.fold_batch_norm)
-        told = (
-            f"the weights of the {options.randomize} layers nearest to the logits are shuffled: a sanity test of maps"
-        )
-        of = replace(again, notes=(*again.notes, told))
+        layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
+        graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
+    of = recognize(graph, head, source=source, fold_batch_norm=fold)
+    if options.randomize:
+        count = options.randomize
+        note = f"the weights of the {count} layers nearest to the logits are shuffled: a sanity test of maps"
+        of = replace(of, notes=(*of.notes, note))
     stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
     prepared = stated or integer_pictures(graph, of) or IMAGENET
     choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))
@@ -173,11 +179,10 @@ def compile_model(
         raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
     chosen = options.optimize_for
     emission = chosen if isinstance(chosen, Emission) else find_emission(chosen)
-    forward = ir.to_proto(graph.model)
-    if emission.indexed_pools:
-        forward = guard_pools(forward)
+    graph = guard_pools(graph, indices=emission.indexed_pools)
     if options.many_targets:
-        forward = one_picture(forward, source=str(path))
+        graph = one_picture(graph, source=str(path))
+    forward = ir.to_proto(graph.model)
     check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
     coarse = feature_map(of, options.resolution) if options.resolution else None
     if options.labels and len(options.labels) != of.classes:

@@ -12,7 +12,7 @@ from conftest import run_onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.model.normalize.rewrite import guard_pools
+from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import input_size, parse_preprocessing, preprocess
@@ -54,7 +54,7 @@ def test_every_real_model_predicts_the_same_and_explains(assets: Path, tmp_path:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         height, width = input_size(sizes, how)
         x = np.stack([preprocess(read_image(file), how, height, width).tensor for file in files]).astype(dtype)
-        before = predictions(guard_pools(onnx.load(path)), x)
+        before = predictions(runnable(onnx.load(path)), x)
         after = predictions(compiled.model, x)
         assert np.array_equal(before, after), path.name
         accuracy = float((after == labels).mean())

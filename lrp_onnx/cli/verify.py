@@ -15,7 +15,7 @@ from lrp_onnx.compiled.verify import Arrays, Audit, audit, random_picture
 from lrp_onnx.contract import Contract, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.files.models import load_proto
-from lrp_onnx.model.normalize.rewrite import runnable
+from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.runtime.session import open_session

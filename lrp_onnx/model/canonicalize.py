@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import UnsupportedModelError, first_line
+from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
@@ -78,17 +78,14 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")
-    try:
-        read = reader(graph, node)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise Unreadable(f"its attributes and constants do not fit together ({first_line(error)})") from error
-    found = [read] if isinstance(read, kinds.Kind) else read
+    read = reader(graph, node)
+    layers = [read] if isinstance(read, kinds.Kind) else read
     shape = shape_of(inputs[0])
-    if shape is None:
-        raise Unreadable("the shape of its input is not known")
+    if not shape:
+        raise Unreadable("the shape of its input is not known, or it has no axes")
     steps = []
-    for index, (layer, output) in enumerate(zip(found, node.outputs, strict=False)):
-        name = str(node.name) if len(found) == 1 else f"{node.name}.{index}"
+    for index, (layer, output) in enumerate(zip(layers, node.outputs, strict=False)):
+        name = str(node.name) if len(layers) == 1 else f"{node.name}.{index}"
         after = shape_of(output)
         if isinstance(layer, kinds.Reshape) and (after is None or None in after[1:]):
             after = (shape[0], prod(size for size in shape[1:] if size is not None))
@@ -174,7 +171,7 @@ def _merge_pad(first: Step, second: Step) -> Step | None:
     pad, layer = first.kind, second.kind
     if not isinstance(pad, kinds.ZeroPad) or not isinstance(layer, kinds.Convolution) or pad.before[0] or pad.after[0]:
         return None
-    merged = _joined(first, second, replace(layer, pads=_added(layer.pads, pad)))
+    merged = _joined(first, second, replace(layer, pads=_added(layer.pads, first)))
     return replace(merged, name=second.name)
 
 
@@ -193,7 +190,7 @@ def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
         if not isinstance(pad.kind, kinds.ZeroPad) or pad.kind.before[0] or pad.kind.after[0]:
             continue
         if _cannot_be_negative(producer.get(pad.inputs[0]), producer):
-            pads = _added(step.kind.pads, pad.kind)
+            pads = _added(step.kind.pads, pad)
             merged[step.output] = replace(_joined(pad, step, replace(step.kind, pads=pads)), name=step.name)
             dropped.add(pad.output)
     return [merged.get(step.output, step) for step in steps if step.output not in dropped]
@@ -205,8 +202,13 @@ def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool
     return step is not None and step.kind.nonnegative
 
 
-def _added(pads: tuple[int, int, int, int], pad: kinds.ZeroPad) -> tuple[int, int, int, int]:
-    more = (*pad.before[1:], *pad.after[1:])
+def _added(pads: tuple[int, int, int, int], border: Step) -> tuple[int, int, int, int]:
+    """A window's pads and the zeros of `border` before it: top, left, bottom, right."""
+    assert isinstance(border.kind, kinds.ZeroPad)
+    before, after = border.kind.before[1:], border.kind.after[1:]
+    if len(border.input_shape) == 3:  # (N, C, L) counts as one row
+        before, after = (0, before[0]), (0, after[0])
+    more = (*before, *after)
     top, left, bottom, right = (own + zeros for own, zeros in zip(pads, more, strict=True))
     return top, left, bottom, right
 

@@ -28,7 +28,7 @@ class Graph:
     model: ir.Model
     notes: tuple[str, ...] = ()
     """What was changed on the way that a reader should know."""
-    _values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    _values: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
 
     @property
     def inputs(self) -> list[ir.Value]:

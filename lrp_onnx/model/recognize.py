@@ -5,54 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import onnx_ir as ir
-
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
-from lrp_onnx.model.heads.classifier import find_input, find_logits
-from lrp_onnx.model.normalize.rewrite import padded_pools
+from lrp_onnx.model.heads.classifier import Head
+from lrp_onnx.model.normalize.padded_pools import needs_indices, padded_pools
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.plan.plan import Block, Branch, Plan
 
 
-def recognize(
-    graph: Graph, *, source: str = "the model", output: str | None = None, fold_batch_norm: bool = True
-) -> Plan:
-    """The plan of a normalised model.
+def recognize(graph: Graph, head: Head, *, source: str = "the model", fold_batch_norm: bool = True) -> Plan:
+    """The plan of a normalised model; the graph is only read.
 
     Args:
         graph: a normalised model.
+        head: its two ends; the graph holds the mean that `append_mean` makes, where one is needed.
         source: how errors name the model.
-        output: name of the graph output to explain; needed only where several could be meant.
         fold_batch_norm: whether batch normalisation is read as part of the layer before it.
 
     Raises:
         UnsupportedModelError: with every reason why the model cannot be explained.
     """
-    picture = find_input(graph, source)
-    value, logits, kind = find_logits(graph, source, output)
-    steps = canonicalize(graph, name_of(logits), source=source, fold_batch_norm=fold_batch_norm)
-    if not steps or name_of(picture) not in {name for step in steps for name in step.inputs}:
+    steps = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold_batch_norm)
+    if not steps or head.picture not in {name for step in steps for name in step.inputs}:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [f"the output '{name_of(value)}' does not depend on the input '{name_of(picture)}'"],
+            [f"the output '{head.output}' does not depend on the input '{head.picture}'"],
         )
-    shape, classes = shape_of(picture), (shape_of(logits) or steps[-1].output_shape)[1]
+    (picture,) = graph.inputs
+    shape, classes = shape_of(picture), steps[-1].output_shape[1]
     assert shape is not None and classes is not None
+    names = map(name_of, graph.outputs)
     return Plan(
-        input=name_of(picture),
+        input=head.picture,
         input_shape=shape,
-        logits=name_of(logits),
+        logits=head.logits,
         classes=classes,
-        outputs={name_of(v): kind if v is value else "other" for v in graph.outputs},
-        items=tuple(group(steps, source=source)),
+        outputs={name: head.holds if name == head.output else "other" for name in names},
+        items=tuple(group(steps)),
         notes=(*graph.notes, *_notes(graph, steps)),
     )
 
 
-def group(steps: Sequence[Step], *, source: str = "the model") -> list[Step | Block]:
+def group(steps: Sequence[Step]) -> list[Step | Block]:
     """Group steps into residual blocks: from each join back to the nearest common ancestor of its operands (the fork).
 
     A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something
@@ -140,11 +136,14 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
 
 def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     notes = []
-    if pools := padded_pools(ir.to_proto(graph.model)):
-        notes.append(
+    if pools := padded_pools(graph):
+        note = (
             f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original wrongly at the border "
             'unless its optimiser "Pad_Fusion" is disabled; the compiled file is guarded against that'
         )
+        if open_ := ", ".join(f"'{node.name}'" for node in pools if needs_indices(node)):
+            note += f", but for {open_} in files for tensorrt, web and portable: disable it there too"
+        notes.append(note)
     kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
     if not kept:
         return [*notes, "no BatchNormalization nodes: the exporter had already folded them (or there were none)"]

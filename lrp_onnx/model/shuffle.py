@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,29 +11,35 @@ import onnx_ir as ir
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step
-from lrp_onnx.plan.plan import Plan
 
 
-def shuffle_weights(graph: Graph, of: Plan, layers: int, seed: int) -> Graph:
-    """The graph with every weight tensor of the `layers` convolutions and dense layers nearest to the logits shuffled,
-    and of what normalises behind the first of them; all layers where there are fewer.
+def shuffle_weights(graph: Graph, steps: Sequence[Step], *, layers: int, seed: int) -> Graph:
+    """A copy of the graph with every weight tensor of the `layers` convolutions and dense layers nearest to the logits
+    shuffled, and of what normalises behind the first of them; of all layers where there are fewer.
 
     A tensor keeps its values, in another order: means, spreads and signs stay, what was learnt goes.
+
+    Args:
+        graph: a normalised model; it is not changed.
+        steps: its layers, as `canonicalize` reads them.
+        layers: how many layers, at least 1.
+        seed: the same seed gives the same order.
     """
-    steps = tuple(of.steps)
     linear = [at for at, step in enumerate(steps) if isinstance(step.kind, kinds.Weighted)]
-    first = linear[max(0, len(linear) - layers)]
-    stored = graph.model.graph.initializers
+    first = linear[max(0, len(linear) - layers)] if linear else len(steps)
+    model = graph.model.clone()
+    stored = model.graph.initializers
     for name in sorted(set(_weights(graph, steps[first:]))):
         tensor = stored[name].const_value
         assert tensor is not None
         values = tensor.numpy()
         order = np.random.default_rng([seed, *name.encode()]).permutation(values.size)
-        stored[name].const_value = ir.tensor(values.ravel()[order].reshape(values.shape), tensor.dtype, name=name)
-    return Graph(graph.model, notes=graph.notes)
+        shuffled = values.ravel()[order].reshape(values.shape)
+        stored[name].const_value = ir.tensor(shuffled, tensor.dtype, name=name)
+    return replace(graph, model=model)
 
 
-def _weights(graph: Graph, steps: tuple[Step, ...]) -> Iterator[str]:
+def _weights(graph: Graph, steps: Sequence[Step]) -> Iterator[str]:
     """Names of the initializers that the steps' parameters are stored in."""
     covered = {name for step in steps if step.kind.learnt for name in step.nodes}
     waiting = [value for node in graph.nodes if node.name in covered for value in node.inputs]

@@ -291,6 +291,26 @@ def square(n: Network) -> tuple[str, int]:
     return n.node("Mul", y, y), 4
 
 
+def row(n: Network) -> str:
+    """A convolution's output as (N, C, L)."""
+    return n.node("Reshape", n.conv("x", (3, 4)), k(n, [0, 4, 42], I))
+
+
+def picture_again(n: Network, y: str) -> tuple[str, int]:
+    return n.node("Reshape", y, k(n, [0, 4, 1, -1], I)), 4
+
+
+@case
+def pad_1d(n: Network) -> tuple[str, int]:
+    return picture_again(n, n.node("Pad", row(n), k(n, [0, 0, 2, 0, 0, 3], I)))
+
+
+@case
+def pad_conv_1d(n: Network) -> tuple[str, int]:
+    y = n.node("Pad", row(n), k(n, [0, 0, 2, 0, 0, 3], I))
+    return picture_again(n, n.node("Conv", y, k(n, n.rng.normal(size=(4, 4, 3)))))
+
+
 def network(name: str) -> onnx.ModelProto:
     net = Network(3)
     y, channels = FORMS[name](net)

@@ -11,6 +11,7 @@ import pytest
 from networks import Network, resnet
 
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
+from lrp_onnx.model.heads.classifier import find_head
 from lrp_onnx.model.load import load_model
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.plan import kinds
@@ -59,8 +60,14 @@ Reshape (8,)
 Dense (10,)"""
 
 
+def plan_of(path: Path, output: str | None = None, *, fold_batch_norm: bool = True) -> Plan:
+    graph = load_model(path)
+    head = find_head(graph, source="the model", output=output)
+    return recognize(graph, head, fold_batch_norm=fold_batch_norm)
+
+
 def read(model: onnx.ModelProto, saved: Save, **options: bool) -> Plan:
-    return recognize(load_model(saved(model)), **options)
+    return plan_of(saved(model), **options)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 18, 20])
@@ -146,7 +153,7 @@ def test_width_depth_and_real_exports(assets: Path) -> None:
         "cifar10-resnet2b.torch1.8-op9": 2,
     }
     for name, blocks in expected.items():
-        assert len(recognize(load_model(assets / "models" / f"{name}.onnx")).blocks) == blocks
+        assert len(plan_of(assets / "models" / f"{name}.onnx").blocks) == blocks
 
 
 def faults_of(model: onnx.ModelProto, saved: Save) -> tuple[str, ...]:
@@ -225,7 +232,7 @@ def test_several_outputs_need_a_name(saved: Save) -> None:
     model = net.model(net.dense(pooled, (4, 5)), ["N", 3, 8, 8], classes=5)
     model.graph.output.append(onnx.helper.make_tensor_value_info(pooled, onnx.TensorProto.FLOAT, ["N", 4]))
     assert "--output-name" in faults_of(model, saved)[0]
-    found = recognize(load_model(saved(model)), output=model.graph.output[0].name)
+    found = plan_of(saved(model), model.graph.output[0].name)
     assert found.classes == 5 and found.outputs[pooled] == "other"
 
 

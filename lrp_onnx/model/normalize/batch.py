@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.normalize.settle import forget_shapes, infer_shapes, settle_model
 from lrp_onnx.model.shapes import Shape, shape_of
 
 BATCH = "N"
@@ -46,7 +51,25 @@ SHAPED = {"Reshape": (1,), "Expand": (1,), "Pad": (1,), "Slice": (1, 2, 3, 4), "
 """Operators that read a shape, and in which inputs."""
 
 
-def depends_on_batch(model: ir.Model) -> bool:
+def resolve_shapes(graph: Graph) -> Graph:
+    """Shapes that are computed from the batch: what they come to is found by trying two batches."""
+    model = graph.model
+    if not _depends_on_batch(model):
+        return graph
+    trials = []
+    for batch in TRIALS:
+        trial = _with_batch(model, batch)
+        settle_model(trial)
+        trials.append(trial)
+    if _write_constants(model, *trials):
+        common.RemoveUnusedNodesPass()(model)
+        forget_shapes(model)
+        infer_shapes(model)
+        settle_model(model)
+    return graph
+
+
+def _depends_on_batch(model: ir.Model) -> bool:
     """Whether the batch is symbolic and something computes shapes from it."""
     return _picture_of(model) is not None and any(_computed_slots(node, model) for node in model.graph)
 
@@ -71,7 +94,7 @@ def _is_computed(value: ir.Value | None, model: ir.Model) -> bool:
     return value is not None and value.producer() is not None and value.name not in model.graph.initializers
 
 
-def with_batch(model: ir.Model, batch: int) -> ir.Model:
+def _with_batch(model: ir.Model, batch: int) -> ir.Model:
     """A copy with the batch fixed."""
     fixed = model.clone()
     picture = _picture_of(fixed)
@@ -81,7 +104,7 @@ def with_batch(model: ir.Model, batch: int) -> ir.Model:
     return fixed
 
 
-def write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
+def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
     """Replace computed shapes in `model` by what they came to in the two trials; returns how many."""
     written = 0
     outputs = [{v.name: v for node in trial.graph for v in node.outputs} for trial in (one, two)]
@@ -104,10 +127,12 @@ def write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
 
 
 def _folded(trial: ir.Model, name: str) -> list[int] | None:
-    found = trial.graph.initializers.get(f"{name}.folded")
-    if found is None or found.const_value is None:
+    """The whole numbers that the tensor `name` came to in the trial, or None where it was not evaluated."""
+    stored = trial.graph.initializers.get(f"{name}.folded")
+    if stored is None or stored.const_value is None:
         return None
-    return [int(n) for n in np.asarray(found.const_value.numpy()).reshape(-1)]
+    values = np.asarray(stored.const_value.numpy())
+    return [int(n) for n in values.reshape(-1)] if values.dtype.kind in "iu" else None
 
 
 def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]) -> list[int] | None:
@@ -123,26 +148,32 @@ def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: l
     return [0 if node.op_type == "Reshape" else 1, *sizes]
 
 
-def free_batch(model: ir.Model) -> ir.Model:
-    """`model` with a symbolic batch, or `model` itself where its batch is symbolic already or cannot be freed.
+def free_batch(graph: Graph) -> Graph:
+    """The graph for a batch of any size, where its batch is fixed and every sample is treated alone.
 
     Constants that reshape to (batch, …) are changed to keep whatever batch there is; nothing else is touched.
     """
+    freed = _freed(graph.model)
+    if freed is None:
+        return graph
+    note = "the file's batch has a fixed size; the compiled file takes any"
+    return Graph(freed, notes=(*graph.notes, note))
+
+
+def _freed(model: ir.Model) -> ir.Model | None:
+    """A copy with a symbolic batch; None where it is symbolic already or cannot be freed."""
     pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
     if not shape or shape[0] is None or any(node.op_type not in ROWWISE for node in model.graph):
-        return model
+        return None
     freed = model.clone()
     picture = next(value for value in freed.graph.inputs if value.name == pictures[0].name)
     if not all(_keep_batch(node, shape[0], freed) for node in freed.graph if node.op_type == "Reshape"):
-        return model
+        return None
     forget_shapes(freed)
     picture.shape = ir.Shape([BATCH, *shape[1:]])
-    try:
-        common.ShapeInferencePass()(freed)
-    except Exception:  # shapes no longer fit: the batch is mixed with the rest somewhere
-        return model
-    return freed if all(_is_free(value) for node in freed.graph for value in node.outputs) else model
+    infer_shapes(freed)
+    return freed if all(_is_free(value) for node in freed.graph for value in node.outputs) else None
 
 
 def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
@@ -151,7 +182,7 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
     if target is None or target.name not in model.graph.initializers or target.const_value is None:
         return True
     sizes = np.asarray(target.const_value.numpy())
-    if sizes.size == 0 or sizes[0] not in (batch, -1, 0):
+    if sizes.ndim != 1 or sizes.size == 0 or sizes[0] not in (batch, -1, 0):
         return False
     if node.attributes.get_int("allowzero", default=0):
         if (sizes == 0).any():
@@ -167,13 +198,26 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
     return True
 
 
-def forget_shapes(model: ir.Model) -> None:
-    """Forget every computed tensor's shape, so that it is inferred anew."""
-    for node in model.graph:
-        for value in node.outputs:
-            value.shape = None
-
-
 def _is_free(value: ir.Value) -> bool:
     """Whether a computed tensor begins with the symbolic batch."""
     return value.shape is not None and len(value.shape) > 0 and str(value.shape[0]) == BATCH
+
+
+def one_picture(graph: Graph, *, source: str) -> Graph:
+    """The graph with its open batch fixed to one; `graph` is not changed.
+
+    Raises:
+        UnsupportedModelError: the batch is fixed to more.
+    """
+    (picture,) = graph.inputs
+    assert picture.shape is not None
+    batch = picture.shape[0]
+    if isinstance(batch, int) and batch != 1:
+        fault = f"the input '{picture.name}' takes {batch} pictures at once: many targets are for one picture"
+        raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
+    model = graph.model.clone()
+    made = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *made):
+        if value.shape is not None:
+            value.shape = ir.Shape([1 if dim == batch else dim for dim in value.shape])
+    return replace(graph, model=model)

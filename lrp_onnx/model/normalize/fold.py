@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from lrp_onnx.model.gate import ITEM_BYTES
 from lrp_onnx.model.shapes import shape_of
 
 MOST_ELEMENTS = 1 << 16
@@ -87,8 +88,7 @@ def _constant(value: ir.Value, model: ir.Model) -> Array | None:
 
 
 def _shape(node: ir.Node) -> Array | None:
-    assert node.inputs[0] is not None
-    shape = shape_of(node.inputs[0])
+    shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if shape is None:
         return None
     if node.op_type == "Shape":
@@ -104,7 +104,7 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
     """A constant in the element type of a tensor that need not be constant."""
     source, pattern = node.inputs
     value = _constant(source, model) if source is not None else None
-    if value is None or pattern is None or pattern.dtype is None:
+    if value is None or pattern is None or pattern.dtype is None or pattern.dtype not in ITEM_BYTES:
         return None
     return value.astype(pattern.dtype.numpy())
 
@@ -113,36 +113,38 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
     """Whether the result is; the few operators that can grow say so in their inputs."""
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
         wanted = inputs[-1].reshape(-1)
+        if wanted.dtype.kind not in "iu":
+            return False
         grown = prod(max(int(n), 0) for n in wanted)
         return grown * (inputs[0].size if node.op_type == "Tile" else 1) <= MOST_ELEMENTS
     if node.op_type == "Range":
-        return bool(np.isfinite(inputs[0]).all()) and abs(float(inputs[1]) - float(inputs[0])) <= MOST_ELEMENTS * abs(
-            float(inputs[2])
-        )
+        if len(inputs) != 3 or any(value.size != 1 for value in inputs):
+            return False
+        start, end, step = (float(value.reshape(())) for value in inputs)
+        return isfinite(start) and abs(end - start) <= MOST_ELEMENTS * abs(step)
     return sum(value.size for value in inputs) <= MOST_ELEMENTS
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """What the node computes of constants: its first output, or None where the reference evaluator cannot tell."""
+    model, feeds = _alone(node, inputs)
     try:
-        return _run(node, inputs)
+        results: Any = ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
         return None
+    result = np.asarray(results[0])
+    return result if onnx.helper.np_dtype_to_tensor_dtype(result.dtype) in ITEM_BYTES else None
 
 
-def _run(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
+def _alone(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A model of the one node, and what to feed it with."""
     proto = ir.to_proto(node)
-    names = [name for name in proto.input if name]
+    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if value is not None}
     types = [
-        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-        for name, v in zip(proto.input, inputs, strict=True)
-        if v is not None
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in feeds.items()
     ]
     output = onnx.ValueInfoProto(name=proto.output[0])
-    unique = list({value.name: value for value in types}.values())
-    graph = onnx.helper.make_graph([proto], "node", unique, [output])
+    graph = onnx.helper.make_graph([proto], "node", types, [output])
     imports = [onnx.helper.make_opsetid("", EVALUATED_AS)]
-    single = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    feeds = dict(zip(names, [v for v in inputs if v is not None], strict=True))
-    results: Any = ReferenceEvaluator(single).run(None, feeds)
-    return np.asarray(results[0])
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), feeds

@@ -12,10 +12,14 @@ from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
+    axis_of,
     data_inputs,
+    fits,
     known_sizes,
+    need_picture,
     need_spatial,
     needed_constant,
+    needed_integers,
     pads,
     pair,
     reads,
@@ -54,9 +58,13 @@ def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
         raise Unreadable("transA=1 transposes the batch: only y = xW + b can be explained")
     weight = needed_constant(graph, node, 1, "weight")
     transposed = bool(attribute(node, "transB", 0))
+    if weight.ndim != 2:
+        raise Unreadable(f"its weight has shape {weight.shape}: two axes are needed")
     alpha, beta = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
     out = weight.shape[0 if transposed else 1]
     bias = stored_bias(graph, node, 2)
+    if bias is not None and not fits(bias.shape, (1, out)):
+        raise Unreadable(f"its bias of shape {bias.shape} does not fit its {out} outputs")
     assert node.inputs[1] is not None
     return kinds.Dense(
         kinds.Weight(
@@ -115,7 +123,7 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
     one, zero = np.ones_like(constant), np.zeros_like(constant)
     if slot == 0 and node.op_type == "Div":
         raise Unreadable("it divides a constant by its input, which is not linear: this cannot be explained")
-    if node.op_type == "Div" and not constant.all():
+    if node.op_type == "Div" and (np.abs(constant) < np.finfo(np.float64).tiny).any():
         raise Unreadable("it divides by zero: the file is damaged")
     if node.op_type == "Mul":
         return kinds.Affine(constant, zero)
@@ -183,7 +191,7 @@ def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArra
 
 @reads("MaxPool")
 def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
-    sizes, kernel, strides = need_spatial(node), pair(node, "kernel_shape"), pair(node, "strides")
+    sizes, kernel, strides = need_picture(node), pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
     if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
         return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
@@ -192,7 +200,7 @@ def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    sizes, kernel, strides = need_spatial(node)[1:], pair(node, "kernel_shape"), pair(node, "strides")
+    sizes, kernel, strides = need_picture(node)[1:], pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
     left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
     if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
@@ -211,9 +219,9 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     sizes = known_sizes(node.inputs[0], "its input")
     axes = attribute(node, "axes", None)
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
-        axes = tuple(int(a) for a in np.asarray(needed_constant(graph, node, 1, "list of axes")).reshape(-1))
+        axes = tuple(needed_integers(graph, node, 1, "list of axes"))
     rank = len(sizes) + 1
-    found = sorted(axis % rank for axis in axes) if axes else [0]
+    found = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
     if 0 in found or len(set(found)) != len(found):
         raise Unreadable(f"it averages over the axes {axes}: over the batch nothing can be explained")
     factor = float(prod(sizes[axis - 1] for axis in found)) if node.op_type == "ReduceSum" else 1.0
@@ -223,7 +231,7 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
 @reads("Softmax")
 def _softmax(graph: Graph, node: ir.Node) -> kinds.Softmax:
     rank = len(known_sizes(node.inputs[0], "its input")) + 1
-    axis = int(attribute(node, "axis", -1)) % rank
+    axis = axis_of(int(attribute(node, "axis", -1)), rank)
     if axis == 0:
         raise Unreadable("it is taken over the batch: this cannot be explained")
     return kinds.Softmax(axis)
@@ -231,12 +239,8 @@ def _softmax(graph: Graph, node: ir.Node) -> kinds.Softmax:
 
 @reads("InstanceNormalization")
 def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
-    channels, *rest = known_sizes(node.inputs[0], "its input")
-    ones = (1,) * len(rest)
-    scale, bias = (
-        np.asarray(needed_constant(graph, node, slot, what), np.float64).reshape(-1, *ones)
-        for slot, what in ((1, "scale"), (2, "bias"))
-    )
+    channels, *rest = _channels_first(node)
+    scale, bias = (_by_channel(values, channels, len(rest)) for values in _scale_and_bias(graph, node, (channels,)))
     axes = tuple(range(2, len(rest) + 2))
     return kinds.Normalization((channels, *rest), axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
 
@@ -244,11 +248,14 @@ def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
 @reads("LayerNormalization")
 def _layer_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     sizes = known_sizes(node.inputs[0], "its input")
-    first = int(attribute(node, "axis", -1)) % (len(sizes) + 1)
+    first = axis_of(int(attribute(node, "axis", -1)), len(sizes) + 1)
     if first == 0:
         raise Unreadable("it normalises over the batch: this cannot be explained")
     scale = np.asarray(needed_constant(graph, node, 1, "scale"), np.float64)
     bias = stored_bias(graph, node, 2)
+    for values in (scale, bias):
+        if values is not None and not fits(values.shape, sizes):
+            raise Unreadable(f"its scale or bias has shape {values.shape}, which does not fit one picture's {sizes}")
     epsilon = float(attribute(node, "epsilon", 1e-5))
     axes = tuple(range(first, len(sizes) + 1))
     return kinds.Normalization(sizes, axes, epsilon, scale, np.zeros(1) if bias is None else bias)
@@ -256,14 +263,38 @@ def _layer_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
 
 @reads("GroupNormalization")
 def _group_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
-    channels, *rest = known_sizes(node.inputs[0], "its input")
+    channels, *rest = _channels_first(node)
     groups = int(attribute(node, "num_groups", 1))
-    ones = (1,) * len(rest)
-    vectors = (
-        np.asarray(needed_constant(graph, node, slot, what), np.float64) for slot, what in ((1, "scale"), (2, "bias"))
-    )
+    if groups < 1 or channels % groups:
+        raise Unreadable(f"its {channels} channels do not make {groups} groups: the file is damaged")
     scale, bias = (
-        (np.repeat(v, channels // groups) if v.size == groups != channels else v).reshape(-1, *ones) for v in vectors
+        _by_channel(values, channels, len(rest)) for values in _scale_and_bias(graph, node, (groups, channels))
     )
     view, axes = (groups, channels // groups, *rest), tuple(range(2, len(rest) + 3))
     return kinds.Normalization(view, axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
+
+
+def _channels_first(node: ir.Node) -> tuple[int, ...]:
+    """One sample's shape, which begins with the channels."""
+    sizes = known_sizes(node.inputs[0], "its input")
+    if not sizes:
+        raise Unreadable("its input has no channels: only (N, C, …) can be explained")
+    return sizes
+
+
+def _scale_and_bias(graph: Graph, node: ir.Node, lengths: tuple[int, ...]) -> list[NDArray[np.float64]]:
+    """Both vectors, each of one of `lengths`."""
+    vectors = [
+        np.asarray(needed_constant(graph, node, slot, what), np.float64) for slot, what in ((1, "scale"), (2, "bias"))
+    ]
+    if any(vector.size not in lengths for vector in vectors):
+        shapes = [vector.shape for vector in vectors]
+        raise Unreadable(
+            f"its scale and bias have shapes {shapes}: {' or '.join(map(str, lengths))} numbers are needed"
+        )
+    return vectors
+
+
+def _by_channel(vector: NDArray[np.float64], channels: int, rank: int) -> NDArray[np.float64]:
+    """A vector of one value for every channel or group of channels as (channels, 1, …), with `rank` ones."""
+    return np.repeat(vector, channels // vector.size).reshape(-1, *(1,) * rank)

@@ -9,7 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from lrp_onnx.model.graph import Graph, shape_of
-from lrp_onnx.model.readers.reading import Unreadable, attribute, known_sizes, need_spatial, needed_constant, reads
+from lrp_onnx.model.readers.reading import (
+    Unreadable,
+    attribute,
+    axis_of,
+    is_there,
+    known_sizes,
+    need_picture,
+    need_spatial,
+    needed_constant,
+    needed_integers,
+    reads,
+)
 from lrp_onnx.plan import kinds
 
 
@@ -17,7 +28,7 @@ from lrp_onnx.plan import kinds
 def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
     assert node.inputs[0] is not None
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
-    if before is None or any(size is None for size in before[1:]):
+    if not before or any(size is None for size in before[1:]):
         raise Unreadable(f"it reshapes a tensor of shape {before}: all sizes but the batch must be known")
     if node.op_type == "Flatten" and attribute(node, "axis", 1) not in (1, 1 - len(before)):
         raise Unreadable("it flattens the batch with the rest: only axis=1 can be explained")
@@ -28,13 +39,15 @@ def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
 
 @reads("Slice")
 def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
-    sizes = need_spatial(node)
-    starts = [int(v) for v in np.asarray(needed_constant(graph, node, 1, "list of starts"))]
-    ends = [int(v) for v in np.asarray(needed_constant(graph, node, 2, "list of ends"))]
+    sizes = need_picture(node)
+    starts = needed_integers(graph, node, 1, "list of starts")
+    ends = needed_integers(graph, node, 2, "list of ends")
     axes = _optional_integers(graph, node, 3, "list of axes", range(len(starts)))
     steps = _optional_integers(graph, node, 4, "list of steps", (1,) * len(starts))
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise Unreadable(f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} are not equally many")
     first, stride, last = [0, 0, 0], [1, 1, 1], list(sizes)
-    for start, end, axis, step in zip(starts, ends, (axis % 4 for axis in axes), steps, strict=True):
+    for start, end, axis, step in zip(starts, ends, (axis_of(axis, 4) for axis in axes), steps, strict=True):
         if axis == 0 or step < 1:
             raise Unreadable("it cuts the batch or runs backwards: only forward slices of channels, rows, columns")
         taken = range(sizes[axis - 1])[start:end:step]
@@ -44,29 +57,41 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
 
 @reads("Pad")
 def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
-    sizes = need_spatial(node)
+    need_spatial(node)
     mode = str(attribute(node, "mode", "constant"))
-    value = np.asarray(needed_constant(graph, node, 2, "value")) if _present(node, 2) else np.zeros(1)
-    pads = [int(v) for v in np.asarray(needed_constant(graph, node, 1, "list of pads"))]
-    axes = [axis % 4 for axis in _optional_integers(graph, node, 3, "list of axes", range(len(pads) // 2))]
+    value = np.asarray(needed_constant(graph, node, 2, "value")) if is_there(node, 2) else np.zeros(1)
+    before, after = _borders(graph, node)
     if mode == "constant" and value.any():
         raise Unreadable(f"it pads with {value.reshape(-1)[0]}: only zeros and mirrored borders can be explained")
+    if mode == "constant":
+        return kinds.ZeroPad(before, after)
+    sizes = need_picture(node)
+    if before[0] or after[0]:
+        raise Unreadable(f"its mode {mode} invents channels: this cannot be explained")
+    if mode not in NUMPY_MODES or 0 in sizes:
+        raise Unreadable(f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained")
+    # Outputs are held against the largest size that is read; pads that contradict the output were not.
+    made = tuple(b + size + a for b, size, a in zip(before, sizes, after, strict=True))
+    if known_sizes(node.outputs[0], "its output") != made:
+        raise Unreadable(f"its pads {before} and {after} do not make its output: the file is damaged")
+    rows, columns = (np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2))
+    return kinds.Resample(rows, columns)
+
+
+def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """What a Pad adds before and after each axis but the batch; nothing along an axis that is not there."""
+    shape = known_sizes(node.inputs[0], "its input")
+    pads = needed_integers(graph, node, 1, "list of pads")
+    stated = _optional_integers(graph, node, 3, "list of axes", range(len(pads) // 2))
+    axes = [axis_of(axis, len(shape) + 1) for axis in stated]
+    if not pads or len(pads) != 2 * len(axes):
+        raise Unreadable(f"it has {len(pads)} pads for {len(axes)} axes: the file is damaged")
     if min(pads) < 0 or any(pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0):
         raise Unreadable("it cuts, or pads the batch: this cannot be explained")
     before, after = [0, 0, 0, 0], [0, 0, 0, 0]
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    if mode == "constant":
-        return kinds.ZeroPad(_three(before[1:]), _three(after[1:]))
-    if before[1] or after[1]:
-        raise Unreadable(f"its mode {mode} invents channels: this cannot be explained")
-    try:
-        rows, columns = (
-            np.pad(np.eye(sizes[i]), ((before[i + 1], after[i + 1]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2)
-        )
-    except (KeyError, ValueError):
-        raise Unreadable(f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained") from None
-    return kinds.Resample(rows, columns)
+    return _three(before[1:]), _three(after[1:])
 
 
 NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -78,7 +103,9 @@ def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
     sizes = [known_sizes(value, "one of its inputs") for value in node.inputs]
     if any(graph.is_constant(value) for value in node.inputs):
         raise Unreadable("some of its inputs are constants (a class token?): this cannot be explained")
-    axis = int(attribute(node, "axis", 1)) % (len(sizes[0]) + 1)
+    if any(len(size) != len(sizes[0]) for size in sizes):
+        raise Unreadable(f"it joins tensors of shapes {sizes}: their ranks must be equal")
+    axis = axis_of(int(attribute(node, "axis", 1)), len(sizes[0]) + 1)
     if axis == 0:
         raise Unreadable("it joins along the batch: this cannot be explained")
     return kinds.Concat(axis, tuple(size[axis - 1] for size in sizes))
@@ -86,11 +113,15 @@ def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
 
 @reads("Split")
 def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
-    sizes = need_spatial(node)
-    axis = int(attribute(node, "axis", 0)) % 4
+    sizes = need_picture(node)
+    axis = axis_of(int(attribute(node, "axis", 0)), 4)
     if axis == 0:
         raise Unreadable("it splits the batch: this cannot be explained")
-    ends = np.cumsum([known_sizes(value, "one of its outputs")[axis - 1] for value in node.outputs])
+    shapes = [known_sizes(value, "one of its outputs") for value in node.outputs]
+    lengths = [part[axis - 1] for part in shapes if len(part) == 3]
+    ends = np.cumsum(lengths)
+    if len(lengths) != len(shapes) or sum(lengths) != sizes[axis - 1]:
+        raise Unreadable(f"its parts of {lengths} are not the {sizes[axis - 1]} that it splits: the file is damaged")
     parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         first, last = [0, 0, 0], list(sizes)
@@ -114,19 +145,15 @@ def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
     if shape is None or any(size is None for size in shape[1:]):
         raise Unreadable(f"it turns a tensor of shape {shape}: all sizes but the batch must be known")
     order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
-    if order[0] != 0:
+    if sorted(order) != list(range(len(shape))):
+        raise Unreadable(f"its order {order} is none of a tensor of {len(shape)} axes: the file is damaged")
+    if not order or order[0] != 0:
         raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
     return kinds.Transpose(order)
 
 
-def _present(node: ir.Node, slot: int) -> bool:
-    return slot < len(node.inputs) and node.inputs[slot] is not None
-
-
 def _optional_integers(graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]) -> list[int]:
-    if not _present(node, slot):
-        return list(default)
-    return [int(v) for v in np.asarray(needed_constant(graph, node, slot, what))]
+    return needed_integers(graph, node, slot, what) if is_there(node, slot) else list(default)
 
 
 def _three(values: Sequence[int]) -> tuple[int, int, int]:

@@ -11,8 +11,11 @@ from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
+    fits,
+    is_there,
     known_sizes,
     needed_constant,
+    needed_number,
     quantizer,
     reads,
 )
@@ -44,7 +47,10 @@ def _with_numbers(graph: Graph, node: ir.Node) -> kinds.Activation:
 def _prelu(graph: Graph, node: ir.Node) -> kinds.Activation:
     sizes = known_sizes(node.inputs[0], "its input")
     slope = np.asarray(needed_constant(graph, node, 1, "slope"), np.float64)
-    slope = slope.reshape(slope.shape[slope.ndim - len(sizes) :]) if slope.ndim == len(sizes) + 1 else slope
+    if slope.ndim == len(sizes) + 1 and slope.shape[0] == 1:
+        slope = slope[0]
+    if not fits(slope.shape, sizes):
+        raise Unreadable(f"its slope has shape {slope.shape}, which does not fit one picture's {sizes}")
     return kinds.Activation("PRelu", slopes=slope)
 
 
@@ -65,8 +71,7 @@ def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
 def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
     bounds = []
     for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
-        there = slot < len(node.inputs) and node.inputs[slot] is not None
-        bounds.append(float(np.asarray(needed_constant(graph, node, slot, what)).reshape(())) if there else default)
+        bounds.append(needed_number(graph, node, slot, what) if is_there(node, slot) else default)
     if not bounds[0] < bounds[1]:
         raise Unreadable(
             f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: nothing can be "
@@ -77,9 +82,11 @@ def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
 
 @reads("Cast")
 def _cast(graph: Graph, node: ir.Node) -> kinds.Reshape:
-    to = ir.DataType(int(attribute(node, "to", 0)))
+    number = int(attribute(node, "to", 0))
+    to = next((kind for kind in ir.DataType if kind == number), None)
     if to not in FLOATING:
-        raise Unreadable(f"it turns numbers into {to.name.lower()}, which rounds them: this cannot be explained")
+        name = f"type {number}" if to is None else to.name.lower()
+        raise Unreadable(f"it turns numbers into {name}, which rounds them: this cannot be explained")
     known_sizes(node.inputs[0], "its input")
     return kinds.Reshape()
 
@@ -90,8 +97,8 @@ def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
     quantize = quantizer(node)
     source = quantize or node
     scale = np.asarray(needed_constant(graph, source, 1, "scale"), np.float64)
-    there = len(source.inputs) > 2 and source.inputs[2] is not None
-    zero = np.asarray(needed_constant(graph, source, 2, "zero point")) if there else np.zeros((), np.uint8)
+    stored = is_there(source, 2)
+    zero = np.asarray(needed_constant(graph, source, 2, "zero point")) if stored else np.zeros((), np.uint8)
     if scale.size != 1 or zero.size != 1:
         raise Unreadable("it has a scale for every channel of an activation: quantise activations by tensor")
     step, offset = float(scale.reshape(())), float(zero.reshape(()))

@@ -75,7 +75,11 @@ def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         return _same(node, kernel, upper=automatic == "SAME_UPPER")
     stated = tuple(int(p) for p in attribute(node, "pads", (0, 0, 0, 0)))
-    top, left, bottom, right = (0, stated[0], 0, stated[1]) if len(stated) == 2 else stated
+    if len(stated) == 2:
+        return 0, stated[0], 0, stated[1]
+    if len(stated) != 4 or automatic not in ("", "NOTSET"):
+        raise Unreadable(f"its pads are {stated} and its auto_pad is {automatic!r}: the file is damaged")
+    top, left, bottom, right = stated
     return top, left, bottom, right
 
 
@@ -104,6 +108,27 @@ def need_spatial(node: ir.Node) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def need_picture(node: ir.Node) -> tuple[int, int, int]:
+    """(C, H, W) of a node's input, which must have rows and columns."""
+    shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    if shape is not None and len(shape) == 3:
+        raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
+    return need_spatial(node)
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """`axis`, which may count from the end, of a tensor of `rank` axes, from the start: 0 to rank − 1."""
+    if not -rank <= axis < rank:
+        raise Unreadable(f"its axis {axis} is none of a tensor of {rank} axes: the file is damaged")
+    return axis % rank
+
+
+def fits(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
+    """Whether a constant of `shape` broadcasts to a sample of shape `sizes`."""
+    own = sizes[len(sizes) - len(shape) :]
+    return len(shape) <= len(sizes) and all(size in (1, whole) for size, whole in zip(shape, own, strict=True))
+
+
 def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
     """One sample's shape; `what` names the tensor where it is not known."""
     shape = shape_of(value) if value is not None else None
@@ -123,8 +148,29 @@ def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArra
     return found
 
 
+def needed_number(graph: Graph, node: ir.Node, slot: int, what: str) -> float:
+    """The one number in an input slot."""
+    values = np.asarray(needed_constant(graph, node, slot, what), np.float64)
+    if values.size != 1:
+        raise Unreadable(f"its {what} has shape {values.shape}: one number is needed")
+    return float(values.reshape(()))
+
+
+def needed_integers(graph: Graph, node: ir.Node, slot: int, what: str) -> list[int]:
+    """The list of whole numbers in an input slot."""
+    values = np.asarray(needed_constant(graph, node, slot, what))
+    if values.ndim > 1 or values.dtype.kind not in "iu":
+        raise Unreadable(f"its {what} has shape {values.shape} of {values.dtype}: a list of integers is needed")
+    return [int(value) for value in values.reshape(-1)]
+
+
+def is_there(node: ir.Node, slot: int) -> bool:
+    """Whether an optional input is given."""
+    return slot < len(node.inputs) and node.inputs[slot] is not None
+
+
 def stored_bias(graph: Graph, node: ir.Node, slot: int) -> NDArray[np.float64] | None:
     """A bias that may be left out."""
-    if slot >= len(node.inputs) or node.inputs[slot] is None:
+    if not is_there(node, slot):
         return None
     return np.asarray(needed_constant(graph, node, slot, "bias"), np.float64)

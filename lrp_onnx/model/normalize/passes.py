@@ -1,0 +1,22 @@
+"""What is done to every model before it is read, in this order. A pass may change the model that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.normalize.batch import free_batch, resolve_shapes
+from lrp_onnx.model.normalize.fused_conv import take_fused_apart
+from lrp_onnx.model.normalize.settle import settle
+from lrp_onnx.model.normalize.tidy import check, inline_functions, tidy
+
+Pass = Callable[[Graph], Graph]
+PASSES: tuple[Pass, ...] = (
+    inline_functions,
+    take_fused_apart,
+    tidy,
+    check,
+    settle,
+    resolve_shapes,
+    free_batch,
+)
