@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -89,7 +89,7 @@ def parse(text: str, *, what: str, error: type[LrpOnnxError] = RuleError) -> Cal
 
 def build(
     text: str | Call,
-    table: Mapping[str, type[T]] | Mapping[str, T],
+    table: Mapping[str, T],
     *,
     what: str,
     error: type[LrpOnnxError] = RuleError,
@@ -98,8 +98,8 @@ def build(
 
     Args:
         text: as the module's docstring has it, or already parsed.
-        table: name → a frozen dataclass whose fields all have defaults, or an instance of one,
-            whose values are then the defaults. Fields are read by their annotation.
+        table: name → a frozen dataclass, whose values are the defaults. Fields are read by their
+            annotation.
         what: what `text` should be, for errors: ``rule``, ``step``.
         error: what is raised.
 
@@ -110,16 +110,15 @@ def build(
     if call.name not in table:
         raise error(f"there is no {what} {call.name!r}; {suggestion(call.name, table)}")
     entry: Any = table[call.name]
-    kind = entry if isinstance(entry, type) else type(entry)
-    values = _values(call, kind, what, error)
+    values = _values(call, type(entry), what, error)
     try:
-        built: T = entry(**values) if isinstance(entry, type) else replace(entry, **values)
+        built: T = replace(entry, **values)
     except (ValueError, LrpOnnxError) as fault:
         raise error(f"the {what} {call.name}: {fault}") from fault
     return built
 
 
-def write(value: Any, table: Mapping[str, Any], *, digits: int | None = None) -> str:
+def write(value: T, table: Mapping[str, T], *, digits: int | None = None) -> str:
     """The text that `build` reads as `value`: the parameters that differ from their defaults.
 
     Args:
@@ -130,12 +129,7 @@ def write(value: Any, table: Mapping[str, Any], *, digits: int | None = None) ->
     Raises:
         KeyError: `table` has no such dataclass.
     """
-    entries: dict[str, Any] = dict(table)
-    texts = {
-        name: _differences(value, entry, digits)
-        for name, entry in entries.items()
-        if type(value) is (entry if isinstance(entry, type) else type(entry))
-    }
+    texts = {name: _differences(value, entry, digits) for name, entry in table.items() if type(value) is type(entry)}
     if not texts:
         raise KeyError(type(value).__name__)
     name = min(texts, key=lambda candidate: len(texts[candidate]))
@@ -199,18 +193,13 @@ def _differences(value: Any, entry: Any, digits: int | None) -> dict[str, str]:
     differing, hints = {}, _hints(kind)
     for field in _fields(kind):
         own = getattr(value, field.name)
-        default = _default(field) if isinstance(entry, type) else getattr(entry, field.name)
-        if own != default:
+        if own != getattr(entry, field.name):
             differing[field.name] = _text(own, hints[field.name], digits)
     return differing
 
 
 def _fields(kind: Any) -> list[Field[Any]]:
     return [field for field in fields(kind) if field.init]
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @cache

@@ -15,8 +15,9 @@ from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import PREDICTED
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.maps.resample import Map
 from lrp_onnx.relevance.composites.presets import DEFAULT
-from lrp_onnx.report.gallery import LINES, SHEET, Map, plan_paths, write_all
+from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from lrp_onnx.evaluation.methods import Made, find_method
-from lrp_onnx.evaluation.metrics.properties import Map, adcc, max_sensitivity, rank_correlation, similarity, unit
+from lrp_onnx.evaluation.metrics.properties import adcc, max_sensitivity, rank_correlation, similarity, unit
 from lrp_onnx.evaluation.subject import Classes, Maps, Pictures, Subject
+from lrp_onnx.maps.resample import Map
 from lrp_onnx.plan.kinds import Convolution, Dense
 
 T = TypeVar("T")

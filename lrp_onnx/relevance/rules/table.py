@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from lrp_onnx.notation import build, write
 from lrp_onnx.relevance.rules import joins, passing
 from lrp_onnx.relevance.rules import linear as rules
@@ -41,13 +38,15 @@ RULES: dict[str, type[AnyRule]] = {
 }
 """Every rule by its name."""
 
+_DEFAULTS: dict[str, AnyRule] = {name: rule() for name, rule in RULES.items()}
+
 DIGITS = 6
 """Of numbers in a rule's text: a z-box's bounds are computed, and no reader needs more of them."""
 
 
 def rule_text(rule: AnyRule) -> str:
     """``name(parameter=value, …)`` with the parameters that differ from their defaults."""
-    return write(rule, RULES, digits=DIGITS)
+    return write(rule, _DEFAULTS, digits=DIGITS)
 
 
 def parse_rule(text: str) -> AnyRule:
@@ -56,6 +55,4 @@ def parse_rule(text: str) -> AnyRule:
     Raises:
         RuleError: a name, a parameter or a value is not known; it lists what there is.
     """
-    entries: Mapping[str, Any] = RULES  # of two bases, which a type checker cannot join
-    rule: AnyRule = build(text, entries, what="rule")
-    return rule
+    return build(text, _DEFAULTS, what="rule")
