@@ -290,7 +290,7 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
         (Options(rules={"conv*": "flatt"}), "did you mean flat"),
         (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
         (Options(rules={"relu*": "pass(epsilon=3)"}), "pass has no parameter 'epsilon'"),
-        (Options(rules={"conv*": "gamma(gamma=much)"}), "must be a float"),
+        (Options(rules={"conv*": "gamma(gamma=much)"}), "gamma=much: the value must be a number"),
         (Options(rules={"conv*": "gamma(gamma=-1)"}), "not negative"),
         (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
         (Options(rules={"conv*": "gamma(gamma=inf)"}), "not negative"),

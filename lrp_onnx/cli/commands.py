@@ -153,14 +153,15 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
-    from lrp_onnx.cli.explain import Request, explain_files
+    from lrp_onnx.cli.explain import ExplainRequest, explain_files
 
     if given["targets"] and given["top"]:
         raise click.UsageError("--target and --top exclude each other")
     given["memory"] = given["memory"] and 1e9 * given["memory"]
     options = to_options(**{name: given.pop(name) for name in (*COMPILING, "outputs")})
     for line in explain_files(
-        Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)
+        ExplainRequest(model=model, images=images, options=options, **given),
+        report=lambda text: click.echo(text, err=True),
     ):
         click.echo(line)
 

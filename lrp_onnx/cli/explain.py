@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import PREDICTED
 from lrp_onnx.errors import RuleError
-from lrp_onnx.maps.chain import parse_chain
-from lrp_onnx.relevance.composites.presets import DEFAULT
-from lrp_onnx.report.gallery import LINES, SHEET, Map, plan_paths, write_all
+from lrp_onnx.maps.chain import NONE, Chain, parse_chain
+from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
@@ -26,7 +26,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ExplainRequest:
     """What the command line asked for."""
 
     model: Path
@@ -49,14 +49,13 @@ class Request:
     as_json: bool = False
 
 
-def explain_files(request: Request, *, report: Report) -> Iterator[str]:
+def explain_files(request: ExplainRequest, *, report: Report) -> Iterator[str]:
     """Explain and write everything; yields the lines for standard output, reports progress and findings to `report`.
 
     Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
     """
     pictures = find_images(request.images)
-    if request.post is not None:
-        _parse_post(request.post)
+    asked = None if request.post is None else _chain(request.post)
     table = request.labels or labels_beside(pictures)
     labels = read_labels(table) if table else {}
     targets = _targets(request)
@@ -71,11 +70,10 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
     )
     report(f"running on {explainer.provider} with {explainer.contract.composite}")
-    chain = default_post(explainer.contract.composite) if request.post is None else request.post
-    if request.post is None and chain != "none":
-        report(
-            f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz"
-        )
+    composite, start = explainer.contract.composite, explainer.contract.start_value
+    chain = parse_chain(default_post(composite)) if asked is None else asked
+    if asked is None and chain.steps:
+        report(f"maps of {composite} are post-processed with --post {chain}; raw values are in the .npz")
     if explainer.contract.randomized:
         report(f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and maps mean nothing")
     if explainer.assumed_preprocessing:
@@ -85,7 +83,6 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
     batch = request.batch or explainer.batch_within(request.memory)
     if request.batch is None:
         report(f"{batch} pictures a run, {explainer.contract.memory_each / 1e6:.0f} MB each")
-    post = _parse_post(chain)
     one = targets[0] if len(targets) == 1 else None
     found = explainer.explain_images(pictures, batch_size=batch, target=targets if len(targets) > 1 else one)
     correct: list[bool] = []
@@ -93,8 +90,8 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         _with_progress(found, len(planned)),
         planned,
         request.output,
-        post=post,
-        style=style_for(chain, explainer.contract.start_value),
+        post=chain if chain.steps else None,
+        style=style_for(chain, start, composite),
         force=request.force,
     ):
         _score(line, labels, correct)
@@ -105,37 +102,35 @@ def explain_files(request: Request, *, report: Report) -> Iterator[str]:
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
 
 
-def _targets(request: Request) -> list[int | str]:
+def _targets(request: ExplainRequest) -> list[int | str]:
     if request.top is not None:
         return [PREDICTED - rank for rank in range(request.top)]
     return [int(text) if text.lstrip("-").isdigit() else text for text in request.targets]
 
 
-def style_for(chain: str, start: str) -> RenderStyle:
-    """One set of colours a run: what C3 and C1C keep is shown as positive relevance; what speaks for and against a
-    class in two colours, even where nothing speaks against it.
+def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
+    """One set of colours a run: those of the chain where it keeps only what speaks for the class; two
+    colours where relevance starts from a contrast, even where nothing speaks against the class; else
+    those of the composite.
     """
-    if chain.startswith(("c3", "c1c")):
-        return RenderStyle(colors="sequential")
-    return RenderStyle(colors="diverging") if start == "contrastive" else RenderStyle()
+    if chain.colors != "auto":
+        return RenderStyle(colors=chain.colors)
+    known = COMPOSITES.get(composite)
+    own = known.colors if known else "auto"
+    return RenderStyle(colors="diverging" if start == "contrastive" else own)
 
 
 def default_post(composite: str) -> str:
-    """C3 belongs to C3-LRP, and the default composite was found best when smoothed (models/EVALUATION.md); other
-    composites' maps are shown as they are.
-    """
-    if composite == DEFAULT:
-        return "smooth"
-    return "c3" if composite.startswith("c3-lrp") else "none"
+    """The post-processing that belongs to a composite's maps; none where the composite is not known."""
+    return COMPOSITES[composite].post if composite in COMPOSITES else NONE
 
 
-def _parse_post(chain: str) -> Callable[[Map], Map] | None:
-    if chain == "none":
-        return None
+def _chain(text: str) -> Chain:
+    """What --post asks for."""
     try:
-        return parse_chain(chain)
-    except ValueError as error:
-        raise RuleError(f"--post {chain}: {error}") from error
+        return parse_chain(text)
+    except RuleError as error:
+        raise RuleError(f"--post {text}: {error}") from error
 
 
 def _with_progress(found: Iterator[Explanation], total: int) -> Iterator[Explanation]:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError
 from lrp_onnx.evaluation.subject import Pictures, Subject
+from lrp_onnx.maps.resample import Mask
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import preprocess
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.evaluation.subject import Pictures, Subject
+from lrp_onnx.maps.resample import Mask
 
-Mask = NDArray[np.bool_]
 MANY = 64
 """Masked pictures made at once: memory, not speed."""
 

@@ -25,7 +25,7 @@ Pictures = NDArray[np.float32]
 """(N, C, H, W) or (N, H, W, C), as the model takes them."""
 Maps = NDArray[np.float32]
 """(N, H, W)"""
-Classes = NDArray[np.int64]
+Targets = NDArray[np.int64]
 """(N,)"""
 CHUNK = 32
 """Pictures a run: more do not run faster on a CPU, and need more memory."""
@@ -122,7 +122,7 @@ class Subject:
             raise RuleError(f"{self.path} gives neither logits nor probabilities: nothing can be followed")
         return kind, name
 
-    def gradients(self, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
+    def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
         """The target's logit's gradient with respect to every input element, shaped as the pictures."""
         return in_parts(self.explainer, "relevance", pictures, targets)
 
@@ -152,7 +152,7 @@ def parts_of(x: NDArray[Any]) -> list[NDArray[Any]]:
     return [x[first : first + CHUNK] for first in range(0, len(x), CHUNK)]
 
 
-def in_parts(explainer: Explainer, output: str, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
+def in_parts(explainer: Explainer, output: str, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
     """One output for all pictures, a part at a time."""
     pairs = zip(parts_of(pictures), parts_of(targets), strict=True)
     return np.concatenate([explainer.explain(x, target=t)[output] for x, t in pairs])

@@ -28,13 +28,10 @@ from types import MappingProxyType
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lrp_onnx.maps.options import check_choice, check_whole
-from lrp_onnx.maps.resample import as_map, resample
-
-Mask = NDArray[np.bool_]
-Map = NDArray[np.float32]
+from lrp_onnx.maps.resample import Map, Mask, as_map, resample
 
 REDUCTIONS = ("area", "antialiased", "nearest")
 EXPANSIONS = ("nearest", "bilinear")

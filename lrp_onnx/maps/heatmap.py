@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
-from lrp_onnx.maps.resample import as_map, resample
-
-Map = NDArray[np.float32]
+from lrp_onnx.maps.resample import Map, as_map, resample
 
 LEVELS = 8
 """Of heat quantization, in the ECCV 2024 paper's code."""

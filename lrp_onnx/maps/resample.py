@@ -15,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.maps.options import check_choice
 
+Map = NDArray[np.float32]
+"""(H, W) float32: relevance of every pixel."""
+Mask = NDArray[np.bool_]
+"""(H, W) bool."""
 Matrix = NDArray[np.float64]
 """(target, source) float64: one output pixel's weights per row."""
 
@@ -23,7 +27,7 @@ GAUSSIAN_REACH = 4.0
 parity."""
 
 
-def as_map(relevance: ArrayLike) -> NDArray[np.float32]:
+def as_map(relevance: ArrayLike) -> Map:
     """Return `relevance` as an (H, W) float32 array; the input itself where it is one already.
 
     Raises:
@@ -42,7 +46,7 @@ def as_map(relevance: ArrayLike) -> NDArray[np.float32]:
     return narrowed
 
 
-def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "area") -> NDArray[np.float32]:
+def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "area") -> Map:
     """Return an (H, W) map on another grid.
 
     Args:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import OutputExistsError
 from lrp_onnx.files.writing import make_folder, write_bytes
+from lrp_onnx.maps.resample import Map
 from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
 from lrp_onnx.runtime.explanation import Explanation
 
-Map = NDArray[np.float32]
 LINES = "explanations.jsonl"
 SHEET = "sheet.png"
 SHEET_ROW, SHEET_MOST = 224, 12

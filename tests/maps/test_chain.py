@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lrp_onnx.maps.c3 import C3Options, c1c, c3
-from lrp_onnx.maps.chain import STEPS, parse_chain, post_process
-from lrp_onnx.maps.heatmap import average, normalize, quantize
+from lrp_onnx.errors import RuleError
+from lrp_onnx.maps.c3 import OUTSIDES, REDUCTIONS, C3Options, c1c, c3
+from lrp_onnx.maps.chain import (
+    C1C,
+    C3,
+    STEPS,
+    Average,
+    Chain,
+    MapStep,
+    Normalize,
+    Quantize,
+    Smooth,
+    parse_chain,
+    post_process,
+)
+from lrp_onnx.maps.heatmap import NORMALIZATIONS, average, normalize, quantize
 
 VALUES = np.random.default_rng(0).normal(size=(56, 56)).astype(np.float32)
 VALUES.flags.writeable = False
@@ -17,18 +33,20 @@ VALUES.flags.writeable = False
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_step(name: str) -> None:
-    step = STEPS[name]
-    assert step.description
-    assert "\n" not in step.description
-    first = fields(step.defaults)[0].name
+    step: Any = STEPS[name]
+    assert step.title
+    assert "\n" not in step.title
+    first = fields(step)[0].name
     with pytest.raises(FrozenInstanceError):
-        setattr(step.defaults, first, 1)
+        setattr(step, first, 1)
     result = post_process(VALUES, name)
     assert (result.shape, result.dtype) == ((56, 56), np.float32)
     assert not np.array_equal(result, VALUES)
     # Naming every default changes nothing.
-    spelled = ",".join(f"{field.name}={getattr(step.defaults, field.name)}" for field in fields(step.defaults))
-    np.testing.assert_array_equal(post_process(VALUES, f"{name}:{spelled}"), result)
+    spelled = ",".join(f"{field.name}={getattr(step, field.name)}" for field in fields(step))
+    for text in (f"{name}:{spelled}", f"{name}({spelled})"):
+        np.testing.assert_array_equal(post_process(VALUES, text), result)
+    np.testing.assert_array_equal(step(VALUES), result)
 
 
 def test_steps_do_what_their_functions_do() -> None:
@@ -37,6 +55,9 @@ def test_steps_do_what_their_functions_do() -> None:
         "c1c": c1c(VALUES).map,
         "quantize": quantize(VALUES),
         "quantize:16": quantize(VALUES, levels=16),
+        "quantize(16)": quantize(VALUES, levels=16),
+        "c3(outside=rank)": c3(VALUES, C3Options(outside="rank")).map,
+        "none": VALUES,
         "average": average(VALUES),
         "smooth": average(VALUES, size=14, expansion="bilinear"),
         "average:14,expansion=bilinear": average(VALUES, size=14, expansion="bilinear"),
@@ -55,7 +76,14 @@ def test_steps_do_what_their_functions_do() -> None:
 def test_steps_run_in_order() -> None:
     expected = quantize(c3(average(VALUES, size=14)).map, levels=4)
     assert not np.array_equal(expected, average(c3(quantize(VALUES, levels=4)).map, size=14))
-    for chain in ("average:14+c3+quantize:4", " average:14 + c3 +quantize:4", ["average:14", "c3", "quantize:4"]):
+    spellings = (
+        "average:14+c3+quantize:4",
+        "average(size=14)+c3()+quantize(4)",
+        " average:14 + c3 +quantize:4",
+        ["average:14", "c3", "quantize:4"],
+        ["average:14+c3", "", "none", "quantize:4"],
+    )
+    for chain in spellings:
         np.testing.assert_array_equal(post_process(VALUES, chain), expected)
 
 
@@ -67,25 +95,76 @@ def test_the_result_is_new() -> None:
 @pytest.mark.parametrize(
     ("chain", "words"),
     [
-        ("c4", "unknown step 'c4'.*known: c3, c1c, quantize, average, smooth, normalize"),
-        ("quantise:8", "did you mean 'quantize'"),
-        ("c3+", "unknown step ''"),
-        ("c3++quantize", "unknown step ''"),
-        ("c3:kind=peak", "'kind' is unknown; known: size, threshold"),
-        ("c3:size=9,size=9", "'size' is given twice"),
-        ("c3:component=best", "step 'c3': component must be one of area, peak; got 'best'"),
-        ("quantize:1", "step 'quantize': levels"),
-        ("quantize:8.5", "levels must be a whole number"),
-        ("quantize:8,9", "'9' is unknown"),
-        ("normalize:percentile=high", "percentile must be a number"),
+        ("c4", "there is no step 'c4'; there are c3, c1c, quantize, average, smooth, normalize"),
+        ("quantise:8", "did you mean quantize"),
+        ("c3+", "'' is not a step"),
+        ("c3++quantize", "'' is not a step"),
+        ("c3+none", "there is no step 'none'"),
+        ("c3:kind=peak", "the step c3 has no parameter 'kind'; it takes size, threshold"),
+        ("c3:size=9,size=9", "size is given twice"),
+        ("c3:9,size=9", "size is given twice"),
+        ("c3:component=best", "the step c3: component must be one of area, peak; got 'best'"),
+        ("c3:threshold=quantile:2", "the step c3: threshold must be 'mean'"),
+        ("quantize:1", "the step quantize: levels"),
+        ("quantize:8.5", "levels=8.5: the value must be a whole number"),
+        ("quantize:8,9", "'9' is not parameter=value"),
+        ("normalize:percentile=high", "percentile=high: the value must be a number"),
         ("normalize:upwards", "mode"),
         ("average:expansion=cubic", "expansion"),
         ("average:0", "size"),
     ],
 )
 def test_errors_come_when_parsing(chain: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(RuleError, match=words):
         parse_chain(chain)
+
+
+@pytest.mark.parametrize(
+    ("chain", "colors"),
+    [
+        ("none", "auto"),
+        ("smooth", "auto"),
+        ("normalize:positive+quantize", "auto"),
+        ("c3", "sequential"),
+        ("c1c+quantize", "sequential"),
+        ("average+c3", "sequential"),
+        ("average:14+c3(component=peak)+smooth", "sequential"),
+    ],
+)
+def test_a_chain_knows_its_colours(chain: str, colors: str) -> None:
+    assert parse_chain(chain).colors == colors
+
+
+expansions = st.sampled_from(["nearest", "bilinear"])
+blobs = {
+    "size": st.integers(1, 99),
+    "threshold": st.sampled_from(["mean", "quantile:0.25", "value:-1e+3"]) | st.floats(-1e30, 1e30),
+    "component": st.sampled_from(["area", "peak"]),
+    "connectivity": st.sampled_from([4, 8]),
+    "reduction": st.sampled_from(REDUCTIONS),
+    "expansion": expansions,
+    "outside": st.sampled_from(OUTSIDES),
+    "empty": st.sampled_from(["component", "contour", "nothing"]),
+}
+steps = st.one_of(
+    st.builds(C3, **blobs),
+    st.builds(C1C, **blobs),
+    st.builds(Quantize, st.integers(2)),
+    st.builds(Average, st.integers(1), expansions),
+    st.builds(Smooth, st.integers(1), expansions),
+    st.builds(
+        Normalize,
+        st.sampled_from(NORMALIZATIONS),
+        st.floats(0, 100, exclude_min=True),
+    ),
+)
+
+
+@given(st.lists(steps, max_size=4))
+def test_every_chain_comes_back(made: list[MapStep]) -> None:
+    chain = Chain(tuple(made))
+    assert parse_chain(str(chain)) == chain
+    assert {type(step) for step in STEPS.values()} == {C3, C1C, Quantize, Average, Smooth, Normalize}
 
 
 def test_a_bad_map_is_an_error_when_running() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrp_onnx.notation import parse, split
 from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[2]
@@ -313,11 +314,10 @@ def search_part(name: str, found: Found) -> str:
 
 def value(method: str, choice: str) -> str:
     """What a method's name says of a choice."""
-    from lrp_onnx.evaluation.methods import parts_of
-
-    _, given, post = parts_of(method)
+    first, *steps = split(method, "+")
+    given = dict(parse(first, what="method").arguments)
     if choice == "post":
-        return f"`{post}`" if post else "none"
+        return f"`{'+'.join(steps)}`" if steps else "none"
     return f"`{given[choice]}`" if choice in given else "the composite's"
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Map = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from lrp_onnx.maps.resample import Map, Mask
+
 Scores = NDArray[np.float64]
 
 LAB_STEP, LAB_PIXELS = 500, 224 * 224

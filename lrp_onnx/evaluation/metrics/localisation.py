@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Map = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from lrp_onnx.maps.resample import Map, Mask
 
 
 def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Map = NDArray[np.float32]
+from lrp_onnx.maps.resample import Map
 
 
 def sparseness(relevance: Map) -> float:

@@ -75,6 +75,12 @@ class Composite:
     fold_batch_norm: bool = True
     times_input: bool = False
     """Whether what arrives at the input is multiplied by it (Gradient × Input)."""
+    post: str = "none"
+    """The post-processing that belongs to its maps, as a chain of steps (see `maps.chain`)."""
+    colors: str = "auto"
+    """``diverging``, ``sequential`` or ``auto``: how its maps are drawn where neither the start nor
+    the post-processing decides.
+    """
 
 
 @dataclass(frozen=True, slots=True)

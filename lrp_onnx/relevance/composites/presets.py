@@ -107,6 +107,7 @@ COMPOSITES: dict[str, Composite] = {
         title="C3-LRP to the letter: every residual block one layer of the epsilon rule (Eq. 1), epsilon rule "
         "elsewhere",
         source="Doublet et al., JSAI 2024",
+        post="c3",
         entries=(
             *_HEAD,
             ("block join", Block()),
@@ -124,6 +125,7 @@ COMPOSITES: dict[str, Composite] = {
         title="C3-LRP on what its authors' code probably was: Eq. 1 at the blocks, z+ and their stand-ins "
         "elsewhere (our reading)",
         source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
+        post="c3",
         start="probability",
         entries=(*_HEAD, ("block join", Block()), ("join", Ratio()), *_REFERENCE),
     ),
@@ -160,6 +162,7 @@ COMPOSITES: dict[str, Composite] = {
         title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the convolutions near them, "
         "z+ below, w-square on the first layer, joins by positive part",
         source="ours, found by a search over known rules (tools/study/search.py)",
+        post="smooth",
         start="contrastive",
         entries=(
             *_HEAD,
