@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lrp_onnx.notation import is_size, read_size
+
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Options
 
@@ -135,7 +137,7 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         bias=given["bias"] or said.bias,
         rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
         explain=given["output_name"],
-        input_size=_size(given["input_size"]) if given["input_size"] else None,
+        input_size=_size(given["input_size"], "--input-size") if given["input_size"] else None,
         resolution=_resolution(given["resolution"]) if given["resolution"] else None,
         optimize_for=given["optimize_for"] or "cpu",
         many_targets=given.get("many_targets", False),
@@ -151,12 +153,11 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
 
 def _resolution(text: str) -> tuple[int, int] | str:
     """A size, or the name of a feature map."""
-    return _size(text) if all(part.isdecimal() for part in text.lower().split("x")) else text
+    return _size(text, "--resolution") if is_size(text) else text
 
 
-def _size(text: str) -> tuple[int, int]:
-    """``224`` or ``480x640`` as (height, width)."""
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and 0 < int(part) < 2**15 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a size: write 224, or 480x640", param_hint="--input-size")
-    return int(parts[0]), int(parts[-1])
+def _size(text: str, option: str) -> tuple[int, int]:
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error

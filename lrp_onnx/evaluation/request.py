@@ -12,7 +12,7 @@ from typing import Any
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.metrics.localisation import ATTENTION
-from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.files.writing import make_folder, write_bytes
 
 Row = dict[str, Any]
 NEEDING_MASKS = ("pointing", "mass", "rank", "attention")
@@ -72,8 +72,8 @@ def resumed(request: Request) -> list[Row]:
     """
     if request.results is None or not request.results.exists():
         if request.results is not None:
-            request.results.parent.mkdir(parents=True, exist_ok=True)
-            request.results.write_text(json.dumps({"settings": request.settings}) + "\n", encoding="utf-8")
+            make_folder(request.results.parent)
+            write_bytes(request.results, (json.dumps({"settings": request.settings}) + "\n").encode())
         return []
     text = request.results.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]

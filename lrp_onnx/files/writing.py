@@ -24,7 +24,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {path} cannot be created: {error.strerror}") from error
+        raise OutputError(f"the folder {path} cannot be created: {error.strerror or error}") from error
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
@@ -33,7 +33,7 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -44,6 +44,6 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
     return path

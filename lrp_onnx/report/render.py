@@ -5,7 +5,6 @@ Pictures are (H, W, 3) uint8 RGB throughout; nothing here changes its input.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
 from lrp_onnx.maps.resample import as_map, resample
 from lrp_onnx.report.colors import TABLES, color_scheme, paint, scale_for
@@ -205,7 +204,7 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
 
 
 def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
-    """Write a picture as PNG: whole or not at all, through a temporary file in the same folder.
+    """Write a picture as PNG: whole or not at all.
 
     Args:
         path: of the file; its folder must exist.
@@ -213,23 +212,20 @@ def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
         force: whether a file that exists may be replaced.
 
     Raises:
-        OutputExistsError: the path exists and `force` was not given.
+        OutputExistsError: the path exists and `force` was not given, or its folder does not exist.
+        OutputError: the file cannot be written.
         ValueError: the array is not a picture.
-        OSError: the folder is missing or cannot be written to.
     """
-    target = Path(path)
+    write_bytes(Path(path), encode_png(rgb), force=force)
+
+
+def encode_png(rgb: Picture) -> bytes:
+    """A picture (H, W, 3) uint8 RGB as the bytes of a PNG file; raises ValueError where it is none."""
     check_picture(rgb)
-    if target.exists() and not force:
-        raise OutputExistsError(f"{target} exists; choose another name or give --force to replace it")
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
     if not done:
         raise ValueError(f"a picture of shape {rgb.shape} cannot be written as PNG")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(encoded.tobytes())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return encoded.tobytes()
 
 
 def check_picture(picture: Picture) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
+from lrp_onnx.notation import build
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
     "imagenet": (Preprocessing(), "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out"),
@@ -73,38 +72,21 @@ class Prepared:
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``; ImageError says what exists."""
-    name, _, changes = text.partition(":")
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ImageError(f"there is no preprocessing preset {name!r}{hint}; there are {', '.join(PRESETS)}")
-    spec = PRESETS[name][0]
-    known = {entry.name for entry in fields(Preprocessing)}
-    values: dict[str, Any] = {}
-    for part in filter(None, changes.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or key not in known:
-            raise ImageError(f"preprocessing has no {key!r}; it has {', '.join(sorted(known))}")
-        values[key] = _value(key, value)
-    return checked(replace(spec, **values))
+    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``, or the same in
+    brackets (see `notation`).
 
-
-def _value(key: str, text: str) -> Any:
-    try:
-        if key in ("mean", "std"):
-            return tuple(float(part) for part in text.split("/"))
-        if key in ("divisor", "crop_fraction"):
-            return float(text)
-    except ValueError:
-        raise ImageError(f"preprocessing {key}={text}: a number is expected, or numbers joined by /") from None
-    if text not in CHOICES[key]:
-        raise ImageError(f"preprocessing {key}={text}: it is one of {', '.join(CHOICES[key])}")
-    return text
+    Raises:
+        ImageError: a name or a value is not known; it says what there is.
+    """
+    table = {name: preset for name, (preset, _) in PRESETS.items()}
+    return checked(build(text, table, what="preprocessing", error=ImageError))
 
 
 def checked(spec: Preprocessing) -> Preprocessing:
     """`spec`, or ImageError where its parts do not fit each other."""
+    for name, allowed in CHOICES.items():
+        if getattr(spec, name) not in allowed:
+            raise ImageError(f"preprocessing {name}={getattr(spec, name)}: it is one of {', '.join(allowed)}")
     channels = 1 if spec.channels == "GRAY" else 3
     if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
         raise ImageError(f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one")

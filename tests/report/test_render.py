@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.errors import OutputError, OutputExistsError
 from lrp_onnx.report.colors import ENTRIES, TABLES
 from lrp_onnx.report.render import RenderStyle, colorize, outline, overlay, panel, write_png
 
@@ -200,8 +200,10 @@ def test_png_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         write_png(path, PHOTO, force=True)
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.png", b"mine")]
-    with pytest.raises(OSError, match="missing"):
+    with pytest.raises(OutputError, match="missing does not exist"):
         write_png(tmp_path / "missing" / "a.png", PHOTO)
+    with pytest.raises(OutputError, match=r"a\.png"):  # a file where a folder should be
+        write_png(path / "b.png", PHOTO)

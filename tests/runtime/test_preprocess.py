@@ -76,10 +76,10 @@ def test_stretch_sees_everything() -> None:
     ("text", "message"),
     [
         ("imagnet", "did you mean imagenet"),
-        ("imagenet:sise=3", "no 'sise'"),
-        ("imagenet:resize", "no 'resize'"),
+        ("imagenet:sise=3", "no parameter 'sise'"),
+        ("imagenet:resize", "'resize' is not parameter=value"),
         ("imagenet:resize=zoom", "crop, stretch"),
-        ("imagenet:mean=a/b/c", "a number is expected"),
+        ("imagenet:mean=a/b/c", "mean=a/b/c: the value must be a number, or numbers joined by /"),
         ("imagenet:mean=1/2", "3 values"),
         ("imagenet:std=0/1/1", "above 0"),
         ("imagenet:crop_fraction=1.5", "up to 1"),
