@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lrp_onnx import __version__
-from lrp_onnx.cli.options import BATCH, COMPILING, MODEL, SEEING, compile_options, some_options, to_options
+from lrp_onnx.cli.options import BATCH_SIZE, COMPILING, MODEL, SEEING, compile_options, some_options, to_options
 from lrp_onnx.errors import LrpOnnxError
 
 
@@ -133,7 +133,11 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
     "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
 )
 @click.option(
-    "--batch", type=BATCH, default="8", show_default=True, help='Pictures a run, or "auto" for as many as fit --memory.'
+    "--batch",
+    type=BATCH_SIZE,
+    default="8",
+    show_default=True,
+    help='Pictures a run, or "auto" for as many as fit --memory.',
 )
 @click.option(
     "--memory",

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lrp_onnx.compiler import Options
-from lrp_onnx.evaluation.methods import check_method, find_method
+from lrp_onnx.evaluation.methods import DEFAULT_METHOD, check_method, find_method
 from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.files.writing import check_writable
 from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
@@ -17,8 +17,8 @@ from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.images import Picture, find_images, read_image
 from lrp_onnx.runtime.preprocess import preprocess
 
-DEFAULT_METHODS = (
-    "epsilon-gamma-plus+smooth",
+COMPARED = (
+    DEFAULT_METHOD,
     "lrp-resnet",
     "epsilon-plus-flat",
     "epsilon-gamma-box",
@@ -51,7 +51,7 @@ def compare_file(
     Raises:
         RuleError: a method is unknown. ImageError, OutputExistsError, and what compiling raises.
     """
-    names = list(dict.fromkeys(methods or DEFAULT_METHODS))
+    names = list(dict.fromkeys(methods or COMPARED))
     for name in names:
         check_method(name)
     check_writable(output, force=force)

@@ -12,6 +12,7 @@ from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
+from lrp_onnx.evaluation.methods import DEFAULT_METHOD
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import Request
@@ -21,7 +22,7 @@ from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
 
-DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
+EVALUATED = (DEFAULT_METHOD, "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
 
 
 def evaluate_files(
@@ -44,7 +45,7 @@ def evaluate_files(
     request = Request(
         model=model,
         photos=photos,
-        methods=(*(methods or DEFAULT_METHODS), *SANITY),
+        methods=(*(methods or EVALUATED), *SANITY),
         metrics=[name.strip() for name in metrics.split(",") if name.strip()],
         labels=read_labels(table) if table else {},
         masks=find_masks(masks, photos) if masks else boxes,

@@ -31,7 +31,7 @@ class Batch(click.ParamType[int | None]):
         return number
 
 
-BATCH = Batch()
+BATCH_SIZE = Batch()
 SEEING = ("output_name", "input_size", "preprocess")
 """Those that say how a model is looked at, for commands whose methods say the rest."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrp_onnx.errors import RuleError
 
-KEYS = ("composite", "start", "bias", "rules")
+SETTINGS = ("composite", "start", "bias", "rules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ def read_settings(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise RuleError(f"the rules file {path} cannot be read: {error}") from error
     values = _parse(path, text)
-    unknown = sorted(set(values) - set(KEYS))
+    unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
-        raise RuleError(f"{path} says {', '.join(unknown)}, which is not known; it may say {', '.join(KEYS)}")
+        raise RuleError(f"{path} says {', '.join(unknown)}, which is not known; it may say {', '.join(SETTINGS)}")
     rules = values.get("rules") or {}
     flat = {k: v for k, v in values.items() if k != "rules"}
     if not isinstance(rules, dict) or not all(isinstance(v, str) for v in (*rules.values(), *flat.values())):
@@ -61,5 +61,5 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RuleError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise RuleError(f"{path} is not a table of {', '.join(KEYS)}")
+        raise RuleError(f"{path} is not a table of {', '.join(SETTINGS)}")
     return values

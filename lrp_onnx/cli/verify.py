@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lrp_onnx.compiled.verify import Arrays, Audit, audit, random_picture
+from lrp_onnx.compiled.verify import Audit, Outputs, Runner, audit, random_picture
 from lrp_onnx.contract import Contract, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.files.models import load_proto
@@ -20,24 +19,22 @@ from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.runtime.session import open_session
 
-BATCH = 2
+PICTURES = 2
 """Random pictures to verify with where none are given: the fewest that show a batch to be consistent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """Runs serialized models on one provider."""
+def runner_on(provider: str | None) -> Runner:
+    """What runs serialized models on one provider: feeds → every output by name."""
 
-    provider: str | None = None
+    def run(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
+        return dict(open_session(model, providers=provider).run(None, feeds))
 
-    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """All outputs by name."""
-        return dict(open_session(model, providers=self.provider).run(None, feeds))
+    return run
 
 
-def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
+def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
     """All outputs of one run on the CPU."""
-    return Runner("cpu")(model, feeds)
+    return runner_on("cpu")(model, feeds)
 
 
 def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None) -> Audit:
@@ -49,7 +46,7 @@ def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path]
     before = runnable(load_proto(original)) if original is not None else None
     if before is not None:
         _same_interface(model, before, contract, original)
-    return audit(model, contract, Runner(provider), pictures=_pictures(model, contract, images), original=before)
+    return audit(model, contract, runner_on(provider), pictures=_pictures(model, contract, images), original=before)
 
 
 def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, contract: Contract, path: Path | None) -> None:
@@ -68,7 +65,7 @@ def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, contract: C
 
 def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]) -> NDArray[Any]:
     if not images:
-        return random_picture(model, contract.input, batch=BATCH)
+        return random_picture(model, contract.input, batch=PICTURES)
     spec = contract.preprocessing or Preprocessing(layout=contract.layout)
     value = next(v for v in model.graph.input if v.name == contract.input)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]

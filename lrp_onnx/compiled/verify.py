@@ -17,7 +17,7 @@ from lrp_onnx.compiled.order import drop_unused
 from lrp_onnx.contract import Contract, is_added
 from lrp_onnx.errors import LrpOnnxError, VerificationError
 
-Arrays = dict[str, NDArray[np.generic]]
+Outputs = dict[str, NDArray[np.generic]]
 SAME_OUTPUT = 1e-5
 """Largest change of an original output, relative to its largest magnitude: float32 rounding where fusions differ."""
 SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
@@ -31,7 +31,7 @@ HALF_INSIDE = 2e-3
 class Runner(Protocol):
     """Runs a serialized model: feeds → every output."""
 
-    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
         """All outputs by name."""
 
 
@@ -57,7 +57,7 @@ def check_compiled(
         raise VerificationError("the compiled model failed its checks:", faults)
 
 
-def changed_outputs(before: Arrays, after: Arrays, *, tolerance: float = SAME_OUTPUT) -> list[str]:
+def changed_outputs(before: Outputs, after: Outputs, *, tolerance: float = SAME_OUTPUT) -> list[str]:
     """One line for every original output that is missing or differs by more than `tolerance` of its maximum."""
     faults = []
     for name, expected in before.items():
@@ -121,7 +121,7 @@ def batch_faults(
     return faults
 
 
-def non_finite(values: Arrays) -> list[str]:
+def non_finite(values: Outputs) -> list[str]:
     """One line for every array with NaN or infinity."""
     return [
         f"'{name}' holds NaN or infinity"

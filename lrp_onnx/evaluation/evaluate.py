@@ -14,7 +14,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.methods import check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
 from lrp_onnx.evaluation.metrics.localisation import (
-    ATTENTION,
+    ATTENTION_CLASSES,
     attended,
     attention_error,
     mass_accuracy,
@@ -130,7 +130,7 @@ def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> di
             found[metric] = LOCAL[metric](relevance, photo.mask)
         elif metric == "attention" and photo.mask is not None:
             kept = attended(relevance)
-            found |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION}
+            found |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION_CLASSES}
         elif metric == "sparseness":
             found[metric] = sparseness(relevance)
     return found

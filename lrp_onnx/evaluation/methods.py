@@ -19,9 +19,12 @@ from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, in_par
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.notation import Call, build, parse, split, suggestion
-from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.relevance.rules.table import parse_rule
 from lrp_onnx.relevance.start import START_VALUES
+
+DEFAULT_METHOD = f"{DEFAULT}+{COMPOSITES[DEFAULT].post}"
+"""The default composite with its own post-processing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.metrics.localisation import ATTENTION
+from lrp_onnx.evaluation.metrics.localisation import ATTENTION_CLASSES
 from lrp_onnx.files.writing import make_folder, write_bytes
 
 Row = dict[str, Any]
@@ -96,7 +96,7 @@ def resumed(request: Request) -> list[Row]:
 
 
 def _columns(metric: str) -> tuple[str, ...]:
-    return ATTENTION if metric == "attention" else (metric,)
+    return ATTENTION_CLASSES if metric == "attention" else (metric,)
 
 
 def mask_text(request: Request, image: str) -> str | None:

@@ -21,7 +21,7 @@ from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step
 
-UNKNOWN = "this operator cannot be explained yet"
+NO_READER = "this operator cannot be explained yet"
 
 
 def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True) -> list[Step]:
@@ -52,7 +52,7 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
     ]
     if faults:
         supported = ", ".join(sorted(READERS))
-        hint = f" (operators that can be: {supported})" if any(UNKNOWN in fault for fault in faults) else ""
+        hint = f" (operators that can be: {supported})" if any(NO_READER in fault for fault in faults) else ""
         summary = f"{source} has {len(faults)} node(s) that cannot be explained{hint}:"
         raise UnsupportedModelError(summary, faults)
     return steps
@@ -74,7 +74,7 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
     """The node's step; for a node of several outputs a step for each."""
     reader = READERS.get(node.op_type)
     if reader is None:
-        raise Unreadable(UNKNOWN)
+        raise Unreadable(NO_READER)
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")

@@ -17,9 +17,7 @@ from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
 from lrp_onnx.maps.resample import as_map, resample
 from lrp_onnx.report.colors import TABLES, color_scheme, paint, scale_for
-
-Picture = NDArray[np.uint8]
-"""(H, W, 3) uint8 RGB."""
+from lrp_onnx.runtime.images import Picture
 
 WHITE = (255, 255, 255)
 INK = (40, 40, 40)

@@ -44,7 +44,7 @@ def rank_accuracy(relevance: Map, mask: Mask, *, seed: int = 0) -> float:
     return float((inside[above].sum() + places * inside[equal].mean()) / size)
 
 
-ATTENTION = ("good", "insufficient", "over", "wrong")
+ATTENTION_CLASSES = ("good", "insufficient", "over", "wrong")
 """What `attention_error` says."""
 
 

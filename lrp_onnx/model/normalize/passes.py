@@ -10,8 +10,8 @@ from lrp_onnx.model.normalize.fused_conv import take_fused_apart
 from lrp_onnx.model.normalize.settle import settle
 from lrp_onnx.model.normalize.tidy import check, inline_functions, tidy
 
-Pass = Callable[[Graph], Graph]
-PASSES: tuple[Pass, ...] = (
+GraphPass = Callable[[Graph], Graph]
+PASSES: tuple[GraphPass, ...] = (
     inline_functions,
     take_fused_apart,
     tidy,

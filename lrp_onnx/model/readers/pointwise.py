@@ -21,7 +21,7 @@ from lrp_onnx.model.readers.reading import (
 )
 from lrp_onnx.plan import kinds
 
-PLAIN = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
+WITHOUT_NUMBERS = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
 """Activation functions without parameters that matter, under the names of their operators."""
 WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
     "Elu": (("alpha", 1.0),),
@@ -32,7 +32,7 @@ WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
-@reads(*PLAIN)
+@reads(*WITHOUT_NUMBERS)
 def _activation(graph: Graph, node: ir.Node) -> kinds.Activation:
     return kinds.Activation(node.op_type)
 

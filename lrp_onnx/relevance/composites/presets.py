@@ -20,11 +20,11 @@ from lrp_onnx.relevance.rules.joins import (
 from lrp_onnx.relevance.rules.linear import (
     REFERENCE_EPSILON,
     AlphaBeta,
-    Block,
     Epsilon,
     Flat,
     Gamma,
     Norm,
+    WholeBlock,
     WSquare,
     ZBox,
     ZPlus,
@@ -110,7 +110,7 @@ COMPOSITES: dict[str, Composite] = {
         post="c3",
         entries=(
             *_HEAD,
-            ("block join", Block()),
+            ("block join", WholeBlock()),
             ("join", Signed(epsilon=REFERENCE_EPSILON, signed=False)),
             ("dense", Epsilon(epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
             ("convolution", Epsilon(epsilon=REFERENCE_EPSILON, signed=False)),
@@ -127,7 +127,7 @@ COMPOSITES: dict[str, Composite] = {
         source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
         post="c3",
         start="probability",
-        entries=(*_HEAD, ("block join", Block()), ("join", Ratio()), *_REFERENCE),
+        entries=(*_HEAD, ("block join", WholeBlock()), ("join", Ratio()), *_REFERENCE),
     ),
     "lrp-resnet": Composite(
         title="relevance split by magnitude at every shortcut, z+ elsewhere; conserves relevance",

@@ -165,7 +165,7 @@ class ZBox(StabilizedRule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block(StabilizedRule):
+class WholeBlock(StabilizedRule):
     """C3-LRP Eq. 1: the ε-rule with the whole residual block as the layer (Doublet et al., JSAI 2024).
 
     ``s = R / (y + ε);  R_in = x ⊙ J_blockᵀ s``. ε = 0 is the telescoped limit: Gradient × Input through the block.

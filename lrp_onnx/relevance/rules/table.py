@@ -23,7 +23,7 @@ RULES: dict[str, Rule] = {
     "average": passing.AverageStandIn(),
     "guided-relu": passing.GuidedRelu(),
     "deconv-relu": passing.DeconvRelu(),
-    "block": rules.Block(),
+    "block": rules.WholeBlock(),
     "ratio": joins.Ratio(),
     "symmetric": joins.Symmetric(),
     "main-only": joins.MainOnly(),
