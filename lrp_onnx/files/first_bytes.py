@@ -1,4 +1,4 @@
-"""What a file is, from its first bytes: said where it is not what it was taken for."""
+"""What a file is, by its first bytes: for errors about files that are not what was expected."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import struct
 FORMATS = {
     b"version https://git-lfs": "it is a Git LFS pointer (run `git lfs pull` in its repository)",
     b"%PDF": "it is a PDF",
-    b"PK\x03\x04": "it begins like a zip file",
-    b"\x80\x02": "it begins like a pickle",
-    b"\x89HDF": "it begins like an HDF5 file",
+    b"PK\x03\x04": "it begins like a zip file, as PyTorch checkpoints do",
+    b"\x80\x02": "it begins like a pickle, as old PyTorch checkpoints do",
+    b"\x89HDF": "it begins like an HDF5 file, as Keras models do",
 }
 _PAGES = (b"<!doctype html", b"<html")
 
@@ -21,6 +21,8 @@ def looks_like(data: bytes) -> str:
     for prefix, words in FORMATS.items():
         if data.startswith(prefix):
             return words
+    if data[4:8] == b"TFL3":
+        return "it is a TFLite model"
     if data[4:8] == b"ftyp":
         return "it is an HEIC, AVIF or video file"
     head = data[:64]

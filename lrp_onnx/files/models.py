@@ -1,4 +1,7 @@
-"""From a path to the message in the file, its external data in memory: what is no model is said to be what it is."""
+"""Model files: their bytes, the message in them, their external data, their metadata.
+
+What is no model is said to be what it is.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,45 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from lrp_onnx.errors import ModelFileError
+from lrp_onnx.files.first_bytes import looks_like
 
 SIZE_LIMIT = 2_000_000_000
 """Bytes; a protobuf message ends at 2 GiB."""
 
 
 def load_proto(path: Path | str) -> onnx.ModelProto:
-    """The model at `path` as it is, external data in memory; raises ModelFileError where it cannot be read."""
+    """The model at `path` as it is, external data in memory.
+
+    Raises:
+        ModelFileError: the file or its external data cannot be read, or it holds no ONNX model.
+    """
     path = Path(path)
     proto = parse(read_bytes(path), str(path))
     _load_external_data(proto, path)
     return proto
 
 
+def metadata_of(model: Path | bytes) -> dict[str, str]:
+    """A model's metadata properties, key → value; its external data is not read.
+
+    Raises:
+        ModelFileError: the file is missing or unreadable, or holds no ONNX model.
+    """
+    data = model if isinstance(model, bytes) else read_bytes(model)
+    return {entry.key: entry.value for entry in _decode(data, name_of(model)).metadata_props}
+
+
+def name_of(model: Path | bytes) -> str:
+    """How errors call a model."""
+    return "the model" if isinstance(model, bytes) else str(model)
+
+
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes, or a ModelFileError that says what it is instead of a model."""
-    if not path.exists():
-        raise ModelFileError(f"there is no file {path}")
+    """The file's bytes.
+
+    Raises:
+        ModelFileError: it is missing, no file, too large or unreadable.
+    """
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; name the .onnx file in it")
     try:
@@ -34,29 +59,36 @@ def read_bytes(path: Path) -> bytes:
             raise ModelFileError(
                 f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: keep the weights as external data"
             )
-        data = path.read_bytes()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(f"there is no file {path}") from None
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    if not data:
-        raise ModelFileError(f"{path} is empty: export or download the model again")
-    if data.startswith(b"version https://git-lfs"):
-        raise ModelFileError(f"{path} is a Git LFS pointer, not the model: run `git lfs pull` in its repository")
-    return data
 
 
 def parse(data: bytes, source: str) -> onnx.ModelProto:
-    """The protobuf message in `data`; `source` names it in errors."""
+    """The model in `data`, every name in it readable; `source` is its name in errors.
+
+    Raises:
+        ModelFileError: `data` holds no ONNX model, or is damaged.
+    """
+    proto = _decode(data, source)
+    if (damaged := next(_undecodable(proto), None)) is not None:
+        raise ModelFileError(f"{source} is damaged: it holds the name {damaged!r}, which is no text: export it again")
+    return proto
+
+
+def _decode(data: bytes, source: str) -> onnx.ModelProto:
+    """The message in `data`, if it has a graph with nodes."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
+        is_model = len(proto.graph.node) > 0
     except DecodeError:
-        raise ModelFileError(
-            f"{source} is not an ONNX model, or is truncated or damaged{_looks_like(data)}: export or download it again"
-        ) from None
-    if (damaged := next(_undecodable(proto), None)) is not None:
-        raise ModelFileError(f"{source} is damaged: it holds the name {damaged!r}, which is no text: export it again")
-    if not proto.HasField("graph") or not proto.graph.node:
-        raise ModelFileError(f"{source} is not an ONNX model: it holds no graph{_looks_like(data)}")
+        is_model = False
+    if not is_model:
+        reason = looks_like(data) or "it is truncated, damaged, or of another format"
+        raise ModelFileError(f"{source} is not an ONNX model: {reason}; export or download it again")
     return proto
 
 
@@ -70,22 +102,6 @@ def _undecodable(message: Message) -> Iterator[bytes]:
                 yield from _undecodable(item)
             elif isinstance(item, bytes):
                 yield item
-
-
-def _looks_like(data: bytes) -> str:
-    known = {
-        b"PK\x03\x04": " (it begins like a zip file: a PyTorch checkpoint, perhaps)",
-        b"\x80\x02": " (it begins like a pickle)",
-        b"\x89HDF": " (it begins like an HDF5 file: a Keras model, perhaps)",
-        b"TFL3": " (it is a TFLite model)",
-    }
-    for prefix, words in known.items():
-        if data.startswith(prefix) or (prefix == b"TFL3" and data[4:8] == prefix):
-            return words
-    head = data[:256]
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
-        return f" (it is text that begins {head[:40].decode()!r})"
-    return ""
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import ContractError, ImageError
-from lrp_onnx.files.modelfile import metadata_of, name_of
+from lrp_onnx.files.models import metadata_of, name_of
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target

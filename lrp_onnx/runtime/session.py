@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ModelFileError, ProviderError
-from lrp_onnx.files.modelfile import name_of
+from lrp_onnx.files.models import name_of
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
