@@ -1,6 +1,7 @@
 """lrp-onnx: compile a classifier's ONNX file into one that also explains itself.
 
-``compile_model`` makes a compiled file, ``Explainer`` runs one, ``evaluate`` judges methods on photos.
+``compile_model`` makes a compiled file, ``Explainer`` runs
+one, ``evaluate`` judges methods on photos.
 """
 
 from __future__ import annotations

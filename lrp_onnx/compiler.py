@@ -1,4 +1,6 @@
-"""The pipeline, in order: load → canonicalize → recognize → assign rules → emit → optimize → verify → save."""
+"""The pipeline, in order: load → canonicalize → recognize →
+assign rules → emit → optimize → verify → save.
+"""
 
 from __future__ import annotations
 
@@ -58,23 +60,27 @@ class Options:
     bias: str | None = None
     """``keep`` or ``drop`` the bias in every denominator; None leaves it to the composite."""
     rules: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern, or kind of step (``@first``) → rule as text; the first that fits wins over the composite."""
+    """Node-name pattern, or kind of step (``@first``) → rule
+    as text; the first that fits wins over the composite.
+    """
     explain: str | None = None
     """Name of the graph output to explain, where there are several."""
     input_size: tuple[int, int] | None = None
     """Height and width, for models that leave them open."""
     resolution: tuple[int, int] | str | None = None
-    """Where relevance stops: at the feature map nearest to the picture of this height and width, or of this name; None
-    for the picture itself.
+    """Where relevance stops: at the feature map nearest to the picture of this height and width, or
+    of this name; None for the picture itself.
     """
     many_targets: bool = False
     """One picture a run and any number of targets, which share its forward pass."""
     optimize_for: str | Emission = DEFAULT_EMISSION
-    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``, or single choices: which of equivalent operators are
-    used.
+    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``,
+    or single choices: which of equivalent operators are used.
     """
     randomize: int = 0
-    """Layers nearest to the logits whose weights are shuffled: a sanity test of maps. Such a file predicts nothing."""
+    """Layers nearest to the logits whose weights are shuffled:
+    a sanity test of maps. Such a file predicts nothing.
+    """
     seed: int = 0
     """Of the shuffling."""
     preprocessing: Preprocessing | None = None
@@ -96,7 +102,11 @@ class Compiled:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs that were added."""
-        return tuple(value.name for value in self.model.graph.output if value.name not in self.contract.outputs)
+        return tuple(
+            value.name
+            for value in self.model.graph.output
+            if value.name not in self.contract.outputs
+        )
 
     def summary(self) -> dict[str, Any]:
         """What was decided, as JSON-ready data."""
@@ -115,13 +125,17 @@ class Compiled:
         }
 
     def save(self, path: Path | str, *, force: bool = False) -> Path:
-        """Write the file atomically; raises OutputExistsError where `path` exists and `force` is not set."""
+        """Write the file atomically; raises OutputExistsError
+        where `path` exists and `force` is not set.
+        """
         from lrp_onnx.files.writing import write_bytes
 
         return write_bytes(Path(path), self.model.SerializeToString(), force=force)
 
 
-def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, Plan, dict[str, Assigned]]:
+def plan_model(
+    path: Path | str, options: Options = Options()
+) -> tuple[Graph, Plan, dict[str, Assigned]]:
     """The first half of a compilation: the normalised graph, its plan, and every step's rule.
 
     Raises:
@@ -143,7 +157,10 @@ def plan_model(path: Path | str, options: Options = Options()) -> tuple[Graph, P
     of = recognize(graph, head, source=source, fold_batch_norm=fold)
     if options.randomize:
         count = options.randomize
-        note = f"the weights of the {count} layers nearest to the logits are shuffled: a sanity test of maps"
+        note = (
+            f"the weights of the {count} layers nearest to "
+            "the logits are shuffled: a sanity test of maps"
+        )
         of = replace(of, notes=(*of.notes, note))
     stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
     prepared = stated or integer_pictures(graph, of) or IMAGENET
@@ -160,9 +177,10 @@ def compile_model(
     Args:
         path: an ONNX file.
         options: composite, outputs, start value, overrides.
-        choices: fields of `Options` by name, over those of `options`: ``compile_model(path, composite="lrp-resnet")``.
-        runner: runs a model on a batch; where given, the compiled model is run against the original and must predict
-        the same.
+        choices: fields of `Options` by name, over those of `options`:
+            ``compile_model(path, composite="lrp-resnet")``.
+        runner: runs a model on a batch; where given, the compiled
+        model is run against the original and must predict the same.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -186,22 +204,33 @@ def compile_model(
     check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
     coarse = feature_map(of, options.resolution) if options.resolution else None
     if options.labels and len(options.labels) != of.classes:
-        raise ContractError(f"there are {len(options.labels)} class names, and {path} has {of.classes} classes")
+        raise ContractError(
+            f"there are {len(options.labels)} class names, and {path} has {of.classes} classes"
+        )
     batch = TARGETS if options.many_targets else None
-    builder = Builder(taken=tensor_names(forward), other_types=_not_float32(graph), emission=emission, batch=batch)
+    builder = Builder(
+        taken=tensor_names(forward), other_types=_not_float32(graph), emission=emission, batch=batch
+    )
     backward = Backward(of, builder, {name: found.rule for name, found in assigned.items()})
     backward.run(start_relevance(builder, of, start), until=coarse)
-    outputs = append_outputs(backward, options.outputs, at=coarse, times_input=composite.times_input)
+    outputs = append_outputs(
+        backward, options.outputs, at=coarse, times_input=composite.times_input
+    )
     model = append(
         builder,
         forward,
         inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", of.classes])},
-        defaults={TARGET: np.array([contract.PREDICTED], np.int64), START: np.zeros((1, of.classes), np.float32)},
+        defaults={
+            TARGET: np.array([contract.PREDICTED], np.int64),
+            START: np.zeros((1, of.classes), np.float32),
+        },
         outputs=outputs,
     )
     ledger = tuple(map(_ledger, backward.ledger))
     model = relevance_last(model) if emission.relevance_last else model
-    model = drop_unused(model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"]))
+    model = drop_unused(
+        model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"])
+    )
     memory_fixed, memory_each = memory_of(model)
     preprocessing, labels = contract.read_description(graph.model.metadata_props)
     promise = Contract(
@@ -212,7 +241,8 @@ def compile_model(
         classes=of.classes,
         composite=options.composite,
         start_value=start,
-        versions={"lrp-onnx": __version__} | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
+        versions={"lrp-onnx": __version__}
+        | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
         rules=applied_rules(of, assigned),
         blocks=tuple(map(block_summary, of.blocks)),
         ledger=ledger,
@@ -225,31 +255,47 @@ def compile_model(
         preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),
         labels=options.labels or labels,
     )
-    onnx.helper.set_model_props(model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata())
+    onnx.helper.set_model_props(
+        model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata()
+    )
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     check_compiled(model, forward, promise, runner)
     return Compiled(model, promise, of, assigned)
 
 
 def _not_float32(graph: Graph) -> frozenset[str]:
-    """Floating and integer tensors that relevance arithmetic has to convert; unknown types are taken for float32."""
+    """Floating and integer tensors that relevance arithmetic
+    has to convert; unknown types are taken for float32.
+    """
     inner = (value for node in graph.nodes for value in node.outputs)
     every = (*graph.inputs, *graph.model.graph.initializers.values(), *inner)
-    return frozenset(name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT)
+    return frozenset(
+        name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT
+    )
 
 
 def _ledger(entry: LedgerEntry) -> dict[str, Any]:
     """An entry as tensor names, for the file's metadata."""
 
     def factors(relevance: Relevance) -> list[str]:
-        return [v.name for v in (relevance.coefficient, relevance.activation) if v is not None and v.number != 1.0]
+        return [
+            v.name
+            for v in (relevance.coefficient, relevance.activation)
+            if v is not None and v.number != 1.0
+        ]
 
     return {
         "step": entry.step,
         "received": factors(entry.received),
         "passed": [factors(relevance) for relevance in entry.passed],
         "terms": [
-            {"s": t.quotient.name, "z": t.denominator.name, "b": t.bias.name, "factor": t.factor, "e": t.stabilizer}
+            {
+                "s": t.quotient.name,
+                "z": t.denominator.name,
+                "b": t.bias.name,
+                "factor": t.factor,
+                "e": t.stabilizer,
+            }
             for t in entry.terms
         ],
     }

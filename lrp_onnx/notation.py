@@ -129,7 +129,11 @@ def write(value: T, table: Mapping[str, T], *, digits: int | None = None) -> str
     Raises:
         KeyError: `table` has no such dataclass.
     """
-    texts = {name: _differences(value, entry, digits) for name, entry in table.items() if type(value) is type(entry)}
+    texts = {
+        name: _differences(value, entry, digits)
+        for name, entry in table.items()
+        if type(value) is type(entry)
+    }
     if not texts:
         raise KeyError(type(value).__name__)
     name = min(texts, key=lambda candidate: len(texts[candidate]))

@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 Arrays = dict[str, NDArray[Any]]
 
 
-def run_onnx(model: onnx.ModelProto | bytes, feeds: Mapping[str, NDArray[Any]], *, optimize: bool = True) -> Arrays:
+def run_onnx(
+    model: onnx.ModelProto | bytes, feeds: Mapping[str, NDArray[Any]], *, optimize: bool = True
+) -> Arrays:
     """Every output of a model on ONNX Runtime's CPU provider."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -27,7 +29,9 @@ def run_onnx(model: onnx.ModelProto | bytes, feeds: Mapping[str, NDArray[Any]], 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = model if isinstance(model, bytes) else model.SerializeToString()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True))
+    return dict(
+        zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True)
+    )
 
 
 @pytest.fixture
@@ -53,4 +57,7 @@ def assets() -> Path:
 
 def relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
     """Largest difference, relative to the largest magnitude expected."""
-    return float(np.abs(found.astype(np.float64) - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+    return float(
+        np.abs(found.astype(np.float64) - expected).max()
+        / max(float(np.abs(expected).max()), 1e-30)
+    )

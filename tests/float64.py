@@ -1,7 +1,8 @@
-"""A small evaluator of ONNX graphs in float64, for oracles: what a graph means, without float32's rounding.
+"""A small evaluator of ONNX graphs in float64, for oracles:
+what a graph means, without float32's rounding.
 
-ONNX Runtime has no double-precision convolutions on the CPU, so the operators that compiled files use are written
-here in NumPy.
+ONNX Runtime has no double-precision convolutions on the CPU, so
+the operators that compiled files use are written here in NumPy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Array = NDArray[Any]
 def run_float64(
     model: onnx.ModelProto, feeds: Mapping[str, Array], outputs: list[str] | None = None
 ) -> dict[str, Array]:
-    """Every output (or every tensor named in `outputs`) of `model`, all float tensors computed in float64."""
+    """Every output (or every tensor named in `outputs`) of
+    `model`, all float tensors computed in float64.
+    """
     values: dict[str, Array] = {"": None}  # type: ignore[dict-item]
     values |= {t.name: _double(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer}
     values |= {name: _double(np.asarray(value)) for name, value in feeds.items()}
@@ -35,24 +38,47 @@ def run_float64(
 
 
 def _double(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
+    return (
+        array.astype(np.float64)
+        if array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+        else array
+    )
 
 
-def _windows(x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, out: tuple[int, int], fill: float) -> Any:
-    """(kernel position, the pixels that it sees) for every kernel position; the pixels are (N, C, H', W')."""
+def _windows(
+    x: Array,
+    kernel: Any,
+    strides: Any,
+    pads: Any,
+    dilations: Any,
+    out: tuple[int, int],
+    fill: float,
+) -> Any:
+    """(kernel position, the pixels that it sees) for every
+    kernel position; the pixels are (N, C, H', W').
+    """
     top, left, bottom, right = pads
     padded = np.pad(
         x,
-        ((0, 0), (0, 0), (top, bottom + kernel[0] * dilations[0]), (left, right + kernel[1] * dilations[1])),
+        (
+            (0, 0),
+            (0, 0),
+            (top, bottom + kernel[0] * dilations[0]),
+            (left, right + kernel[1] * dilations[1]),
+        ),
         constant_values=fill,
     )
     for i, j in product(range(kernel[0]), range(kernel[1])):
         rows = slice(i * dilations[0], i * dilations[0] + (out[0] - 1) * strides[0] + 1, strides[0])
-        columns = slice(j * dilations[1], j * dilations[1] + (out[1] - 1) * strides[1] + 1, strides[1])
+        columns = slice(
+            j * dilations[1], j * dilations[1] + (out[1] - 1) * strides[1] + 1, strides[1]
+        )
         yield (i, j), padded[:, :, rows, columns]
 
 
-def _out_size(x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, ceil: bool = False) -> tuple[int, int]:
+def _out_size(
+    x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, ceil: bool = False
+) -> tuple[int, int]:
     def along(i: int) -> int:
         span = x.shape[2 + i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1
         if not ceil:
@@ -82,7 +108,11 @@ def conv(
 ) -> Array:
     assert auto_pad == b"NOTSET"
     if x.ndim == 3:
-        row = {"strides": (1, *strides[-1:]), "pads": (0, pads[0], 0, pads[len(pads) // 2]), "group": group}
+        row = {
+            "strides": (1, *strides[-1:]),
+            "pads": (0, pads[0], 0, pads[len(pads) // 2]),
+            "group": group,
+        }
         return conv(x[:, :, None], w[:, :, None], b, dilations=(1, *dilations[-1:]), **row)[:, :, 0]
     kernel = w.shape[2:]
     out = _out_size(x, kernel, strides, pads, dilations)
@@ -111,14 +141,22 @@ def conv_transpose(
 ) -> Array:
     (rows, columns), n = w.shape[2:], s.shape[0]
     full = [
-        (s.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + output_padding[i] for i in (0, 1)
+        (s.shape[2 + i] - 1) * strides[i]
+        + dilations[i] * (w.shape[2 + i] - 1)
+        + 1
+        + output_padding[i]
+        for i in (0, 1)
     ]
     parts = []
     for ss, ws in zip(np.split(s, group, 1), np.split(w, group, 0), strict=True):
         y = np.zeros((n, w.shape[1], *full))
         for i, j in product(range(rows), range(columns)):
-            a = slice(i * dilations[0], i * dilations[0] + (s.shape[2] - 1) * strides[0] + 1, strides[0])
-            b = slice(j * dilations[1], j * dilations[1] + (s.shape[3] - 1) * strides[1] + 1, strides[1])
+            a = slice(
+                i * dilations[0], i * dilations[0] + (s.shape[2] - 1) * strides[0] + 1, strides[0]
+            )
+            b = slice(
+                j * dilations[1], j * dilations[1] + (s.shape[3] - 1) * strides[1] + 1, strides[1]
+            )
             y[:, :, a, b] += _channels(ss, ws[:, :, i, j].T)
         parts.append(y)
     top, left, bottom, right = pads
@@ -166,7 +204,14 @@ def average_pool(
 
 
 def batch_normalization(
-    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, *, epsilon: float = 1e-5, **_: Any
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    epsilon: float = 1e-5,
+    **_: Any,
 ) -> Array:
     def shaped(v: Array) -> Array:
         return v.reshape(1, -1, *(1 for _ in x.shape[2:]))
@@ -188,19 +233,25 @@ def gemm(
     return y if c is None else y + beta * c
 
 
-def scatter_elements(data: Array, index: Array, update: Array, *, axis: int = 0, reduction: bytes = b"none") -> Array:
+def scatter_elements(
+    data: Array, index: Array, update: Array, *, axis: int = 0, reduction: bytes = b"none"
+) -> Array:
     assert reduction == b"add" and axis == 0 and data.ndim == 1
     result = data.astype(np.float64)
     np.add.at(result, index, update)
     return result
 
 
-def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
+def slice_(
+    x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
+) -> Array:
     cut: list[Any] = [slice(None)] * x.ndim
     for k, axis in enumerate(range(len(starts)) if axes is None else axes):
         step = 1 if steps is None else int(steps[k])
         end = int(ends[k])
-        cut[int(axis)] = slice(int(starts[k]), None if step < 0 and end < -x.shape[int(axis)] else end, step)
+        cut[int(axis)] = slice(
+            int(starts[k]), None if step < 0 and end < -x.shape[int(axis)] else end, step
+        )
     return x[tuple(cut)]
 
 
@@ -213,7 +264,9 @@ def pad(x: Array, pads: Array, value: Array | None = None, *, mode: bytes = b"co
 
 
 def reshape(x: Array, shape: Array, *, allowzero: int = 0) -> Array:
-    return x.reshape([x.shape[i] if size == 0 and not allowzero else int(size) for i, size in enumerate(shape)])
+    return x.reshape(
+        [x.shape[i] if size == 0 and not allowzero else int(size) for i, size in enumerate(shape)]
+    )
 
 
 def softmax(x: Array, *, axis: int = -1) -> Array:
@@ -227,17 +280,27 @@ def normalized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5) -> Array:
     shape = (1, -1, *(1 for _ in x.shape[2:]))
-    return normalized(x, tuple(range(2, x.ndim)), epsilon) * scale.reshape(shape) + bias.reshape(shape)
+    return normalized(x, tuple(range(2, x.ndim)), epsilon) * scale.reshape(shape) + bias.reshape(
+        shape
+    )
 
 
 def layer_normalization(
-    x: Array, scale: Array, bias: Array | None = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any
+    x: Array,
+    scale: Array,
+    bias: Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    **_: Any,
 ) -> Array:
     y = normalized(x, tuple(range(axis % x.ndim, x.ndim)), epsilon) * scale
     return y if bias is None else y + bias
 
 
-def split(x: Array, sizes: Array | None = None, *, axis: int = 0, num_outputs: int = 0) -> tuple[Array, ...]:
+def split(
+    x: Array, sizes: Array | None = None, *, axis: int = 0, num_outputs: int = 0
+) -> tuple[Array, ...]:
     parts = num_outputs if sizes is None else list(np.cumsum(sizes)[:-1])
     return tuple(np.array_split(x, parts, axis))
 
@@ -248,7 +311,11 @@ def quantize(x: Array, scale: Array, zero: Array, **_: Any) -> Array:
 
 
 def dequantize(x: Array, scale: Array, zero: Array, *, axis: int = 1, **_: Any) -> Array:
-    shape = [-1 if i == axis % max(x.ndim, 1) else 1 for i in range(x.ndim)] if np.size(scale) > 1 else []
+    shape = (
+        [-1 if i == axis % max(x.ndim, 1) else 1 for i in range(x.ndim)]
+        if np.size(scale) > 1
+        else []
+    )
     return (x.astype(np.float64) - np.reshape(zero, shape)) * np.reshape(scale, shape)
 
 
@@ -311,7 +378,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: np.clip(alpha * x + beta, 0, 1),
     "Dropout": lambda x, *_: x,
-    "ArgMax": lambda x, *, axis, keepdims=1, **_: np.expand_dims(x.argmax(axis), axis) if keepdims else x.argmax(axis),
+    "ArgMax": lambda x, *, axis, keepdims=1, **_: (
+        np.expand_dims(x.argmax(axis), axis) if keepdims else x.argmax(axis)
+    ),
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Conv": conv,

@@ -2,7 +2,8 @@
 
     python tests/mutations.py FIRST COUNT FOLDER
 
-Prints one JSON line: how many compiled, how many were refused, what went wrong, the slowest, and the most memory.
+Prints one JSON line: how many compiled, how many were
+refused, what went wrong, the slowest, and the most memory.
 """
 
 from __future__ import annotations
@@ -94,7 +95,19 @@ def odd_input(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def renamed_operator(model: onnx.ModelProto, rng: Random) -> None:
-    names = ["If", "Loop", "Conv", "Gemm", "Relu", "Softmax", "MaxPool", "NoSuchOp", "", "Reshape", "ConstantOfShape"]
+    names = [
+        "If",
+        "Loop",
+        "Conv",
+        "Gemm",
+        "Relu",
+        "Softmax",
+        "MaxPool",
+        "NoSuchOp",
+        "",
+        "Reshape",
+        "ConstantOfShape",
+    ]
     pick(rng, model.graph.node).op_type = str(rng.choice(names))
 
 
@@ -115,7 +128,9 @@ def rewired(model: onnx.ModelProto, rng: Random) -> None:
     """An edge to anywhere, backwards included: cycles."""
     nodes = [node for node in model.graph.node if node.input]
     target, source = pick(rng, nodes), pick(rng, model.graph.node)
-    target.input[int(rng.integers(len(target.input)))] = str(pick(rng, source.output)) if source.output else ""
+    target.input[int(rng.integers(len(target.input)))] = (
+        str(pick(rng, source.output)) if source.output else ""
+    )
 
 
 def dropped(model: onnx.ModelProto, rng: Random) -> None:
@@ -134,7 +149,9 @@ def odd_shape_constant(model: onnx.ModelProto, rng: Random) -> None:
         tensor = pick(rng, whole)
         values = onnx.numpy_helper.to_array(tensor).copy()
         if values.size:
-            values.flat[int(rng.integers(values.size))] = int(rng.choice([-1, 0, 5, 2**33, -(2**40)]))
+            values.flat[int(rng.integers(values.size))] = int(
+                rng.choice([-1, 0, 5, 2**33, -(2**40)])
+            )
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
@@ -192,7 +209,17 @@ def main(first: int, count: int, folder: Path) -> None:
         if [p.name for p in folder.iterdir()] != [path.name]:
             wrong.append(f"{seed}: wrote {sorted(p.name for p in folder.iterdir())}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"compiled": compiled, "refused": refused, "wrong": wrong, "slowest": slowest, "memory": memory}))
+    print(
+        json.dumps(
+            {
+                "compiled": compiled,
+                "refused": refused,
+                "wrong": wrong,
+                "slowest": slowest,
+                "memory": memory,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

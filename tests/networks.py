@@ -27,7 +27,9 @@ class Network:
         self.weights.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def node(self, op: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any) -> str:
+    def node(
+        self, op: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any
+    ) -> str:
         name = name or f"{op.lower()}{len(self.nodes)}"
         names = [f"{name}.out"] + [f"{name}.out{i}" for i in range(1, outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
@@ -47,28 +49,47 @@ class Network:
         name = name or f"conv{len(self.nodes)}"
         shape = (channels[1], channels[0] // group, *kernel)
         scale = np.sqrt(2.0 / np.prod(shape[1:]))
-        inputs = [x, self.constant(f"{name}.weight", self.rng.normal(0, scale, shape).astype(np.float32))]
+        inputs = [
+            x,
+            self.constant(f"{name}.weight", self.rng.normal(0, scale, shape).astype(np.float32)),
+        ]
         if bias:
-            inputs.append(self.constant(f"{name}.bias", self.rng.normal(0, 0.1, channels[1]).astype(np.float32)))
-        return self.node("Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes)
+            inputs.append(
+                self.constant(
+                    f"{name}.bias", self.rng.normal(0, 0.1, channels[1]).astype(np.float32)
+                )
+            )
+        return self.node(
+            "Conv", *inputs, name=name, kernel_shape=list(kernel), group=group, **attributes
+        )
 
     def activate(self, kind: str, x: str) -> str:
         if kind == "Silu":
             return self.node("Mul", self.node("Sigmoid", x), x)
         if kind == "Gelu":
-            half, one, root = (self.constant(f"gelu{len(self.nodes)}.{v:.1f}", np.float32(v)) for v in (0.5, 1, 2**0.5))
+            half, one, root = (
+                self.constant(f"gelu{len(self.nodes)}.{v:.1f}", np.float32(v))
+                for v in (0.5, 1, 2**0.5)
+            )
             return self.node(
-                "Mul", self.node("Mul", x, half), self.node("Add", self.node("Erf", self.node("Div", x, root)), one)
+                "Mul",
+                self.node("Mul", x, half),
+                self.node("Add", self.node("Erf", self.node("Div", x, root)), one),
             )
         if kind == "Clip":
             name = f"clip{len(self.nodes)}"
-            bounds = [self.constant(f"{name}.{k}", np.float32(v)) for k, v in (("low", 0.0), ("high", 1.5))]
+            bounds = [
+                self.constant(f"{name}.{k}", np.float32(v))
+                for k, v in (("low", 0.0), ("high", 1.5))
+            ]
             return self.node(kind, x, *bounds)
         return self.node(kind, x, **({"alpha": 0.1} if kind == "LeakyRelu" else {}))
 
     def gate(self, x: str, channels: int, kind: str = "Sigmoid", *, swap: bool = False) -> str:
         """Squeeze-and-excitation: ``x · kind(W₂ ReLU(W₁ mean(x)))``."""
-        squeezed = self.conv(self.node("GlobalAveragePool", x), (channels, max(channels // 2, 1)), (1, 1))
+        squeezed = self.conv(
+            self.node("GlobalAveragePool", x), (channels, max(channels // 2, 1)), (1, 1)
+        )
         excited = self.conv(self.node("Relu", squeezed), (max(channels // 2, 1), channels), (1, 1))
         operands = (x, self.node(kind, excited))
         return self.node("Mul", *(reversed(operands) if swap else operands))
@@ -76,17 +97,25 @@ class Network:
     def option_a(self, x: str, before: int, after: int, stride: int, form: str) -> str:
         """A shortcut without weights: every `stride`-th pixel, zeros for the further channels.
 
-        As ``slices`` and Pad, as one Slice (``slice``) and Pad, or as the 1×1 convolution that does the same (``eye``).
+        As ``slices`` and Pad, as one Slice (``slice``) and Pad,
+        or as the 1×1 convolution that does the same (``eye``).
         """
         first = (after - before) // 2
         name = f"a{len(self.nodes)}"
         if form == "eye":
             eye = np.eye(after, before, k=-first, dtype=np.float32).reshape(after, before, 1, 1)
             weight = self.constant(f"{name}.weight", eye)
-            return self.node("Conv", x, weight, kernel_shape=[1, 1], strides=[stride, stride], name=name)
+            return self.node(
+                "Conv", x, weight, kernel_shape=[1, 1], strides=[stride, stride], name=name
+            )
         for axes in ([2], [3]) if form == "slices" else ([2, 3],):
             many = len(axes)
-            values = {"starts": [0] * many, "ends": [2**31] * many, "axes": axes, "steps": [stride] * many}
+            values = {
+                "starts": [0] * many,
+                "ends": [2**31] * many,
+                "axes": axes,
+                "steps": [stride] * many,
+            }
             inputs = [self.constant(f"{name}.{k}{axes}", np.array(v)) for k, v in values.items()]
             x = self.node("Slice", x, *inputs)
         pads = np.array([0, first, 0, 0, 0, after - before - first, 0, 0])
@@ -95,12 +124,16 @@ class Network:
     def batch_norm(self, x: str, channels: int) -> str:
         name = f"bn{len(self.nodes)}"
         values = {
-            "gamma": self.rng.uniform(0.5, 1.5, channels) * self.rng.choice([1, 1, 1, -1], channels),
+            "gamma": self.rng.uniform(0.5, 1.5, channels)
+            * self.rng.choice([1, 1, 1, -1], channels),
             "beta": self.rng.normal(0, 0.2, channels),
             "mean": self.rng.normal(0, 0.2, channels),
             "var": self.rng.uniform(0.5, 2.0, channels),
         }
-        inputs = [self.constant(f"{name}.{key}", value.astype(np.float32)) for key, value in values.items()]
+        inputs = [
+            self.constant(f"{name}.{key}", value.astype(np.float32))
+            for key, value in values.items()
+        ]
         return self.node("BatchNormalization", x, *inputs, name=name)
 
     def dense(self, x: str, sizes: tuple[int, int], *, form: str = "gemm") -> str:
@@ -108,14 +141,34 @@ class Network:
         weight = self.rng.normal(0, np.sqrt(2.0 / sizes[0]), sizes).astype(np.float32)
         bias = self.constant(f"{name}.bias", self.rng.normal(0, 0.1, sizes[1]).astype(np.float32))
         if form == "gemm":
-            return self.node("Gemm", x, self.constant(f"{name}.weight", weight.T.copy()), bias, name=name, transB=1)
+            return self.node(
+                "Gemm",
+                x,
+                self.constant(f"{name}.weight", weight.T.copy()),
+                bias,
+                name=name,
+                transB=1,
+            )
         if form == "gemm-scaled":
-            return self.node("Gemm", x, self.constant(f"{name}.weight", weight), bias, name=name, alpha=0.5, beta=2.0)
+            return self.node(
+                "Gemm",
+                x,
+                self.constant(f"{name}.weight", weight),
+                bias,
+                name=name,
+                alpha=0.5,
+                beta=2.0,
+            )
         product = self.node("MatMul", x, self.constant(f"{name}.weight", weight), name=name)
         return self.node("Add", product, bias)
 
     def model(
-        self, output: str, shape: Sequence[int | str], *, classes: int | None = None, opset: int = 18
+        self,
+        output: str,
+        shape: Sequence[int | str],
+        *,
+        classes: int | None = None,
+        opset: int = 18,
     ) -> onnx.ModelProto:
         """The finished model: input `x` of `shape`, one output (N, classes)."""
         graph = helper.make_graph(
@@ -125,7 +178,9 @@ class Network:
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], classes])],
             self.weights,
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
+        )
 
 
 def single_layer(
@@ -137,12 +192,18 @@ def single_layer(
     channels = shape[1]
     if layer == "conv":
         y = net.conv(
-            x, (channels, attributes.pop("out", 4)), attributes.pop("kernel", (3, 3)), name="layer", **attributes
+            x,
+            (channels, attributes.pop("out", 4)),
+            attributes.pop("kernel", (3, 3)),
+            name="layer",
+            **attributes,
         )
     elif layer == "batch_norm":
         y = net.batch_norm(x, channels)
     elif layer == "dense":
-        y = net.dense(net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes)
+        y = net.dense(
+            net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes
+        )
     else:
         y = net.node(
             {"average": "AveragePool", "max": "MaxPool", "global": "GlobalAveragePool"}[layer],
@@ -172,14 +233,17 @@ def resnet(
     gate: str | None = None,
     opset: int = 18,
 ) -> onnx.ModelProto:
-    """A ResNet of one identity and one projection block per width, with a strided stem and max pooling.
+    """A ResNet of one identity and one projection block per
+    width, with a strided stem and max pooling.
 
     `swap` exchanges the operands of every residual Add. Without `bias`, and wide, practically every
     unit that has relevance has a positive contribution, so that z⁺ conserves.
     """
     net = Network(seed)
 
-    def layer(x: str, channels: tuple[int, int], kernel: int, stride: int = 1, **attributes: Any) -> str:
+    def layer(
+        x: str, channels: tuple[int, int], kernel: int, stride: int = 1, **attributes: Any
+    ) -> str:
         pad = attributes.get("dilations", [1, 1])[0] * (kernel - 1) // 2
         y = net.conv(
             x,
@@ -200,12 +264,21 @@ def resnet(
         else:
             y = net.activate(activation, layer(x, (before, after // 2), 1, first))
             y = net.activate(
-                activation, layer(y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2)
+                activation,
+                layer(
+                    y, (after // 2, after // 2), 3, second, group=group, dilations=[dilation] * 2
+                ),
             )
             y = layer(y, (after // 2, after), 1)
         y = net.gate(y, after, gate) if gate else y
         same = (before, stride) == (after, 1)
-        skip = x if same else net.option_a(x, before, after, stride, shortcut) if shortcut != "conv" else None
+        skip = (
+            x
+            if same
+            else net.option_a(x, before, after, stride, shortcut)
+            if shortcut != "conv"
+            else None
+        )
         skip = skip or layer(x, (before, after), 1, stride)
         return net.activate(activation, net.node("Add", *((skip, y) if swap else (y, skip))))
 
@@ -217,7 +290,9 @@ def resnet(
         y = block(y, width, width, 1)
         before = width
     logits = _head(net, y, head, before)
-    return net.model(net.node(tail, logits, axis=1) if tail else logits, ["N", 3, *size], classes=10, opset=opset)
+    return net.model(
+        net.node(tail, logits, axis=1) if tail else logits, ["N", 3, *size], classes=10, opset=opset
+    )
 
 
 def _head(net: Network, y: str, head: str, width: int) -> str:
@@ -225,7 +300,12 @@ def _head(net: Network, y: str, head: str, width: int) -> str:
     if pool == "gap":
         y = net.node("GlobalAveragePool", y)
     else:
-        y = net.node("ReduceMean", y, net.constant("axes", np.array([-2, -1])), keepdims=int(pool == "meankeep"))
+        y = net.node(
+            "ReduceMean",
+            y,
+            net.constant("axes", np.array([-2, -1])),
+            keepdims=int(pool == "meankeep"),
+        )
     if shape == "flatten":
         y = net.node("Flatten", y)
     elif shape == "reshape":
@@ -238,4 +318,8 @@ def _head(net: Network, y: str, head: str, width: int) -> str:
 def picture(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> NDArray[np.float32]:
     """A random signed input of the model's size."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    return np.random.default_rng(seed).normal(size=(batch, *(d.dim_value for d in dims[1:]))).astype(np.float32)
+    return (
+        np.random.default_rng(seed)
+        .normal(size=(batch, *(d.dim_value for d in dims[1:])))
+        .astype(np.float32)
+    )

@@ -1,4 +1,6 @@
-"""The compiled file: valid, small, plain, unchanged in what it predicts, and steerable at run time."""
+"""The compiled file: valid, small, plain, unchanged in what it
+predicts, and steerable at run time.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ VARIANTS = {
     "basic": {"kind": "basic"},
     "basic-bn": {"kind": "basic", "batch_norm": True},
     "bottleneck": {"kind": "bottleneck", "tail": "Softmax", "head": "gap-reshape-matmul"},
-    "bottleneck-v1-bn": {"kind": "bottleneck", "batch_norm": True, "stride_in": "1x1", "head": "meankeep-flatten-gemm"},
+    "bottleneck-v1-bn": {
+        "kind": "bottleneck",
+        "batch_norm": True,
+        "stride_in": "1x1",
+        "head": "meankeep-flatten-gemm",
+    },
     "grouped-dilated": {
         "kind": "bottleneck",
         "group": 2,
@@ -50,9 +57,12 @@ def metadata(model: onnx.ModelProto) -> dict[str, str]:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_every_composite_compiles_every_resnet(composite: str, variant: str, saved: Save) -> None:
-    # The reference composites take a 2×2 average for the stem's pooling: sizes must be divisible for that.
+    # The reference composites take a 2×2 average for the
+    # stem's pooling: sizes must be divisible for that.
     model = resnet(**VARIANTS[variant], size=(24, 32))
-    compiled = compile_model(saved(model), Options(composite=composite, outputs=("heatmap", "relevance"))).model
+    compiled = compile_model(
+        saved(model), Options(composite=composite, outputs=("heatmap", "relevance"))
+    ).model
     onnx.checker.check_model(compiled, full_check=True)
     assert {node.domain for node in compiled.graph.node} <= {""}
     assert compiled.ir_version <= 10 and 18 <= compiled.opset_import[0].version <= 20
@@ -68,8 +78,8 @@ def test_every_composite_compiles_every_resnet(composite: str, variant: str, sav
         assert relative(found["relevance"].sum(1), found["heatmap"]) < 1e-5
     exact = run_float64(compiled, {"x": x})["relevance"]
     signed_shares = any(text.startswith("signed") for text in compiled_rules(compiled))
-    # Signed shares divide by sums that nearly cancel: the rule itself magnifies rounding, so only the formula is
-    # compared elsewhere.
+    # Signed shares divide by sums that nearly cancel: the rule itself
+    # magnifies rounding, so only the formula is compared elsewhere.
     assert relative(found["relevance"], exact) < (1e-2 if signed_shares else 1e-4)
 
 
@@ -80,11 +90,20 @@ def compiled_rules(model: onnx.ModelProto) -> list[str]:
 def test_what_was_decided_is_in_the_file(saved: Save) -> None:
     path = saved(resnet("bottleneck", batch_norm=True))
     compiled = compile_model(
-        path, Options(composite="lrp-resnet", start="one", rules={"conv*": "flat"}, labels=tuple("abcdefghij"))
+        path,
+        Options(
+            composite="lrp-resnet", start="one", rules={"conv*": "flat"}, labels=tuple("abcdefghij")
+        ),
     )
-    promise = Contract.from_metadata(metadata(onnx.load_from_string(compiled.model.SerializeToString())))
+    promise = Contract.from_metadata(
+        metadata(onnx.load_from_string(compiled.model.SerializeToString()))
+    )
     assert is_compiled(metadata(compiled.model))
-    assert promise.composite == "lrp-resnet" and promise.start_value == "one" and promise.labels == tuple("abcdefghij")
+    assert (
+        promise.composite == "lrp-resnet"
+        and promise.start_value == "one"
+        and promise.labels == tuple("abcdefghij")
+    )
     assert promise.classes == 10 and len(promise.blocks) == 4 and promise.input == "x"
     assert {promise.rules[name] for name in promise.rules if name.startswith("conv")} == {"flat"}
     assert "lrp-onnx" in promise.versions
@@ -92,7 +111,9 @@ def test_what_was_decided_is_in_the_file(saved: Save) -> None:
 
 def test_compilation_is_reproducible(saved: Save) -> None:
     path = saved(resnet("basic", batch_norm=True))
-    first, second = (compile_model(path).model.SerializeToString(deterministic=True) for _ in range(2))
+    first, second = (
+        compile_model(path).model.SerializeToString(deterministic=True) for _ in range(2)
+    )
     assert first == second
 
 
@@ -106,7 +127,9 @@ def test_target_is_chosen_at_run_time(saved: Save) -> None:
     assert np.array_equal(default, named)
     per_sample = run_onnx(compiled, {"x": x, "target": np.array([1, 5, -1])})["heatmap"]
     for sample, target in enumerate((1, 5, int(predicted[2]))):
-        alone = run_onnx(compiled, {"x": x[sample : sample + 1], "target": np.array([target])})["heatmap"]
+        alone = run_onnx(compiled, {"x": x[sample : sample + 1], "target": np.array([target])})[
+            "heatmap"
+        ]
         assert relative(per_sample[sample : sample + 1], alone) < 1e-5
     assert relative(per_sample[0], default[0]) > 1e-2
 
@@ -125,7 +148,8 @@ def test_any_start_vector_can_be_given(saved: Save) -> None:
     contrast = run_onnx(compiled, {"x": x, "start": start})["heatmap"]
     assert relative(contrast, towards(2) - towards(7)) < 1e-5
     mixed = run_onnx(
-        compiled, {"x": x, "start": np.concatenate([start, np.zeros_like(start)]), "target": np.array([4])}
+        compiled,
+        {"x": x, "start": np.concatenate([start, np.zeros_like(start)]), "target": np.array([4])},
     )["heatmap"]
     assert relative(mixed[0], contrast[0]) < 1e-6 and relative(mixed[1], towards(4)[1]) < 1e-6
 
@@ -137,7 +161,11 @@ def test_start_value(start: str, saved: Save) -> None:
     x = picture(model)
     logits = run_float64(model, {"x": x})[model.graph.output[0].name]
     best = logits.max(1)
-    expected = {"logit": best, "probability": np.exp(best) / np.exp(logits).sum(1), "one": np.ones(2)}[start]
+    expected = {
+        "logit": best,
+        "probability": np.exp(best) / np.exp(logits).sum(1),
+        "one": np.ones(2),
+    }[start]
     compiled = compile_model(saved(model), Options(composite="lrp-resnet", start=start)).model
     assert relative(run_onnx(compiled, {"x": x})["heatmap"].sum((1, 2)), expected) < 1e-3
 
@@ -149,16 +177,19 @@ def test_contrastive_start(saved: Save) -> None:
     logits = run_float64(model, {"x": x})[model.graph.output[0].name]
 
     def log_odds(z: np.ndarray) -> np.ndarray:
-        p = (np.exp(z - z.max(1, keepdims=True)) / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))[
-            np.arange(2), targets
-        ]
+        p = (
+            np.exp(z - z.max(1, keepdims=True))
+            / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)
+        )[np.arange(2), targets]
         return np.asarray(np.log(p / (1 - p)))
 
     start = np.empty((2, 10), np.float32)
     for column in range(10):
         step = np.zeros((1, 10))
         step[0, column] = 1e-5
-        start[:, column] = logits[:, column] * (log_odds(logits + step) - log_odds(logits - step)) / 2e-5
+        start[:, column] = (
+            logits[:, column] * (log_odds(logits + step) - log_odds(logits - step)) / 2e-5
+        )
     compiled = compile_model(saved(model), composite="epsilon-plus", start="contrastive").model
     plain = compile_model(saved(model), composite="epsilon-plus").model
     found = run_onnx(compiled, {"x": x, "target": targets})["heatmap"]
@@ -186,16 +217,26 @@ def test_contrastive_start_of_a_model_that_is_sure(saved: Save) -> None:
 
 
 def test_rules_for_kinds_of_steps(saved: Save) -> None:
-    rules = {"@first": "flat", "@upper convolution": "epsilon", "@join": "z-plus-join", "@lower convolution": "gamma"}
+    rules = {
+        "@first": "flat",
+        "@upper convolution": "epsilon",
+        "@join": "z-plus-join",
+        "@lower convolution": "gamma",
+    }
     compiled = compile_model(saved(resnet(size=(32, 32))), composite="lrp-resnet", rules=rules)
-    said = [(step.op, compiled.rules[step.name].why.removeprefix("override ")) for step in compiled.plan.steps]
+    said = [
+        (step.op, compiled.rules[step.name].why.removeprefix("override "))
+        for step in compiled.plan.steps
+    ]
     convolutions = [why for op, why in said if op == "Convolution"]
     half = -(-len(convolutions) // 2)
-    assert convolutions == ["@first"] + ["@lower convolution"] * (half - 1) + ["@upper convolution"] * (
-        len(convolutions) - half
-    )
+    assert convolutions == ["@first"] + ["@lower convolution"] * (half - 1) + [
+        "@upper convolution"
+    ] * (len(convolutions) - half)
     assert {why for op, why in said if op == "Join"} == {"@join"}
-    with pytest.raises(RuleError, match=r"no kind of step '@frist'; there are @preparation, @first"):
+    with pytest.raises(
+        RuleError, match=r"no kind of step '@frist'; there are @preparation, @first"
+    ):
         compile_model(saved(resnet()), rules={"@frist": "flat"})
     with pytest.raises(RuleError, match="fits no step"):
         compile_model(saved(resnet()), rules={"@concatenation": "parts"})
@@ -215,30 +256,40 @@ def test_shuffled_weights(saved: Save) -> None:
         changed[count] = {n for n, values in stored.items() if not np.array_equal(kept[n], values)}
         for name, values in stored.items():
             np.testing.assert_array_equal(np.sort(kept[name], None), np.sort(values, None))
-        assert compiled.contract.randomized == count and any("shuffled" in note for note in compiled.plan.notes)
-    assert changed[1] == {name for name in stored if name.startswith("fc") and np.ptp(stored[name]) > 0}
+        assert compiled.contract.randomized == count and any(
+            "shuffled" in note for note in compiled.plan.notes
+        )
+    assert changed[1] == {
+        name for name in stored if name.startswith("fc") and np.ptp(stored[name]) > 0
+    }
     assert changed[1] < changed[3] < changed[layers] == changed[10**6]
     assert {n for n, v in stored.items() if v.ndim > 1} <= changed[layers]
     x = picture(model)
     found = [
-        run_onnx(compile_model(path, composite="lrp-resnet", randomize=3, seed=seed).model, {"x": x})["heatmap"]
+        run_onnx(
+            compile_model(path, composite="lrp-resnet", randomize=3, seed=seed).model, {"x": x}
+        )["heatmap"]
         for seed in (1, 1, 2)
     ]
     np.testing.assert_array_equal(found[0], found[1])
     assert relative(found[0], found[2]) > 0.1
     with pytest.raises(ContractError, match="randomized"):
-        Contract.from_metadata({p.key: p.value for p in plain.model.metadata_props if p.key != "lrp_onnx.randomized"})
+        Contract.from_metadata(
+            {p.key: p.value for p in plain.model.metadata_props if p.key != "lrp_onnx.randomized"}
+        )
 
 
 def test_inner_relevance_by_name(saved: Save) -> None:
-    """Relevance at a block's input equals what a file that stops there would give: both maps agree when summed over
-    all pixels.
+    """Relevance at a block's input equals what a file that stops
+    there would give: both maps agree when summed over all pixels.
     """
     model = resnet("basic", size=(32, 32), widths=(32, 64), bias=False)
     plan = compile_model(saved(model)).plan
     fork = plan.blocks[2].fork
     for composite in ("lrp-resnet", "c3-lrp"):
-        compiled = compile_model(saved(model), Options(composite=composite, outputs=("heatmap", fork))).model
+        compiled = compile_model(
+            saved(model), Options(composite=composite, outputs=("heatmap", fork))
+        ).model
         found = run_onnx(compiled, {"x": picture(model)})
         inner = found[f"relevance/{fork}"]
         assert inner.ndim == 4 and np.abs(inner).max() > 0
@@ -315,19 +366,25 @@ def test_dropped_biases_are_those_of_rules_that_have_one(saved: Save) -> None:
     compiled = compile_model(saved(resnet()), composite="epsilon-plus-flat", bias="drop")
     dropped = {rule for rule in compiled.contract.rules.values() if "bias=drop" in rule}
     assert dropped == {"z-plus(bias=drop)", "epsilon(bias=drop)"}
-    assert {"flat", "norm", "pass", "signed", "winner-take-all"} <= set(compiled.contract.rules.values())
+    assert {"flat", "norm", "pass", "signed", "winner-take-all"} <= set(
+        compiled.contract.rules.values()
+    )
 
 
 def test_a_box_that_is_not_stated_is_the_picture_s(saved: Save) -> None:
     """As an override as in a composite: −1 to 1 is nobody's picture."""
     path = saved(resnet())
     stated = compile_model(path, composite="epsilon-gamma-box").contract.rules
-    override = compile_model(path, composite="epsilon-gamma-box", rules={"@first": "z-box"}).contract.rules
+    override = compile_model(
+        path, composite="epsilon-gamma-box", rules={"@first": "z-box"}
+    ).contract.rules
     (box,) = {rule for rule in override.values() if rule.startswith("z-box")}
     assert override == stated and "low=-2.11" in box and "high=2.2" in box
 
 
-@pytest.mark.parametrize(("outputs", "message"), [((), "no output"), (("nonsense",), "no tensor 'nonsense'")])
+@pytest.mark.parametrize(
+    ("outputs", "message"), [((), "no output"), (("nonsense",), "no tensor 'nonsense'")]
+)
 def test_a_wrong_output_is_explained(outputs: tuple[str, ...], message: str, saved: Save) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         compile_model(saved(resnet()), Options(outputs=outputs))
@@ -340,14 +397,18 @@ def test_as_many_names_as_classes(saved: Save) -> None:
 
 def test_all_wrong_overrides_are_named_at_once(saved: Save) -> None:
     with pytest.raises(RuleError) as caught:
-        compile_model(saved(resnet()), Options(rules={"one*": "flat", "two*": "flat", "add*": "z-plus"}))
+        compile_model(
+            saved(resnet()), Options(rules={"one*": "flat", "two*": "flat", "add*": "z-plus"})
+        )
     assert all(name in str(caught.value) for name in ("one*", "two*", "Join 'add"))
 
 
 def test_a_full_size_resnet_50_compiles_in_under_ten_seconds(assets: Path) -> None:
     path = assets / "models" / "tin20-resnet50.torchscript-op17-folded.onnx"
     begun = time.process_time()
-    compiled = compile_model(path, Options(composite="epsilon-alpha2-beta1", outputs=("heatmap", "relevance")))
+    compiled = compile_model(
+        path, Options(composite="epsilon-alpha2-beta1", outputs=("heatmap", "relevance"))
+    )
     data = compiled.model.SerializeToString()
     assert time.process_time() - begun < 10
     assert len(compiled.plan.blocks) == 16 and len(data) < 1.05 * path.stat().st_size

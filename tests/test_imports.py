@@ -1,4 +1,6 @@
-"""Who may import whom, and how light the package is: the architecture as a test, read off the folders."""
+"""Who may import whom, and how light the package is: the
+architecture as a test, read off the folders.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ FORBIDDEN: Mapping[str, set[str]] = {
     "evaluation/metrics": {"model", "relevance", "compiled", "compiler", "plan", "runtime"},
     "report": {"model", "relevance", "compiled", "compiler", "plan"},
 }
-"""Room → rooms that it must not import: `model` and `relevance` meet in `plan`, the run half knows only files."""
+"""Room → rooms that it must not import: `model` and
+`relevance` meet in `plan`, the run half knows only files.
+"""
 ALLOWED: Mapping[str, set[str]] = {
     "errors": set(),
     "contract": {"errors"},
@@ -78,7 +82,9 @@ def graph_of(root: Path) -> dict[str, set[str]]:
     known = modules(root)
     return {
         name: {
-            m.removeprefix("lrp_onnx").removeprefix(".") for m in imports_of(path, known) if m.startswith("lrp_onnx")
+            m.removeprefix("lrp_onnx").removeprefix(".")
+            for m in imports_of(path, known)
+            if m.startswith("lrp_onnx")
         }
         for name, path in known.items()
         if name
@@ -86,7 +92,9 @@ def graph_of(root: Path) -> dict[str, set[str]]:
 
 
 def rooms_of(name: str) -> set[str]:
-    """The room that a module lies in, and the folder inside it: ``evaluation`` and ``evaluation/metrics``."""
+    """The room that a module lies in, and the folder inside
+    it: ``evaluation`` and ``evaluation/metrics``.
+    """
     parts = name.split(".")
     return {parts[0], "/".join(parts[:2])} if len(parts) > 2 else {parts[0]}
 
@@ -123,7 +131,9 @@ def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def merged(graph: Mapping[str, set[str]], part: int) -> dict[str, set[str]]:
-    """The graph of what names have in place `part`: rooms (0), or folders of rooms (1); other modules are left out."""
+    """The graph of what names have in place `part`: rooms
+    (0), or folders of rooms (1); other modules are left out.
+    """
 
     def folder(name: str) -> str | None:
         parts = name.split(".")
@@ -132,7 +142,9 @@ def merged(graph: Mapping[str, set[str]], part: int) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, imported in graph.items():
         if (start := folder(name)) is not None:
-            found.setdefault(start, set()).update(end for end in map(folder, imported) if end is not None)
+            found.setdefault(start, set()).update(
+                end for end in map(folder, imported) if end is not None
+            )
     return found
 
 
@@ -169,7 +181,9 @@ def test_a_forbidden_import_is_seen(module: str, line: str, tmp_path: Path) -> N
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     assert not faults_of(tmp_path)
-    (tmp_path / module).write_text(f"{(tmp_path / module).read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    (tmp_path / module).write_text(
+        f"{(tmp_path / module).read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8"
+    )
     (fault,) = faults_of(tmp_path)
     assert module.removesuffix(".py").replace("/", ".") in fault
 
@@ -194,19 +208,27 @@ def test_rules_know_layers_and_values_alone() -> None:
 
 def test_only_the_command_line_prints() -> None:
     for name, path in modules(ROOT).items():
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [
+            node.func
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        ]
         if any(isinstance(call, ast.Name) and call.id == "print" for call in calls):
             assert "cli" in rooms_of(name), f"{name} prints"
 
 
 def test_no_module_is_a_drawer() -> None:
-    assert not {"utils", "helpers", "common", "manager", "base"} & {path.stem for path in ROOT.rglob("*.py")}
+    assert not {"utils", "helpers", "common", "manager", "base"} & {
+        path.stem for path in ROOT.rglob("*.py")
+    }
 
 
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnx_graphsurgeon", "onnxruntime", "cv2", "rich")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compile", "--help"], ["explain", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compile", "--help"], ["explain", "--help"], ["--version"]]
+)
 def test_help_is_light(arguments: list[str]) -> None:
     script = (
         "import sys\nfrom lrp_onnx.cli.commands import main\n"
@@ -223,7 +245,9 @@ def test_help_takes_less_than_three_tenths_of_a_second_of_cpu() -> None:
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "lrp_onnx", "--help"]
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "0"})
+        subprocess.run(
+            command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": "0"}
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

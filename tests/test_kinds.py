@@ -1,4 +1,6 @@
-"""A kind of layer is whole or not there at all: traits, a reader, a layer, and a rule in every composite."""
+"""A kind of layer is whole or not there at all: traits, a
+reader, a layer, and a rule in every composite.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ SPECIAL = {"softmax": "gate path"}
 
 def every_kind() -> list[type[Kind]]:
     """Every kind that steps may have: the records of the module."""
-    named = [value for value in vars(kinds).values() if isinstance(value, type) and issubclass(value, Kind)]
+    named = [
+        value
+        for value in vars(kinds).values()
+        if isinstance(value, type) and issubclass(value, Kind)
+    ]
     return [kind for kind in named if kind is not Kind and "__dataclass_params__" in vars(kind)]
 
 
@@ -40,7 +46,9 @@ def made(annotation: Any) -> set[type]:
 
 def missing(some: Iterable[type[Kind]]) -> list[str]:
     """What the kinds lack, one line each."""
-    read = set(REWRITTEN).union(*(made(get_type_hints(reader)["return"]) for reader in READERS.values()))
+    read = set(REWRITTEN).union(
+        *(made(get_type_hints(reader)["return"]) for reader in READERS.values())
+    )
     faults = []
     for kind in some:
         name = kind.__name__
@@ -78,7 +86,9 @@ def test_every_category_is_used() -> None:
 
 
 def test_merging_kinds_have_rules_of_their_own() -> None:
-    """What a rule serves is a category of kinds with several inputs, and each of these has such a rule."""
+    """What a rule serves is a category of kinds with
+    several inputs, and each of these has such a rule.
+    """
     merging = {kind.category for kind in every_kind() if kind.merges}
     assert {rule.serves for rule in RULES.values()} - {""} == merging
 
@@ -105,4 +115,6 @@ def test_a_kind_in_one_place_alone_is_seen(place: str, monkeypatch: pytest.Monke
     assert ("Half has no reader" in faults) == (place != "reader")
     assert ("Half has no layer" in faults) == (place != "layer")
     assert "Half: composites cannot speak of 'half'" in faults
-    assert "Half has no rule in lrp-resnet" in faults and "Half has no rule in gradient" not in faults
+    assert (
+        "Half has no rule in lrp-resnet" in faults and "Half has no rule in gradient" not in faults
+    )

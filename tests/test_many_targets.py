@@ -1,4 +1,6 @@
-"""One picture, many targets: the maps are those of one run a target, and ranks name the best classes."""
+"""One picture, many targets: the maps are those of one run
+a target, and ranks name the best classes.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,24 @@ from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]
 SAME = 1e-5
-FAMILIES = [name for name in families() if name not in REFUSED and PRECISIONS.get(name) != "bfloat16"]
+FAMILIES = [
+    name for name in families() if name not in REFUSED and PRECISIONS.get(name) != "bfloat16"
+]
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay")
 
 
-def together_and_alone(path: Path, x: dict[str, np.ndarray], **choices: object) -> tuple[np.ndarray, np.ndarray]:
+def together_and_alone(
+    path: Path, x: dict[str, np.ndarray], **choices: object
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps of targets 1, 0, 1 and the predicted class: in one run, and in one run each."""
     targets = np.array([1, 0, 1, -1])
     many = compile_model(path, many_targets=True, **choices).model
     one = compile_model(path, **choices).model
     together = run_onnx(many, x | {"target": targets}, optimize=False)["heatmap"]
-    alone = [run_onnx(one, x | {"target": targets[i : i + 1]}, optimize=False)["heatmap"] for i in range(4)]
+    alone = [
+        run_onnx(one, x | {"target": targets[i : i + 1]}, optimize=False)["heatmap"]
+        for i in range(4)
+    ]
     return together, np.concatenate(alone)
 
 
@@ -55,7 +64,9 @@ def test_many_targets_are_single_runs(composite: str, optimize_for: str, saved: 
 def test_every_family(family: str, composite: str, tmp_path: Path) -> None:
     file = families()[family][0]
     x = {name: value[:1] for name, value in feeds(file, file.model).items()}
-    found, expected = together_and_alone(file.save(tmp_path), x, composite=composite, **file.options)
+    found, expected = together_and_alone(
+        file.save(tmp_path), x, composite=composite, **file.options
+    )
     assert relative(found, expected) < SAME
 
 
@@ -73,9 +84,9 @@ def test_ranks_starts_and_what_is_predicted(saved: Save) -> None:
     start[0, 4], start[1, 4], start[1, 7] = 2, 1, -1
     maps = run_onnx(compiled, x | {"start": start, "target": np.array([0, 0, 5])})["heatmap"]
     assert relative(maps[2:], run_onnx(compiled, x | {"target": np.array([5])})["heatmap"]) < SAME
-    both = run_onnx(compiled, x | {"start": np.eye(10, dtype=np.float32)[[4, 7]], "target": np.array([0, 0])})[
-        "heatmap"
-    ]
+    both = run_onnx(
+        compiled, x | {"start": np.eye(10, dtype=np.float32)[[4, 7]], "target": np.array([0, 0])}
+    )["heatmap"]
     assert relative(maps[0], 2 * both[0]) < SAME and relative(maps[1], both[0] - both[1]) < 1e-4
 
 
@@ -83,7 +94,9 @@ def test_the_file_verifies_and_says_what_it_is(saved: Save, tmp_path: Path) -> N
     path = saved(resnet(size=(32, 32), widths=(16, 32), bias=False))
     compiled = compile_model(path, composite="lrp-resnet", many_targets=True)
     assert compiled.contract.many_targets
-    audit = verify_file(compiled.save(tmp_path / "many.onnx"), original=path, images=(), provider="cpu")
+    audit = verify_file(
+        compiled.save(tmp_path / "many.onnx"), original=path, images=(), provider="cpu"
+    )
     assert audit.passed, audit.to_json()["checks"]
 
 
@@ -91,7 +104,9 @@ def test_more_than_one_picture_is_refused(saved: Save) -> None:
     model = resnet(size=(32, 32))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     with pytest.raises((UnsupportedModelError, ImageError)):
-        explainer = Explainer(compile_model(saved(model), many_targets=True).model.SerializeToString())
+        explainer = Explainer(
+            compile_model(saved(model), many_targets=True).model.SerializeToString()
+        )
         explainer.explain(picture(model, batch=4))
 
 
@@ -99,20 +114,29 @@ def test_more_than_one_picture_is_refused(saved: Save) -> None:
 def photos(tmp_path: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     for index in range(3):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), rng.integers(0, 256, (40, 50, 3)).astype(np.uint8))
+        cv2.imwrite(
+            str(tmp_path / f"{index}.png"), rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        )
     return sorted(tmp_path.glob("*.png"))
 
 
 def test_the_explainer(saved: Save, photos: list[Path]) -> None:
     path = saved(resnet(size=(32, 32)))
     choices = Options(composite="lrp-resnet", labels=NAMES)
-    many = Explainer(compile_model(path, choices, many_targets=True).model.SerializeToString(), providers="cpu")
+    many = Explainer(
+        compile_model(path, choices, many_targets=True).model.SerializeToString(), providers="cpu"
+    )
     one = Explainer(compile_model(path, choices).model.SerializeToString(), providers="cpu")
     found = list(many.explain_images(photos, target=[-1, -2, "cat", 5]))
     assert [e.path for e in found] == [photo for photo in photos for _ in range(4)]
     for index, photo in enumerate(photos):
         best, second, cat, fifth = found[4 * index : 4 * index + 4]
-        assert (best.target, second.target, cat.target, fifth.target) == (best.top5[0][0], best.top5[1][0], 2, 5)
+        assert (best.target, second.target, cat.target, fifth.target) == (
+            best.top5[0][0],
+            best.top5[1][0],
+            2,
+            5,
+        )
         assert cat.target_name == "cat" and cat.start_value == cat.scores[2]
         for each in (best, second, cat, fifth):
             (alone,) = one.explain_images([photo], target=each.target)
@@ -130,7 +154,9 @@ def call(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_top_and_several_targets_on_the_command_line(saved: Save, photos: list[Path], tmp_path: Path) -> None:
+def test_top_and_several_targets_on_the_command_line(
+    saved: Save, photos: list[Path], tmp_path: Path
+) -> None:
     path, out = saved(resnet(size=(32, 32))), tmp_path / "out"
     assert call("explain", path, *photos, "-o", out, "--top", 3, "--post", "none")[0] == 0
     lines = [json.loads(line) for line in (out / "explanations.jsonl").read_text().splitlines()]
@@ -139,8 +165,14 @@ def test_top_and_several_targets_on_the_command_line(saved: Save, photos: list[P
         assert line["target"]["index"] == line["top5"][index % 3]["index"]
         assert line["files"]["overlay"] == f"{index // 3}.{index % 3 + 1}.overlay.png"
         assert all((out / name).is_file() for name in line["files"].values())
-    assert call("explain", path, photos[0], "-o", tmp_path / "two", "--target", 3, "--target", 8)[0] == 0
-    lines = [json.loads(line) for line in (tmp_path / "two" / "explanations.jsonl").read_text().splitlines()]
+    assert (
+        call("explain", path, photos[0], "-o", tmp_path / "two", "--target", 3, "--target", 8)[0]
+        == 0
+    )
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "two" / "explanations.jsonl").read_text().splitlines()
+    ]
     assert [line["target"]["index"] for line in lines] == [3, 8]
     assert call("explain", path, photos[0], "-o", out, "--target", 3, "--top", 2)[0] == 2
     compiled = compile_model(path).save(tmp_path / "one.onnx")
@@ -148,8 +180,12 @@ def test_top_and_several_targets_on_the_command_line(saved: Save, photos: list[P
     assert code == 1 and "--many-targets" in said
 
 
-def test_compile_with_many_targets_on_the_command_line(saved: Save, photos: list[Path], tmp_path: Path) -> None:
+def test_compile_with_many_targets_on_the_command_line(
+    saved: Save, photos: list[Path], tmp_path: Path
+) -> None:
     path, out = saved(resnet(size=(32, 32))), tmp_path / "many.onnx"
     assert call("compile", path, "-o", out, "--many-targets", "--optimize-for", "portable")[0] == 0
-    assert call("explain", out, *photos, "-o", tmp_path / "out", "--top", 2, "--post", "none")[0] == 0
+    assert (
+        call("explain", out, *photos, "-o", tmp_path / "out", "--top", 2, "--post", "none")[0] == 0
+    )
     assert len(list((tmp_path / "out").glob("*.overlay.png"))) == 6

@@ -1,4 +1,6 @@
-"""A thousand damaged files: none crashes the compiler, none takes long or much memory, none leaves anything behind."""
+"""A thousand damaged files: none crashes the compiler, none
+takes long or much memory, none leaves anything behind.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ EACH = 250
 @pytest.mark.parametrize("part", range(4))
 def test_damaged_files(part: int, tmp_path: Path) -> None:
     script = Path(__file__).parent / "mutations.py"
-    command = [sys.executable, "-W", "error", str(script), str(part * EACH), str(EACH), str(tmp_path / "files")]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(script),
+        str(part * EACH),
+        str(EACH),
+        str(tmp_path / "files"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr == "", "nothing is printed beside the errors"

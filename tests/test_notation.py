@@ -91,7 +91,10 @@ def test_what_a_text_means(text: str, expected: object) -> None:
         ("bell(9", r"'bell\(9' is not a sound"),
         ("bell(9)(8)", "do not match"),
         ("bell(9))", r"do not match"),
-        ("bell(pitch=3)", "the sound bell has no parameter 'pitch'; it takes count, width, loud, tone"),
+        (
+            "bell(pitch=3)",
+            "the sound bell has no parameter 'pitch'; it takes count, width, loud, tone",
+        ),
         ("plain(3)", "the sound plain: '3' is not parameter=value"),
         ("plain(a=3)", "the sound plain has no parameter 'a'; it takes none"),
         ("named(3)", "the sound named: '3' is not parameter=value"),
@@ -115,11 +118,19 @@ def test_errors_say_what_to_write(text: str, message: str) -> None:
 
 
 def test_a_call_is_data() -> None:
-    call = parse("epsilon-plus(start=one, @upper convolution=gamma(gamma=0.1), fc*=flat)", what="method")
+    call = parse(
+        "epsilon-plus(start=one, @upper convolution=gamma(gamma=0.1), fc*=flat)", what="method"
+    )
     assert call.name == "epsilon-plus"
-    assert dict(call.arguments) == {"start": "one", "@upper convolution": "gamma(gamma=0.1)", "fc*": "flat"}
+    assert dict(call.arguments) == {
+        "start": "one",
+        "@upper convolution": "gamma(gamma=0.1)",
+        "fc*": "flat",
+    }
     assert parse(str(call), what="method") == call
-    assert build(Call("bell", (("", "3"), ("tone", "low"))), TABLE, what="sound") == Bell(3, tone="low")
+    assert build(Call("bell", (("", "3"), ("tone", "low"))), TABLE, what="sound") == Bell(
+        3, tone="low"
+    )
     assert str(Call("bell", (("", "3"),))) == "bell(3)"
 
 
@@ -209,7 +220,10 @@ def test_suggestions() -> None:
 
 
 def test_sizes() -> None:
-    assert read_size("224") == (224, 224) and read_size("480x640") == read_size(" 480X640 ") == (480, 640)
+    assert read_size("224") == (224, 224) and read_size("480x640") == read_size(" 480X640 ") == (
+        480,
+        640,
+    )
     for text in ("", "0", "x", "12x", "1x2x3", "-5", "99999", "big", "1.5", "²"):
         with pytest.raises(ValueError, match="is not a size: write 224, or 480x640"):
             read_size(text)

@@ -1,5 +1,5 @@
-"""Random residual networks: the compiled gradient against finite differences of the forward, and the ledger of every
-rule.
+"""Random residual networks: the compiled gradient against
+finite differences of the forward, and the ledger of every rule.
 """
 
 from __future__ import annotations
@@ -20,35 +20,54 @@ from lrp_onnx.compiled.verify import audit
 from lrp_onnx.compiler import Options, compile_model
 
 EXAMPLES = int(os.environ.get("LRP_ONNX_EXAMPLES", "300"))
-"""Each network is compiled and run a few times: about 50 ms. By hand: LRP_ONNX_EXAMPLES=5000 pytest -n 2 -k random."""
+"""Each network is compiled and run a few times: about 50
+ms. By hand: LRP_ONNX_EXAMPLES=5000 pytest -n 2 -k random.
+"""
 ACTIVATIONS = ("Relu", "Relu", "Relu", "Clip", "LeakyRelu", "Silu", "Elu", "Tanh", "Gelu")
 
 
 STEPS = (1e-6, 1e-8)
-"""Of the central differences. Two, because between them a unit may cross its kink; it will not do so twice."""
+"""Of the central differences. Two, because between them a
+unit may cross its kink; it will not do so twice.
+"""
 
 
 def random_network(seed: int, *, plain: bool = False) -> onnx.ModelProto:
-    """A residual network of random depth, width, geometry, shortcuts, activations and normalisation, nodes shuffled,
-    names gone; `plain` networks are piecewise linear: ReLU alone, no gates.
+    """A residual network of random depth, width, geometry, shortcuts,
+    activations and normalisation, nodes shuffled, names gone; `plain`
+    networks are piecewise linear: ReLU alone, no gates.
     """
     rng = np.random.default_rng(seed)
     net = Network(seed)
     activation = "Relu" if plain else str(rng.choice(ACTIVATIONS))
     first = size = [int(v) for v in rng.integers(11, 24, 2)]
     width = int(rng.choice([2, 4, 6]))
-    y, size = _conv(net, rng, "x", 3, width, size, kernel=int(rng.choice([1, 3, 5, 7])), stride=int(rng.integers(1, 3)))
+    y, size = _conv(
+        net,
+        rng,
+        "x",
+        3,
+        width,
+        size,
+        kernel=int(rng.choice([1, 3, 5, 7])),
+        stride=int(rng.integers(1, 3)),
+    )
     y = net.activate(activation, y)
     if rng.random() < 0.6 and min(size) > 4:
         pads = [int(p) for p in rng.integers(0, 2, 4)]
         ceil = int(rng.integers(2)) if rng.random() < 0.3 else 0
         y = net.node("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=pads, ceil_mode=ceil)
-        size = [_pooled(size[i] + pads[i] + pads[i + 2], 3, 2, ceil, size[i] + pads[i]) for i in (0, 1)]
+        size = [
+            _pooled(size[i] + pads[i] + pads[i + 2], 3, 2, ceil, size[i] + pads[i]) for i in (0, 1)
+        ]
     for _ in range(int(rng.integers(1, 4))):
         y, width, size = _block(net, rng, y, width, size, activation, gated=not plain)
         if rng.random() < 0.2:
             more, channels = net.activate(activation, net.conv(y, (width, 2), (1, 1))), width + 2
-            y, width = net.node("Concat", *((y, more) if rng.random() < 0.5 else (more, y)), axis=1), channels
+            y, width = (
+                net.node("Concat", *((y, more) if rng.random() < 0.5 else (more, y)), axis=1),
+                channels,
+            )
     model = _head(net, rng, y, width, [int(rng.choice([0, 2])) or "N", 3, *first])
     return _disguised(model, rng)
 
@@ -72,10 +91,14 @@ def _conv(
     kernel: int,
     stride: int,
 ) -> tuple[str, list[int]]:
-    """A convolution of random pads, dilation, groups, with or without bias or batch normalisation."""
+    """A convolution of random pads, dilation, groups, with or
+    without bias or batch normalisation.
+    """
     dilation = int(rng.choice([1, 1, 2])) if kernel > 1 else 1
     reach = dilation * (kernel - 1)
-    pads = [int(p) for p in rng.integers(0, reach + 1, 4)] if rng.random() < 0.4 else [reach // 2] * 4
+    pads = (
+        [int(p) for p in rng.integers(0, reach + 1, 4)] if rng.random() < 0.4 else [reach // 2] * 4
+    )
     if any(size[i] + pads[i] + pads[i + 2] <= reach for i in (0, 1)):
         pads = [reach // 2] * 4
     group = 2 if before % 2 == 0 and after % 2 == 0 and rng.random() < 0.3 else 1
@@ -95,9 +118,18 @@ def _conv(
 
 
 def _block(
-    net: Network, rng: np.random.Generator, x: str, width: int, size: list[int], activation: str, *, gated: bool
+    net: Network,
+    rng: np.random.Generator,
+    x: str,
+    width: int,
+    size: list[int],
+    activation: str,
+    *,
+    gated: bool,
 ) -> tuple[str, int, list[int]]:
-    """Main branch of one to three convolutions; shortcut identity, projection, pooled projection or option A."""
+    """Main branch of one to three convolutions; shortcut
+    identity, projection, pooled projection or option A.
+    """
     stride = int(rng.choice([1, 1, 2])) if min(size) > 3 else 1
     after = width * 2 if stride == 2 or rng.random() < 0.3 else width
     y, channels = x, width
@@ -106,12 +138,18 @@ def _block(
             y = net.activate(activation, y)
         reach = 2 if rng.random() < 0.6 else 0
         y = net.conv(
-            y, (channels, after), (reach + 1,) * 2, pads=[reach // 2] * 4, strides=[stride if index == 0 else 1] * 2
+            y,
+            (channels, after),
+            (reach + 1,) * 2,
+            pads=[reach // 2] * 4,
+            strides=[stride if index == 0 else 1] * 2,
         )
         y = net.batch_norm(y, after) if rng.random() < 0.5 else y
         channels = after
     if gated and rng.random() < 0.3:
-        y = net.gate(y, after, str(rng.choice(["Sigmoid", "HardSigmoid"])), swap=bool(rng.random() < 0.5))
+        y = net.gate(
+            y, after, str(rng.choice(["Sigmoid", "HardSigmoid"])), swap=bool(rng.random() < 0.5)
+        )
     kind = str(rng.choice(["projection", "option-a", "pooled"]))
     if (after, stride) == (width, 1):
         skip = x
@@ -129,7 +167,9 @@ def _block(
     return joined, after, [(s - 1) // stride + 1 for s in size]
 
 
-def _head(net: Network, rng: np.random.Generator, y: str, width: int, shape: list[int | str]) -> onnx.ModelProto:
+def _head(
+    net: Network, rng: np.random.Generator, y: str, width: int, shape: list[int | str]
+) -> onnx.ModelProto:
     pooled = net.node("Flatten", net.node("GlobalAveragePool", y))
     logits = net.dense(pooled, (width, 5), form=str(rng.choice(["gemm", "gemm-scaled", "matmul"])))
     return net.model(logits, shape, classes=5, opset=int(rng.choice([13, 17, 18, 20])))
@@ -151,10 +191,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
-    """⟨∇⟨s, logits⟩, v⟩ equals the central difference along v, in float64; and ONNX Runtime agrees in float32."""
+    """⟨∇⟨s, logits⟩, v⟩ equals the central difference along
+    v, in float64; and ONNX Runtime agrees in float32.
+    """
     model = random_network(seed)
     path = folder / "model.onnx"
     onnx.save(model, path)
@@ -166,7 +210,10 @@ def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
     logits = model.graph.output[0].name
     slopes = []
     for step in STEPS:
-        ahead, behind = (run_float64(compiled, {"x": x + sign * step * v, "start": s})[logits] for sign in (1, -1))
+        ahead, behind = (
+            run_float64(compiled, {"x": x + sign * step * v, "start": s})[logits]
+            for sign in (1, -1)
+        )
         slopes.append((s * (ahead - behind)).sum() / (2 * step))
     scale = np.abs(gradient * v).sum() + 1e-9
     assert min(abs((gradient * v).sum() - slope) for slope in slopes) < 1e-5 * scale
@@ -174,28 +221,46 @@ def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
     assert np.abs(found - gradient).max() <= 1e-3 * (np.abs(gradient).max() + 1e-9)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES // 3,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 @given(seed=st.integers(0, 10**6))
 def test_lrp_0_of_a_random_network_is_gradient_times_input(folder: Path, seed: int) -> None:
-    """Where everything is piecewise linear, LRP-0 telescopes to Gradient × Input of the logit (Ancona et al. 2018)."""
+    """Where everything is piecewise linear, LRP-0 telescopes
+    to Gradient × Input of the logit (Ancona et al. 2018).
+    """
     onnx.save(random_network(seed, plain=True), folder / "model.onnx")
     x = picture(random_network(seed, plain=True)).astype(np.float64)
     maps = []
     for composite in ("lrp-z", "gradient-x-input"):
-        compiled = compile_model(folder / "model.onnx", composite=composite, outputs=("relevance",)).model
+        compiled = compile_model(
+            folder / "model.onnx", composite=composite, outputs=("relevance",)
+        ).model
         maps.append(run_float64(compiled, {"x": x})["relevance"])
     assert np.abs(maps[0] - maps[1]).max() <= 1e-6 * (np.abs(maps[1]).max() + 1e-9)
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES // 3,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     seed=st.integers(0, 10**6),
-    composite=st.sampled_from(["c3-lrp", "lrp-resnet", "epsilon-plus-flat", "preset-b", "epsilon-gamma-box"]),
+    composite=st.sampled_from(
+        ["c3-lrp", "lrp-resnet", "epsilon-plus-flat", "preset-b", "epsilon-gamma-box"]
+    ),
 )
 def test_the_ledger_of_a_random_network(folder: Path, seed: int, composite: str) -> None:
     """Outputs unchanged, all relevance accounted for, no NaN, for every family of rules."""
     model = random_network(seed)
     onnx.save(model, folder / "model.onnx")
     compiled = compile_model(folder / "model.onnx", composite=composite)
-    found = audit(compiled.model, compiled.contract, run_onnx, pictures=picture(model), original=None)
+    found = audit(
+        compiled.model, compiled.contract, run_onnx, pictures=picture(model), original=None
+    )
     assert found.passed, [check for check in found.checks if check[1]]

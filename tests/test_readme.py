@@ -22,7 +22,9 @@ MODEL = ROOT / "models" / "shapes-resnet.onnx"
 
 def composite_rows() -> list[str]:
     rows = ["| composite | what it does | starts from | source |", "|---|---|---|---|"]
-    return rows + [f"| `{name}` | {c.title} | {c.start} | {c.source} |" for name, c in COMPOSITES.items()]
+    return rows + [
+        f"| `{name}` | {c.title} | {c.start} | {c.source} |" for name, c in COMPOSITES.items()
+    ]
 
 
 def test_the_table_of_composites_is_the_registry() -> None:
@@ -66,12 +68,16 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_a_compiled_file_is_hardly_larger(composite: str) -> None:
-    compiled = compile_model(MODEL, Options(composite=composite, outputs=("heatmap", "relevance"))).model
+    compiled = compile_model(
+        MODEL, Options(composite=composite, outputs=("heatmap", "relevance"))
+    ).model
     assert len(compiled.SerializeToString()) <= 1.05 * MODEL.stat().st_size
 
 
 def test_the_embedded_model_explains_its_objects() -> None:
-    """Samples are recognised; under lrp-resnet relevance is at least 2.5 times denser on and beside the object."""
+    """Samples are recognised; under lrp-resnet relevance is
+    at least 2.5 times denser on and beside the object.
+    """
     import cv2
 
     data = compile_model(MODEL, Options(composite="lrp-resnet")).model.SerializeToString()
@@ -80,7 +86,14 @@ def test_the_embedded_model_explains_its_objects() -> None:
     for found in Explainer(data, providers="cpu").explain_images(paths):
         assert found.target_name == found.path.stem and found.top5[0][2] > 0.9
         mask = cv2.imread(str(ROOT / "models" / "masks" / found.path.name), cv2.IMREAD_GRAYSCALE)
-        near = cv2.resize(cv2.dilate(mask, np.ones((25, 25), np.uint8)), (96, 96), interpolation=cv2.INTER_AREA) > 127
+        near = (
+            cv2.resize(
+                cv2.dilate(mask, np.ones((25, 25), np.uint8)),
+                (96, 96),
+                interpolation=cv2.INTER_AREA,
+            )
+            > 127
+        )
         share = float(found.heatmap[near].sum() / found.heatmap.sum())
         assert share > 2.5 * near.mean(), (found.path.name, share)
 
@@ -88,7 +101,10 @@ def test_the_embedded_model_explains_its_objects() -> None:
 def test_the_embedded_model_is_small_and_says_how_to_use_it() -> None:
     proto = onnx.load(MODEL)
     keys = {entry.key for entry in proto.metadata_props}
-    assert MODEL.stat().st_size <= 3_000_000 and keys == {"lrp_onnx.preprocessing", "lrp_onnx.labels"}
+    assert MODEL.stat().st_size <= 3_000_000 and keys == {
+        "lrp_onnx.preprocessing",
+        "lrp_onnx.labels",
+    }
     assert (ROOT / "models" / "shapes-resnet.labels.txt").read_text().split() == list(
         Explainer(compile_model(MODEL).model.SerializeToString()).labels
     )

@@ -1,4 +1,6 @@
-"""Trained models and real photos: what a compiled file predicts is what its original predicts, photo by photo."""
+"""Trained models and real photos: what a compiled file
+predicts is what its original predicts, photo by photo.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_every_real_model_predicts_the_same_and_explains(assets: Path, tmp_path:
     paths = sorted((assets / "models").glob("*.onnx"))
     assert len(paths) >= 13
     for path in paths:
-        folder, spec, count, floor = next(found for name, found in PHOTOS.items() if path.name.startswith(name))
+        folder, spec, count, floor = next(
+            found for name, found in PHOTOS.items() if path.name.startswith(name)
+        )
         files, labels = photos(assets / "images" / folder, count)
         compiled = compile_model(path, composite="lrp-resnet")
         stated = compiled.contract.preprocessing
@@ -53,7 +57,9 @@ def test_every_real_model_predicts_the_same_and_explains(assets: Path, tmp_path:
         sizes = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         height, width = input_size(sizes, how)
-        x = np.stack([preprocess(read_image(file), how, height, width).tensor for file in files]).astype(dtype)
+        x = np.stack(
+            [preprocess(read_image(file), how, height, width).tensor for file in files]
+        ).astype(dtype)
         before = predictions(runnable(onnx.load(path)), x)
         after = predictions(compiled.model, x)
         assert np.array_equal(before, after), path.name
@@ -71,15 +77,24 @@ def predictions(model: onnx.ModelProto, x: NDArray[np.generic]) -> NDArray[np.in
     batch = value.type.tensor_type.shape.dim[0].dim_value or 50
     output = model.graph.output[0].name
     if batch == 1:
-        return np.concatenate([run_onnx(model, {value.name: x[i : i + 1]})[output].argmax(1) for i in range(len(x))])
+        return np.concatenate(
+            [run_onnx(model, {value.name: x[i : i + 1]})[output].argmax(1) for i in range(len(x))]
+        )
     return np.concatenate(
-        [run_onnx(model, {value.name: x[i : i + 50]})[output].argmax(1) for i in range(0, len(x), 50)]
+        [
+            run_onnx(model, {value.name: x[i : i + 50]})[output].argmax(1)
+            for i in range(0, len(x), 50)
+        ]
     )
 
 
 @pytest.mark.parametrize("name", ["mlperf-resnet8.tflite-int8-qdq"])
-def test_a_quantised_map_is_near_the_original_network_s(name: str, assets: Path, tmp_path: Path) -> None:
-    """int8 weights and activations: the map correlates with that of the float32 file of the same network."""
+def test_a_quantised_map_is_near_the_original_network_s(
+    name: str, assets: Path, tmp_path: Path
+) -> None:
+    """int8 weights and activations: the map correlates with
+    that of the float32 file of the same network.
+    """
     files, _ = photos(assets / "images" / "cifar10-jpeg", 20)
     maps = []
     for stem, spec in ((name, None), ("mlperf-resnet8.tflite-op13", "raw:layout=NHWC")):

@@ -30,7 +30,9 @@ def path(saved: Save) -> Path:
 
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_a_coarse_map_is_the_relevance_of_its_feature_map(composite: str, path: Path) -> None:
-    """The full compilation gives the same relevance at that tensor; only what lies before it is left out."""
+    """The full compilation gives the same relevance at that
+    tensor; only what lies before it is left out.
+    """
     x = {"x": picture(onnx.load(path))}
     coarse = compile_model(path, composite=composite, resolution=(8, 16))
     _, plan, _ = plan_model(path)
@@ -56,7 +58,9 @@ def test_relevance_is_conserved_to_the_feature_map(saved: Save, tmp_path: Path) 
         found = run_onnx(compiled.model, x)
         start = found[next(iter(compiled.contract.outputs))].max(1)
         np.testing.assert_allclose(found["heatmap"].sum((1, 2)), start, rtol=1e-3)
-        audit = verify_file(compiled.save(tmp_path / f"{size[0]}.onnx"), original=path, images=(), provider="cpu")
+        audit = verify_file(
+            compiled.save(tmp_path / f"{size[0]}.onnx"), original=path, images=(), provider="cpu"
+        )
         assert audit.passed
 
 
@@ -79,7 +83,10 @@ def test_paths_that_bypass_a_tensor(saved: Save) -> None:
     """A concatenation of an early and a late tensor: nothing between them is a waist."""
     net = Network(0)
     first = net.node("Relu", net.conv("x", (3, 8), pads=[1] * 4))
-    late = net.node("Relu", net.conv(net.node("Relu", net.conv(first, (8, 8), pads=[1] * 4)), (8, 8), pads=[1] * 4))
+    late = net.node(
+        "Relu",
+        net.conv(net.node("Relu", net.conv(first, (8, 8), pads=[1] * 4)), (8, 8), pads=[1] * 4),
+    )
     both = net.node("Concat", first, late, axis=1)
     logits = net.dense(net.node("Flatten", net.node("GlobalAveragePool", both)), (16, 5))
     _, plan, _ = plan_model(saved(net.model(logits, ["N", 3, 12, 12])))
@@ -92,7 +99,9 @@ def test_paths_that_bypass_a_tensor(saved: Save) -> None:
 
 
 def test_what_cannot_be_had(path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"is of 28x28; from the picture on there are 16x32 \('"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"is of 28x28; from the picture on there are 16x32 \('"
+    ):
         compile_model(path, resolution=(28, 28))
     with pytest.raises(UnsupportedModelError, match="is nothing;"):
         compile_model(path, resolution="nothing")
@@ -102,8 +111,20 @@ def test_what_cannot_be_had(path: Path) -> None:
 
 def test_on_the_command_line(path: Path, tmp_path: Path) -> None:
     photo, out = tmp_path / "p.png", tmp_path / "out"
-    cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 256, (64, 128, 3)).astype(np.uint8))
-    arguments = ["explain", path, photo, "-o", out, "--resolution", "8x16", "--composite", "lrp-resnet"]
+    cv2.imwrite(
+        str(photo), np.random.default_rng(0).integers(0, 256, (64, 128, 3)).astype(np.uint8)
+    )
+    arguments = [
+        "explain",
+        path,
+        photo,
+        "-o",
+        out,
+        "--resolution",
+        "8x16",
+        "--composite",
+        "lrp-resnet",
+    ]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     assert np.load(out / "p.npz")["heatmap"].shape == (8, 16)

@@ -1,4 +1,6 @@
-"""The model zoo: every file compiles and verifies, or is refused for a reason; maps do not depend on exporters."""
+"""The model zoo: every file compiles and verifies, or is
+refused for a reason; maps do not depend on exporters.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,12 @@ def runs_here(file: ZooFile) -> bool:
     return PRECISIONS.get(file.family) != "bfloat16"
 
 
-def run_reference(model: onnx.ModelProto, x: dict[str, NDArray[Any]], *, optimize: bool) -> dict[str, NDArray[Any]]:
-    """float16 as it is written: ONNX Runtime's CPU provider computes it in float32 and rounds where it likes."""
+def run_reference(
+    model: onnx.ModelProto, x: dict[str, NDArray[Any]], *, optimize: bool
+) -> dict[str, NDArray[Any]]:
+    """float16 as it is written: ONNX Runtime's CPU provider
+    computes it in float32 and rounds where it likes.
+    """
     assert not optimize
     names = [value.name for value in model.graph.output]
     return dict(zip(names, onnx.reference.ReferenceEvaluator(model).run(None, x), strict=True))
@@ -59,7 +65,9 @@ def test_the_zoo_is_what_its_manifest_says() -> None:
     assert len(files) >= 40 and len({file.architecture for file in files}) >= 20
     for file in files:
         assert file.packed.stat().st_size <= 300_000, file.name
-        assert len(file.data) == file.bytes and hashlib.sha256(file.data).hexdigest() == file.sha256, file.name
+        assert (
+            len(file.data) == file.bytes and hashlib.sha256(file.data).hexdigest() == file.sha256
+        ), file.name
         assert file.tools, f"{file.name} does not say what wrote it"
     assert len(list(files[0].packed.parent.glob("*.xz"))) == len(files)
     assert set(REFUSED) <= set(families())
@@ -77,7 +85,9 @@ def test_a_file_compiles_and_verifies(file: ZooFile, tmp_path: Path) -> None:
     (pictures,) = x.values()
     original = runnable(file.model)
     pictures = pictures[: input_of(original)[2]]
-    report = audit(compiled.model, compiled.contract, run_onnx, pictures=pictures, original=original)
+    report = audit(
+        compiled.model, compiled.contract, run_onnx, pictures=pictures, original=original
+    )
     assert report.passed, report.checks
     assert np.abs(heatmap(compiled, file)).max() > 0
 
@@ -89,7 +99,9 @@ def test_the_original_outputs_are_unchanged(file: ZooFile, tmp_path: Path) -> No
     path = file.save(tmp_path)
     compiled = compile_model(path, **file.options).model
     x = feeds(file, original)
-    if "jax2onnx" in file.name:  # it states wrong shapes of inner tensors, for which ONNX Runtime refuses its files
+    if (
+        "jax2onnx" in file.name
+    ):  # it states wrong shapes of inner tensors, for which ONNX Runtime refuses its files
         del original.graph.value_info[:]
     run = run_reference if PRECISIONS.get(file.family) == "float16" else run_onnx
     before, after = (run(m, x, optimize=False) for m in (original, compiled))
@@ -103,17 +115,24 @@ def test_the_original_outputs_are_unchanged(file: ZooFile, tmp_path: Path) -> No
         assert relative(after[name], expected) <= rounding_of(original), name
 
 
-@pytest.mark.parametrize("file", [file for file in COMPILED if file.family == "keras-v2"], ids=named)
+@pytest.mark.parametrize(
+    "file", [file for file in COMPILED if file.family == "keras-v2"], ids=named
+)
 @pytest.mark.parametrize("optimize_for", EMISSIONS)
 @pytest.mark.parametrize(
     ("composite", "resolution"),
     [*((c, None) for c in ("c3-lrp", *ABOVE_A_POOL)), *((c, (4, 4)) for c in ABOVE_A_POOL)],
 )
 def test_padded_pools_are_right_under_the_runtime_s_default_options(
-    file: ZooFile, composite: str, optimize_for: str, resolution: tuple[int, int] | None, tmp_path: Path
+    file: ZooFile,
+    composite: str,
+    optimize_for: str,
+    resolution: tuple[int, int] | None,
+    tmp_path: Path,
 ) -> None:
-    """ONNX Runtime's default optimisation merges Pad into MaxPool and is wrong by 1e-3 here; compiled files are not,
-    even where relevance stops above the pool and nothing else reads what the Pad writes.
+    """ONNX Runtime's default optimisation merges Pad into MaxPool and
+    is wrong by 1e-3 here; compiled files are not, even where relevance
+    stops above the pool and nothing else reads what the Pad writes.
     """
     original = file.model
     choices = {"composite": composite, "optimize_for": optimize_for, "resolution": resolution}
@@ -137,8 +156,12 @@ def test_what_cannot_be_explained_is_refused_with_every_reason(family: str, tmp_
         assert all("'" in fault for fault in caught.value.faults), "every fault names its node"
 
 
-def comparable(files: list[ZooFile], composite: str, tmp_path: Path) -> dict[Any, list[tuple[ZooFile, Compiled]]]:
-    """Compiled files in groups whose maps must be equal: one group, but for the exceptions that the plan names."""
+def comparable(
+    files: list[ZooFile], composite: str, tmp_path: Path
+) -> dict[Any, list[tuple[ZooFile, Compiled]]]:
+    """Compiled files in groups whose maps must be equal:
+    one group, but for the exceptions that the plan names.
+    """
     groups: dict[Any, list[tuple[ZooFile, Compiled]]] = {}
     for file in files:
         compiled = compile_model(file.save(tmp_path), composite=composite, **file.options)
@@ -155,27 +178,41 @@ def comparable(files: list[ZooFile], composite: str, tmp_path: Path) -> dict[Any
     return groups
 
 
-FAMILIES = {name: files for name, files in families().items() if len(files) > 1 and name not in {*REFUSED, *PRECISIONS}}
+FAMILIES = {
+    name: files
+    for name, files in families().items()
+    if len(files) > 1 and name not in {*REFUSED, *PRECISIONS}
+}
 
 
-STAND_IN = [name for name, composite in COMPOSITES.items() if not composite.fold_batch_norm or name == "c3-lrp-zplus"]
+STAND_IN = [
+    name
+    for name, composite in COMPOSITES.items()
+    if not composite.fold_batch_norm or name == "c3-lrp-zplus"
+]
 ROUGH = ("bit", "v2")
-"""Pre-activation networks with random weights: signed sums cancel, and rounding moves some maps by up to 3e-3."""
+"""Pre-activation networks with random weights: signed sums
+cancel, and rounding moves some maps by up to 3e-3.
+"""
 NO_STAND_IN = ("bit", "blur", "keras-v2")
 """Their max pooling has no average of kernel 2 to stand in for it, and the error says so."""
 CASES = [(f, c) for f in FAMILIES for c in COMPOSITES if f not in NO_STAND_IN or c not in STAND_IN]
 
 
 @pytest.mark.parametrize(("family", "composite"), CASES)
-def test_the_map_does_not_depend_on_the_exporter(family: str, composite: str, tmp_path: Path) -> None:
-    """To 1e-4 of the maximum. In the families of `ROUGH`, to ten times what one unit in the last place of the picture
-    moves the map by: no two roundings agree better there.
+def test_the_map_does_not_depend_on_the_exporter(
+    family: str, composite: str, tmp_path: Path
+) -> None:
+    """To 1e-4 of the maximum. In the families of `ROUGH`, to ten times what one unit in the last
+    place of the picture moves the map by: no two roundings agree better there.
     """
     for group in comparable(FAMILIES[family], composite, tmp_path).values():
         (first, reference), *others = group
         expected = heatmap(reference, first)
         moved = (
-            max(relative(heatmap(reference, first, nudge=n), expected) for n in (1e-7, -1e-7, 2e-7)) if others else 0
+            max(relative(heatmap(reference, first, nudge=n), expected) for n in (1e-7, -1e-7, 2e-7))
+            if others
+            else 0
         )
         for file, compiled in others:
             found = heatmap(compiled, file)
@@ -186,13 +223,17 @@ def test_the_map_does_not_depend_on_the_exporter(family: str, composite: str, tm
 @pytest.mark.parametrize("family", NO_STAND_IN)
 def test_a_pooling_without_a_stand_in_is_named(family: str, tmp_path: Path) -> None:
     for file in families()[family]:
-        with pytest.raises(RuleError, match=r"MaxPool .*average pooling of kernel \(2, 2\).*give it another rule"):
+        with pytest.raises(
+            RuleError, match=r"MaxPool .*average pooling of kernel \(2, 2\).*give it another rule"
+        ):
             compile_model(file.save(tmp_path), composite="lrp-resnet-reference")
 
 
 @pytest.mark.parametrize("family", PRECISIONS)
 def test_fewer_bits_give_nearly_the_same_map(family: str, tmp_path: Path) -> None:
-    """float16, bfloat16 and int8 forms of the core network: their maps correlate with the float32 map."""
+    """float16, bfloat16 and int8 forms of the core network:
+    their maps correlate with the float32 map.
+    """
     core = next(file for file in families()["core"] if file.exporter == "torchscript-op20")
     expected = heatmap(compile_model(core.save(tmp_path), composite="lrp-resnet"), core)
     for file in families()[family]:
@@ -202,14 +243,18 @@ def test_fewer_bits_give_nearly_the_same_map(family: str, tmp_path: Path) -> Non
         if runs_here(file):
             found = run_onnx(compiled.model, x)["heatmap"]
         else:
-            found = run_float64(compiled.model, {name: v.astype(np.float64) for name, v in x.items()})["heatmap"]
+            found = run_float64(
+                compiled.model, {name: v.astype(np.float64) for name, v in x.items()}
+            )["heatmap"]
         floor = 0.98 if PRECISIONS[family] == "int8" else 0.999
         assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] >= floor, file.name
 
 
 def test_attention_branch_networks_show_their_attention(tmp_path: Path) -> None:
     for file in families()["abn"]:
-        compiled = compile_model(file.save(tmp_path), outputs=("heatmap", "attention"), **file.options).model
+        compiled = compile_model(
+            file.save(tmp_path), outputs=("heatmap", "attention"), **file.options
+        ).model
         x = feeds(file, compiled)
         found = run_onnx(compiled, x)
         assert found["attention"].shape == (2, 8, 8)
@@ -227,15 +272,21 @@ def test_a_feature_map_is_explained_through_its_mean(composite: str, tmp_path: P
         assert found["features"].shape == (2, 16, 8, 8) and "lrp/explained" not in found
         start = found["features"][:, 3].mean((1, 2))
         best = found["features"].mean((2, 3)).max(1)
-        report = audit(compiled.model, compiled.contract, run_onnx, pictures=x["input"], original=file.model)
-        assert report.passed and np.allclose(report.start, 1.0 if composite == "gradient" else best, rtol=1e-5)
+        report = audit(
+            compiled.model, compiled.contract, run_onnx, pictures=x["input"], original=file.model
+        )
+        assert report.passed and np.allclose(
+            report.start, 1.0 if composite == "gradient" else best, rtol=1e-5
+        )
         assert np.abs(found["heatmap"]).max() > 0 and (start < best).any()
 
 
 def test_a_shuffled_model_s_feature_map_is_explained(tmp_path: Path) -> None:
     for file in families()["two-outputs"]:
         plain, shuffled = (
-            compile_model(file.save(tmp_path), composite="lrp-resnet", explain="features", randomize=layers)
+            compile_model(
+                file.save(tmp_path), composite="lrp-resnet", explain="features", randomize=layers
+            )
             for layers in (0, 1)
         )
         assert shuffled.contract.explained == plain.contract.explained

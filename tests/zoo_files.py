@@ -14,9 +14,16 @@ import onnx
 from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parent / "zoo"
-PRECISIONS = {"core-fp16": "float16", "core-fp16-io32": "float16", "core-bf16": "bfloat16", "core-qdq": "int8"}
+PRECISIONS = {
+    "core-fp16": "float16",
+    "core-fp16-io32": "float16",
+    "core-bf16": "bfloat16",
+    "core-qdq": "int8",
+}
 PRECISIONS |= {"core-qdq-channels": "int8", "core-int8-tflite": "int8"}
-"""Families that hold the core network in fewer bits: their maps are near the core's, not equal to it."""
+"""Families that hold the core network in fewer bits: their
+maps are near the core's, not equal to it.
+"""
 EXPLAINED = {"abn": "logits"}
 """Families with several outputs of scores, and the one that is explained."""
 
@@ -56,7 +63,9 @@ class ZooFile:
 
     @property
     def options(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"explain": EXPLAINED[self.family]} if self.family in EXPLAINED else {}
+        found: dict[str, Any] = (
+            {"explain": EXPLAINED[self.family]} if self.family in EXPLAINED else {}
+        )
         return found | ({"input_size": (32, 32)} if "any-size" in self.exporter else {})
 
     def save(self, folder: Path) -> Path:
@@ -83,14 +92,19 @@ def input_of(model: onnx.ModelProto) -> tuple[str, int, int | None]:
     """(name, element type, fixed batch or None) of the picture input."""
     stored = {tensor.name for tensor in model.graph.initializer}
     value = next(v for v in model.graph.input if v.name not in stored)
-    return value.name, value.type.tensor_type.elem_type, value.type.tensor_type.shape.dim[0].dim_value or None
+    return (
+        value.name,
+        value.type.tensor_type.elem_type,
+        value.type.tensor_type.shape.dim[0].dim_value or None,
+    )
 
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def feeds(file: ZooFile, model: onnx.ModelProto, *, nudge: float = 0.0) -> dict[str, NDArray[Any]]:
-    """The same two pictures for every file: pixels where it takes integers, else prepared as ImageNet models do.
+    """The same two pictures for every file: pixels where it
+    takes integers, else prepared as ImageNet models do.
 
     `nudge` multiplies the prepared pictures by 1 + nudge.
     """

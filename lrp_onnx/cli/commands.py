@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from lrp_onnx import __version__
-from lrp_onnx.cli.options import BATCH_SIZE, COMPILING, MODEL, SEEING, compile_options, some_options, to_options
+from lrp_onnx.cli.options import (
+    BATCH_SIZE,
+    COMPILING,
+    MODEL,
+    SEEING,
+    compile_options,
+    some_options,
+    to_options,
+)
 from lrp_onnx.errors import LrpOnnxError
 
 
@@ -28,12 +36,20 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
-    """Compile a classifier's ONNX file into one that also explains itself, and explain pictures with it."""
+    """Compile a classifier's ONNX file into one that also
+    explains itself, and explain pictures with it.
+    """
 
 
 @main.command("compile")
 @click.argument("model", type=MODEL)
-@click.option("-o", "--output", type=MODEL, metavar="PATH", help="Where to write. [default: MODEL with .lrp.onnx]")
+@click.option(
+    "-o",
+    "--output",
+    type=MODEL,
+    metavar="PATH",
+    help="Where to write. [default: MODEL with .lrp.onnx]",
+)
 @click.option(
     "--outputs",
     default="heatmap",
@@ -43,21 +59,34 @@ def main() -> None:
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
-    "--many-targets", is_flag=True, help="One picture a run and any number of targets, which share its forward pass."
+    "--many-targets",
+    is_flag=True,
+    help="One picture a run and any number of targets, which share its forward pass.",
 )
 @click.option(
     "--randomize",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Shuffle the weights of the N layers nearest to the logits: a map that stays the same explains nothing.",
+    help="Shuffle the weights of the N layers nearest to the "
+    "logits: a map that stays the same explains nothing.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of --randomize.")
-@click.option("--check/--no-check", default=True, help="Run the result once against the original.  [default: check]")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Run the result once against the original.  [default: check]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
 @compile_options
 def compile_(
-    model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **given: Any
+    model: Path,
+    output: Path | None,
+    outputs: str,
+    force: bool,
+    check: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
     from lrp_onnx.cli.verify import run_once
@@ -74,8 +103,8 @@ def compile_(
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
     else:
         click.echo(
-            f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual blocks, "
-            f"outputs {', '.join(compiled.outputs)}"
+            f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
+            f"blocks, outputs {', '.join(compiled.outputs)}"
         )
         for note in compiled.plan.notes:
             click.echo(f"note: {note}", err=True)
@@ -106,16 +135,27 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @main.command()
 @click.argument("model", type=MODEL)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-o", "--output", type=MODEL, required=True, metavar="DIR", help="Folder for the results; it is created.")
+@click.option(
+    "-o",
+    "--output",
+    type=MODEL,
+    required=True,
+    metavar="DIR",
+    help="Folder for the results; it is created.",
+)
 @click.option(
     "--target",
     "targets",
     multiple=True,
     metavar="CLASS",
-    help="Class to explain, by index or name. Repeatable: several share the forward pass. [default: the predicted one]",
+    help="Class to explain, by index or name. Repeatable: several "
+    "share the forward pass. [default: the predicted one]",
 )
 @click.option(
-    "--top", type=click.IntRange(min=1), metavar="K", help="Explain the K most probable classes of every picture."
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Explain the K most probable classes of every picture.",
 )
 @click.option(
     "--outputs",
@@ -126,11 +166,14 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--post",
     metavar="CHAIN",
-    help='Post-processing: "c3", "c1c", "quantize:8", "smooth", "c3:component=peak", joined by "+", or "none". '
+    help='Post-processing: "c3", "c1c", "quantize:8", "smooth", "c3:component=peak", joined by '
+    '"+", or "none". '
     "[default: smooth for the default composite, c3 for C3-LRP, else none]",
 )
 @click.option(
-    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where to run. [default: CUDA where it is there, else CPU]",
 )
 @click.option(
     "--batch",
@@ -150,7 +193,8 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
     "--labels",
     type=MODEL,
     metavar="FILE",
-    help="CSV with the columns file,label: the accuracy is printed. [default: labels.csv beside the pictures]",
+    help="CSV with the columns file,label: the accuracy is "
+    "printed. [default: labels.csv beside the pictures]",
 )
 @click.option("--force", is_flag=True, help="Overwrite results.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
@@ -179,26 +223,51 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     multiple=True,
     metavar="NAME",
     help="A composite or a baseline, e.g. grad-cam, rise(masks=500), c3-lrp+c3:outside=rank, "
-    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian and edge maps are added.",
+    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian "
+    "and edge maps are added.",
 )
 @click.option(
     "--metrics",
     default="exact,keio",
     show_default=True,
     metavar="NAMES",
-    help="Comma-separated: exact, keio, rise, srg; with boxes or masks pointing, mass, rank, attention; sparseness, "
-    "class-sensitivity, random-logit, max-sensitivity, adcc, randomisation.",
+    help="Comma-separated: exact, keio, rise, srg; with boxes or masks pointing, mass, rank, "
+    "attention; sparseness, class-sensitivity, random-logit, max-sensitivity, adcc, "
+    "randomisation.",
 )
 @click.option(
-    "--labels", type=MODEL, metavar="FILE", help="CSV: file,label and, for boxes, x0,y0,x1,y1. [default: labels.csv]"
+    "--labels",
+    type=MODEL,
+    metavar="FILE",
+    help="CSV: file,label and, for boxes, x0,y0,x1,y1. [default: labels.csv]",
 )
-@click.option("--masks", type=MODEL, metavar="DIR", help="The objects' masks: PNGs of the photos' names.")
-@click.option("--steps", type=click.IntRange(min=2), default=50, show_default=True, help="Of every curve.")
-@click.option("--patch", type=click.IntRange(min=1), default=1, show_default=True, help="Side of what comes and goes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of ties, masks, noise and intervals.")
-@click.option("-o", "--output", type=MODEL, metavar="DIR", help="Results, tables and curves; a later run goes on.")
 @click.option(
-    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+    "--masks", type=MODEL, metavar="DIR", help="The objects' masks: PNGs of the photos' names."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=2), default=50, show_default=True, help="Of every curve."
+)
+@click.option(
+    "--patch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Side of what comes and goes.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of ties, masks, noise and intervals."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=MODEL,
+    metavar="DIR",
+    help="Results, tables and curves; a later run goes on.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where to run. [default: CUDA where it is there, else CPU]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
@@ -222,15 +291,34 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
 @main.command()
 @click.argument("model", type=MODEL)
 @click.argument("image")
-@click.option("-o", "--output", type=MODEL, required=True, metavar="PNG", help="Where to write the grid.")
 @click.option(
-    "--method", "methods", multiple=True, metavar="NAME", help="As for evaluate. Repeatable. [default: nine of them]"
+    "-o", "--output", type=MODEL, required=True, metavar="PNG", help="Where to write the grid."
 )
-@click.option("--target", metavar="CLASS", help="Class to explain, by index or name. [default: the predicted one]")
-@click.option("--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Tiles a row.")
-@click.option("--overlay/--heatmap", "overlaid", default=False, help="On the picture, or alone.  [default: heatmap]")
 @click.option(
-    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="As for evaluate. Repeatable. [default: nine of them]",
+)
+@click.option(
+    "--target",
+    metavar="CLASS",
+    help="Class to explain, by index or name. [default: the predicted one]",
+)
+@click.option(
+    "--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Tiles a row."
+)
+@click.option(
+    "--overlay/--heatmap",
+    "overlaid",
+    default=False,
+    help="On the picture, or alone.  [default: heatmap]",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where to run. [default: CUDA where it is there, else CPU]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
@@ -286,13 +374,21 @@ def composites(as_json: bool) -> None:
     help="A picture to verify with. Repeatable. [default: two of random noise]",
 )
 @click.option(
-    "--provider", type=click.Choice(["cpu", "cuda"]), help="Where to run. [default: CUDA where it is there, else CPU]"
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where to run. [default: CUDA where it is there, else CPU]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(
-    compiled: Path, original: Path | None, images: tuple[Path, ...], provider: str | None, as_json: bool
+    compiled: Path,
+    original: Path | None,
+    images: tuple[Path, ...],
+    provider: str | None,
+    as_json: bool,
 ) -> None:
-    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance accounted for."""
+    """Check a COMPILED file: outputs unchanged, batches
+    consistent, no NaN, all relevance accounted for.
+    """
     from lrp_onnx.cli.verify import verify_file
 
     found = verify_file(compiled, original=original, images=images, provider=provider)

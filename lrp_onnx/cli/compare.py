@@ -56,8 +56,14 @@ def compare_file(
         check_method(name)
     check_writable(output, force=force)
     (path,) = find_images([image])[:1]
-    choices = {"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing}
-    subject = Subject(model, provider=provider, threads=threads, choices={**choices, "labels": options.labels})
+    choices = {
+        "explain": options.explain,
+        "input_size": options.input_size,
+        "preprocessing": options.preprocessing,
+    }
+    subject = Subject(
+        model, provider=provider, threads=threads, choices={**choices, "labels": options.labels}
+    )
     explainer = subject.explainer
     picture = read_image(path)
     prepared = preprocess(picture, explainer.preprocessing, *subject.size)
@@ -71,7 +77,11 @@ def compare_file(
     tiles = [(seen, said)]
     for name in names:
         (relevance,) = find_method(name, subject).maps(tensor, np.array([explained]))
-        drawn = overlay(seen, relevance, STYLE) if overlaid else colorize(relevance, STYLE, shape=seen.shape[:2])
+        drawn = (
+            overlay(seen, relevance, STYLE)
+            if overlaid
+            else colorize(relevance, STYLE, shape=seen.shape[:2])
+        )
         tiles.append((drawn, name))
     write_png(output, grid(tiles, columns=columns, height=TILE), force=force)
     return f"{path}: {said}, by {len(names)} methods → {output}"

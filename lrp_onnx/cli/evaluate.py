@@ -1,4 +1,6 @@
-"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves into a folder."""
+"""The `evaluate` command's work: photos, labels and masks
+from files; results, tables and curves into a folder.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def evaluate_files(
     output: Path | None,
     **given: Any,
 ) -> tuple[Table, dict[str, Any]]:
-    """(a table for the terminal, means with intervals), and in `output` results.jsonl, tables and curves."""
+    """(a table for the terminal, means with intervals), and
+    in `output` results.jsonl, tables and curves.
+    """
     photos = find_images(images)
     table = labels or labels_beside(photos)
     boxes = read_boxes(table) if table else {}
@@ -50,7 +54,11 @@ def evaluate_files(
         labels=read_labels(table) if table else {},
         masks=find_masks(masks, photos) if masks else boxes,
         results=output / "results.jsonl" if output else None,
-        choices={"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing},
+        choices={
+            "explain": options.explain,
+            "input_size": options.input_size,
+            "preprocessing": options.preprocessing,
+        },
         **given,
     )
     if not table:
@@ -58,9 +66,15 @@ def evaluate_files(
     rows = evaluate(request, report=_progress(report), say=report)
     if output:
         for metric in (name for name in request.metrics if name in PROTOCOLS):
-            drawn = draw_curves(mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero)
+            drawn = draw_curves(
+                mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero
+            )
             write_png(output / f"{metric}.png", drawn, force=True)
-        write_bytes(output / "table.md", (markdown(rows, every=True, seed=request.seed) + "\n").encode(), force=True)
+        write_bytes(
+            output / "table.md",
+            (markdown(rows, every=True, seed=request.seed) + "\n").encode(),
+            force=True,
+        )
         write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
         report(f"results.jsonl, table.md, table.csv and curves are in {output}")
     return evaluation_table(rows, seed=request.seed), as_json(rows, seed=request.seed)

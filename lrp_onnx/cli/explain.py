@@ -1,4 +1,6 @@
-"""The `explain` command's work: find the pictures, explain them in batches, write the results, report."""
+"""The `explain` command's work: find the pictures, explain
+them in batches, write the results, report.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,11 @@ class ExplainRequest:
 
 
 def explain_files(request: ExplainRequest, *, report: Report) -> Iterator[str]:
-    """Explain and write everything; yields the lines for standard output, reports progress and findings to `report`.
+    """Explain and write everything; yields the lines for
+    standard output, reports progress and findings to `report`.
 
-    Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
+    Raises every LrpOnnxError that its parts raise, those of
+    images and outputs before anything is computed.
     """
     pictures = find_images(request.images)
     asked = None if request.post is None else _chain(request.post)
@@ -73,18 +77,29 @@ def explain_files(request: ExplainRequest, *, report: Report) -> Iterator[str]:
     composite, start = explainer.contract.composite, explainer.contract.start_value
     chain = parse_chain(default_post(composite)) if asked is None else asked
     if asked is None and chain.steps:
-        report(f"maps of {composite} are post-processed with --post {chain}; raw values are in the .npz")
+        report(
+            f"maps of {composite} are post-processed with "
+            f"--post {chain}; raw values are in the .npz"
+        )
     if explainer.contract.randomized:
-        report(f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and maps mean nothing")
+        report(
+            f"the weights of {explainer.contract.randomized} "
+            "layers are shuffled: predictions and maps mean nothing"
+        )
     if explainer.assumed_preprocessing:
         report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     if len(targets) > 1 and not explainer.contract.many_targets:
-        raise RuleError(f"{request.model} explains one class a picture: compile it with --many-targets, or give MODEL")
+        raise RuleError(
+            f"{request.model} explains one class a picture: "
+            "compile it with --many-targets, or give MODEL"
+        )
     batch = request.batch or explainer.batch_within(request.memory)
     if request.batch is None:
         report(f"{batch} pictures a run, {explainer.contract.memory_each / 1e6:.0f} MB each")
     one = targets[0] if len(targets) == 1 else None
-    found = explainer.explain_images(pictures, batch_size=batch, target=targets if len(targets) > 1 else one)
+    found = explainer.explain_images(
+        pictures, batch_size=batch, target=targets if len(targets) > 1 else one
+    )
     correct: list[bool] = []
     for line in write_all(
         _with_progress(found, len(planned)),
@@ -96,7 +111,9 @@ def explain_files(request: ExplainRequest, *, report: Report) -> Iterator[str]:
     ):
         _score(line, labels, correct)
         yield json.dumps(line) if request.as_json else _sentence(line)
-    report(f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}")
+    report(
+        f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}"
+    )
     if table:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
@@ -109,9 +126,9 @@ def _targets(request: ExplainRequest) -> list[int | str]:
 
 
 def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
-    """One set of colours a run: those of the chain where it keeps only what speaks for the class; two
-    colours where relevance starts from a contrast, even where nothing speaks against the class; else
-    those of the composite.
+    """One set of colours a run: those of the chain where it keeps only what
+    speaks for the class; two colours where relevance starts from a contrast,
+    even where nothing speaks against the class; else those of the composite.
     """
     if chain.colors != "auto":
         return RenderStyle(colors=chain.colors)
@@ -121,7 +138,9 @@ def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
 
 
 def default_post(composite: str) -> str:
-    """The post-processing that belongs to a composite's maps; none where the composite is not known."""
+    """The post-processing that belongs to a composite's
+    maps; none where the composite is not known.
+    """
     return COMPOSITES[composite].post if composite in COMPOSITES else NONE
 
 
@@ -149,5 +168,11 @@ def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[boo
 def _sentence(line: Mapping[str, Any]) -> str:
     best, target = line["top5"][0], line["target"]
     name = best["name"] or best["index"]
-    because = "" if target["index"] == best["index"] else f", explained as {target['name'] or target['index']}"
-    return f"{line['image']}: {name} ({best['probability']:.1%}){because} → {line['files']['overlay']}"
+    because = (
+        ""
+        if target["index"] == best["index"]
+        else f", explained as {target['name'] or target['index']}"
+    )
+    return (
+        f"{line['image']}: {name} ({best['probability']:.1%}){because} → {line['files']['overlay']}"
+    )

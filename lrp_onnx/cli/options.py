@@ -21,7 +21,9 @@ class Batch(click.ParamType[int | None]):
 
     name = "batch"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
         """The number."""
         if value in ("auto", None):
             return None
@@ -58,14 +60,21 @@ OPTIONS: Mapping[str, Decorator] = {
         "rules",
         multiple=True,
         metavar="NODE=RULE",
-        help='Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "*conv1*=flat", '
+        help="Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "
+        '"*conv1*=flat", '
         '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
     ),
     "rules_file": click.option(
-        "--rules", "rules_file", type=MODEL, metavar="FILE", help="Composite and rules from a TOML or YAML file."
+        "--rules",
+        "rules_file",
+        type=MODEL,
+        metavar="FILE",
+        help="Composite and rules from a TOML or YAML file.",
     ),
     "output_name": click.option(
-        "--output-name", metavar="NAME", help="Which graph output to explain, where there are several."
+        "--output-name",
+        metavar="NAME",
+        help="Which graph output to explain, where there are several.",
     ),
     "input_size": click.option(
         "--input-size",
@@ -75,8 +84,8 @@ OPTIONS: Mapping[str, Decorator] = {
     "resolution": click.option(
         "--resolution",
         metavar="SIZE",
-        help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of that size nearest "
-        "to the picture, or at the one of that name.",
+        help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of "
+        "that size nearest to the picture, or at the one of that name.",
     ),
     "optimize_for": click.option(
         "--optimize-for",
@@ -91,7 +100,10 @@ OPTIONS: Mapping[str, Decorator] = {
         help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
     ),
     "classes": click.option(
-        "--classes", type=MODEL, metavar="FILE", help="Class names, one a line, in the order of the logits."
+        "--classes",
+        type=MODEL,
+        metavar="FILE",
+        help="Class names, one a line, in the order of the logits.",
     ),
 }
 """Parameter → option."""
@@ -135,7 +147,8 @@ def to_options(outputs: str | None = None, **given: Any) -> Options:
         composite=given["composite"] or said.composite or DEFAULT,
         start=given["start"] or said.start,
         bias=given["bias"] or said.bias,
-        rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
+        rules=rules
+        | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
         explain=given["output_name"],
         input_size=_size(given["input_size"], "--input-size") if given["input_size"] else None,
         resolution=_resolution(given["resolution"]) if given["resolution"] else None,

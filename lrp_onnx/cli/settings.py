@@ -24,7 +24,9 @@ class Settings:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read `path` (.toml, .yaml or .yml); raises RuleError where it cannot be read or says something unknown."""
+    """Read `path` (.toml, .yaml or .yml); raises RuleError
+    where it cannot be read or says something unknown.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -32,12 +34,18 @@ def read_settings(path: Path) -> Settings:
     values = _parse(path, text)
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
-        raise RuleError(f"{path} says {', '.join(unknown)}, which is not known; it may say {', '.join(SETTINGS)}")
+        raise RuleError(
+            f"{path} says {', '.join(unknown)}, which is "
+            f"not known; it may say {', '.join(SETTINGS)}"
+        )
     rules = values.get("rules") or {}
     flat = {k: v for k, v in values.items() if k != "rules"}
-    if not isinstance(rules, dict) or not all(isinstance(v, str) for v in (*rules.values(), *flat.values())):
+    if not isinstance(rules, dict) or not all(
+        isinstance(v, str) for v in (*rules.values(), *flat.values())
+    ):
         raise RuleError(
-            f'{path}: rules is a table of "node pattern" = "rule(parameter=value)", everything else is text'
+            f'{path}: rules is a table of "node pattern" = "rule(parameter=value)", '
+            "everything else is text"
         )
     return Settings(rules={str(k): v for k, v in rules.items()}, **flat)
 

@@ -1,4 +1,6 @@
-"""Plans, composites and accounts as tables for people; numbers and structure come from elsewhere."""
+"""Plans, composites and accounts as tables for people; numbers
+and structure come from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str])
         name = Text(f"  {row.name}" if row.inner else row.name, style="bold" if row.block else "")
         table.add_row(name, row.op, row.role, row.output, Text(row.rule), Text(row.why))
     head = (
-        f"input {plan.input} {shape_text(plan.input_shape)} → logits {plan.logits} ({plan.classes} classes); "
-        f"{len(plan.blocks)} residual blocks"
+        f"input {plan.input} {shape_text(plan.input_shape)} → logits {plan.logits} ({plan.classes} "
+        f"classes); {len(plan.blocks)} residual blocks"
     )
     return Group(Text(head), *(Text(f"note: {note}") for note in plan.notes), table)
 
@@ -42,7 +44,9 @@ def composite_table(composites: Mapping[str, Composite]) -> Table:
     return table
 
 
-def account_table(rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Table:
+def account_table(
+    rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> Table:
     """The conservation ledger of the first sample, one line a layer, from the logits down."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step", overflow="fold")
@@ -52,8 +56,16 @@ def account_table(rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np
     table.add_column("conserved")
     for row in rows:
         numbers = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
-        verdict = "—" if not row.conserves else "yes" if row.fault(start) is None else Text("BROKEN", style="bold red")
-        table.add_row(row.step, Text(row.rule), *(f"{number[0]:.5g}" for number in numbers), verdict)
+        verdict = (
+            "—"
+            if not row.conserves
+            else "yes"
+            if row.fault(start) is None
+            else Text("BROKEN", style="bold red")
+        )
+        table.add_row(
+            row.step, Text(row.rule), *(f"{number[0]:.5g}" for number in numbers), verdict
+        )
     return table
 
 
@@ -73,7 +85,11 @@ def check_lines(checks: Iterable[tuple[str, Sequence[str]]]) -> list[Text]:
     """One line a check, its faults below it."""
     lines = []
     for name, faults in checks:
-        lines.append(Text.assemble(("FAILED  " if faults else "ok      ", "bold red" if faults else "green"), name))
+        lines.append(
+            Text.assemble(
+                ("FAILED  " if faults else "ok      ", "bold red" if faults else "green"), name
+            )
+        )
         lines += [Text(f"        {fault}") for fault in faults]
     return lines
 

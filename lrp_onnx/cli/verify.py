@@ -20,7 +20,9 @@ from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.runtime.session import open_session
 
 PICTURES = 2
-"""Random pictures to verify with where none are given: the fewest that show a batch to be consistent."""
+"""Random pictures to verify with where none are given: the
+fewest that show a batch to be consistent.
+"""
 
 
 def runner_on(provider: str | None) -> Runner:
@@ -37,28 +39,40 @@ def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
     return runner_on("cpu")(model, feeds)
 
 
-def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None) -> Audit:
-    """Audit the file `compiled`; raises ModelFileError, ContractError, ImageError or ProviderError where it cannot be
-    done.
+def verify_file(
+    compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None
+) -> Audit:
+    """Audit the file `compiled`; raises ModelFileError, ContractError,
+    ImageError or ProviderError where it cannot be done.
     """
     model = load_proto(compiled)
     contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     before = runnable(load_proto(original)) if original is not None else None
     if before is not None:
         _same_interface(model, before, contract, original)
-    return audit(model, contract, runner_on(provider), pictures=_pictures(model, contract, images), original=before)
+    return audit(
+        model,
+        contract,
+        runner_on(provider),
+        pictures=_pictures(model, contract, images),
+        original=before,
+    )
 
 
-def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, contract: Contract, path: Path | None) -> None:
-    inputs = {value.name for value in before.graph.input} - {tensor.name for tensor in before.graph.initializer}
+def _same_interface(
+    model: onnx.ModelProto, before: onnx.ModelProto, contract: Contract, path: Path | None
+) -> None:
+    inputs = {value.name for value in before.graph.input} - {
+        tensor.name for tensor in before.graph.initializer
+    }
     outputs = {value.name for value in before.graph.output}
     if inputs != {contract.input} or outputs != set(contract.outputs):
         raise UnsupportedModelError(
             "these two files cannot be compared:",
             [
-                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was "
-                f"made from one with "
-                f"input '{contract.input}' and outputs {sorted(contract.outputs)}"
+                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled "
+                f"file was made from one with input '{contract.input}' and outputs "
+                f"{sorted(contract.outputs)}"
             ],
         )
 

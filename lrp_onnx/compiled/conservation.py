@@ -1,8 +1,9 @@
-"""The conservation ledger: layer by layer, what relevance came in, what went on, and what bias and stabilizer absorbed.
+"""The conservation ledger: layer by layer, what relevance
+came in, what went on, and what bias and stabilizer absorbed.
 
-A compiled file's metadata says which of its inner tensors are which; here they are read back and summed. Per sample
-and layer, with s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer Σ R − Σ s·z, and the rest, Σ s·(z − b),
-must arrive at the input.
+A compiled file's metadata says which of its inner tensors are which; here they are read back and
+summed. Per sample and layer, with s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer Σ R −
+Σ s·z, and the rest, Σ s·(z − b), must arrive at the input.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from lrp_onnx.contract import Contract
 from lrp_onnx.relevance.rules.table import parse_rule
 
 TOLERANCE = 1e-3
-"""Largest unexplained relevance at a layer, relative to the larger of the start and the relevance received: float32
-sums of millions of terms reach 1e-4.
+"""Largest unexplained relevance at a layer, relative to the larger of the start and the relevance
+received: float32 sums of millions of terms reach 1e-4.
 """
 
 Array = NDArray[np.generic]
@@ -57,12 +58,18 @@ class Account:
         return head | {name: values.tolist() for name, values in numbers.items()}
 
     def fault(self, start: NDArray[np.float64]) -> str | None:
-        """What is wrong with this account, if anything; `start` is the relevance at the logits, (N,)."""
+        """What is wrong with this account, if anything;
+        `start` is the relevance at the logits, (N,).
+        """
         if not self.conserves:
             return None
         scale = np.maximum(np.abs(start), np.abs(self.received)) + 1e-12
         worst = float(np.max(np.abs(self.unexplained) / scale))
-        return None if worst <= TOLERANCE else f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
+        return (
+            None
+            if worst <= TOLERANCE
+            else f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
+        )
 
 
 def tensors_of(contract: Contract) -> frozenset[str]:
@@ -76,18 +83,24 @@ def tensors_of(contract: Contract) -> frozenset[str]:
 
 
 def expose(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
-    """A copy of `model` with those of the tensors `names` as outputs that its nodes compute or its inputs are."""
+    """A copy of `model` with those of the tensors `names`
+    as outputs that its nodes compute or its inputs are.
+    """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     already = {value.name for value in model.graph.output}
     computed = [name for node in model.graph.node for name in node.output]
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed if name in names - already)
+    exposed.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in computed if name in names - already
+    )
     return exposed
 
 
 def constants_of(model: onnx.ModelProto, names: frozenset[str]) -> dict[str, Array]:
     """The values of those of the tensors `names` that are stored."""
-    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names}
+    return {
+        t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names
+    }
 
 
 def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:
@@ -99,12 +112,18 @@ def _accounts(contract: Contract, values: Mapping[str, Array]) -> Iterator[Accou
     for entry in contract.ledger:
         rule = contract.rules[entry["step"]]
         received = _total(values, entry["received"])
-        passed = np.sum([_total(values, factors) for factors in entry["passed"]], axis=0) + np.zeros_like(received)
+        passed = np.sum(
+            [_total(values, factors) for factors in entry["passed"]], axis=0
+        ) + np.zeros_like(received)
         terms: Sequence[Mapping[str, Any]] = entry["terms"]
-        bias = np.sum([t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0) + np.zeros_like(received)
+        bias = np.sum(
+            [t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0
+        ) + np.zeros_like(received)
         shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
         epsilon = received - shared if terms else np.zeros_like(received)
-        yield Account(entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon)
+        yield Account(
+            entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon
+        )
 
 
 def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -21,16 +21,21 @@ def drop_unused(model: onnx.ModelProto, *, keep: frozenset[str] = frozenset()) -
         kept.append(node)
     needed |= keep
     _replace(graph.node, reversed(kept))
-    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed or not is_added(t.name)])
+    _replace(
+        graph.initializer,
+        [t for t in graph.initializer if t.name in needed or not is_added(t.name)],
+    )
     return model
 
 
 def relevance_last(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Put, in place, what depends on the target behind everything that does not; the order is otherwise kept.
+    """Put, in place, what depends on the target behind
+    everything that does not; the order is otherwise kept.
 
-    ONNX Runtime walks back from the outputs and, of two inputs, computes first the one that stands later in the file:
-    so it goes to the logits first, and computes a layer's denominator when relevance reaches that layer, not on the
-    way there. For a ResNet-50 and `lrp-resnet` peak memory at batch 8 falls from 1,790 MB to 1,170.
+    ONNX Runtime walks back from the outputs and, of two inputs, computes first the one that stands
+    later in the file: so it goes to the logits first, and computes a layer's denominator when
+    relevance reaches that layer, not on the way there. For a ResNet-50 and `lrp-resnet` peak memory
+    at batch 8 falls from 1,790 MB to 1,170.
     """
     depends = {TARGET, START}
     first, last = [], []

@@ -1,5 +1,5 @@
-"""Proving a compiled model: valid standard ONNX, original outputs unchanged, batches consistent, relevance accounted
-for.
+"""Proving a compiled model: valid standard ONNX, original
+outputs unchanged, batches consistent, relevance accounted for.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from lrp_onnx.errors import LrpOnnxError, VerificationError
 
 Outputs = dict[str, NDArray[np.generic]]
 SAME_OUTPUT = 1e-5
-"""Largest change of an original output, relative to its largest magnitude: float32 rounding where fusions differ."""
+"""Largest change of an original output, relative to its
+largest magnitude: float32 rounding where fusions differ.
+"""
 SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
 """The same for outputs of fewer bits: four times their unit of rounding."""
 ONE_STEP = 0.05
-"""The same for quantised models, where rounding may move a value by a whole step of its quantiser."""
+"""The same for quantised models, where rounding may move a value by a whole step of its quantiser.
+"""
 HALF_INSIDE = 2e-3
-"""The same where the output is float32 and what computes it is not: runtimes choose where they round."""
+"""The same where the output is float32 and what computes it
+is not: runtimes choose where they round.
+"""
 
 
 class Runner(Protocol):
@@ -38,17 +43,23 @@ class Runner(Protocol):
 def check_compiled(
     model: onnx.ModelProto, original: onnx.ModelProto, contract: Contract, runner: Runner | None
 ) -> None:
-    """Raise VerificationError unless `model` is valid and, where it can be run, predicts what `original` does."""
+    """Raise VerificationError unless `model` is valid and,
+    where it can be run, predicts what `original` does.
+    """
     faults = _validity(model)
     if faults:
-        raise VerificationError("the compiled model is not valid; please report this with the model:", faults)
+        raise VerificationError(
+            "the compiled model is not valid; please report this with the model:", faults
+        )
     if runner is None:
         return
     feeds = {contract.input: random_picture(model, contract.input, batch=2)}
     try:
         before = runner(original.SerializeToString(), feeds)
     except LrpOnnxError as error:
-        fault = f"{error}; --no-check writes the compiled file unchecked, for a runtime that can run it"
+        fault = (
+            f"{error}; --no-check writes the compiled file unchecked, for a runtime that can run it"
+        )
         raise VerificationError("the original model cannot be run here:", [fault]) from error
     after = runner(model.SerializeToString(), feeds)
     faults = changed_outputs(before, after, tolerance=rounding_of(original))
@@ -57,33 +68,51 @@ def check_compiled(
         raise VerificationError("the compiled model failed its checks:", faults)
 
 
-def changed_outputs(before: Outputs, after: Outputs, *, tolerance: float = SAME_OUTPUT) -> list[str]:
-    """One line for every original output that is missing or differs by more than `tolerance` of its maximum."""
+def changed_outputs(
+    before: Outputs, after: Outputs, *, tolerance: float = SAME_OUTPUT
+) -> list[str]:
+    """One line for every original output that is missing or
+    differs by more than `tolerance` of its maximum.
+    """
     faults = []
     for name, expected in before.items():
         if name not in after:
             faults.append(f"the output '{name}' is gone")
             continue
         scale = float(np.abs(expected).max(initial=1e-30))
-        change = float(np.abs(after[name].astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)) / scale
+        change = (
+            float(
+                np.abs(after[name].astype(np.float64) - expected.astype(np.float64)).max(
+                    initial=0.0
+                )
+            )
+            / scale
+        )
         allowed = max(tolerance, SAME_HALF.get(str(expected.dtype), 0.0))
         if not change <= allowed:
             faults.append(
-                f"the output '{name}' changed by {change:.1e} of its largest value; {allowed:.0e} is rounding"
+                f"the output '{name}' changed by {change:.1e} of "
+                f"its largest value; {allowed:.0e} is rounding"
             )
     return faults
 
 
 def rounding_of(model: onnx.ModelProto) -> float:
-    """How far an output of `model` may move, relative to its maximum, when a runtime fuses its nodes differently."""
+    """How far an output of `model` may move, relative to
+    its maximum, when a runtime fuses its nodes differently.
+    """
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     weights = any(tensor.data_type in half for tensor in model.graph.initializer)
     integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     return HALF_INSIDE if weights else ONE_STEP if integers else SAME_OUTPUT
 
 
-def random_picture(model: onnx.ModelProto, name: str, *, batch: int, seed: int = 0) -> NDArray[np.generic]:
-    """A batch of random input of the model's size and element type: about −2 to 2, or 0 to 255 for uint8."""
+def random_picture(
+    model: onnx.ModelProto, name: str, *, batch: int, seed: int = 0
+) -> NDArray[np.generic]:
+    """A batch of random input of the model's size and
+    element type: about −2 to 2, or 0 to 255 for uint8.
+    """
     value = next(v for v in model.graph.input if v.name == name)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     shape = (sizes[0] or batch, *sizes[1:])
@@ -96,13 +125,17 @@ def random_picture(model: onnx.ModelProto, name: str, *, batch: int, seed: int =
 
 
 SAME_MAP = 1e-4
-"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels differ with the
-batch size.
+"""Largest difference between a map computed alone and in a batch,
+relative to its maximum: kernels differ with the batch size.
 """
 
 
 def batch_faults(
-    model: bytes, contract: Contract, runner: Runner, pictures: NDArray[np.generic], outputs: Sequence[str]
+    model: bytes,
+    contract: Contract,
+    runner: Runner,
+    pictures: NDArray[np.generic],
+    outputs: Sequence[str],
 ) -> list[str]:
     """One line for every output of `outputs` where a batch of N does not equal N single runs."""
     together = runner(model, {contract.input: pictures})
@@ -115,8 +148,8 @@ def batch_faults(
         worst = float((change / scale).max())
         if not worst <= SAME_MAP:
             faults.append(
-                f"the output '{name}' of a batch of {len(single)} differs from single runs by {worst:.1e} of "
-                f"its maximum"
+                f"the output '{name}' of a batch of {len(single)} "
+                f"differs from single runs by {worst:.1e} of its maximum"
             )
     return faults
 
@@ -177,9 +210,15 @@ def audit(
     maps = [name for name in after if name not in contract.outputs]
     checks: list[tuple[str, Sequence[str]]] = [
         ("valid standard ONNX", _validity(model)),
-        ("original outputs unchanged", changed_outputs(before, after, tolerance=rounding_of(model))),
+        (
+            "original outputs unchanged",
+            changed_outputs(before, after, tolerance=rounding_of(model)),
+        ),
         ("no NaN, no infinity, in any output or inner tensor", non_finite(after | inner)),
-        ("every layer's relevance accounted for", [fault for row in rows if (fault := row.fault(start))]),
+        (
+            "every layer's relevance accounted for",
+            [fault for row in rows if (fault := row.fault(start))],
+        ),
     ]
     if len(pictures) > 1 and _takes_any_batch(model, contract):
         checks.append(

@@ -23,7 +23,15 @@ from lrp_onnx.evaluation.metrics.localisation import (
 )
 from lrp_onnx.evaluation.metrics.properties import sparseness
 from lrp_onnx.evaluation.photos import Photo, load_photo
-from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Row, append, check_labels, mask_text, resumed
+from lrp_onnx.evaluation.request import (
+    NEEDING_MASKS,
+    Request,
+    Row,
+    append,
+    check_labels,
+    mask_text,
+    resumed,
+)
 from lrp_onnx.evaluation.sanity import REMADE
 from lrp_onnx.evaluation.scoring import Scorer, fill
 from lrp_onnx.evaluation.subject import Subject
@@ -36,7 +44,9 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 """Metrics that need the object's mask."""
 METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", *REMADE)
 HELD = 1e9
-"""Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
+"""Bytes of maps that are held at once: so many photos' are
+made, a method after the other, before any is judged.
+"""
 
 
 def evaluate(
@@ -47,18 +57,23 @@ def evaluate(
 ) -> list[Row]:
     """One row for every photo and method: what was explained, and every metric's value.
 
-    `report` is told how many rows of how many there are, `say` whose maps were made, which may take long too.
+    `report` is told how many rows of how many there are,
+    `say` whose maps were made, which may take long too.
 
     Raises:
-        RuleError: a method or metric is unknown or does not fit the model, two photos have one name, labels do not fit
-            the model's classes, or results in the file are of other settings.
-        ImageError and what compiling raises.
+        RuleError: a method or metric is unknown or does not fit the model, two photos have one
+            name, labels do not fit the model's classes, or results in the file are of other
+            settings. ImageError and what compiling raises.
     """
     for name in request.metrics:
         if name not in METRICS:
             raise RuleError(f"there is no metric {name!r}; there are {', '.join(METRICS)}")
     subject = Subject(
-        request.model, provider=request.provider, threads=request.threads, seed=request.seed, choices=request.choices
+        request.model,
+        provider=request.provider,
+        threads=request.threads,
+        seed=request.seed,
+        choices=request.choices,
     )
     names = list(dict.fromkeys(request.methods))
     for name in names:
@@ -73,9 +88,13 @@ def evaluate(
     bundle_size = max(1, int(HELD / (4 * height * width * max(len(names), 1))))
     for first in range(0, len(request.photos), bundle_size):
         bundle = request.photos[first : first + bundle_size]
-        missing = {path: [name for name in names if (path.name, name) not in done] for path in bundle}
+        missing = {
+            path: [name for name in names if (path.name, name) not in done] for path in bundle
+        }
         judged += len(bundle) * len(names) - sum(map(len, missing.values()))
-        for row in _group({path: some for path, some in missing.items() if some}, subject, request, say):
+        for row in _group(
+            {path: some for path, some in missing.items() if some}, subject, request, say
+        ):
             rows.append(row)
             append(request.results, row)
             judged += 1
@@ -84,13 +103,19 @@ def evaluate(
 
 
 def _group(
-    missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request, say: Callable[[str], None]
+    missing: Mapping[Path, Sequence[str]],
+    subject: Subject,
+    request: Request,
+    say: Callable[[str], None],
 ) -> Iterator[Row]:
-    """The rows of some photos, each with the methods that it misses. One method's model is loaded at a time."""
+    """The rows of some photos, each with the methods that
+    it misses. One method's model is loaded at a time.
+    """
     if not missing:
         return
     photos = [
-        load_photo(path, subject, request.labels.get(path.name), request.masks.get(path.name)) for path in missing
+        load_photo(path, subject, request.labels.get(path.name), request.masks.get(path.name))
+        for path in missing
     ]
     pictures = np.concatenate([photo.tensor for photo in photos])
     whole = subject.probabilities(pictures)
@@ -119,7 +144,13 @@ def _group(
             head: Row = {"image": photo.path.name, "method": name, "target": target, "label": label}
             head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
             probability = {"probability": float(whole[index, target])}
-            yield head | probability | curves[name] | _local(photo, relevance, request) | remade[index, name]
+            yield (
+                head
+                | probability
+                | curves[name]
+                | _local(photo, relevance, request)
+                | remade[index, name]
+            )
 
 
 def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:
@@ -130,24 +161,43 @@ def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> di
             found[metric] = LOCAL[metric](relevance, photo.mask)
         elif metric == "attention" and photo.mask is not None:
             kept = attended(relevance)
-            found |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION_CLASSES}
+            found |= {
+                name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION_CLASSES
+            }
         elif metric == "sparseness":
             found[metric] = sparseness(relevance)
     return found
 
 
 def _curves(
-    photo: Photo, maps: Mapping[str, NDArray[np.float32]], subject: Subject, request: Request, follow: Mapping[str, int]
+    photo: Photo,
+    maps: Mapping[str, NDArray[np.float32]],
+    subject: Subject,
+    request: Request,
+    follow: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
-    """Method → protocol → insertion, deletion and their curves. Pictures that several need are scored once."""
+    """Method → protocol → insertion, deletion and their
+    curves. Pictures that several need are scored once.
+    """
     protocols = [PROTOCOLS[name] for name in request.metrics if name in PROTOCOLS]
-    fills = {name: fill(name, photo.tensor, subject) for p in protocols for name in (p.hidden, p.deleted)}
+    fills = {
+        name: fill(name, photo.tensor, subject) for p in protocols for name in (p.hidden, p.deleted)
+    }
     wanted = Scorer(subject, photo.tensor, fills)
     asked: list[tuple[str, Protocol, list[int], list[int]]] = []
     for name, relevance in maps.items():
         for protocol in protocols:
-            shown, left = masks(relevance, protocol, steps=request.steps, seed=request.seed, patch=request.patch)
-            asked.append((name, protocol, wanted.ask(protocol.hidden, shown), wanted.ask(protocol.deleted, left)))
+            shown, left = masks(
+                relevance, protocol, steps=request.steps, seed=request.seed, patch=request.patch
+            )
+            asked.append(
+                (
+                    name,
+                    protocol,
+                    wanted.ask(protocol.hidden, shown),
+                    wanted.ask(protocol.deleted, left),
+                )
+            )
     scores = wanted.scores()
     found: dict[str, dict[str, Any]] = {name: {} for name in maps}
     for name, protocol, inserted, deleted in asked:
@@ -169,5 +219,7 @@ def _values(curves: Curves) -> dict[str, Any]:
         "insertion": curves.insertion_area,
         "deletion": curves.deletion_area,
         "id": curves.difference,
-        "curves": [[round(float(v), 4) for v in values] for values in (curves.insertion, curves.deletion)],
+        "curves": [
+            [round(float(v), 4) for v in values] for values in (curves.insertion, curves.deletion)
+        ],
     }

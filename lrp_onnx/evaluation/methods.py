@@ -1,8 +1,10 @@
-"""Everything that gives a relevance map of a picture from an ONNX file alone: composites, and what others use.
+"""Everything that gives a relevance map of a picture from
+an ONNX file alone: composites, and what others use.
 
-A method is named as text: a composite or a baseline, with parameters in brackets, then post-processing:
-``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's parameters are how it is compiled:
-``start``, ``bias``, ``resolution``, and rules for kinds of steps or for nodes:
+A method is named as text: a composite or a baseline, with parameters in brackets, then
+post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's
+parameters are how it is compiled: ``start``, ``bias``, ``resolution``, and rules for kinds of steps
+or for nodes:
 ``epsilon-plus-flat(start=contrastive, @join=z-plus-join, @upper convolution=gamma(gamma=0.1))``.
 """
 
@@ -44,21 +46,27 @@ class Made:
 
 
 def check_method(text: str, subject: Subject | None = None) -> None:
-    """Raise RuleError, with what there is, unless `text` names a method, and one that fits the model if given."""
+    """Raise RuleError, with what there is, unless `text`
+    names a method, and one that fits the model if given.
+    """
     read = _read(text)
     if subject is not None and isinstance(read.maker, Baseline) and read.maker.reads_features:
         _ = subject.feature
 
 
 def find_method(text: str, subject: Subject) -> Method:
-    """The method that `text` names, its model compiled and loaded; raises RuleError with what there is."""
+    """The method that `text` names, its model compiled and
+    loaded; raises RuleError with what there is.
+    """
     read = _read(text)
     return Method(text, _then(read.chain, read.maker(subject)))
 
 
-def make_maps(names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets) -> Iterator[Made]:
-    """Every method with its maps of all pictures. One model is loaded at a time; methods that differ in post-processing
-    alone share their maps.
+def make_maps(
+    names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets
+) -> Iterator[Made]:
+    """Every method with its maps of all pictures. One model is loaded at a time; methods that
+    differ in post-processing alone share their maps.
     """
     bases: dict[str, list[str]] = {}
     for name in names:
@@ -68,7 +76,9 @@ def make_maps(names: Sequence[str], subject: Subject, pictures: Pictures, target
         maps = method.maps(pictures, targets)
         for name in variants:
             chain = _read(name).chain
-            yield Made(Method(name, _then(chain, method.maps)), _each(chain, maps) if chain.steps else maps)
+            yield Made(
+                Method(name, _then(chain, method.maps)), _each(chain, maps) if chain.steps else maps
+            )
 
 
 def _then(chain: Chain, run: Run) -> Run:
@@ -91,7 +101,10 @@ class Compiling:
     """Kinds of steps (``@join``) or patterns of node names → rule as text."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("start", self.start, START_VALUES), ("bias", self.bias, ("keep", "drop"))):
+        for name, value, allowed in (
+            ("start", self.start, START_VALUES),
+            ("bias", self.bias, ("keep", "drop")),
+        ):
             if value not in (None, *allowed):
                 raise RuleError(f"{value!r} is no {name}: it is {', '.join(allowed)}")
         for rule in self.rules.values():
@@ -106,7 +119,9 @@ class Compiling:
             relevance = in_parts(explainer, "heatmap", x, t)
             if relevance.shape[1:] == subject.grid(x):
                 return relevance
-            return np.stack([resample(one, subject.grid(x), method="bilinear") for one in relevance])
+            return np.stack(
+                [resample(one, subject.grid(x), method="bilinear") for one in relevance]
+            )
 
         return maps
 
@@ -131,7 +146,10 @@ def _read(text: str) -> _Read:
 def _maker(call: Call) -> Callable[[Subject], Run]:
     if call.name not in COMPOSITES:
         if call.name not in BASELINES:
-            raise RuleError(f"there is no method {call.name!r}; {suggestion(call.name, [*BASELINES, *COMPOSITES])}")
+            raise RuleError(
+                f"there is no method {call.name!r}; "
+                f"{suggestion(call.name, [*BASELINES, *COMPOSITES])}"
+            )
         return build(call, BASELINES, what="method")
     own = [field.name for field in fields(Compiling) if field.name not in ("composite", "rules")]
     choices = Call(call.name, tuple((key, value) for key, value in call.arguments if key in own))
@@ -142,4 +160,6 @@ def _maker(call: Call) -> Callable[[Subject], Run]:
     try:
         return replace(compiling, rules=rules)
     except RuleError as error:
-        raise RuleError(f"a composite takes {', '.join(own)}, and rules for @KIND or a node: {error}") from error
+        raise RuleError(
+            f"a composite takes {', '.join(own)}, and rules for @KIND or a node: {error}"
+        ) from error

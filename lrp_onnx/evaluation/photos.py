@@ -31,9 +31,12 @@ class Photo:
     """(H, W) of the model's input."""
 
 
-def load_photo(path: Path, subject: Subject, label: int | None, mask_source: Path | Sequence[Any] | None) -> Photo:
-    """The photo as the model takes it; its object's mask from a picture's path (more than half as light as its lightest
-    pixel) or from boxes (x0, y0, x1, y1). Where the model does not see the object there is no mask.
+def load_photo(
+    path: Path, subject: Subject, label: int | None, mask_source: Path | Sequence[Any] | None
+) -> Photo:
+    """The photo as the model takes it; its object's mask from a picture's
+    path (more than half as light as its lightest pixel) or from boxes (x0,
+    y0, x1, y1). Where the model does not see the object there is no mask.
 
     Raises:
         ImageError: the photo or the mask cannot be read, or they do not fit.
@@ -56,7 +59,9 @@ def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.ui
     if isinstance(source, Path):
         found = read_image(source)[..., 0]
         if found.shape != tuple(shape):
-            raise ImageError(f"the mask {source} has {found.shape} pixels, its photo {tuple(shape)}")
+            raise ImageError(
+                f"the mask {source} has {found.shape} pixels, its photo {tuple(shape)}"
+            )
         return np.where(found > found.max() / 2, 255, 0).astype(np.uint8)
     boxes = [source] if isinstance(source[0], int | float) else source
     mask = np.zeros(shape, np.uint8)
@@ -66,8 +71,8 @@ def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.ui
 
 
 def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """File name → boxes, from a CSV with the columns ``file,x0,y0,x1,y1``, one line a box; nothing where it has no such
-    columns, and none for a line without numbers there.
+    """File name → boxes, from a CSV with the columns ``file,x0,y0,x1,y1``, one line a box; nothing
+    where it has no such columns, and none for a line without numbers there.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
@@ -78,11 +83,15 @@ def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
             try:
                 box = tuple(int(float(row[key])) for key in corners)
             except ValueError as error:
-                raise ImageError(f"{path}: the box of {row['file']} is no four numbers: {error}") from error
+                raise ImageError(
+                    f"{path}: the box of {row['file']} is no four numbers: {error}"
+                ) from error
             found.setdefault(Path(row["file"]).name, []).append(box)
     return found
 
 
 def find_masks(folder: Path, photos: Sequence[Path]) -> dict[str, Path]:
     """File name → the PNG of the same stem in `folder`."""
-    return {photo.name: found for photo in photos if (found := folder / f"{photo.stem}.png").is_file()}
+    return {
+        photo.name: found for photo in photos if (found := folder / f"{photo.stem}.png").is_file()
+    }

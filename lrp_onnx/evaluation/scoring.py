@@ -45,14 +45,16 @@ class Scorer:
             for first in range(0, len(places), MANY):
                 part = places[first : first + MANY]
                 keep = np.stack([self._masks[i][1] for i in part])
-                found[part] = self._subject.probabilities(self._subject.masked(self._picture, keep, fill))
+                found[part] = self._subject.probabilities(
+                    self._subject.masked(self._picture, keep, fill)
+                )
         return found
 
 
 def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
-    """What hidden pixels become, (1, …) in the model's units: ``black``; ``mean``, what preprocessing subtracts, or the
-    picture's own mean colour where it subtracts nothing; ``blur``, the picture under a Gaussian of standard deviation
-    5, cut off at 11 × 11, of pictures of 224.
+    """What hidden pixels become, (1, …) in the model's units: ``black``; ``mean``, what
+    preprocessing subtracts, or the picture's own mean colour where it subtracts nothing; ``blur``,
+    the picture under a Gaussian of standard deviation 5, cut off at 11 × 11, of pictures of 224.
     """
     if name == "mean":
         if any(subject.explainer.preprocessing.mean):
@@ -61,12 +63,16 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
         return np.broadcast_to(picture.mean(axes, keepdims=True), picture.shape).astype(np.float32)
     if name == "black":
         spec: Preprocessing = subject.explainer.preprocessing
-        values = (-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64)).astype(np.float32)
+        values = (-np.asarray(spec.mean, np.float64) / np.asarray(spec.std, np.float64)).astype(
+            np.float32
+        )
         shape = [1, 1, 1, 1]
         shape[subject.channels] = len(values)
         return np.broadcast_to(values.reshape(shape), picture.shape).astype(np.float32)
     one = np.moveaxis(picture[0], subject.channels - 1, 2)
     share = min(one.shape[:2]) / 224
     side = 2 * max(1, round(5 * share)) + 1
-    blurred = cv2.GaussianBlur(np.ascontiguousarray(one), (side, side), 5 * share).reshape(one.shape)
+    blurred = cv2.GaussianBlur(np.ascontiguousarray(one), (side, side), 5 * share).reshape(
+        one.shape
+    )
     return np.ascontiguousarray(np.moveaxis(blurred, 2, subject.channels - 1)[None])

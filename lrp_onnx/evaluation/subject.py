@@ -33,7 +33,9 @@ CHUNK = 32
 
 @dataclass(eq=False)
 class Subject:
-    """A model that methods are applied to: its forward pass, its feature maps, its compiled forms."""
+    """A model that methods are applied to: its forward pass, its
+    feature maps, its compiled forms.
+    """
 
     path: Path
     provider: str | None = None
@@ -58,7 +60,9 @@ class Subject:
         return forward_part(compiled.model, compiled.contract)
 
     def _opened(self, model: onnx.ModelProto) -> Session:
-        return open_session(model.SerializeToString(), providers=self.provider, threads=self.threads)
+        return open_session(
+            model.SerializeToString(), providers=self.provider, threads=self.threads
+        )
 
     @cached_property
     def plan(self) -> Plan:
@@ -89,7 +93,10 @@ class Subject:
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
         """The last feature map, (N, C, h, w)."""
         return np.concatenate(
-            [self._trunk.run([self.feature], {self._input: part})[self.feature] for part in parts_of(pictures)]
+            [
+                self._trunk.run([self.feature], {self._input: part})[self.feature]
+                for part in parts_of(pictures)
+            ]
         )
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -119,11 +126,15 @@ class Subject:
         """(kind, name) of the output that tells the classes' scores."""
         kind, name = kind_of(self.explainer.contract.outputs)
         if kind == "other":
-            raise RuleError(f"{self.path} gives neither logits nor probabilities: nothing can be followed")
+            raise RuleError(
+                f"{self.path} gives neither logits nor probabilities: nothing can be followed"
+            )
         return kind, name
 
     def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
-        """The target's logit's gradient with respect to every input element, shaped as the pictures."""
+        """The target's logit's gradient with respect to
+        every input element, shaped as the pictures.
+        """
         return in_parts(self.explainer, "relevance", pictures, targets)
 
     @cached_property
@@ -139,10 +150,18 @@ class Subject:
 
     def grid(self, pictures: Pictures) -> tuple[int, int]:
         """(H, W)"""
-        return (pictures.shape[1], pictures.shape[2]) if self.channels == 3 else (pictures.shape[2], pictures.shape[3])
+        return (
+            (pictures.shape[1], pictures.shape[2])
+            if self.channels == 3
+            else (pictures.shape[2], pictures.shape[3])
+        )
 
-    def masked(self, picture: Pictures, masks: NDArray[Any], fill: Pictures | float = 0.0) -> Pictures:
-        """One picture under masks (M, H, W), 1 where it stays: (M, …); `fill` is what it becomes elsewhere."""
+    def masked(
+        self, picture: Pictures, masks: NDArray[Any], fill: Pictures | float = 0.0
+    ) -> Pictures:
+        """One picture under masks (M, H, W), 1 where it
+        stays: (M, …); `fill` is what it becomes elsewhere.
+        """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
 
@@ -152,7 +171,9 @@ def parts_of(x: NDArray[Any]) -> list[NDArray[Any]]:
     return [x[first : first + CHUNK] for first in range(0, len(x), CHUNK)]
 
 
-def in_parts(explainer: Explainer, output: str, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
+def in_parts(
+    explainer: Explainer, output: str, pictures: Pictures, targets: Targets
+) -> NDArray[np.float32]:
     """One output for all pictures, a part at a time."""
     pairs = zip(parts_of(pictures), parts_of(targets), strict=True)
     return np.concatenate([explainer.explain(x, target=t)[output] for x, t in pairs])

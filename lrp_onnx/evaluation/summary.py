@@ -39,7 +39,8 @@ def summary(rows: Rows, *, seed: int = 0) -> dict[str, dict[tuple[str, str | Non
         mine = [row for row in rows if row["method"] == method]
         found[method] = {
             (metric, part): mean_of(
-                [_value(row, metric, part) for row in mine if row.get(metric) is not None], seed=seed
+                [_value(row, metric, part) for row in mine if row.get(metric) is not None],
+                seed=seed,
             )
             for metric, part in columns
         }
@@ -70,7 +71,11 @@ def markdown(rows: Rows, *, every: bool = False, seed: int = 0) -> str:
     ]
     for method, means in found.items():
         photos = sum(row["method"] == method for row in rows)
-        lines.append(f"| {method} | {photos} | " + " | ".join(str(means[column]) for column in columns) + " |")
+        lines.append(
+            f"| {method} | {photos} | "
+            + " | ".join(str(means[column]) for column in columns)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -78,7 +83,12 @@ def as_json(rows: Rows, *, seed: int = 0) -> dict[str, Any]:
     """Method → metric → mean, interval and count."""
     return {
         method: {
-            heading(*column): {"mean": mean.value, "low": mean.low, "high": mean.high, "photos": mean.count}
+            heading(*column): {
+                "mean": mean.value,
+                "low": mean.low,
+                "high": mean.high,
+                "photos": mean.count,
+            }
             for column, mean in means.items()
         }
         for method, means in summary(rows, seed=seed).items()
@@ -90,9 +100,13 @@ def as_csv(rows: Rows) -> str:
     columns = columns_of(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "method", "target", "label", *(heading(*column) for column in columns)])
+    writer.writerow(
+        ["image", "method", "target", "label", *(heading(*column) for column in columns)]
+    )
     for row in rows:
-        values = [_value(row, *column) if row.get(column[0]) is not None else "" for column in columns]
+        values = [
+            _value(row, *column) if row.get(column[0]) is not None else "" for column in columns
+        ]
         writer.writerow([row["image"], row["method"], row["target"], row["label"], *values])
     return text.getvalue()
 
@@ -101,7 +115,9 @@ def mean_curves(rows: Rows, protocol: str) -> dict[str, NDArray[np.float64]]:
     """Method → (2, K): mean insertion and deletion curve."""
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        curves = [row[protocol]["curves"] for row in rows if row["method"] == method and protocol in row]
+        curves = [
+            row[protocol]["curves"] for row in rows if row["method"] == method and protocol in row
+        ]
         if curves:
             found[method] = np.mean(np.asarray(curves, np.float64), 0)
     return found

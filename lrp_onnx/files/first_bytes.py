@@ -15,7 +15,9 @@ _PAGES = (b"<!doctype html", b"<html")
 
 
 def looks_like(data: bytes) -> str:
-    """A clause that says what `data` is instead of what was expected; empty where that cannot be seen."""
+    """A clause that says what `data` is instead of what was
+    expected; empty where that cannot be seen.
+    """
     if not data:
         return "it is empty"
     for prefix, words in FORMATS.items():
@@ -34,7 +36,8 @@ def looks_like(data: bytes) -> str:
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a PNG, JPEG, WebP or BMP states in its header; None for other formats and damaged headers.
+    """(width, height) that a PNG, JPEG, WebP or BMP states in
+    its header; None for other formats and damaged headers.
 
     It is read before decoding: a few kilobytes can state a picture of gigabytes.
     """

@@ -57,7 +57,8 @@ def read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
             raise ModelFileError(
-                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: keep the weights as external data"
+                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} "
+                "are read: keep the weights as external data"
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -74,7 +75,9 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
     """
     proto = _decode(data, source)
     if (damaged := next(_undecodable(proto), None)) is not None:
-        raise ModelFileError(f"{source} is damaged: it holds the name {damaged!r}, which is no text: export it again")
+        raise ModelFileError(
+            f"{source} is damaged: it holds the name {damaged!r}, which is no text: export it again"
+        )
     return proto
 
 
@@ -88,7 +91,9 @@ def _decode(data: bytes, source: str) -> onnx.ModelProto:
         is_model = False
     if not is_model:
         reason = looks_like(data) or "it is truncated, damaged, or of another format"
-        raise ModelFileError(f"{source} is not an ONNX model: {reason}; export or download it again")
+        raise ModelFileError(
+            f"{source} is not an ONNX model: {reason}; export or download it again"
+        )
     return proto
 
 
@@ -97,7 +102,9 @@ def _undecodable(message: Message) -> Iterator[bytes]:
     for field, value in message.ListFields():
         if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
             continue
-        for item in value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]:
+        for item in (
+            value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        ):
             if isinstance(item, Message):
                 yield from _undecodable(item)
             elif isinstance(item, bytes):
@@ -105,7 +112,9 @@ def _undecodable(message: Message) -> Iterator[bytes]:
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Bring weights that lie in files beside the model into memory; nothing outside the model's folder is read."""
+    """Bring weights that lie in files beside the model into
+    memory; nothing outside the model's folder is read.
+    """
     external = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if not external:
         return
@@ -130,21 +139,35 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
 
 
-def _external_faults(folder: Path, location: str, spans: list[tuple[str, int, int | None]]) -> Iterator[str]:
+def _external_faults(
+    folder: Path, location: str, spans: list[tuple[str, int, int | None]]
+) -> Iterator[str]:
     """Why the file at `location` is not read: (weight, offset, length) are what is wanted of it."""
     file = folder / location
     if not location or Path(location).name != location or file.is_symlink():
-        yield f"{len(spans)} weights lie in {location!r}: only a plain file in the model's own folder is read"
+        yield (
+            f"{len(spans)} weights lie in {location!r}: only "
+            "a plain file in the model's own folder is read"
+        )
         return
     if not file.is_file():
-        yield f"{len(spans)} weights lie in {location!r}, which is not in {folder}: put it beside the model"
+        yield (
+            f"{len(spans)} weights lie in {location!r}, which "
+            f"is not in {folder}: put it beside the model"
+        )
         return
     facts = file.stat()
     if facts.st_nlink != 1:
-        yield f"{location!r} has {facts.st_nlink} names (hard links), so it may be a file from elsewhere: copy it"
+        yield (
+            f"{location!r} has {facts.st_nlink} names (hard "
+            "links), so it may be a file from elsewhere: copy it"
+        )
     if facts.st_size > SIZE_LIMIT:
         yield f"{location!r} is {facts.st_size:,} bytes: up to {SIZE_LIMIT:,} are read"
     for name, offset, length in spans:
         end = offset if length is None else offset + length
         if offset < 0 or end < offset or end > facts.st_size:
-            yield f"the weight '{name}' lies at bytes {offset} to {end} of {location!r}, which has {facts.st_size}"
+            yield (
+                f"the weight '{name}' lies at bytes {offset} to "
+                f"{end} of {location!r}, which has {facts.st_size}"
+            )

@@ -1,4 +1,6 @@
-"""Writing files so that nothing is lost: atomically, and never over what is there unless told to."""
+"""Writing files so that nothing is lost: atomically, and never
+over what is there unless told to.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,13 @@ def check_writable(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder: name a file to write")
     if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists: give another -o/--output, or --force to overwrite it")
+        raise OutputExistsError(
+            f"{path} exists: give another -o/--output, or --force to overwrite it"
+        )
     if not path.parent.is_dir():
-        raise OutputExistsError(f"the folder {path.parent} does not exist: create it, or give another -o/--output")
+        raise OutputExistsError(
+            f"the folder {path.parent} does not exist: create it, or give another -o/--output"
+        )
 
 
 def make_folder(path: Path) -> None:
@@ -24,11 +30,15 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {path} cannot be created: {error.strerror or error}") from error
+        raise OutputError(
+            f"the folder {path} cannot be created: {error.strerror or error}"
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
-    """Write `data` to a temporary file beside `path`, then rename it: readers see the old file or the whole new one."""
+    """Write `data` to a temporary file beside `path`, then
+    rename it: readers see the old file or the whole new one.
+    """
     check_writable(path, force=force)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

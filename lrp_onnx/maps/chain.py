@@ -25,7 +25,8 @@ class MapStep:
     title: ClassVar[str]
     """One line, for a list of the steps."""
     one_sided: ClassVar[bool] = False
-    """Whether a step keeps only what speaks for the class, so that one side of the colours will do."""
+    """Whether a step keeps only what speaks for the class, so that one side of the colours will do.
+    """
 
     def __call__(self, relevance: Map) -> Map:
         """(H, W) float32 → (H, W) float32, a new array."""
@@ -36,7 +37,9 @@ class MapStep:
 class C3(C3Options, MapStep):
     """C3, contour and component choice."""
 
-    title: ClassVar[str] = "contour and component choice: keep the largest blob of the 28x28 map (JSAI 2024)"
+    title: ClassVar[str] = (
+        "contour and component choice: keep the largest blob of the 28x28 map (JSAI 2024)"
+    )
     one_sided: ClassVar[bool] = True
 
     def __call__(self, relevance: Map) -> Map:
@@ -47,7 +50,9 @@ class C3(C3Options, MapStep):
 class C1C(C3Options, MapStep):
     """C1C, component choice."""
 
-    title: ClassVar[str] = "component choice: keep the blob of the 28x28 map that holds its peak (Iida et al. 2023)"
+    title: ClassVar[str] = (
+        "component choice: keep the blob of the 28x28 map that holds its peak (Iida et al. 2023)"
+    )
     one_sided: ClassVar[bool] = True
     component: str = "peak"
 
@@ -98,7 +103,9 @@ class Smooth(Average):
 class Normalize(MapStep):
     """Scaling to a fixed range."""
 
-    title: ClassVar[str] = "scale to -1..1 (symmetric) or, without what is negative, to 0..1 (positive)"
+    title: ClassVar[str] = (
+        "scale to -1..1 (symmetric) or, without what is negative, to 0..1 (positive)"
+    )
     mode: str = "symmetric"
     percentile: float = 100.0
 

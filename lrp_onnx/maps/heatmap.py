@@ -1,4 +1,6 @@
-"""What is done to a relevance map before it is shown or scored: sum, quantize, average, normalize."""
+"""What is done to a relevance map before it is shown or
+scored: sum, quantize, average, normalize.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ NORMALIZATIONS = ("symmetric", "positive")
 
 
 def channel_sum(relevance: ArrayLike) -> Map:
-    """Sum relevance over its channels: ``R(u, v) = sum_c R(c, u, v)``, the map of every method here.
+    """Sum relevance over its channels:
+    ``R(u, v) = sum_c R(c, u, v)``, the map of every method here.
 
     Args:
         relevance: (C, H, W) or (N, C, H, W), finite.
@@ -29,36 +32,42 @@ def channel_sum(relevance: ArrayLike) -> Map:
     """
     values = np.asarray(relevance)
     if values.ndim not in (3, 4):
-        raise ValueError(f"relevance is (C, H, W) or (N, C, H, W) to be summed; got shape {values.shape}")
+        raise ValueError(
+            f"relevance is (C, H, W) or (N, C, H, W) to be summed; got shape {values.shape}"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         total: Map = values.sum(axis=-3, dtype=np.float64).astype(np.float32)
     if not np.isfinite(total).all():
-        raise ValueError("relevance summed over channels is not finite: the map holds NaN or infinite values")
+        raise ValueError(
+            "relevance summed over channels is not finite: the map holds NaN or infinite values"
+        )
     return total
 
 
 def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
-    """Heat quantization: round every value down to one of `levels` values, evenly spaced from the minimum to
-    the maximum.
+    """Heat quantization: round every value down to one of `levels`
+    values, evenly spaced from the minimum to the maximum.
 
-    ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise Relevance
-    Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a pixel that holds the
-    maximum reaches the top bin. Ties are its effect: score such maps with a metric that takes exactly n
-    pixels per step.
+    ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise
+    Relevance Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a
+    pixel that holds the maximum reaches the top bin. Ties are its effect: score such maps with a
+    metric that takes exactly n pixels per step.
 
     Args:
         relevance: (H, W), finite.
         levels: at least 2.
 
     Returns:
-        (H, W) float32, a new array; minimum and maximum are the input's, a constant map stays as it is.
+        (H, W) float32, a new array; minimum and maximum are
+        the input's, a constant map stays as it is.
 
     Raises:
         ValueError: not a finite map, or fewer than two levels.
     """
     check_whole("levels", levels, least=2)
     values = as_map(relevance)
-    # Bins in the map's own precision: a quantized value finds its bin again; a second time changes nothing.
+    # Bins in the map's own precision: a quantized value
+    # finds its bin again; a second time changes nothing.
     bins = np.linspace(float(values.min()), float(values.max()), levels).astype(np.float32)
     return np.asarray(bins[np.searchsorted(bins, values, side="right") - 1])
 
@@ -71,10 +80,9 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
     Args:
         relevance: (H, W), finite.
         mode: ``symmetric`` or ``positive``.
-        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the maximum,
-        and what lies beyond
-            is clipped, so that a few hot pixels do not leave the rest pale. Where it is zero, as in a map
-            with few pixels that are not, the maximum is taken.
+        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the
+        maximum, and what lies beyond is clipped, so that a few hot pixels do not leave the rest
+        pale. Where it is zero, as in a map with few pixels that are not, the maximum is taken.
 
     Returns:
         (H, W) float32, a new array; all zeros where there is nothing to scale.
@@ -95,12 +103,14 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
 
 
 def average(relevance: ArrayLike, *, size: int = COARSE, expansion: str = "nearest") -> Map:
-    """Average a map over a `size` x `size` grid and expand it again: C3's coarse map without a mask.
+    """Average a map over a `size` x `size` grid and expand
+    it again: C3's coarse map without a mask.
 
     Args:
         relevance: (H, W), finite.
         size: side of the grid in pixels, at least 1.
-        expansion: a key of `lrp_onnx.maps.resample.METHODS`; ``nearest`` or ``bilinear`` make sense.
+        expansion: a key of `lrp_onnx.maps.resample.METHODS`;
+            ``nearest`` or ``bilinear`` make sense.
 
     Returns:
         (H, W) float32, a new array.

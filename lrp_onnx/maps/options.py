@@ -1,4 +1,6 @@
-"""Checks of option values. Each raises ValueError with the option's name, what fits, and what was given."""
+"""Checks of option values. Each raises ValueError with the
+option's name, what fits, and what was given.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ def check_whole(name: str, value: object, *, least: int) -> None:
 def check_range(name: str, value: object, *, above: float, most: float) -> None:
     """Refuse what is not a number with ``above < value <= most``; NaN is not."""
     if not isinstance(value, (int, float)) or not above < value <= most:
-        raise ValueError(f"{name} must be a number above {above:g} and up to {most:g}; got {value!r}")
+        raise ValueError(
+            f"{name} must be a number above {above:g} and up to {most:g}; got {value!r}"
+        )
 
 
 def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -1,5 +1,5 @@
-"""From nodes to few kinds of steps. The forward graph stays as it is: steps are a reading of it, and folding is done
-in numbers.
+"""From nodes to few kinds of steps. The forward graph stays as
+it is: steps are a reading of it, and folding is done in numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from lrp_onnx.plan.kinds import Step
 NO_READER = "this operator cannot be explained yet"
 
 
-def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True) -> list[Step]:
-    """Every layer between the input and `logits`, in the order of the computation, in as few kinds as possible.
+def canonicalize(
+    graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True
+) -> list[Step]:
+    """Every layer between the input and `logits`, in the
+    order of the computation, in as few kinds as possible.
 
     Args:
         graph: a normalised model.
         logits: name of the tensor where relevance will start.
         source: how errors name the model.
-        fold_batch_norm: whether a per-channel affine is merged into the convolution or dense layer before it.
+        fold_batch_norm: whether a per-channel affine is merged
+            into the convolution or dense layer before it.
 
     Raises:
         UnsupportedModelError: with every node on the way that cannot be explained.
@@ -45,14 +49,18 @@ def canonicalize(graph: Graph, logits: str, *, source: str = "the model", fold_b
             faults.append(f"{label(node)}: {fault}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
-        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: which one is the gate "
-        "cannot be told"
+        f"{step.op} '{step.name}': it multiplies two tensors of one "
+        f"shape {step.output_shape}: which one is the gate cannot be told"
         for step in steps
         if isinstance(step.kind, kinds.Product) and step.kind.signal is None
     ]
     if faults:
         supported = ", ".join(sorted(READERS))
-        hint = f" (operators that can be: {supported})" if any(NO_READER in fault for fault in faults) else ""
+        hint = (
+            f" (operators that can be: {supported})"
+            if any(NO_READER in fault for fault in faults)
+            else ""
+        )
         summary = f"{source} has {len(faults)} node(s) that cannot be explained{hint}:"
         raise UnsupportedModelError(summary, faults)
     return steps
@@ -97,7 +105,8 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
 
 
 Rewrite = Callable[[Step, Step], Step | None]
-"""Two steps, the second the only consumer of the first → the one step that does the same, or None."""
+"""Two steps, the second the only consumer of the first → the one step that does the same, or None.
+"""
 
 
 def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Step]:
@@ -161,7 +170,10 @@ def _merge_subsamples(first: Step, second: Step) -> Step | None:
     if not isinstance(a, kinds.Subsample) or not isinstance(b, kinds.Subsample):
         return None
     axes = range(3)
-    taken = [range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]] for i in axes]
+    taken = [
+        range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]]
+        for i in axes
+    ]
     starts, steps, stops = (tuple(getattr(r, k) for r in taken) for k in ("start", "step", "stop"))
     return _joined(first, second, kinds.Subsample(starts, steps, stops))
 
@@ -169,16 +181,23 @@ def _merge_subsamples(first: Step, second: Step) -> Step | None:
 def _merge_pad(first: Step, second: Step) -> Step | None:
     """Zeros around the picture before a convolution are the convolution's own pads."""
     pad, layer = first.kind, second.kind
-    if not isinstance(pad, kinds.ZeroPad) or not isinstance(layer, kinds.Convolution) or pad.before[0] or pad.after[0]:
+    if (
+        not isinstance(pad, kinds.ZeroPad)
+        or not isinstance(layer, kinds.Convolution)
+        or pad.before[0]
+        or pad.after[0]
+    ):
         return None
     merged = _joined(first, second, replace(layer, pads=_added(layer.pads, first)))
     return replace(merged, name=second.name)
 
 
 def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
-    """Zeros around a tensor that cannot be negative, before max pooling: the same as the pooling's own border.
+    """Zeros around a tensor that cannot be negative, before
+    max pooling: the same as the pooling's own border.
 
-    Where a window holds nothing above zero the pools differ in which of its zeros they name, and none has relevance.
+    Where a window holds nothing above zero the pools differ
+    in which of its zeros they name, and none has relevance.
     """
     uses = Counter(name for step in steps for name in step.inputs)
     producer = {step.output: step for step in steps}
@@ -191,7 +210,9 @@ def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
             continue
         if _cannot_be_negative(producer.get(pad.inputs[0]), producer):
             pads = _added(step.kind.pads, pad)
-            merged[step.output] = replace(_joined(pad, step, replace(step.kind, pads=pads)), name=step.name)
+            merged[step.output] = replace(
+                _joined(pad, step, replace(step.kind, pads=pads)), name=step.name
+            )
             dropped.add(pad.output)
     return [merged.get(step.output, step) for step in steps if step.output not in dropped]
 
@@ -214,7 +235,9 @@ def _added(pads: tuple[int, int, int, int], border: Step) -> tuple[int, int, int
 
 
 def _merge_scale(first: Step, second: Step) -> Step | None:
-    """A number times a mean is a mean, as in ReduceSum and Div; times a written-out activation, a part of that."""
+    """A number times a mean is a mean, as in ReduceSum and
+    Div; times a written-out activation, a part of that.
+    """
     number = second.kind.uniform if isinstance(second.kind, kinds.Affine) else None
     if number is None:
         return None
@@ -232,7 +255,11 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         return None
     if isinstance(first.kind, kinds.Affine):
         return _joined(
-            first, second, kinds.Affine(first.kind.scale * affine.scale, first.kind.bias * affine.scale + affine.bias)
+            first,
+            second,
+            kinds.Affine(
+                first.kind.scale * affine.scale, first.kind.bias * affine.scale + affine.bias
+            ),
         )
     if not isinstance(first.kind, kinds.Convolution | kinds.Dense):
         return None
@@ -243,7 +270,9 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     identity = bool((scales == 1.0).all())
     scale = weight.scale if identity else scales if weight.scale is None else weight.scale * scales
     bias = shifts if weight.bias is None else weight.bias * scales + shifts
-    return _joined(first, second, replace(first.kind, weight=replace(weight, scale=scale, bias=bias)))
+    return _joined(
+        first, second, replace(first.kind, weight=replace(weight, scale=scale, bias=bias))
+    )
 
 
 def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
@@ -255,15 +284,23 @@ def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] 
 
 
 def _fold_bias(first: Step, second: Step) -> Step | None:
-    """Without folding batch normalisation: an addition alone (MatMul + Add) is still the layer's own bias."""
+    """Without folding batch normalisation: an addition
+    alone (MatMul + Add) is still the layer's own bias.
+    """
     affine = second.kind
     bias_only = (
-        isinstance(affine, kinds.Affine) and isinstance(first.kind, kinds.Dense) and bool((affine.scale == 1.0).all())
+        isinstance(affine, kinds.Affine)
+        and isinstance(first.kind, kinds.Dense)
+        and bool((affine.scale == 1.0).all())
     )
     return _fold_affine(first, second) if bias_only else None
 
 
 def negative_scales(steps: Iterable[Step]) -> int:
-    """How many channels carry a negative folded scale: there, folding swaps the positive and the negative weights."""
+    """How many channels carry a negative folded scale: there,
+    folding swaps the positive and the negative weights.
+    """
     weights = [step.kind.weight for step in steps if isinstance(step.kind, kinds.Weighted)]
-    return sum(int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None)
+    return sum(
+        int(np.count_nonzero(weight.scale < 0)) for weight in weights if weight.scale is not None
+    )

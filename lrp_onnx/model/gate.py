@@ -1,4 +1,6 @@
-"""The gate: what a file that nobody vouches for must not hold. Nothing of it has been run or followed before."""
+"""The gate: what a file that nobody vouches for must not
+hold. Nothing of it has been run or followed before.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ ITEM_BYTES: dict[int, int] = {
     TensorProto.BOOL: 1,
 }
 """Element types that a weight may have."""
-LARGEST = {"group": 2**16, "strides": 2**12, "kernel_shape": 2**12, "dilations": 2**12, "pads": 2**16}
+LARGEST = {
+    "group": 2**16,
+    "strides": 2**12,
+    "kernel_shape": 2**12,
+    "dilations": 2**12,
+    "pads": 2**16,
+}
 """Attributes of windows: 1 to this; pads 0 to this (a Pad operator's may be negative)."""
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 UNFUSED = frozenset({"FusedConv"})
@@ -66,10 +74,15 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 
 def _structure(proto: onnx.ModelProto) -> Iterator[str]:
     if proto.graph.sparse_initializer:
-        yield f"{len(proto.graph.sparse_initializer)} weights are stored sparsely: export them dense"
+        yield (
+            f"{len(proto.graph.sparse_initializer)} weights are stored sparsely: export them dense"
+        )
     for value in (*proto.graph.input, *proto.graph.output):
         if value.type.WhichOneof("value") != "tensor_type":
-            yield f"'{value.name}' is {value.type.WhichOneof('value') or 'of no type'}: only tensors can be read"
+            yield (
+                f"'{value.name}' is {value.type.WhichOneof('value') or 'of no type'}: "
+                "only tensors can be read"
+            )
     expanded = _expanded(proto)
     if expanded is None:
         yield "its functions call each other in a circle: the file is damaged"
@@ -107,14 +120,20 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
 
 @cache
 def _standard() -> frozenset[str]:
-    """Standard operators that compute tensors from tensors: no control flow, no sequences, no text."""
+    """Standard operators that compute tensors from tensors: no
+    control flow, no sequences, no text.
+    """
     allowed: set[str] = set()
     for schema in onnx.defs.get_all_schemas():
         if schema.domain:
             continue
-        nested = any(a.type in (onnx.defs.OpSchema.AttrType.GRAPH,) for a in schema.attributes.values())
+        nested = any(
+            a.type in (onnx.defs.OpSchema.AttrType.GRAPH,) for a in schema.attributes.values()
+        )
         kinds = [v.types for v in (*schema.inputs, *schema.outputs)]
-        only_tensors = all(any(t.startswith("tensor(") and "string" not in t for t in types) for types in kinds)
+        only_tensors = all(
+            any(t.startswith("tensor(") and "string" not in t for t in types) for types in kinds
+        )
         if not nested and only_tensors and not schema.name.startswith(RANDOM):
             allowed.add(schema.name)
     return frozenset(allowed)
@@ -124,26 +143,36 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
     where = _where(node)
     nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if node.op_type == "EPContext":
-        yield f"{where} holds a program for one processor, which is never run: compile the file that it was made from"
+        yield (
+            f"{where} holds a program for one processor, which "
+            "is never run: compile the file that it was made from"
+        )
     elif node.domain == "com.microsoft.nchwc":
         yield (
-            f"{where} is of {node.domain}: the file was optimised for one processor; compile the file from before that"
+            f"{where} is of {node.domain}: the file was optimised "
+            "for one processor; compile the file from before that"
         )
     elif node.op_type.startswith(QUANTISED):
         yield (
-            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ in ONNX Runtime), or "
-            "compile the model from before quantisation"
+            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ in "
+            "ONNX Runtime), or compile the model from before quantisation"
         )
     elif node.domain == "com.microsoft" and node.op_type in UNFUSED:
         return
     elif node.domain not in ("", "ai.onnx"):
-        yield f"{where} is of the domain {node.domain!r}: only standard operators can be explained; export without it"
+        yield (
+            f"{where} is of the domain {node.domain!r}: only "
+            "standard operators can be explained; export without it"
+        )
     elif any(a.type in nested for a in node.attribute):
         yield f"{where} is control flow: export the model with it resolved"
     elif node.op_type.startswith(RANDOM):
         yield f"{where} draws random numbers: export the model in evaluation mode"
     elif node.op_type not in _standard() and node.op_type != "Upsample":
-        yield f"{where} is no operator that computes tensors from tensors: export the model without it"
+        yield (
+            f"{where} is no operator that computes tensors "
+            "from tensors: export the model without it"
+        )
 
 
 def _attributes(node: onnx.NodeProto) -> Iterator[str]:
@@ -164,8 +193,13 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
     where = f"the weight '{tensor.name}'"
     if tensor.data_type not in ITEM_BYTES:
         known = tensor.data_type in TensorProto.DataType.values()
-        name = TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
-        yield f"{where} is of type {name}: weights of float32, float16, bfloat16 and integers can be read"
+        name = (
+            TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
+        )
+        yield (
+            f"{where} is of type {name}: weights of float32, "
+            "float16, bfloat16 and integers can be read"
+        )
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
         yield f"{where} has the shape {list(tensor.dims)}: the file is damaged"
@@ -173,8 +207,8 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
     expected = prod(tensor.dims) * ITEM_BYTES[tensor.data_type]
     if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
         yield (
-            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes and has {len(tensor.raw_data):,}: "
-            "the file is damaged"
+            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes and has "
+            f"{len(tensor.raw_data):,}: the file is damaged"
         )
         return
     yield from _values(tensor, where)
@@ -183,7 +217,10 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
 def _values(tensor: TensorProto, where: str) -> Iterator[str]:
     floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
-        yield f"{where} of shape {list(tensor.dims)} holds {_typed_length(tensor)} numbers: the file is damaged"
+        yield (
+            f"{where} of shape {list(tensor.dims)} holds "
+            f"{_typed_length(tensor)} numbers: the file is damaged"
+        )
     elif tensor.data_type in floating:
         try:
             values = onnx.numpy_helper.to_array(tensor)
@@ -195,7 +232,13 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
 
 
 def _typed_length(tensor: TensorProto) -> int:
-    fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    fields = (
+        tensor.float_data,
+        tensor.int32_data,
+        tensor.int64_data,
+        tensor.double_data,
+        tensor.uint64_data,
+    )
     return sum(map(len, fields))
 
 

@@ -1,4 +1,6 @@
-"""A model as a graph: producers, consumers, constants, shapes. A thin reading layer over onnx-ir."""
+"""A model as a graph: producers, consumers, constants, shapes.
+A thin reading layer over onnx-ir.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Graph:
 
     @cached_property
     def _constants(self) -> frozenset[str]:
-        """Names of tensors that do not depend on the picture: weights, and what is computed from weights alone."""
+        """Names of tensors that do not depend on the picture:
+        weights, and what is computed from weights alone.
+        """
         found = set(self.model.graph.initializers)
         for node in self.nodes:
             there = [name_of(value) for value in node.inputs if value is not None]
@@ -60,10 +64,11 @@ class Graph:
         return value is not None and name_of(value) in self._constants
 
     def constant(self, value: ir.Value | None) -> NDArray[np.generic] | None:
-        """A constant tensor's values; None where `value` is absent, depends on the picture, or cannot be computed.
+        """A constant tensor's values; None where `value` is
+        absent, depends on the picture, or cannot be computed.
 
-        Weights may be computed from stored ones (dequantised, standardised, cast): what the file computes is
-        computed here.
+        Weights may be computed from stored ones (dequantised,
+        standardised, cast): what the file computes is computed here.
         """
         if value is None or not self.is_constant(value):
             return None
@@ -103,7 +108,9 @@ class Graph:
             values[name_of(node.outputs[0])] = result
         return values[name_of(wanted)]
 
-    def _stored_or(self, values: dict[str, NDArray[np.generic]], value: ir.Value | None) -> NDArray[np.generic] | None:
+    def _stored_or(
+        self, values: dict[str, NDArray[np.generic]], value: ir.Value | None
+    ) -> NDArray[np.generic] | None:
         if value is None:
             return None
         tensor = value.const_value if name_of(value) in self.model.graph.initializers else None

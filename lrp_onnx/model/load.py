@@ -1,4 +1,6 @@
-"""From a file that nobody vouches for to a normalised graph: gate, opset, then the passes of `normalize`."""
+"""From a file that nobody vouches for to a normalised
+graph: gate, opset, then the passes of `normalize`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from lrp_onnx.model.normalize.stated_shapes import without_stated_shapes
 
 IR_VERSION = 10
 INVALID = (ir.serde.SerdeError, ir.passes.PassError, onnx.checker.ValidationError)
-"""What onnx-ir and the checker raise where a file is broken; whatever else is raised is a mistake of ours."""
+"""What onnx-ir and the checker raise where a file is
+broken; whatever else is raised is a mistake of ours.
+"""
 
 
 def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> Graph:
@@ -32,15 +36,19 @@ def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> 
         input_size: height and width for a model that leaves them open.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or not ONNX, or its external data is not there.
-        UnsupportedModelError: it is ONNX, but of an opset or with operators that cannot be read here.
+        ModelFileError: the file is missing, damaged, or not
+            ONNX, or its external data is not there.
+        UnsupportedModelError: it is ONNX, but of an opset
+            or with operators that cannot be read here.
     """
     return normalise(load_proto(path), str(path), input_size=input_size)
 
 
-def normalise(proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] | None = None) -> Graph:
-    """Bring a model of any opset from 7 to 25 to one shape: opset 18 to 20, constants as initializers, sorted, named,
-    shapes known.
+def normalise(
+    proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] | None = None
+) -> Graph:
+    """Bring a model of any opset from 7 to 25 to one shape: opset 18 to 20, constants as
+    initializers, sorted, named, shapes known.
     """
     faults = faults_of(proto)
     if faults:

@@ -15,18 +15,25 @@ IMAGENET = Preprocessing()
 
 
 def integer_pictures(graph: Graph, of: Plan) -> Preprocessing | None:
-    """What a model that takes integers needs: pixels as they are stored, minus 128 where they are signed."""
+    """What a model that takes integers needs: pixels as
+    they are stored, minus 128 where they are signed.
+    """
     picture = next(v for v in graph.inputs if name_of(v) == of.input)
     offsets = {ir.DataType.UINT8: 0.0, ir.DataType.INT8: 128.0}
     if picture.dtype not in offsets:
         return None
     gray = of.input_shape[of.channel_axis] == 1
     channels = "GRAY" if gray else "RGB"
-    return Preprocessing(mean=(offsets[picture.dtype],), std=(1.0,), divisor=1.0, layout=of.layout, channels=channels)
+    return Preprocessing(
+        mean=(offsets[picture.dtype],), std=(1.0,), divisor=1.0, layout=of.layout, channels=channels
+    )
 
 
-def pixel_box(preprocessing: Preprocessing, of: Plan) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Lowest and highest value that a pixel can have at the first layer, in the units and channels that it sees.
+def pixel_box(
+    preprocessing: Preprocessing, of: Plan
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Lowest and highest value that a pixel can have at the
+    first layer, in the units and channels that it sees.
 
     None where that is not one value a channel.
     """

@@ -1,4 +1,6 @@
-"""From a canonical graph to a plan: heads by their shape, residual blocks by data flow, never by names."""
+"""From a canonical graph to a plan: heads by their shape,
+residual blocks by data flow, never by names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.plan.plan import Block, Branch, Plan
 
 
-def recognize(graph: Graph, head: Head, *, source: str = "the model", fold_batch_norm: bool = True) -> Plan:
+def recognize(
+    graph: Graph, head: Head, *, source: str = "the model", fold_batch_norm: bool = True
+) -> Plan:
     """The plan of a normalised model; the graph is only read.
 
     Args:
@@ -49,10 +53,12 @@ def recognize(graph: Graph, head: Head, *, source: str = "the model", fold_batch
 
 
 def group(steps: Sequence[Step]) -> list[Step | Block]:
-    """Group steps into residual blocks: from each join back to the nearest common ancestor of its operands (the fork).
+    """Group steps into residual blocks: from each join back
+    to the nearest common ancestor of its operands (the fork).
 
-    A join inside another block's branch stays a plain step of that branch. A join whose branches leak (something
-    outside reads a tensor inside) is left as a plain step too: per-layer rules serve it, a block rule cannot.
+    A join inside another block's branch stays a plain step of that branch.
+    A join whose branches leak (something outside reads a tensor inside) is
+    left as a plain step too: per-layer rules serve it, a block rule cannot.
     """
     order = {step.output: index for index, step in enumerate(steps)}
     ancestors = _ancestors(steps)
@@ -74,7 +80,9 @@ def group(steps: Sequence[Step]) -> list[Step | Block]:
 
 
 def _named(block: Block, index: int) -> Block:
-    return Block(f"block{index + 1}", block.fork, block.branches, block.join, block.tail, block.steps)
+    return Block(
+        f"block{index + 1}", block.fork, block.branches, block.join, block.tail, block.steps
+    )
 
 
 def _ancestors(steps: Sequence[Step]) -> dict[str, frozenset[str]]:
@@ -92,7 +100,9 @@ def _block(
 ) -> Block | None:
     common = frozenset.intersection(*(ancestors[name] for name in join.inputs))
     fork = max(common, key=lambda name: order.get(name, -1))
-    members = [[s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs]
+    members = [
+        [s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs
+    ]
     tail = [s for s in steps if join.output in s.inputs]
     tail = tail if len(tail) == 1 and tail[0].kind.category == "activation" else []
     everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
@@ -111,7 +121,9 @@ def _block(
 
 
 def _branches(members: Sequence[list[Step]]) -> list[Branch]:
-    """Roles: an empty branch is the identity; of the others the one with most linear layers is the main branch."""
+    """Roles: an empty branch is the identity; of the others
+    the one with most linear layers is the main branch.
+    """
     weighted = [sum(isinstance(s.kind, kinds.Weighted) for s in branch) for branch in members]
     depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
     main = depth.index(max(depth))
@@ -120,15 +132,25 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
         if not branch:
             branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
         elif all(s.kind.moves for s in branch):
-            branches.append(Branch(Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"))
+            branches.append(
+                Branch(
+                    Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"
+                )
+            )
         elif index == main:
             branches.append(
-                Branch(Role.MAIN, tuple(branch), f"the longest way from fork to join: {weighted[index]} convolution(s)")
+                Branch(
+                    Role.MAIN,
+                    tuple(branch),
+                    f"the longest way from fork to join: {weighted[index]} convolution(s)",
+                )
             )
         else:
             branches.append(
                 Branch(
-                    Role.PROJECTION, tuple(branch), f"a shorter way from fork to join: {weighted[index]} convolution(s)"
+                    Role.PROJECTION,
+                    tuple(branch),
+                    f"a shorter way from fork to join: {weighted[index]} convolution(s)",
                 )
             )
     return branches
@@ -138,19 +160,26 @@ def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     notes = []
     if pools := padded_pools(graph):
         note = (
-            f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original wrongly at the border "
-            'unless its optimiser "Pad_Fusion" is disabled; the compiled file is guarded against that'
+            f"{len(pools)} MaxPool behind an explicit Pad: ONNX Runtime computes the original "
+            'wrongly at the border unless its optimiser "Pad_Fusion" is disabled; '
+            "the compiled file is guarded against that"
         )
         if open_ := ", ".join(f"'{node.name}'" for node in pools if needs_indices(node)):
-            note += f", but for {open_} in files for tensorrt, web and portable: disable it there too"
+            note += (
+                f", but for {open_} in files for tensorrt, web and portable: disable it there too"
+            )
         notes.append(note)
     kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
     if not kept:
-        return [*notes, "no BatchNormalization nodes: the exporter had already folded them (or there were none)"]
+        return [
+            *notes,
+            "no BatchNormalization nodes: the exporter "
+            "had already folded them (or there were none)",
+        ]
     notes.append(f"{kept} BatchNormalization nodes in the file")
     if negative := negative_scales(steps):
         notes.append(
-            f"{negative} channels have a negative batch-norm scale: folded, their positive and negative "
-            f"weights change places"
+            f"{negative} channels have a negative batch-norm scale: "
+            "folded, their positive and negative weights change places"
         )
     return notes

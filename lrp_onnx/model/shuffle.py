@@ -1,4 +1,6 @@
-"""Weights in disorder: what a map must not survive if it depends on what the model has learnt (Adebayo et al. 2018)."""
+"""Weights in disorder: what a map must not survive if it
+depends on what the model has learnt (Adebayo et al. 2018).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ from lrp_onnx.plan.kinds import Step
 
 
 def shuffle_weights(graph: Graph, steps: Sequence[Step], *, layers: int, seed: int) -> Graph:
-    """A copy of the graph with every weight tensor of the `layers` convolutions and dense layers nearest to the logits
-    shuffled, and of what normalises behind the first of them; of all layers where there are fewer.
+    """A copy of the graph with every weight tensor of the `layers`
+    convolutions and dense layers nearest to the logits shuffled, and of what
+    normalises behind the first of them; of all layers where there are fewer.
 
-    A tensor keeps its values, in another order: means, spreads and signs stay, what was learnt goes.
+    A tensor keeps its values, in another order: means,
+    spreads and signs stay, what was learnt goes.
 
     Args:
         graph: a normalised model; it is not changed.
@@ -55,5 +59,7 @@ def _weights(graph: Graph, steps: Sequence[Step]) -> Iterator[str]:
 
 
 def _learnt(tensor: ir.TensorProtocol) -> bool:
-    """Whether the values may be weights: floats, or whole numbers of a quantised kernel; scales are single numbers."""
+    """Whether the values may be weights: floats, or whole
+    numbers of a quantised kernel; scales are single numbers.
+    """
     return tensor.size > 1 and (tensor.dtype.is_floating_point() or len(tensor.shape) > 1)

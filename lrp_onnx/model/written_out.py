@@ -1,4 +1,6 @@
-"""Activations that exporters write out in several nodes: SiLU, GELU, hard swish become one step each."""
+"""Activations that exporters write out in several nodes:
+SiLU, GELU, hard swish become one step each.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from lrp_onnx.plan.kinds import Step
 
 
 def write_together(steps: Sequence[Step]) -> list[Step]:
-    """`steps` with every product of a tensor and a function of that tensor, element by element, as one step."""
+    """`steps` with every product of a tensor and a function
+    of that tensor, element by element, as one step.
+    """
     current = list(steps)
     for product in steps:
         if isinstance(product.kind, kinds.Product) and not product.kind.axes:
@@ -20,7 +24,9 @@ def write_together(steps: Sequence[Step]) -> list[Step]:
 
 
 def _members(steps: Sequence[Step], product: Step) -> list[Step] | None:
-    """The steps from the one tensor that all of the product is made of to the product, or None if there is none."""
+    """The steps from the one tensor that all of the product
+    is made of to the product, or None if there is none.
+    """
     producer = {step.output: step for step in steps}
     order = {step.output: index for index, step in enumerate(steps)}
     reached = [_behind(producer, name, product) for name in product.inputs]
@@ -28,7 +34,11 @@ def _members(steps: Sequence[Step], product: Step) -> list[Step] | None:
     if not common:
         return None
     fork = max(common, key=lambda name: order.get(name, -1))
-    inside = [s for s in steps if s.output in set.union(*reached) and order[s.output] > order.get(fork, -1)]
+    inside = [
+        s
+        for s in steps
+        if s.output in set.union(*reached) and order[s.output] > order.get(fork, -1)
+    ]
     members = [s for s in inside if fork in _behind(producer, s.output, product)]
     made = {s.output for s in members}
     closed = all({fork, *made}.issuperset(s.inputs) for s in [*members, product])
@@ -37,7 +47,9 @@ def _members(steps: Sequence[Step], product: Step) -> list[Step] | None:
 
 
 def _behind(producer: dict[str, Step], name: str, product: Step) -> set[str]:
-    """Tensors of the product's shape that `name` is made of, element by element, itself among them."""
+    """Tensors of the product's shape that `name` is made of,
+    element by element, itself among them.
+    """
     found, todo = set(), [name]
     while todo:
         here = todo.pop()
@@ -51,7 +63,10 @@ def _behind(producer: dict[str, Step], name: str, product: Step) -> set[str]:
 
 
 def _is_pointwise(step: Step, product: Step) -> bool:
-    if step.output_shape[1:] != product.output_shape[1:] or step.input_shape[1:] != product.output_shape[1:]:
+    if (
+        step.output_shape[1:] != product.output_shape[1:]
+        or step.input_shape[1:] != product.output_shape[1:]
+    ):
         return False
     if isinstance(step.kind, kinds.Affine):
         return bool((step.kind.scale == step.kind.scale.flat[0]).all() and step.kind.bias.size == 1)

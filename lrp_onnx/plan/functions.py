@@ -1,4 +1,6 @@
-"""Activation functions: what each computes and what is known of it. Their derivatives are `relevance`'s affair."""
+"""Activation functions: what each computes and what is
+known of it. Their derivatives are `relevance`'s affair.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ FUNCTIONS: Mapping[str, Function] = {
     "Relu": Function(formula="max(x, 0)", nonnegative=True, rectifies=True),
     "Clip": Function(formula="min(max(x, low), high)", parameters=("low", "high")),
     "LeakyRelu": Function(formula="x where x > 0, else slope · x", parameters=("slope",)),
-    "PRelu": Function(formula="x where x > 0, else slope · x; learnt slopes", parameters=("slope",)),
+    "PRelu": Function(
+        formula="x where x > 0, else slope · x; learnt slopes", parameters=("slope",)
+    ),
     "Sigmoid": Function(formula="1 / (1 + exp(−x))", nonnegative=True),
     "HardSigmoid": Function(
-        formula="min(max(slope · x + offset, 0), 1)", parameters=("slope", "offset"), nonnegative=True
+        formula="min(max(slope · x + offset, 0), 1)",
+        parameters=("slope", "offset"),
+        nonnegative=True,
     ),
     "Elu": Function(formula="x where x > 0, else alpha · (exp(x) − 1)", parameters=("alpha",)),
     "Erf": Function(formula="2/√π · ∫₀ˣ exp(−t²) dt"),

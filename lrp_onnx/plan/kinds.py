@@ -1,7 +1,8 @@
 """The kinds of layers that a plan is made of: frozen records of parameters, with traits.
 
-A trait is what other rooms have to know of a kind: what composites call it, how many inputs it has, whether it only
-moves elements, whether it keeps signs. A new kind states its traits here, and nothing else has to list it.
+A trait is what other rooms have to know of a kind: what composites call it,
+how many inputs it has, whether it only moves elements, whether it keeps
+signs. A new kind states its traits here, and nothing else has to list it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of layer. Its traits are class variables, or properties where they depend on parameters."""
+    """A kind of layer. Its traits are class variables, or
+    properties where they depend on parameters.
+    """
 
     category: ClassVar[str]
     """What composites call such layers, as in ``@convolution``; several kinds may share one."""
     merges: ClassVar[bool] = False
     """It has several inputs that depend on the picture."""
     moves: ClassVar[bool] = False
-    """It moves elements, leaves some out or adds zeros, and computes nothing: an identity shortcut may hold it."""
+    """It moves elements, leaves some out or adds zeros, and
+    computes nothing: an identity shortcut may hold it.
+    """
     one_to_one: ClassVar[bool] = False
     """It has one output element for every input element, at the same place or at another one."""
     pointwise: ClassVar[bool] = False
@@ -54,7 +59,9 @@ class Kind:
 
     @property
     def prepares(self) -> bool:
-        """It may be part of how a model prepares its picture, before the first layer that mixes elements."""
+        """It may be part of how a model prepares its
+        picture, before the first layer that mixes elements.
+        """
         return False
 
     @property
@@ -65,9 +72,11 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and a bias.
+    """A linear layer's effective parameters:
+    ``stored tensor × scale`` per output channel, and a bias.
 
-    The stored tensor stays where it is in the file; folding a batch normalisation only changes `scale` and `bias`.
+    The stored tensor stays where it is in the file; folding
+    a batch normalisation only changes `scale` and `bias`.
     """
 
     tensor: str
@@ -80,7 +89,9 @@ class Weight:
 
 
 class Weighted(Kind):
-    """A layer with a weight tensor and a bias; the first of them on the way from the picture are the first layers."""
+    """A layer with a weight tensor and a bias; the first of
+    them on the way from the picture are the first layers.
+    """
 
     __slots__ = ()
 
@@ -103,7 +114,9 @@ class Convolution(Weighted):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense(Weighted):
-    """Fully connected layer on (N, in); the stored weight is (out, in) if `transposed`, else (in, out)."""
+    """Fully connected layer on (N, in); the stored weight
+    is (out, in) if `transposed`, else (in, out).
+    """
 
     category: ClassVar[str] = "dense"
 
@@ -113,7 +126,8 @@ class Dense(Weighted):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine(Kind):
-    """``scale · x + bias`` by constants: a batch normalisation that is not folded, or the picture's preparation.
+    """``scale · x + bias`` by constants: a batch normalisation
+    that is not folded, or the picture's preparation.
 
     Both arrays broadcast to one sample: (C, 1, 1) for one value per channel of (N, C, H, W).
     """
@@ -178,7 +192,9 @@ class MaxPool(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activation(Kind):
-    """A function of every element alone: one of `FUNCTIONS`, with its parameters in their order there."""
+    """A function of every element alone: one of
+    `FUNCTIONS`, with its parameters in their order there.
+    """
 
     category: ClassVar[str] = "activation"
     one_to_one: ClassVar[bool] = True
@@ -191,7 +207,9 @@ class Activation(Kind):
 
     @property
     def nonnegative(self) -> bool:
-        return FUNCTIONS[self.function].nonnegative or (self.function == "Clip" and self.parameters[0] >= 0)
+        return FUNCTIONS[self.function].nonnegative or (
+            self.function == "Clip" and self.parameters[0] >= 0
+        )
 
     @property
     def prepares(self) -> bool:
@@ -204,7 +222,9 @@ class Activation(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composed(Kind):
-    """An activation that the exporter wrote out in several nodes, as ``x · sigmoid(x)`` or the error-function GELU."""
+    """An activation that the exporter wrote out in several
+    nodes, as ``x · sigmoid(x)`` or the error-function GELU.
+    """
 
     category: ClassVar[str] = "activation"
     one_to_one: ClassVar[bool] = True
@@ -215,10 +235,12 @@ class Composed(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normalization(Kind):
-    """``scale · (x − mean) / √(variance + epsilon) + bias`` with the picture's own statistics, over `axes` of a view.
+    """``scale · (x − mean) / √(variance + epsilon) + bias``
+    with the picture's own statistics, over `axes` of a view.
 
-    InstanceNormalization, LayerNormalization, GroupNormalization; `view` is one sample's shape in which the axes
-    count from 1, and scale and bias broadcast to one sample as it stands in the graph.
+    InstanceNormalization, LayerNormalization, GroupNormalization;
+    `view` is one sample's shape in which the axes count from 1, and
+    scale and bias broadcast to one sample as it stands in the graph.
     """
 
     category: ClassVar[str] = "normalization"
@@ -246,7 +268,9 @@ class Join(Kind):
 
     @property
     def shortcut(self) -> Role | None:
-        """What the block's shortcut is, identity or projection; None where it closes no residual block."""
+        """What the block's shortcut is, identity or
+        projection; None where it closes no residual block.
+        """
         if not self.roles:
             return None
         return Role.IDENTITY if Role.IDENTITY in self.roles else Role.PROJECTION
@@ -267,7 +291,9 @@ class Concat(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Product(Kind):
-    """A signal times a gate, both computed from the input: squeeze-and-excitation, attention, x · sigmoid(x)."""
+    """A signal times a gate, both computed from the input:
+    squeeze-and-excitation, attention, x · sigmoid(x).
+    """
 
     category: ClassVar[str] = "product"
     merges: ClassVar[bool] = True
@@ -275,7 +301,9 @@ class Product(Kind):
     keeps_signs: ClassVar[bool] = True
 
     signal: int | None
-    """Which operand is the signal; None where it cannot be told, which only a written-out activation may have."""
+    """Which operand is the signal; None where it cannot be
+    told, which only a written-out activation may have.
+    """
     axes: tuple[int, ...]
     """Along which the gate has one value where the signal has many."""
 
@@ -333,7 +361,9 @@ class Resample(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Subsample(Kind):
-    """Every `steps`-th element from `starts` to before `stops`, along C, H and W: an option-A shortcut's stride."""
+    """Every `steps`-th element from `starts` to before
+    `stops`, along C, H and W: an option-A shortcut's stride.
+    """
 
     category: ClassVar[str] = "routing"
     moves: ClassVar[bool] = True
@@ -346,7 +376,9 @@ class Subsample(Kind):
 
 @dataclass(frozen=True, slots=True)
 class ZeroPad(Kind):
-    """Zeros before and after along C, H and W: an option-A shortcut's further channels, a pooling's explicit border."""
+    """Zeros before and after along C, H and W: an option-A
+    shortcut's further channels, a pooling's explicit border.
+    """
 
     category: ClassVar[str] = "routing"
     moves: ClassVar[bool] = True
@@ -362,7 +394,9 @@ class ZeroPad(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Transpose(Kind):
-    """The same elements with their axes in another order: output axis i is input axis ``order[i]``."""
+    """The same elements with their axes in another order: output
+    axis i is input axis ``order[i]``.
+    """
 
     category: ClassVar[str] = "reshape"
     moves: ClassVar[bool] = True
@@ -381,7 +415,8 @@ class Step:
     """One layer: what it reads and writes in the forward graph, and its parameters."""
 
     name: str
-    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
+    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization).
+    """
     kind: Kind
     inputs: tuple[str, ...]
     output: str

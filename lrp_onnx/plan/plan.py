@@ -1,8 +1,9 @@
-"""The plan: what was recognised in a model, as frozen data. The meeting point of `model` and `relevance`.
+"""The plan: what was recognised in a model, as frozen data.
+The meeting point of `model` and `relevance`.
 
-A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a `Block` (a
-residual block: steps with the role of each branch). Steps name tensors of the forward graph, so whatever computes
-relevance can reuse what it computes.
+A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a
+`Block` (a residual block: steps with the role of each branch). Steps name tensors of the forward
+graph, so whatever computes relevance can reuse what it computes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A residual block: branches that leave one tensor (the fork) and meet in one sum (the join)."""
+    """A residual block: branches that leave one tensor (the fork)
+    and meet in one sum (the join).
+    """
 
     name: str
     fork: str
@@ -55,7 +58,11 @@ class Block:
     @property
     def shortcut(self) -> Role:
         """What the shortcut is: identity or projection."""
-        return Role.IDENTITY if any(b.role is Role.IDENTITY for b in self.branches) else Role.PROJECTION
+        return (
+            Role.IDENTITY
+            if any(b.role is Role.IDENTITY for b in self.branches)
+            else Role.PROJECTION
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,10 +74,14 @@ class Plan:
     logits: str
     classes: int
     outputs: dict[str, str]
-    """Every graph output and what it holds: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
+    """Every graph output and what it holds: ``logits``,
+    ``probabilities``, ``log-probabilities`` or ``other``.
+    """
     items: tuple[Step | Block, ...]
     notes: tuple[str, ...] = ()
-    """What a reader should know, for example that the exporter had already folded batch normalisation."""
+    """What a reader should know, for example that the
+    exporter had already folded batch normalisation.
+    """
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -85,16 +96,22 @@ class Plan:
 
     @property
     def layout(self) -> str:
-        """``NHWC`` where the input is turned from it before anything mixes its elements, else ``NCHW``."""
+        """``NHWC`` where the input is turned from it before
+        anything mixes its elements, else ``NCHW``.
+        """
         prepared = self.preparation
         tensor = prepared[-1].output if prepared else self.input
-        readers = [step.kind for step in prepared] or [s.kind for s in self.steps if tensor in s.inputs]
+        readers = [step.kind for step in prepared] or [
+            s.kind for s in self.steps if tensor in s.inputs
+        ]
         turned = [isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in readers]
         return "NHWC" if any(turned) and (prepared or all(turned)) else "NCHW"
 
     @property
     def preparation(self) -> tuple[Step, ...]:
-        """Steps that only prepare the picture: those between it and the first layer that mixes anything."""
+        """Steps that only prepare the picture: those
+        between it and the first layer that mixes anything.
+        """
         tensor = self.input
         found: list[Step] = []
         while True:
@@ -106,7 +123,9 @@ class Plan:
 
     @property
     def gated(self) -> frozenset[str]:
-        """Names of steps that only feed gates: rules that hold gates constant hand them no relevance."""
+        """Names of steps that only feed gates: rules that
+        hold gates constant hand them no relevance.
+        """
         reached = {self.logits}
         names = set()
         for step in reversed(tuple(self.steps)):
@@ -120,17 +139,25 @@ class Plan:
 
     @property
     def attention(self) -> dict[str, tuple[int, int]]:
-        """Gates of one value for every pixel, as in attention branch networks: tensor → (height, width)."""
+        """Gates of one value for every pixel, as in
+        attention branch networks: tensor → (height, width).
+        """
         found: dict[str, tuple[int, int]] = {}
         for step in self.steps:
-            if isinstance(step.kind, kinds.Product) and step.kind.axes == (1,) and len(step.output_shape) == 4:
+            if (
+                isinstance(step.kind, kinds.Product)
+                and step.kind.axes == (1,)
+                and len(step.output_shape) == 4
+            ):
                 height, width = step.output_shape[2:]
                 found[step.inputs[1 - (step.kind.signal or 0)]] = (height or 0, width or 0)
         return found
 
     @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
-        """Feature maps that everything from the picture to the logits passes through: tensor → (height, width)."""
+        """Feature maps that everything from the picture to
+        the logits passes through: tensor → (height, width).
+        """
         found: dict[str, tuple[int, int]] = {}
         open_: set[str] = set()  # tensors that a later item still reads
         for item in reversed(self.items):
@@ -148,7 +175,9 @@ class Plan:
 
     @property
     def first(self) -> frozenset[str]:
-        """Names of the first linear layers: those with no convolution or dense layer between them and the input."""
+        """Names of the first linear layers: those with no
+        convolution or dense layer between them and the input.
+        """
         reached, first = {self.input}, set()
         for step in self.steps:
             if not reached.isdisjoint(step.inputs):

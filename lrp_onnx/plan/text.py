@@ -1,4 +1,6 @@
-"""Plans as text: JSON-ready data and rows of a table; names, shapes and parameters, never the values of weights."""
+"""Plans as text: JSON-ready data and rows of a table;
+names, shapes and parameters, never the values of weights.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def _block_json(block: Block) -> dict[str, Any]:
         "output": block.output,
         "shortcut": block.shortcut.value,
         "branches": [
-            {"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]} for b in block.branches
+            {"role": b.role.value, "why": b.why, "steps": [step_json(s) for s in b.steps]}
+            for b in block.branches
         ],
         "join": step_json(block.join),
         "tail": [step_json(s) for s in block.tail],
@@ -100,7 +103,9 @@ class PlanRow:
     """Whether it stands inside a block."""
 
 
-def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[PlanRow]:
+def plan_rows(
+    plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]
+) -> Iterator[PlanRow]:
     """The plan in the order of the computation, blocks opened.
 
     Args:
@@ -115,9 +120,13 @@ def plan_rows(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) 
             yield _row(item, "", rules, reasons)
 
 
-def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]) -> Iterator[PlanRow]:
+def _block_rows(
+    block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]
+) -> Iterator[PlanRow]:
     join = block.join.name
-    whole = any(rules[step.name].startswith(INSIDE) for step in block.steps if step is not block.join)
+    whole = any(
+        rules[step.name].startswith(INSIDE) for step in block.steps if step is not block.join
+    )
     rule, why = (rules[join], f"{reasons[join]}; ") if whole else ("", "")
     rules = {**rules, join: INSIDE + block.name} if whole else rules
     reason = f"{why}its branches leave {block.fork}"
@@ -133,7 +142,12 @@ def _block_rows(block: Block, rules: Mapping[str, str], reasons: Mapping[str, st
 
 
 def _row(
-    step: Step, role: str, rules: Mapping[str, str], reasons: Mapping[str, str], *, inner: bool = False
+    step: Step,
+    role: str,
+    rules: Mapping[str, str],
+    reasons: Mapping[str, str],
+    *,
+    inner: bool = False,
 ) -> PlanRow:
     rule, why = rules[step.name], reasons[step.name]
     if rule.startswith(INSIDE):

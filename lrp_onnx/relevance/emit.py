@@ -17,7 +17,9 @@ from lrp_onnx.relevance.rules.rule import Rule, Shares
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LedgerEntry:
-    """What happened at one step: relevance received and passed on, and the quotients formed on the way."""
+    """What happened at one step: relevance received and
+    passed on, and the quotients formed on the way.
+    """
 
     step: str
     received: Relevance
@@ -34,22 +36,32 @@ class Backward:
     rules: Mapping[str, Rule]
     """Step name → rule. A rule of whole blocks stands at the join that closes the block."""
     at: dict[str, Relevance] = field(default_factory=dict)
-    """The relevance of every tensor that was reached, also of those inside a block that is one layer."""
+    """The relevance of every tensor that was reached, also
+    of those inside a block that is one layer.
+    """
     ledger: list[LedgerEntry] = field(default_factory=list)
     _nonnegative: frozenset[str] = frozenset()
     _shapes: dict[str, Shape] = field(default_factory=dict)
 
     def run(self, start: Relevance, *, until: str | None = None) -> None:
-        """Fold backwards from `start` at the logits, to the input or to `until`, one of `Plan.cut_points`."""
+        """Fold backwards from `start` at the logits, to the
+        input or to `until`, one of `Plan.cut_points`.
+        """
         plan = self.plan
-        self._nonnegative = nonnegative_tensors(plan) if self.builder.emission.signs else frozenset()
-        self._shapes = {plan.input: plan.input_shape} | {s.output: s.output_shape for s in plan.steps}
+        self._nonnegative = (
+            nonnegative_tensors(plan) if self.builder.emission.signs else frozenset()
+        )
+        self._shapes = {plan.input: plan.input_shape} | {
+            s.output: s.output_shape for s in plan.steps
+        }
         self._declare(plan.logits, start.coefficient)
         self.at[plan.logits] = start
         pull_back(self._pieces(until), self.at, self._apply)
 
     def _pieces(self, until: str | None) -> Sequence[Step | Block]:
-        """What the fold goes over, behind `until`: steps, and the blocks whose rule takes them as one layer."""
+        """What the fold goes over, behind `until`: steps,
+        and the blocks whose rule takes them as one layer.
+        """
         outputs = [item.output for item in self.plan.items]
         pieces: list[Step | Block] = []
         for item in self.plan.items[outputs.index(until) + 1 if until else 0 :]:
@@ -58,14 +70,18 @@ class Backward:
         return pieces
 
     def _apply(self, piece: Step | Block, received: Relevance) -> Shares:
-        """What a step or a block hands to its inputs, by its rule; what happened goes into the ledger."""
+        """What a step or a block hands to its inputs, by
+        its rule; what happened goes into the ledger.
+        """
         name = piece.join.name if isinstance(piece, Block) else piece.name
         first = len(self.builder.terms)
         passed = self.rules[name](self._layer(piece), received)
         terms = tuple(self.builder.terms[first:])
         if not self.builder.emission.telescoped:
             passed = [share and Relevance(share.total) for share in passed]
-        if isinstance(piece, Step):  # what enters a block was declared step by step, on the way through it
+        if isinstance(
+            piece, Step
+        ):  # what enters a block was declared step by step, on the way through it
             for tensor, share in zip(piece.inputs, passed, strict=True):
                 if share is not None:
                     self._declare(tensor, share.coefficient)
@@ -79,7 +95,9 @@ class Backward:
         return BlockLayer(self.builder, fork, output, lambda s: self._through(piece, s))
 
     def _through(self, block: Block, s: Value) -> Value:
-        """The block's vjp: what its steps' vjps compose to. Tensors inside get the relevance ``t ⊙ cotangent``."""
+        """The block's vjp: what its steps' vjps compose to.
+        Tensors inside get the relevance ``t ⊙ cotangent``.
+        """
 
         def back(step: Step, cotangent: Value) -> tuple[Value, ...]:
             cotangents = layer_of(self.builder, step, self._nonnegative).vjps(cotangent)

@@ -16,11 +16,14 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
     """Every tensor of the model by name."""
     graph = model.graph
     computed = (name for node in graph.node for name in node.output)
-    return frozenset([*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)])
+    return frozenset(
+        [*computed, *(t.name for t in graph.initializer), *(v.name for v in graph.input)]
+    )
 
 
 def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
-    """The feature map called `which`, or the one nearest to the picture of the size (height, width) `which`.
+    """The feature map called `which`, or the one nearest to
+    the picture of the size (height, width) `which`.
 
     It is one that everything passes through; raises UnsupportedModelError where there is none.
     """
@@ -28,12 +31,17 @@ def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
     if not fitting:
         wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
         known = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in plan.cut_points.items())
-        fault = f"no feature map that all paths pass through is {wanted}; from the picture on there are {known}"
+        fault = (
+            "no feature map that all paths pass through is "
+            f"{wanted}; from the picture on there are {known}"
+        )
         raise UnsupportedModelError("this resolution cannot be had:", [fault])
     return fitting[0]
 
 
-def check_outputs(model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, coarse: bool = False) -> None:
+def check_outputs(
+    model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, coarse: bool = False
+) -> None:
     """Raise UnsupportedModelError unless every output in `asked` can be made."""
     names = tensor_names(model)
     faults = [
@@ -43,17 +51,24 @@ def check_outputs(model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, c
     ]
     on_the_way = {plan.input, *(step.output for step in plan.steps)}
     faults += [
-        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, attention, or names "
-        "that `lrp-onnx plan` shows"
+        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, "
+        "attention, or names that `lrp-onnx plan` shows"
         for name in asked
         if name not in (HEATMAP, RELEVANCE, ATTENTION) and name not in on_the_way
     ]
     if ATTENTION in asked and not plan.attention:
-        faults.append("there is no attention map: no product of a tensor with one value for every pixel")
+        faults.append(
+            "there is no attention map: no product of a tensor with one value for every pixel"
+        )
     if coarse and RELEVANCE in asked:
-        faults.append("relevance is that of the picture's elements, which a coarse map never reaches: ask for heatmap")
+        faults.append(
+            "relevance is that of the picture's elements, "
+            "which a coarse map never reaches: ask for heatmap"
+        )
     if not asked:
-        faults.append("no output was asked for: name heatmap, relevance, attention, or inner tensors")
+        faults.append(
+            "no output was asked for: name heatmap, relevance, attention, or inner tensors"
+        )
     if faults:
         raise UnsupportedModelError("these outputs cannot be made:", faults)
 
@@ -61,7 +76,9 @@ def check_outputs(model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, c
 def append_outputs(
     backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
 ) -> dict[str, list[int | str]]:
-    """Append the output nodes; output name → shape. `at` names the feature map that a coarse map is read at."""
+    """Append the output nodes; output name → shape. `at`
+    names the feature map that a coarse map is read at.
+    """
     plan, builder = backward.plan, backward.builder
     end = at or plan.input
     reached = backward.at[end]
@@ -93,7 +110,9 @@ def append_outputs(
 
 
 def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str]]:
-    """The model's own attention maps, (N, H, W): one is called ``attention``, of several every one after its tensor."""
+    """The model's own attention maps, (N, H, W): one is called
+    ``attention``, of several every one after its tensor.
+    """
     shapes: dict[str, list[int | str]] = {}
     gates = backward.plan.attention
     for gate, (height, width) in gates.items():

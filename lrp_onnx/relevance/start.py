@@ -8,22 +8,24 @@ from lrp_onnx.relevance.graph.builder import Builder, Value
 from lrp_onnx.relevance.graph.relevance import Relevance
 
 START_VALUES = ("logit", "probability", "one", "contrastive")
-"""What relevance starts from: the target's logit, its softmax probability, 1, or every logit times the gradient of the
-target's log-odds with respect to it (see `start_relevance`).
+"""What relevance starts from: the target's logit, its softmax probability, 1, or every logit times
+the gradient of the target's log-odds with respect to it (see `start_relevance`).
 """
 ABSENT = -1e30
 """A logit that gives no probability, in float32 too."""
 
 
 def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
-    """Relevance at the logits, (N, classes): the run-time inputs `target` and `start` decide where, `value` how much.
+    """Relevance at the logits, (N, classes): the run-time
+    inputs `target` and `start` decide where, `value` how much.
 
-    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot at `target` (at
-    the largest logit if `target` is negative) times the logit, its softmax probability, or one; or ``contrastive``,
-    ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's probability: its logit, and of every other class the logit times
-    minus its softmax among those others. That sums to the target's logit minus a mean of the others' (ours; the
-    idea of contrasting is Gu et al.'s, 2018, its softmax weights Iwana et al.'s, 2019). Where one picture serves many
-    targets, -k is the class of the k-th largest logit.
+    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot
+    at `target` (at the largest logit if `target` is negative) times the logit, its softmax
+    probability, or one; or ``contrastive``, ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's
+    probability: its logit, and of every other class the logit times minus its softmax among those
+    others. That sums to the target's logit minus a mean of the others' (ours; the idea of
+    contrasting is Gu et al.'s, 2018, its softmax weights Iwana et al.'s, 2019). Where one picture
+    serves many targets, -k is the class of the k-th largest logit.
     """
     logits, target, start = builder.known(plan.logits), builder.known(TARGET), builder.known(START)
     column = builder.node("Reshape", target, builder.integers((-1, 1)))
@@ -41,7 +43,9 @@ def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
             "one": builder.value(1.0),
         }[value]
         one_hot = builder.node("Where", hit, amount, builder.value(0.0))
-    largest = builder.node("ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1})
+    largest = builder.node(
+        "ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1}
+    )
     return Relevance(largest.where_positive(start, one_hot))
 
 
@@ -51,8 +55,14 @@ def _predicted(logits: Value) -> Value:
 
 
 def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Value:
-    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit of one picture, (K, 1)."""
-    _, order = builder.nodes_of("TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1})
-    rank = builder.node("Max", builder.node("Sub", builder.integer(PREDICTED), column), builder.integer(0))
+    """For every row k of `column` (K, 1) the class of the
+    (−k)-th largest logit of one picture, (K, 1).
+    """
+    _, order = builder.nodes_of(
+        "TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1}
+    )
+    rank = builder.node(
+        "Max", builder.node("Sub", builder.integer(PREDICTED), column), builder.integer(0)
+    )
     row = builder.node("Min", rank, builder.integer(classes - 1)).reshape(-1)
     return builder.node("Gather", order, row, attributes={"axis": 1}).reshape(-1, 1)

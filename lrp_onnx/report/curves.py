@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 
 def draw_curves(
-    curves: Mapping[str, NDArray[np.float64]], title: str, *, from_zero: bool = True, size: int = 360
+    curves: Mapping[str, NDArray[np.float64]],
+    title: str,
+    *,
+    from_zero: bool = True,
+    size: int = 360,
 ) -> NDArray[np.uint8]:
-    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the right. `title` is the
-    protocol's name; `from_zero` says whether its curves start before the first step.
+    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability
+    upwards, share of pixels to the right. `title` is the protocol's name;
+    `from_zero` says whether its curves start before the first step.
     """
     first = 0 if from_zero else 1
     margin, legend = 46, 22 * (1 + len(curves)) + 10
@@ -40,7 +45,9 @@ def draw_curves(
 
 def _inks(many: int) -> list[tuple[int, int, int]]:
     """Colours (BGR) that differ in hue, and neighbours in brightness too."""
-    colours = [(180 * index // max(many, 1), 230, 220 if index % 2 else 140) for index in range(many)]
+    colours = [
+        (180 * index // max(many, 1), 230, 220 if index % 2 else 140) for index in range(many)
+    ]
     drawn = cv2.cvtColor(np.asarray([colours], np.uint8).reshape(1, -1, 3), cv2.COLOR_HSV2BGR)[0]
     return [(int(b), int(g), int(r)) for b, g, r in drawn]
 

@@ -1,4 +1,6 @@
-"""The `explain` command's work: every picture's explanation as pictures, raw values and one JSON line."""
+"""The `explain` command's work: every picture's explanation
+as pictures, raw values and one JSON line.
+"""
 
 from __future__ import annotations
 
@@ -39,17 +41,24 @@ class Paths:
     @classmethod
     def of(cls, folder: Path, stem: str) -> Paths:
         """The three files of the picture called `stem`."""
-        return cls(folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz")
+        return cls(
+            folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz"
+        )
 
 
-def plan_paths(folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool) -> list[Paths]:
-    """Where every explanation's results go, `each` of them a picture, numbered where there are several.
+def plan_paths(
+    folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool
+) -> list[Paths]:
+    """Where every explanation's results go, `each` of them
+    a picture, numbered where there are several.
 
-    Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where
-    a result exists and `force` is not set, before anything is computed.
+    Pictures of the same name from different folders get their folder's name in front. Raises
+    OutputExistsError where a result exists and `force` is not set, before anything is computed.
     """
     endings = [f".{number + 1}" for number in range(each)] if each > 1 else [""]
-    planned = [Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings]
+    planned = [
+        Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings
+    ]
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file: name a folder with -o/--output")
     results = [path for p in planned for path in (p.overlay, p.heatmap, p.values)] + [
@@ -59,22 +68,30 @@ def plan_paths(folder: Path, pictures: Sequence[Path], *, each: int = 1, force: 
     there = [path for path in results if path.exists()]
     if there and not force:
         raise OutputExistsError(
-            f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to "
-            f"overwrite them"
+            f"{there[0]} and {len(there) - 1} other results exist: "
+            "give another -o/--output, or --force to overwrite them"
         )
     return planned
 
 
 def _unique_stems(pictures: Sequence[Path]) -> list[str]:
-    for name in (lambda p: p.stem, lambda p: p.name, lambda p: f"{p.resolve().parent.name}-{p.name}"):
+    for name in (
+        lambda p: p.stem,
+        lambda p: p.name,
+        lambda p: f"{p.resolve().parent.name}-{p.name}",
+    ):
         stems = [name(picture) for picture in pictures]
         if max(Counter(stems).values(), default=1) == 1:
             return stems
     return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
 
 
-def write(found: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool) -> dict[str, Any]:
-    """Write one picture's files and return its JSON line as data; `shown` is its map as post-processed."""
+def write(
+    found: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool
+) -> dict[str, Any]:
+    """Write one picture's files and return its JSON line as
+    data; `shown` is its map as post-processed.
+    """
     write_png(paths.overlay, overlay(_visible(found.picture), shown, style), force=force)
     write_png(paths.heatmap, colorize(shown, style), force=force)
     write_bytes(paths.values, _npz(found, shown), force=force)
@@ -86,26 +103,42 @@ def write(found: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, f
         "sums": _sums(found.heatmap),
         "provider": found.provider,
         "seconds": dict(found.seconds),
-        "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
+        "files": {
+            "overlay": paths.overlay.name,
+            "heatmap": paths.heatmap.name,
+            "values": paths.values.name,
+        },
     }
 
 
 def _sums(heatmap: Map) -> dict[str, float]:
     """What the map sums to, and how much of it is positive and negative."""
     values = heatmap.astype(np.float64)
-    return {"all": values.sum(), "positive": values[values > 0].sum(), "negative": values[values < 0].sum()}
+    return {
+        "all": values.sum(),
+        "positive": values[values > 0].sum(),
+        "negative": values[values < 0].sum(),
+    }
 
 
 def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArray[np.uint8]:
-    """One picture of several: picture, heatmap and overlay side by side, a row each, with what was explained below."""
+    """One picture of several: picture, heatmap and overlay
+    side by side, a row each, with what was explained below.
+    """
     panels = [
         panel(
-            _visible(found.picture), shown, style, captions=("picture", "relevance", _caption(found)), height=SHEET_ROW
+            _visible(found.picture),
+            shown,
+            style,
+            captions=("picture", "relevance", _caption(found)),
+            height=SHEET_ROW,
         )
         for found, shown in rows
     ]
     width = max(p.shape[1] for p in panels)
-    padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
+    padded = [
+        np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels
+    ]
     return np.concatenate(padded)
 
 
@@ -124,7 +157,10 @@ def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:
-    return [{"index": index, "name": name, "probability": probability} for index, name, probability in top]
+    return [
+        {"index": index, "name": name, "probability": probability}
+        for index, name, probability in top
+    ]
 
 
 def _npz(found: Explanation, shown: Map) -> bytes:
@@ -147,7 +183,9 @@ def write_all(
     style: RenderStyle,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
+    """Write every explanation's files as it comes, then all
+    lines and the sheet; yields each line's data.
+    """
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
     for found, paths in zip(explanations, planned, strict=True):

@@ -1,4 +1,5 @@
-"""Pictures of relevance maps: the heatmap alone, laid over the photo, and side by side; written as PNG.
+"""Pictures of relevance maps: the heatmap alone, laid over
+the photo, and side by side; written as PNG.
 
 Pictures are (H, W, 3) uint8 RGB throughout; nothing here changes its input.
 """
@@ -22,7 +23,9 @@ from lrp_onnx.runtime.images import Picture
 WHITE = (255, 255, 255)
 INK = (40, 40, 40)
 VIVID = (0.5, 0.8)
-"""The part of each half of the diverging scheme that overlays use: neither its white haze nor its darkest end."""
+"""The part of each half of the diverging scheme that
+overlays use: neither its white haze nor its darkest end.
+"""
 GUTTER = 0.03
 """Of a panel, as a share of its tiles' height; at least 2 pixels."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -37,17 +40,23 @@ class RenderStyle:
     """How a map is drawn; a value out of range is a ValueError."""
 
     colors: str = "auto"
-    """``diverging`` (signed), ``sequential`` (what is negative counts as zero) or ``auto`` (by the map's
-    sign)."""
+    """``diverging`` (signed), ``sequential`` (what is
+    negative counts as zero) or ``auto`` (by the map's sign).
+    """
     percentile: float = 99.5
-    """Of the map's magnitude, above 0 and up to 100: full colour from there on. See `heatmap.normalize`."""
+    """Of the map's magnitude, above 0 and up to 100: full
+    colour from there on. See `heatmap.normalize`.
+    """
     opacity: float = 0.9
     """Of the most relevant pixel in an overlay, above 0 and up to 1."""
     gamma: float = 0.7
-    """Opacity of a pixel is ``opacity * |scaled relevance| ** gamma``, gamma in 0..4: below 1 shows weak
-    relevance more."""
+    """Opacity of a pixel is ``opacity * |scaled relevance| ** gamma``,
+    gamma in 0..4: below 1 shows weak relevance more.
+    """
     interpolation: str = "bilinear"
-    """From the map's size to the picture's: ``bilinear`` or ``nearest`` (shows the map's own pixels)."""
+    """From the map's size to the picture's: ``bilinear`` or
+    ``nearest`` (shows the map's own pixels).
+    """
 
     def __post_init__(self) -> None:
         check_choice("colors", self.colors, ("auto", *TABLES))
@@ -60,7 +69,9 @@ class RenderStyle:
 STYLE = RenderStyle()
 
 
-def colorize(relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[int, int] | None = None) -> Picture:
+def colorize(
+    relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[int, int] | None = None
+) -> Picture:
     """Draw a map alone.
 
     Args:
@@ -79,12 +90,17 @@ def colorize(relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[i
 
 
 def overlay(
-    picture: Picture, relevance: ArrayLike, style: RenderStyle = STYLE, *, mask: ArrayLike | None = None
+    picture: Picture,
+    relevance: ArrayLike,
+    style: RenderStyle = STYLE,
+    *,
+    mask: ArrayLike | None = None,
 ) -> Picture:
-    """Lay a map over the picture that it explains: the more relevant a pixel, the more its colour covers the
-    picture.
+    """Lay a map over the picture that it explains: the more
+    relevant a pixel, the more its colour covers the picture.
 
-    ``out = (1 - alpha) * picture + alpha * colour``, ``alpha = opacity * |scaled relevance| ** gamma``, so
+    ``out = (1 - alpha) * picture + alpha * colour``,
+    ``alpha = opacity * |scaled relevance| ** gamma``, so
     pixels without relevance are the picture's own.
 
     Args:
@@ -108,15 +124,16 @@ def overlay(
 
 
 def outline(picture: Picture, mask: ArrayLike) -> Picture:
-    """Draw the outlines of a mask, holes included, as a white line with a dark rim, so that it shows on any
-    ground.
+    """Draw the outlines of a mask, holes included, as a white
+    line with a dark rim, so that it shows on any ground.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         mask: (h, w) bool, of any size; stretched to the picture's, its steps rounded off.
 
     Returns:
-        (H, W, 3) uint8 RGB, a new array; the line is about 1/150 of the picture's shorter side wide.
+        (H, W, 3) uint8 RGB, a new array; the line is about
+        1/150 of the picture's shorter side wide.
 
     Raises:
         ValueError: the picture or the mask is not one.
@@ -141,24 +158,25 @@ def panel(
     captions: Sequence[str] = (),
     height: int | None = None,
 ) -> Picture:
-    """Set picture, heatmap and overlay side by side on white, with thin gutters and captions beneath.
+    """Set picture, heatmap and overlay side by side on
+    white, with thin gutters and captions beneath.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         relevance: (h, w), finite.
         style: colours, scale and opacity.
         mask: outlined in the overlay, see `overlay`.
-        captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII: any other
-            character shows as ``?``. None: no caption strip.
-        height: of the tiles in pixels; the picture's where it is not given. The width follows the picture's
-        aspect.
+        captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII:
+            any other character shows as ``?``. None: no caption strip.
+        height: of the tiles in pixels; the picture's where it
+        is not given. The width follows the picture's aspect.
 
     Returns:
         (height + strip, 3 * width + 2 * gutter, 3) uint8 RGB.
 
     Raises:
-        ValueError: picture, map or mask is not one, there are more than three captions, or the height is
-        below 1.
+        ValueError: picture, map or mask is not one, there are
+        more than three captions, or the height is below 1.
     """
     if len(captions) > 3:
         raise ValueError(f"a panel has three tiles; got {len(captions)} captions")
@@ -175,7 +193,8 @@ def panel(
 
 
 def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> Picture:
-    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; shortened where too wide).
+    """Set pictures in rows of `columns` on white, each with
+    its caption beneath (ASCII; shortened where too wide).
 
     Args:
         tiles: pictures (H, W, 3) uint8 RGB of one aspect, and captions.
@@ -189,14 +208,18 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
         ValueError: there are no tiles, or `columns` or `height` is below 1.
     """
     if not tiles or columns < 1:
-        raise ValueError(f"a grid needs tiles and at least one column; got {len(tiles)} and {columns}")
+        raise ValueError(
+            f"a grid needs tiles and at least one column; got {len(tiles)} and {columns}"
+        )
     drawn = []
     for picture, caption in tiles:
         shown = _with_height(picture, height)
         drawn.append(np.vstack([shown, _caption(caption, *shown.shape[:2])]))
     gutter = max(2, round(GUTTER * height))
     drawn += [np.full_like(drawn[0], WHITE)] * (-len(drawn) % columns)
-    framed = [np.pad(tile, ((0, gutter), (0, gutter), (0, 0)), constant_values=255) for tile in drawn]
+    framed = [
+        np.pad(tile, ((0, gutter), (0, gutter), (0, 0)), constant_values=255) for tile in drawn
+    ]
     rows = [np.hstack(framed[first : first + columns]) for first in range(0, len(framed), columns)]
     return np.ascontiguousarray(np.vstack(rows)[:, :-gutter])
 
@@ -218,7 +241,9 @@ def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
 
 
 def encode_png(rgb: Picture) -> bytes:
-    """A picture (H, W, 3) uint8 RGB as the bytes of a PNG file; raises ValueError where it is none."""
+    """A picture (H, W, 3) uint8 RGB as the bytes of a PNG file;
+    raises ValueError where it is none.
+    """
     check_picture(rgb)
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
     if not done:
@@ -229,10 +254,14 @@ def encode_png(rgb: Picture) -> bytes:
 def check_picture(picture: Picture) -> None:
     """Raise ValueError where `picture` is not a non-empty (H, W, 3) uint8 array."""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0 or picture.dtype != np.uint8:
-        raise ValueError(f"a picture is (H, W, 3) uint8 RGB; got {picture.dtype} of shape {picture.shape}")
+        raise ValueError(
+            f"a picture is (H, W, 3) uint8 RGB; got {picture.dtype} of shape {picture.shape}"
+        )
 
 
-def _scaled(relevance: ArrayLike, style: RenderStyle, shape: tuple[int, int] | None) -> tuple[NDArray[np.float32], str]:
+def _scaled(
+    relevance: ArrayLike, style: RenderStyle, shape: tuple[int, int] | None
+) -> tuple[NDArray[np.float32], str]:
     """Return the map scaled for its colours, then resampled, and the scheme's name."""
     values = as_map(relevance)
     scheme = color_scheme(values) if style.colors == "auto" else style.colors
@@ -241,8 +270,12 @@ def _scaled(relevance: ArrayLike, style: RenderStyle, shape: tuple[int, int] | N
 
 
 def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move signed values away from the scheme's white middle: over a photo, opacity alone tells weak from strong."""
-    return np.asarray(np.sign(scaled) * (VIVID[0] + (VIVID[1] - VIVID[0]) * np.abs(scaled)), dtype=np.float32)
+    """Move signed values away from the scheme's white middle:
+    over a photo, opacity alone tells weak from strong.
+    """
+    return np.asarray(
+        np.sign(scaled) * (VIVID[0] + (VIVID[1] - VIVID[0]) * np.abs(scaled)), dtype=np.float32
+    )
 
 
 def _with_height(picture: Picture, height: int) -> Picture:
@@ -256,8 +289,8 @@ def _with_height(picture: Picture, height: int) -> Picture:
 
 
 def _caption(text: str, rows: int, columns: int) -> Picture:
-    """Return a white strip, as wide as a tile, with the text centred in it; where it is too wide its middle is left
-    out.
+    """Return a white strip, as wide as a tile, with the text
+    centred in it; where it is too wide its middle is left out.
     """
     letters = max(CAPTION_LEAST, round(CAPTION * rows))
     strip = np.full((round(2.4 * letters), columns, 3), WHITE, dtype=np.uint8)

@@ -13,10 +13,11 @@ from lrp_onnx.runtime.session import Arrays, Session
 
 
 class Bound:
-    """A session with inputs and outputs bound to buffers on its device, for runs of the shapes of `feeds`.
+    """A session with inputs and outputs bound to buffers on
+    its device, for runs of the shapes of `feeds`.
 
-    Nothing is allocated between runs, and on a GPU nothing but the pictures and the results is copied; CUDA graphs need
-    it.
+    Nothing is allocated between runs, and on a GPU nothing but
+    the pictures and the results is copied; CUDA graphs need it.
 
     Args:
         session: where to run.
@@ -27,17 +28,24 @@ class Bound:
         ProviderError, ModelFileError: as `Session.run` does.
     """
 
-    def __init__(self, session: Session, feeds: Mapping[str, NDArray[Any]], outputs: list[str] | None = None) -> None:
+    def __init__(
+        self, session: Session, feeds: Mapping[str, NDArray[Any]], outputs: list[str] | None = None
+    ) -> None:
         self._session, self._names = session, outputs if outputs is not None else session.outputs
         self._kinds = _kinds(feeds)
         make = onnx_runtime().OrtValue.ortvalue_from_numpy
         self._binding = session.runtime.io_binding()
         with session.faults(feeds):
-            # A copy: on the CPU the value would be the caller's own memory, which later runs overwrite.
-            self._inputs = {name: make(np.array(x, order="C"), session.provider, 0) for name, x in feeds.items()}
+            # A copy: on the CPU the value would be the
+            # caller's own memory, which later runs overwrite.
+            self._inputs = {
+                name: make(np.array(x, order="C"), session.provider, 0) for name, x in feeds.items()
+            }
             for name, value in self._inputs.items():
                 self._binding.bind_ortvalue_input(name, value)
-        for name in self._names:  # allocated by the first run; later ones write into the same buffers
+        for (
+            name
+        ) in self._names:  # allocated by the first run; later ones write into the same buffers
             self._binding.bind_output(name, session.provider)
         self._outputs: dict[str, Any] = {}
 

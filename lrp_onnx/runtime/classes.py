@@ -22,7 +22,9 @@ class Classes:
     count: int
     names: tuple[str, ...]
     lowest: int = PREDICTED
-    """The lowest index that may be asked for: -1 is the predicted class, -k the one of the k-th largest logit."""
+    """The lowest index that may be asked for: -1 is the
+    predicted class, -k the one of the k-th largest logit.
+    """
 
     def name(self, index: int) -> str:
         """The name of a class, or ""."""
@@ -41,14 +43,24 @@ class Classes:
         elif isinstance(target, Sequence):
             target = [self._index_of(one) if isinstance(one, str) else one for one in target]
         given = np.asarray(target)
-        fits = given.ndim == 0 or (given.ndim == 1 and len(given) > 0 and (count is None or len(given) in (1, count)))
+        fits = given.ndim == 0 or (
+            given.ndim == 1 and len(given) > 0 and (count is None or len(given) in (1, count))
+        )
         if given.dtype.kind not in "iu" or not fits:
             many = "a list of them" if count is None else f"{count} indices, one a sample,"
-            raise ImageError(f"the target is {target!r}: a class index, a class name, or {many} are expected")
+            raise ImageError(
+                f"the target is {target!r}: a class index, a class name, or {many} are expected"
+            )
         wrong = np.atleast_1d(given)[np.atleast_1d((given < self.lowest) | (given >= self.count))]
         if wrong.size:
-            ranks = "-1 for the predicted one" if self.lowest == PREDICTED else f"-1 to {self.lowest} for the best ones"
-            raise ImageError(f"there is no class {int(wrong[0])}: classes are 0 to {self.count - 1}, or {ranks}")
+            ranks = (
+                "-1 for the predicted one"
+                if self.lowest == PREDICTED
+                else f"-1 to {self.lowest} for the best ones"
+            )
+            raise ImageError(
+                f"there is no class {int(wrong[0])}: classes are 0 to {self.count - 1}, or {ranks}"
+            )
         wanted = (count,) if count is not None else (given.size,)
         return np.ascontiguousarray(np.broadcast_to(given.astype(np.int64), wanted))
 
@@ -57,8 +69,13 @@ class Classes:
             return self.names.index(name)
         if not self.names:
             raise ImageError(
-                f"the class {name!r} is not known: the file has no class names; give an index, or --classes FILE"
+                f"the class {name!r} is not known: the file has "
+                "no class names; give an index, or --classes FILE"
             )
         close = difflib.get_close_matches(name, self.names, 3, 0.4)
-        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(self.names[:10])} …"
+        hint = (
+            f"did you mean {', '.join(close)}?"
+            if close
+            else f"there are {', '.join(self.names[:10])} …"
+        )
         raise ImageError(f"there is no class {name!r}: {hint}")

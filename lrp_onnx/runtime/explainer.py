@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import HEATMAP, PREDICTED, RELEVANCE, START, TARGET, Contract, Preprocessing, is_compiled
+from lrp_onnx.contract import (
+    HEATMAP,
+    PREDICTED,
+    RELEVANCE,
+    START,
+    TARGET,
+    Contract,
+    Preprocessing,
+    is_compiled,
+)
 from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.files.models import metadata_of, name_of
 from lrp_onnx.runtime.ahead import ahead
@@ -25,7 +34,9 @@ from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preproces
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 
 SLACK = 2.0
-"""Measured peak over what tensors take at once: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
+"""Measured peak over what tensors take at once: 0.4 to 1.85
+(ResNet-18 and 50, four composites, batches of 1 to 32).
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +57,8 @@ class Explainer:
 
     Args:
         model: a file or a serialized model, compiled or not.
-        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it really is there and
-            the CPU otherwise.
+        providers: ``cpu``, ``cuda``, or several in the order of preference;
+            None for CUDA where it really is there and the CPU otherwise.
         threads: CPU threads; None for all cores.
         tuning: how the session uses its machine.
         preprocessing: how pictures become input; None takes what the file says, or ImageNet's.
@@ -72,22 +83,26 @@ class Explainer:
         source = model if isinstance(model, bytes) else Path(model)
         if not is_compiled(metadata_of(source)):
             if compile is None or isinstance(source, bytes):
-                raise ContractError(f"{name_of(source)} is not a compiled file: run `lrp-onnx compile` on it first")
+                raise ContractError(
+                    f"{name_of(source)} is not a compiled file: run `lrp-onnx compile` on it first"
+                )
             source = compile(source)
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
         self.preprocessing = checked(
-            preprocessing or self.contract.preprocessing or Preprocessing(layout=self.contract.layout)
+            preprocessing
+            or self.contract.preprocessing
+            or Preprocessing(layout=self.contract.layout)
         )
         self.labels = tuple(labels) or self.contract.labels
         lowest = -self.contract.classes if self.contract.many_targets else PREDICTED
         self.classes = Classes(self.contract.classes, self.labels, lowest)
         if self.labels and len(self.labels) != self.contract.classes:
             raise ContractError(
-                f"there are {len(self.labels)} class names and the model has {self.contract.classes} classes: "
-                "give as many names as the model has logits"
+                f"there are {len(self.labels)} class names and the model has "
+                f"{self.contract.classes} classes: give as many names as the model has logits"
             )
 
     @property
@@ -96,38 +111,51 @@ class Explainer:
         return self.session.provider
 
     def batch_within(self, memory: float | None = None) -> int:
-        """How many pictures a run may take for the process to hold at most `memory` bytes; at least 1.
+        """How many pictures a run may take for the process
+        to hold at most `memory` bytes; at least 1.
 
-        `memory` is by default what the process holds now and half of what is free. What tensors take at once stands in
-        the file; `SLACK` is allowed for what a runtime cannot use of its memory.
+        `memory` is by default what the process holds now and half of
+        what is free. What tensors take at once stands in the file;
+        `SLACK` is allowed for what a runtime cannot use of its memory.
         """
         if self.contract.many_targets:
             return 1
         held, free = memory_now()
         room = free / 2 if memory is None else memory - held
-        return max(1, int((room / SLACK - self.contract.memory_fixed) / max(self.contract.memory_each, 1)))
+        return max(
+            1, int((room / SLACK - self.contract.memory_fixed) / max(self.contract.memory_each, 1))
+        )
 
     def explain(
-        self, batch: NDArray[Any], *, target: Target = None, start: NDArray[np.float32] | None = None
+        self,
+        batch: NDArray[Any],
+        *,
+        target: Target = None,
+        start: NDArray[np.float32] | None = None,
     ) -> Arrays:
         """Every output for a prepared batch.
 
         Args:
             batch: the model's input, with its batch axis; one picture for a file of many targets.
-            target: a class index or name for all, one per sample, or None for the predicted class. For a file of many
-                targets any number of them, -k being the class of the k-th largest logit.
-            start: relevance to start from, (N, classes) or (1, classes), N samples or targets; rows of zeros fall back
-                to `target`.
+            target: a class index or name for all, one per sample, or None
+                for the predicted class. For a file of many targets any
+                number of them, -k being the class of the k-th largest logit.
+            start: relevance to start from, (N, classes) or (1, classes),
+                N samples or targets; rows of zeros fall back to `target`.
 
         Raises:
             ImageError: the batch has not the model's shape, or the target is no class of it.
         """
         kind, shape = self.session.input_of(self.contract.input)
         fits = batch.ndim == len(shape) and all(
-            not isinstance(size, int) or size == found for size, found in zip(shape, batch.shape, strict=True)
+            not isinstance(size, int) or size == found
+            for size, found in zip(shape, batch.shape, strict=True)
         )
         if not fits:
-            raise ImageError(f"the batch has shape {batch.shape}, the model's input '{self.contract.input}' {shape}")
+            raise ImageError(
+                f"the batch has shape {batch.shape}, the "
+                f"model's input '{self.contract.input}' {shape}"
+            )
         targets = self.classes.indices(target, None if self.contract.many_targets else len(batch))
         if start is not None and self.contract.many_targets and len(targets) == 1:
             targets = np.repeat(targets, len(start))
@@ -141,17 +169,20 @@ class Explainer:
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
     ) -> Iterator[Explanation]:
-        """Every picture's explanation, in order, `batch_size` at a time; the next pictures are read meanwhile.
+        """Every picture's explanation, in order, `batch_size`
+        at a time; the next pictures are read meanwhile.
 
         Args:
             paths: the pictures' files.
-            batch_size: pictures a run; a file of a fixed batch keeps its own, one of many targets takes one.
-            target: a class index or name for all, one per picture, or None for the predicted class. A file of many
-                targets explains every one of them for every picture: there are as many explanations of each.
+            batch_size: pictures a run; a file of a fixed batch
+                keeps its own, one of many targets takes one.
+            target: a class index or name for all, one per picture, or None for
+                the predicted class. A file of many targets explains every one of
+                them for every picture: there are as many explanations of each.
 
         Raises:
-            ImageError: a picture cannot be read, the target is no class, or the model's input does not fit the
-                preprocessing.
+            ImageError: a picture cannot be read, the target is no class,
+                or the model's input does not fit the preprocessing.
             ValueError: `batch_size` is below 1.
         """
         if batch_size < 1:
@@ -163,7 +194,8 @@ class Explainer:
         files = [Path(path) for path in paths]
         many = self.contract.many_targets
         targets = self.classes.indices(target, None if many else len(files))
-        # CUDA plans its convolutions anew for every shape: there a last, shorter batch is filled up as well.
+        # CUDA plans its convolutions anew for every shape:
+        # there a last, shorter batch is filled up as well.
         pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
         parts = [slice(first, first + size) for first in range(0, len(files), size)]
         read = [partial(self._read, files[part], height, width, pad_to=pad_to) for part in parts]
@@ -173,37 +205,54 @@ class Explainer:
     def _read(self, paths: Sequence[Path], height: int, width: int, *, pad_to: int) -> _Batch:
         begun = time.perf_counter()
         pictures = tuple(read_image(path) for path in paths)
-        prepared = tuple(preprocess(picture, self.preprocessing, height, width) for picture in pictures)
+        prepared = tuple(
+            preprocess(picture, self.preprocessing, height, width) for picture in pictures
+        )
         tensors = np.stack([p.tensor for p in prepared])
         missing = max(0, pad_to - len(tensors))
         tensors = np.concatenate([tensors, np.zeros((missing, *tensors.shape[1:]), tensors.dtype)])
-        return _Batch(tuple(paths), pictures, prepared, tensors, (time.perf_counter() - begun) / len(paths))
+        return _Batch(
+            tuple(paths), pictures, prepared, tensors, (time.perf_counter() - begun) / len(paths)
+        )
 
     def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
-        """An explanation for every row of the maps; in a file of many targets all rows are of the one picture."""
+        """An explanation for every row of the maps; in a
+        file of many targets all rows are of the one picture.
+        """
         begun = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
-        found = self.explain(batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
+        found = self.explain(
+            batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64))
+        )
         seconds = {"decode": batch.seconds, "run": (time.perf_counter() - begun) / len(batch.paths)}
         for row, target in enumerate(targets):
             index = 0 if self.contract.many_targets else row
             yield self._one(batch, found, index, row, int(target), seconds)
 
     def _one(
-        self, batch: _Batch, found: Arrays, index: int, row: int, target: int, seconds: dict[str, float]
+        self,
+        batch: _Batch,
+        found: Arrays,
+        index: int,
+        row: int,
+        target: int,
+        seconds: dict[str, float],
     ) -> Explanation:
         """The explanation of picture `index` of the batch, its map in row `row`."""
         kind, scores, probabilities = self._scores(found, index)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
-        relevance = found[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in found else None
+        relevance = (
+            found[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in found else None
+        )
         if HEATMAP in found:
             heatmap = found[HEATMAP][row]
         elif relevance is not None:
             heatmap = relevance.sum(0 if self.preprocessing.layout == "NCHW" else 2)
         else:
             raise ContractError(
-                "the compiled file has neither heatmap nor relevance among its outputs: compile it with one"
+                "the compiled file has neither heatmap nor "
+                "relevance among its outputs: compile it with one"
             )
         name = self.classes.name
         return Explanation(
@@ -222,7 +271,11 @@ class Explainer:
         )
 
     def _start_value(
-        self, kind: str, scores: NDArray[np.float64], probabilities: NDArray[np.float64], target: int
+        self,
+        kind: str,
+        scores: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        target: int,
     ) -> float | None:
         """What relevance started from in all, where the outputs tell."""
         value = self.contract.start_value
@@ -238,13 +291,24 @@ class Explainer:
             return float(scores[target] - (rest * weights).sum() / weights.sum())
         return float(scores[target])
 
-    def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
-        """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
+    def _scores(
+        self, found: Arrays, index: int
+    ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
+        """(what the explained output holds, the output,
+        probabilities); the arrays are (classes,).
+        """
         kind, name = kind_of(self.contract.outputs)
         scores = found[name][index]
         return kind, scores.astype(np.float32), probabilities_of(kind, scores[None])[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        if start.ndim != 2 or start.shape[0] not in (1, batch) or start.shape[1] != self.contract.classes:
-            raise ImageError(f"the start has shape {start.shape}: ({batch} or 1, {self.contract.classes}) is expected")
+        if (
+            start.ndim != 2
+            or start.shape[0] not in (1, batch)
+            or start.shape[1] != self.contract.classes
+        ):
+            raise ImageError(
+                f"the start has shape {start.shape}: ({batch} "
+                f"or 1, {self.contract.classes}) is expected"
+            )
         return start.astype(np.float32, copy=False)

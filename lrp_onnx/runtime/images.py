@@ -24,7 +24,8 @@ Picture = NDArray[np.uint8]
 
 
 def find_images(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files, every picture of a folder (sorted, not of its subfolders), and what globs match, each once, in this order.
+    """Files, every picture of a folder (sorted, not of its
+    subfolders), and what globs match, each once, in this order.
 
     Raises:
         ImageError: for everything that names no picture, all at once.
@@ -34,13 +35,21 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_dir():
-            matched = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            matched = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+            )
         elif path.exists():
             matched = [path]
         else:
             matched = _glob(pattern)
         if not matched:
-            kind = "holds no picture" if path.is_dir() else "is no file, no folder, and matches nothing"
+            kind = (
+                "holds no picture"
+                if path.is_dir()
+                else "is no file, no folder, and matches nothing"
+            )
             faults.append(f"{pattern} {kind}")
         found |= dict.fromkeys(matched)
     if faults:
@@ -58,7 +67,8 @@ def _glob(pattern: str) -> list[Path]:
 
 
 def read_image(path: Path) -> Picture:
-    """The picture as (H, W, 3) uint8 RGB, turned as its EXIF data says; transparency is laid on white.
+    """The picture as (H, W, 3) uint8 RGB, turned as its
+    EXIF data says; transparency is laid on white.
 
     Raises:
         ImageError: `path` is missing, no picture, damaged, or larger than 100 megapixels.
@@ -76,9 +86,8 @@ def read_image(path: Path) -> Picture:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it smaller, the "
-            f"model sees far "
-            "less"
+            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} "
+            "are read: make it smaller, the model sees far less"
         )
 
 
@@ -87,9 +96,14 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
     decoded = None
     if data:
         try:
-            # IMREAD_UNCHANGED keeps an alpha channel but ignores EXIF; the other flags do the reverse. A JPEG has none.
-            with_alpha = None if data.startswith(b"\xff\xd8") else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            transparent = with_alpha is not None and with_alpha.ndim == 3 and with_alpha.shape[2] == 4
+            # IMREAD_UNCHANGED keeps an alpha channel but ignores
+            # EXIF; the other flags do the reverse. A JPEG has none.
+            with_alpha = (
+                None if data.startswith(b"\xff\xd8") else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            )
+            transparent = (
+                with_alpha is not None and with_alpha.ndim == 3 and with_alpha.shape[2] == 4
+            )
             colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
             decoded = with_alpha if transparent else cv2.imdecode(buffer, colour)
         except cv2.error:
@@ -119,11 +133,15 @@ def read_labels(path: Path) -> dict[str, int]:
             rows = list(csv.DictReader(file))
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
-        raise ImageError(f"{path} is no table of the columns file,label with class indices: {error!r}") from error
+        raise ImageError(
+            f"{path} is no table of the columns file,label with class indices: {error!r}"
+        ) from error
 
 
 def labels_beside(pictures: Sequence[Path]) -> Path | None:
-    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and ``label``."""
+    """The table ``labels.csv`` in the pictures' one folder,
+    where it has the columns ``file`` and ``label``.
+    """
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():

@@ -14,8 +14,14 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.notation import build
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
-    "imagenet": (Preprocessing(), "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out"),
-    "imagenet-stretch": (Preprocessing(resize="stretch"), "the same, the whole picture stretched to the input size"),
+    "imagenet": (
+        Preprocessing(),
+        "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out",
+    ),
+    "imagenet-stretch": (
+        Preprocessing(resize="stretch"),
+        "the same, the whole picture stretched to the input size",
+    ),
     "torchvision": (
         Preprocessing(crop_fraction=0.875, interpolation="area"),
         "the same, shorter side to 8/7 of the input size (256 for 224), antialiased",
@@ -72,8 +78,8 @@ class Prepared:
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``, or the same in
-    brackets (see `notation`).
+    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``,
+    or the same in brackets (see `notation`).
 
     Raises:
         ImageError: a name or a value is not known; it says what there is.
@@ -86,26 +92,35 @@ def checked(spec: Preprocessing) -> Preprocessing:
     """`spec`, or ImageError where its parts do not fit each other."""
     for name, allowed in CHOICES.items():
         if getattr(spec, name) not in allowed:
-            raise ImageError(f"preprocessing {name}={getattr(spec, name)}: it is one of {', '.join(allowed)}")
+            raise ImageError(
+                f"preprocessing {name}={getattr(spec, name)}: it is one of {', '.join(allowed)}"
+            )
     channels = 1 if spec.channels == "GRAY" else 3
     if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
-        raise ImageError(f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one")
+        raise ImageError(
+            f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one"
+        )
     if not all(map(math.isfinite, (*spec.mean, *spec.std, spec.divisor))):
         raise ImageError("preprocessing needs finite mean, std and divisor")
     if min(spec.std) <= 0 or spec.divisor <= 0 or not 0 < spec.crop_fraction <= 1:
-        raise ImageError("preprocessing needs std and divisor above 0 and a crop_fraction above 0 and up to 1")
+        raise ImageError(
+            "preprocessing needs std and divisor above 0 and a crop_fraction above 0 and up to 1"
+        )
     return spec
 
 
 def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int, int]:
-    """(height, width) of a model's input of `shape` under `spec`; raises ImageError where they do not fit."""
+    """(height, width) of a model's input of `shape` under
+    `spec`; raises ImageError where they do not fit.
+    """
     channels = 1 if spec.channels == "GRAY" else 3
     axis = 1 if spec.layout == "NCHW" else 3
     if len(shape) != 4 or shape[axis] != channels:
         other = "NHWC" if spec.layout == "NCHW" else "NCHW"
         raise ImageError(
-            f"the model's input has shape {shape}, which is not {spec.layout} with {channels} channel(s): change the "
-            f"preprocessing, for example to layout={other} or channels={'RGB' if channels == 1 else 'GRAY'}"
+            f"the model's input has shape {shape}, which is not {spec.layout} with {channels} "
+            f"channel(s): change the preprocessing, for example to layout={other} or "
+            f"channels={'RGB' if channels == 1 else 'GRAY'}"
         )
     height, width = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
     if not isinstance(height, int) or not isinstance(width, int):
@@ -113,11 +128,14 @@ def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int,
     return height, width
 
 
-def preprocess(picture: NDArray[np.uint8], spec: Preprocessing, height: int, width: int) -> Prepared:
+def preprocess(
+    picture: NDArray[np.uint8], spec: Preprocessing, height: int, width: int
+) -> Prepared:
     """(H, W, 3) uint8 RGB → what a model of input size `height` × `width` takes."""
     box = crop_box(picture.shape[0], picture.shape[1], spec, height, width)
     enlarges = height > box.height or width > box.width
-    # OpenCV's area averaging falls to nearest where a side grows; there is nothing to average there.
+    # OpenCV's area averaging falls to nearest where a side
+    # grows; there is nothing to average there.
     name = "bilinear" if spec.interpolation == "area" and enlarges else spec.interpolation
     resized = cv2.resize(box.cut(picture), (width, height), interpolation=_INTERPOLATION[name])
     if spec.channels == "BGR":
@@ -126,11 +144,15 @@ def preprocess(picture: NDArray[np.uint8], spec: Preprocessing, height: int, wid
         resized = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)[:, :, None]
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     values = (resized.astype(np.float32) / np.float32(spec.divisor) - mean) / std
-    return Prepared(np.ascontiguousarray(values.transpose(2, 0, 1) if spec.layout == "NCHW" else values), box)
+    return Prepared(
+        np.ascontiguousarray(values.transpose(2, 0, 1) if spec.layout == "NCHW" else values), box
+    )
 
 
 def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
-    """What of a picture of `rows` × `columns` the model sees: for ``crop`` the largest centred part of its aspect."""
+    """What of a picture of `rows` × `columns` the model sees:
+    for ``crop`` the largest centred part of its aspect.
+    """
     if spec.resize == "stretch":
         return Box(0, 0, columns, rows)
     scale = spec.crop_fraction * min(rows / height, columns / width)

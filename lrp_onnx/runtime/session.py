@@ -25,9 +25,17 @@ from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
 FATAL_ONLY = 4
-"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns of, are meant."""
+"""Log level: what the runtime logs as an error it also
+raises, and optional inputs, which it warns of, are meant.
+"""
 
-OUT_OF_MEMORY = ("Failed to allocate", "out of memory", "bad_alloc", "bad allocation", "ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "Failed to allocate",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "ALLOC_FAILED",
+)
 """What the runtime, CUDA and cuDNN say then; there is no exception type for it."""
 
 _log = logging.getLogger(__name__)
@@ -40,15 +48,21 @@ class Tuning:
     """How a session uses its machine. Results do not depend on it but by rounding."""
 
     spinning: bool = True
-    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot use."""
+    """Whether threads wait busily between operators: faster
+    runs, and idle cores that others cannot use.
+    """
     arena: bool = True
-    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and peaks lower."""
+    """Whether the CPU provider keeps freed memory for the
+    next run; without, runs are slower and peaks lower.
+    """
     tf32: bool = False
     """CUDA: round products to TensorFloat-32 (10 bits of mantissa)."""
     nhwc: bool = False
     """CUDA: convolutions with channels last."""
     cuda_graph: bool = False
-    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on CUDA."""
+    """CUDA: record a run and play it back. Only for `Bound`
+    runs, and only where every node runs on CUDA.
+    """
 
 
 DEFAULT_TUNING = Tuning()
@@ -100,8 +114,8 @@ class Session:
                 ) from error
             sizes = ", ".join(f"'{name}' {value.shape}" for name, value in feeds.items())
             raise ProviderError(
-                f"the memory of {self.provider} does not suffice for {sizes}: {_first_line(error)}; a smaller batch "
-                "needs less"
+                f"the memory of {self.provider} does not suffice for {sizes}: "
+                f"{_first_line(error)}; a smaller batch needs less"
             ) from error
 
 
@@ -118,25 +132,31 @@ def open_session(
 
     Args:
         model: a file or a serialized model.
-        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the CPU.
+        providers: ``cpu``, ``cuda``, or several in the order
+            of preference; None for CUDA, then the CPU.
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
         tuning: how the session uses its machine.
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
-        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is preferred, a GPU is
-            there, and yet it does not start, the CPU takes over with a warning in the log.
+        ProviderError: none of `providers` is there. There is no silent
+            fallback: where CUDA is preferred, a GPU is there, and yet it
+            does not start, the CPU takes over with a warning in the log.
         ModelFileError: the runtime cannot load the model.
     """
     wanted = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
     if unknown := [name for name in wanted if name not in PROVIDERS]:
-        raise ProviderError(f"there is no provider {unknown[0]!r}; there are {', '.join(PROVIDERS)}")
+        raise ProviderError(
+            f"there is no provider {unknown[0]!r}; there are {', '.join(PROVIDERS)}"
+        )
     fault = cuda_fault() if "cuda" in wanted else None
     if fault is not None and "cpu" not in wanted:
         raise ProviderError(_no_cuda(fault))
     chosen = next(name for name in wanted if name != "cuda" or fault is None)
-    load = functools.partial(_load, model, threads=threads, optimize=optimize, tuning=tuning, profile=profile)
+    load = functools.partial(
+        _load, model, threads=threads, optimize=optimize, tuning=tuning, profile=profile
+    )
     try:
         return Session(load(chosen), chosen)
     except ProviderError as error:
@@ -147,14 +167,23 @@ def open_session(
 
 
 def _load(
-    model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tuning: Tuning, profile: Path | None
+    model: Path | bytes,
+    provider: str,
+    *,
+    threads: int | None,
+    optimize: bool,
+    tuning: Tuning,
+    profile: Path | None,
 ) -> Any:
-    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at fault."""
+    """A session that really runs on `provider`;
+    ProviderError or ModelFileError, whichever is at fault.
+    """
     onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = threads or 0
-    # A memory pattern is planned from the first run and then held beside what that run took: half as much again.
+    # A memory pattern is planned from the first run and then
+    # held beside what that run took: half as much again.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = tuning.arena
     if not tuning.spinning:
@@ -169,12 +198,16 @@ def _load(
         # Its own fallback would print to standard output and go on without CUDA.
         runtime = onnxruntime.InferenceSession(source, options, providers=asked, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common base below Exception
-        # What it says of a model is of its own types; a provider that does not start is a plain RuntimeError.
-        if provider == "cuda" and (isinstance(error, (RuntimeError, ValueError)) or "CUDA" in str(error)):
+        # What it says of a model is of its own types; a
+        # provider that does not start is a plain RuntimeError.
+        if provider == "cuda" and (
+            isinstance(error, (RuntimeError, ValueError)) or "CUDA" in str(error)
+        ):
             raise ProviderError(_no_cuda(_first_line(error))) from error
         raise ModelFileError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name_of(model)}: {_first_line(error)}; the file is "
-            "damaged, or of a newer ONNX than this runtime reads: make it again, or upgrade the runtime"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {name_of(model)}: "
+            f"{_first_line(error)}; the file is damaged, or of a newer ONNX than this runtime "
+            "reads: make it again, or upgrade the runtime"
         ) from error
     if PROVIDERS[provider] != runtime.get_providers()[0]:
         raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load its libraries"))
@@ -200,11 +233,16 @@ def _providers(wanted: str, tuning: Tuning) -> list[Any]:
 
 
 def cuda_fault() -> str | None:
-    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries are missing."""
+    """Why CUDA cannot be used, or None where it can: the
+    runtime lists it even where its libraries are missing.
+    """
     onnxruntime = onnx_runtime()
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         both = f"; both are installed, run `{REPAIR}`" if len(installed()) > 1 else ""
-        return f"this ONNX Runtime was built without CUDA (the package onnxruntime instead of onnxruntime-gpu{both})"
+        return (
+            "this ONNX Runtime was built without CUDA (the package "
+            f"onnxruntime instead of onnxruntime-gpu{both})"
+        )
     fault = _driver_fault()
     if fault is None and hasattr(onnxruntime, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # it prints what it does not find
@@ -218,20 +256,29 @@ def _driver_fault() -> str | None:
     except OSError:
         return "there is no NVIDIA driver on this machine"
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+    if (
+        driver.cuInit(0) != 0
+        or driver.cuDeviceGetCount(ctypes.byref(count)) != 0
+        or count.value == 0
+    ):
         return "the NVIDIA driver finds no GPU"
     return None
 
 
 def _no_cuda(fault: str) -> str:
     return (
-        f"CUDA was asked for and is not there: {fault}. Run on the CPU with --provider cpu, or install an NVIDIA "
+        f"CUDA was asked for and is not there: {fault}. Run on the CPU with --provider cpu, "
+        "or install an NVIDIA "
         'driver and `pip install "lrp-onnx[cuda]"`'
     )
 
 
-def nodes_by_provider(model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str) -> dict[str, list[str]]:
-    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of each."""
+def nodes_by_provider(
+    model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str
+) -> dict[str, list[str]]:
+    """Which nodes ran where, from the runtime's own profile
+    of one run: provider → ``Op name`` of each.
+    """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, providers=provider, profile=Path(folder) / "profile")
         session.run(None, feeds)
@@ -240,7 +287,9 @@ def nodes_by_provider(model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *,
     for event in events:
         details = event.get("args", {})
         if event.get("cat") == "Node" and "provider" in details:
-            ran.setdefault(details["provider"], {})[f"{details.get('op_name')} {event['name']}"] = None
+            ran.setdefault(details["provider"], {})[f"{details.get('op_name')} {event['name']}"] = (
+                None
+            )
     return {name: list(nodes) for name, nodes in ran.items()}
 
 

@@ -1,4 +1,6 @@
-"""The commands as a user types them: results on stdout, progress on stderr, exit 0, 1 or 2, nothing half-written."""
+"""The commands as a user types them: results on stdout,
+progress on stderr, exit 0, 1 or 2, nothing half-written.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def test_nothing_is_overwritten_without_force(model: Path, tmp_path: Path) -> No
     out.write_text("mine")
     result = call("compile", model, "-o", out)
     assert result.exit_code == 1 and "--force" in result.stderr and out.read_text() == "mine"
-    assert call("compile", model, "-o", out, "--force").exit_code == 0 and out.read_bytes() != b"mine"
+    assert (
+        call("compile", model, "-o", out, "--force").exit_code == 0 and out.read_bytes() != b"mine"
+    )
     nowhere = call("compile", model, "-o", tmp_path / "no" / "out.onnx")
     assert nowhere.exit_code == 1 and "does not exist" in nowhere.stderr
 
@@ -93,12 +97,15 @@ def test_nothing_is_overwritten_without_force(model: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", ["toml", "yaml"])
 def test_rules_from_a_file(suffix: str, model: Path, tmp_path: Path) -> None:
     texts = {
-        "toml": 'composite = "epsilon-plus"\nstart = "one"\n[rules]\n"conv0" = "flat"\n"conv3" = "w-square"\n',
+        "toml": 'composite = "epsilon-plus"\nstart = "one"\n[rules]\n'
+        '"conv0" = "flat"\n"conv3" = "w-square"\n',
         "yaml": 'composite: epsilon-plus\nstart: one\nrules:\n  conv0: flat\n  "conv3": w-square\n',
     }
     path = tmp_path / f"rules.{suffix}"
     path.write_text(texts[suffix])
-    found = json.loads(call("compile", model, "--rules", path, "--rule", "conv3=gamma", "--json").stdout)
+    found = json.loads(
+        call("compile", model, "--rules", path, "--rule", "conv3=gamma", "--json").stdout
+    )
     assert found["composite"] == "epsilon-plus" and found["start"] == "one"
     assert found["rules"]["conv0"] == "flat" and found["rules"]["conv3"] == "gamma"
 
@@ -114,7 +121,9 @@ def test_rules_from_a_file(suffix: str, model: Path, tmp_path: Path) -> None:
         ("a.toml", "rules = 3", "a table of"),
     ],
 )
-def test_a_wrong_rules_file(name: str, text: str, message: str, model: Path, tmp_path: Path) -> None:
+def test_a_wrong_rules_file(
+    name: str, text: str, message: str, model: Path, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(text)
     result = call("plan", model, "--rules", tmp_path / name)
     assert result.exit_code == 1 and message in result.stderr
@@ -123,7 +132,15 @@ def test_a_wrong_rules_file(name: str, text: str, message: str, model: Path, tmp
 def test_plan(model: Path) -> None:
     result = call("plan", model)
     assert result.exit_code == 0
-    for word in ("block4", "identity", "projection", "main", "block", "N×10", "no BatchNormalization nodes"):
+    for word in (
+        "block4",
+        "identity",
+        "projection",
+        "main",
+        "block",
+        "N×10",
+        "no BatchNormalization nodes",
+    ):
         assert word in result.stdout
     found = json.loads(call("plan", model, "--json", "--composite", "lrp-resnet").stdout)
     assert len([i for i in found["plan"]["items"] if "block" in i]) == 4
@@ -148,7 +165,9 @@ def test_verify(model: Path, photo: Path, tmp_path: Path) -> None:
         assert "original outputs unchanged" in result.stdout and "received" in result.stdout
     found = json.loads(call("verify", out, "--json").stdout)
     assert found["passed"] and len(found["layers"]) > 20
-    other = call("verify", out, "--original", _saved_beside(tmp_path, resnet(size=(32, 32), seed=5)))
+    other = call(
+        "verify", out, "--original", _saved_beside(tmp_path, resnet(size=(32, 32), seed=5))
+    )
     assert other.exit_code == 1 and "FAILED" in other.stdout and "changed by" in other.stdout
     not_compiled = call("verify", model)
     assert not_compiled.exit_code == 1 and "not a compiled file" in not_compiled.stderr
@@ -180,7 +199,11 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
     assert result.exit_code == 0, result.output
     line = json.loads(result.stdout)
     assert line == json.loads((out / "explanations.jsonl").read_text())
-    assert line["target"]["name"] in set("abcdefghij") and len(line["top5"]) == 5 and line["provider"] == "cpu"
+    assert (
+        line["target"]["name"] in set("abcdefghij")
+        and len(line["top5"]) == 5
+        and line["provider"] == "cpu"
+    )
     assert {p.name for p in out.iterdir()} == {
         "photo.overlay.png",
         "photo.heatmap.png",
@@ -202,7 +225,9 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
     assert call("explain", model, photo, "-o", out, "--force").exit_code == 0
 
 
-def test_explain_with_a_compiled_file_gives_the_same(model: Path, photo: Path, tmp_path: Path) -> None:
+def test_explain_with_a_compiled_file_gives_the_same(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
     call("compile", model, "-o", tmp_path / "c.onnx", "--composite", "lrp-resnet")
     call("explain", tmp_path / "c.onnx", photo, "-o", tmp_path / "one")
     call("explain", model, photo, "-o", tmp_path / "two", "--composite", "lrp-resnet")
@@ -242,26 +267,60 @@ def test_pictures_of_one_name_do_not_collide(model: Path, photo: Path, tmp_path:
 BAD = {
     "no model": (["compile", "{tmp}/nothing.onnx"], "there is no file"),
     "text as model": (["compile", "{tmp}/text.onnx"], "it is text that begins"),
-    "text explained": (["explain", "{tmp}/text.onnx", "{photo}", "-o", "{tmp}/out"], "it is text that begins"),
-    "no picture": (["explain", "{model}", "{tmp}/text.onnx", "-o", "{tmp}/out"], "is not a picture"),
-    "missing picture": (["explain", "{model}", "{tmp}/no.png", "-o", "{tmp}/out"], "matches nothing"),
-    "unknown class": (["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--target", "99"], "classes are 0 to 9"),
-    "unknown name": (["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--target", "cat"], "--classes FILE"),
+    "text explained": (
+        ["explain", "{tmp}/text.onnx", "{photo}", "-o", "{tmp}/out"],
+        "it is text that begins",
+    ),
+    "no picture": (
+        ["explain", "{model}", "{tmp}/text.onnx", "-o", "{tmp}/out"],
+        "is not a picture",
+    ),
+    "missing picture": (
+        ["explain", "{model}", "{tmp}/no.png", "-o", "{tmp}/out"],
+        "matches nothing",
+    ),
+    "unknown class": (
+        ["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--target", "99"],
+        "classes are 0 to 9",
+    ),
+    "unknown name": (
+        ["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--target", "cat"],
+        "--classes FILE",
+    ),
     "unknown composite": (["plan", "{model}", "--composite", "zennit"], "no composite"),
     "unknown preset": (["compile", "{model}", "--preprocess", "imagnet"], "did you mean imagenet"),
-    "unknown step": (["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--post", "c4"], "--post c4"),
+    "unknown step": (
+        ["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--post", "c4"],
+        "--post c4",
+    ),
     "grey preprocessing": (
-        ["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--preprocess", "raw:channels=GRAY,mean=0,std=1"],
+        [
+            "explain",
+            "{model}",
+            "{photo}",
+            "-o",
+            "{tmp}/out",
+            "--preprocess",
+            "raw:channels=GRAY,mean=0,std=1",
+        ],
         "which is not NCHW",
     ),
-    "no place for results": (["explain", "{model}", "{photo}", "-o", "/proc/nowhere"], "cannot be created"),
-    "no place for a model": (["compile", "{model}", "-o", "/proc/nothing.onnx"], "cannot be written"),
+    "no place for results": (
+        ["explain", "{model}", "{photo}", "-o", "/proc/nowhere"],
+        "cannot be created",
+    ),
+    "no place for a model": (
+        ["compile", "{model}", "-o", "/proc/nothing.onnx"],
+        "cannot be written",
+    ),
     "output is a file": (["explain", "{model}", "{photo}", "-o", "{photo}"], "name a folder"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_paragraph_and_exit_1(case: str, model: Path, photo: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_paragraph_and_exit_1(
+    case: str, model: Path, photo: Path, tmp_path: Path
+) -> None:
     (tmp_path / "text.onnx").write_text("This is a text, not a model. " * 10)
     before = {p.name for p in tmp_path.iterdir()}
     arguments, message = BAD[case]
@@ -273,7 +332,13 @@ def test_bad_input_is_one_paragraph_and_exit_1(case: str, model: Path, photo: Pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [["compile"], ["explain", "m.onnx"], ["plan", "--composit", "x"], ["nonsense"], ["plan", "m.onnx", "--rule", "x"]],
+    [
+        ["compile"],
+        ["explain", "m.onnx"],
+        ["plan", "--composit", "x"],
+        ["nonsense"],
+        ["plan", "m.onnx", "--rule", "x"],
+    ],
 )
 def test_bad_usage_exits_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
@@ -281,8 +346,14 @@ def test_bad_usage_exits_2(arguments: list[str]) -> None:
 
 def test_an_unsupported_model_lists_every_fault(saved: Save) -> None:
     net = Network(0)
-    y = net.node("Hardmax", net.node("LpNormalization", net.conv("x", (3, 4)), name="gate"), name="bend")
-    path = saved(net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8]))
+    y = net.node(
+        "Hardmax", net.node("LpNormalization", net.conv("x", (3, 4)), name="gate"), name="bend"
+    )
+    path = saved(
+        net.model(
+            net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8]
+        )
+    )
     for command in ("plan", "compile"):
         result = call(command, path)
         assert result.exit_code == 1 and "LpNormalization 'gate'" in result.stderr
@@ -296,20 +367,28 @@ def test_a_compiled_file_needs_only_onnxruntime_and_numpy(model: Path, tmp_path:
 import sys
 sys.modules["onnx"] = sys.modules["lrp_onnx"] = sys.modules["cv2"] = None
 import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession({str(tmp_path / "c.onnx")!r}, providers=["CPUExecutionProvider"])
+path, providers = {str(tmp_path / "c.onnx")!r}, ["CPUExecutionProvider"]
+session = onnxruntime.InferenceSession(path, providers=providers)
 name = session.get_inputs()[0].name
-logits, heatmap = session.run(None, {{name: np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)}})
+x = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+logits, heatmap = session.run(None, {{name: x}})
 assert logits.shape == (3, 10) and heatmap.shape == (3, 32, 32) and np.abs(heatmap).max() > 0
 print(len(session.get_inputs()))
 """
     out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": ""}
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": ""},
     )
     assert out.stdout.strip() == "1"
 
 
 def test_real_photos_are_recognised(assets: Path, tmp_path: Path) -> None:
-    """Right preprocessing shows in the accuracy: 77 % on all validation photos; of these 50, at least 35 are right."""
+    """Right preprocessing shows in the accuracy: 77 % on all
+    validation photos; of these 50, at least 35 are right.
+    """
     folder = assets / "images" / "tin20"
     model = assets / "models" / "tin20-resnet50.torchscript-op17-folded.onnx"
     photos = sorted(folder.glob("*.JPEG"))[::10]
@@ -327,9 +406,17 @@ def test_real_photos_are_recognised(assets: Path, tmp_path: Path) -> None:
 
 
 def test_compile_names_what_depends_on_the_exporter(model: Path, tmp_path: Path) -> None:
-    result = call("compile", model, "-o", tmp_path / "m.onnx", "--composite", "lrp-resnet-reference")
-    assert result.exit_code == 0 and "takes batch normalisation for a layer of its own" in result.stderr
-    assert "batch normalisation for a layer" not in call("compile", model, "-o", tmp_path / "n.onnx").stderr
+    result = call(
+        "compile", model, "-o", tmp_path / "m.onnx", "--composite", "lrp-resnet-reference"
+    )
+    assert (
+        result.exit_code == 0
+        and "takes batch normalisation for a layer of its own" in result.stderr
+    )
+    assert (
+        "batch normalisation for a layer"
+        not in call("compile", model, "-o", tmp_path / "n.onnx").stderr
+    )
 
 
 @pytest.mark.parametrize("size", ["0", "x", "12x", "1x2x3", "-5", "99999", "big"])

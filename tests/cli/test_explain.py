@@ -1,4 +1,6 @@
-"""How the `explain` command shows maps where nothing else is asked for: post-processing and colours."""
+"""How the `explain` command shows maps where nothing else
+is asked for: post-processing and colours.
+"""
 
 from __future__ import annotations
 

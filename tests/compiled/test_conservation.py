@@ -1,4 +1,6 @@
-"""The ledger: what rules promise to conserve is conserved, and a broken graph does not go unnoticed."""
+"""The ledger: what rules promise to conserve is conserved,
+and a broken graph does not go unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,17 @@ def audited(compiled: Compiled, x: np.ndarray, original: onnx.ModelProto | None 
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_every_layer_accounts_for_its_relevance(composite: str, saved: Save) -> None:
     model = resnet("bottleneck", size=(32, 32), widths=(16, 32), batch_norm=True)
-    compiled = compile_model(saved(model), Options(composite=composite, outputs=("heatmap", "relevance")))
+    compiled = compile_model(
+        saved(model), Options(composite=composite, outputs=("heatmap", "relevance"))
+    )
     found = audited(compiled, picture(model, batch=3), model)
     assert found.passed, found.checks
     reached = {row.step for row in found.rows}
-    opened = {step.name for step in compiled.plan.steps} if "block" not in str(compiled.contract.rules) else reached
+    opened = (
+        {step.name for step in compiled.plan.steps}
+        if "block" not in str(compiled.contract.rules)
+        else reached
+    )
     assert reached == opened or composite.startswith("lrp-resnet-reference-main-only")
 
 
@@ -44,8 +52,8 @@ def test_every_layer_accounts_for_its_relevance(composite: str, saved: Save) -> 
     ],
 )
 def test_lrp_resnet_conserves_on_trained_networks(network: str, photos: str, assets: Path) -> None:
-    """Layer by layer, to 1e-3 of the start value: at every join the operands' shares add up, and nothing else may
-    absorb.
+    """Layer by layer, to 1e-3 of the start value: at every join
+    the operands' shares add up, and nothing else may absorb.
     """
     compiled = compile_model(assets / "models" / f"{network}.onnx", Options(composite="lrp-resnet"))
     found = audited(compiled, np.load(assets / "golden" / f"{photos}.npz")["input"])
@@ -62,10 +70,13 @@ def test_bias_and_epsilon_are_told_apart(saved: Save) -> None:
     model = single_layer("dense", (2, 1, 2, 2), rectified=False)
     x = picture(model)
     compiled = compile_model(
-        saved(model), Options(composite="lrp-epsilon", rules={"fc*": "epsilon(epsilon=0.5)"}, start="one")
+        saved(model),
+        Options(composite="lrp-epsilon", rules={"fc*": "epsilon(epsilon=0.5)"}, start="one"),
     )
     row: Account = next(r for r in audited(compiled, x).rows if r.step.startswith("fc"))
-    stored = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
+    stored = {
+        t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer
+    }
     w, b = (next(v for k, v in stored.items() if k.endswith(end)) for end in ("weight", "bias"))
     z = x.reshape(2, 4) @ w.T + b
     best = z.argmax(1)
@@ -87,9 +98,20 @@ def test_a_broken_backward_pass_is_found(saved: Save) -> None:
         node.input[:] = ["test/scaled" if name == victim.output[0] else name for name in node.input]
     position = list(compiled.model.graph.node).index(victim)
     compiled.model.graph.node.insert(position + 1, scaled)
-    compiled.model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.01), "test/scale"))
-    metadata = {p.key: p.value.replace(f'"{victim.output[0]}"', '"test/scaled"') for p in compiled.model.metadata_props}
-    found = audit(compiled.model, Contract.from_metadata(metadata), run_onnx, pictures=picture(model), original=None)
+    compiled.model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.float32(1.01), "test/scale")
+    )
+    metadata = {
+        p.key: p.value.replace(f'"{victim.output[0]}"', '"test/scaled"')
+        for p in compiled.model.metadata_props
+    }
+    found = audit(
+        compiled.model,
+        Contract.from_metadata(metadata),
+        run_onnx,
+        pictures=picture(model),
+        original=None,
+    )
     faults = dict(found.checks)["every layer's relevance accounted for"]
     assert len(faults) == 1 and "unexplained" in faults[0]
 

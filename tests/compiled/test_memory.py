@@ -1,4 +1,6 @@
-"""The memory that a file says it needs: by hand, against a second count, and against what a process really takes."""
+"""The memory that a file says it needs: by hand, against a
+second count, and against what a process really takes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Save = Callable[[onnx.ModelProto], Path]
 
 
 def test_by_hand() -> None:
-    """x → a → b, a + b → y, each 4·10·N bytes: all four are alive at once; a chain of constants is not counted."""
+    """x → a → b, a + b → y, each 4·10·N bytes: all four are
+    alive at once; a chain of constants is not counted.
+    """
     weight = onnx.numpy_helper.from_array(np.zeros(1000, np.float32), "w")
     nodes = [
         helper.make_node("Relu", ["w"], ["derived"]),
@@ -31,7 +35,9 @@ def test_by_hand() -> None:
         helper.make_node("Add", ["a", "b"], ["y"]),
         helper.make_node("ReduceSum", ["derived"], ["s"], keepdims=0),
     ]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 10]) for name in ("x", "y"))
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 10]) for name in ("x", "y")
+    )
     s = helper.make_tensor_value_info("s", TensorProto.FLOAT, [])
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y, s], [weight]))
     assert memory_of(model) == (0, 4 * 40)
@@ -47,7 +53,8 @@ def test_a_file_says_it_and_more_targets_take_more(saved: Save) -> None:
 
 def test_a_budget_becomes_a_batch(saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = Explainer(
-        compile_model(saved(resnet(size=(64, 64), widths=(8, 16)))).model.SerializeToString(), providers="cpu"
+        compile_model(saved(resnet(size=(64, 64), widths=(8, 16)))).model.SerializeToString(),
+        providers="cpu",
     )
     each = SLACK * explainer.contract.memory_each
     monkeypatch.setattr("lrp_onnx.runtime.explainer.memory_now", lambda: (1e8, 20.5 * each))
@@ -80,11 +87,15 @@ print(batch, held("VmHWM"), budget)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says how much memory a process holds")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux says how much memory a process holds"
+)
 @pytest.mark.parametrize("composite", ["c3-lrp", "lrp-resnet", "gradient", "epsilon-gamma-box"])
 def test_a_process_stays_within_its_budget(composite: str, saved: Save, tmp_path: Path) -> None:
     compiled = compile_model(saved(resnet(size=(96, 96), widths=(16, 32, 64))), composite=composite)
     path = compiled.save(tmp_path / "c.onnx")
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True
+    )
     batch, peak, budget = map(float, done.stdout.split())
     assert batch > 5 and peak <= budget, done.stdout

@@ -1,4 +1,6 @@
-"""Baselines against values made by running Captum and pytorch-grad-cam (tools/oracles/baselines.py)."""
+"""Baselines against values made by running Captum and
+pytorch-grad-cam (tools/oracles/baselines.py).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     name = request.param
     with np.load(ORACLES / f"{name}.npz") as stored, np.load(ORACLES / "baselines.npz") as made:
         x, targets = stored["input"], stored["target"]
-        values = {key.removeprefix(f"{name}."): made[key] for key in made.files if key.startswith(f"{name}.")}
+        values = {
+            key.removeprefix(f"{name}."): made[key]
+            for key in made.files
+            if key.startswith(f"{name}.")
+        }
     return Subject(ORACLES / f"{name}.folded.onnx", provider="cpu"), x, targets, values
 
 
@@ -38,10 +44,14 @@ def test_integrated_gradients(case: Case) -> None:
 
 
 def test_grad_cam(case: Case) -> None:
-    """Captum's coarse map enlarged as ours is; pytorch-grad-cam's own enlarged map, which is scaled to 0..1."""
+    """Captum's coarse map enlarged as ours is;
+    pytorch-grad-cam's own enlarged map, which is scaled to 0..1.
+    """
     subject, x, targets, values = case
     found = find_method("grad-cam", subject).maps(x, targets)
-    for ours, coarse, scaled in zip(found, values["captum.grad_cam"], values["pytorch_grad_cam.grad_cam"], strict=True):
+    for ours, coarse, scaled in zip(
+        found, values["captum.grad_cam"], values["pytorch_grad_cam.grad_cam"], strict=True
+    ):
         assert relative(ours, resample(coarse, ours.shape, method="bilinear")) < 1e-4
         if np.ptp(ours) > 0:
             assert correlation(ours, scaled) > 0.99

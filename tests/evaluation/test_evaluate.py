@@ -38,7 +38,9 @@ def photos(tmp_path: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     for index in range(10):
         small = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(small, (40, 40), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(
+            str(folder / f"{index}.png"), cv2.resize(small, (40, 40), interpolation=cv2.INTER_CUBIC)
+        )
     return sorted(folder.glob("*.png"))
 
 
@@ -75,7 +77,9 @@ def test_every_value_by_the_long_way(request_: Request) -> None:
             curves = []
             for kept, hidden in ((shown, protocol.hidden), (left, protocol.deleted)):
                 scores = [
-                    subject.probabilities(np.where(mask, tensor, fills[hidden]).astype(np.float32))[0, column]
+                    subject.probabilities(np.where(mask, tensor, fills[hidden]).astype(np.float32))[
+                        0, column
+                    ]
                     for mask in kept
                 ]
                 curves.append(np.array(scores))
@@ -87,8 +91,15 @@ def test_every_value_by_the_long_way(request_: Request) -> None:
     assert rows["constant"]["exact"]["id"] < rows["constant"]["keio"]["id"] + 1
 
 
-def test_results_are_gone_on_with(request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = replace(request_, results=tmp_path / "out" / "results.jsonl", metrics=("exact",), methods=("constant",))
+def test_results_are_gone_on_with(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(
+        request_,
+        results=tmp_path / "out" / "results.jsonl",
+        metrics=("exact",),
+        methods=("constant",),
+    )
     whole = evaluate(request)
     assert len(whole) == 10
     assert request.results is not None
@@ -96,14 +107,18 @@ def test_results_are_gone_on_with(request_: Request, tmp_path: Path, monkeypatch
     request.results.write_text("\n".join(lines[:5]) + "\n" + lines[5][: len(lines[5]) // 2])
     again = evaluate(request)
     assert sorted(again, key=lambda r: r["image"]) == sorted(whole, key=lambda r: r["image"])
-    monkeypatch.setattr("lrp_onnx.evaluation.evaluate.make_maps", lambda *a: pytest.fail("nothing was left to do"))
+    monkeypatch.setattr(
+        "lrp_onnx.evaluation.evaluate.make_maps", lambda *a: pytest.fail("nothing was left to do")
+    )
     assert len(evaluate(request)) == 10
     with pytest.raises(RuleError, match="of other settings"):
         evaluate(replace(request, steps=7))
 
 
 def test_only_what_was_asked_for_is_gone_on_with(request_: Request, tmp_path: Path) -> None:
-    """Other metrics, photos, methods, labels, masks, models: nothing old is taken for new, nothing counts twice."""
+    """Other metrics, photos, methods, labels, masks, models:
+    nothing old is taken for new, nothing counts twice.
+    """
     request = replace(
         request_,
         photos=request_.photos[:3],
@@ -117,13 +132,24 @@ def test_only_what_was_asked_for_is_gone_on_with(request_: Request, tmp_path: Pa
     again = evaluate(request)
     assert len(again) == 6 and [row["keio"] for row in again] == [row["keio"] for row in first]
     assert {row["method"] for row in evaluate(replace(request, methods=("edges",)))} == {"edges"}
-    assert {row["image"] for row in evaluate(replace(request, photos=request_.photos[3:5]))} == {"3.png", "4.png"}
+    assert {row["image"] for row in evaluate(replace(request, photos=request_.photos[3:5]))} == {
+        "3.png",
+        "4.png",
+    }
     other = {name: (label + 1) % 10 for name, label in request.labels.items()}
-    relabelled = {(row["image"], row["method"]): row for row in evaluate(replace(request, labels=other))}
+    relabelled = {
+        (row["image"], row["method"]): row for row in evaluate(replace(request, labels=other))
+    }
     assert all(
-        relabelled[row["image"], row["method"]]["keio"] != row["keio"] for row in first if row["method"] == "edges"
+        relabelled[row["image"], row["method"]]["keio"] != row["keio"]
+        for row in first
+        if row["method"] == "edges"
     )
-    moved = evaluate(replace(request, metrics=("rank",), masks={photo.name: (0, 0, 3, 3) for photo in request.photos}))
+    moved = evaluate(
+        replace(
+            request, metrics=("rank",), masks={photo.name: (0, 0, 3, 3) for photo in request.photos}
+        )
+    )
     assert all(row["rank"] < 0.5 for row in moved)
     changed = tmp_path / "other" / request.model.name
     changed.parent.mkdir()
@@ -138,7 +164,9 @@ def test_photos_and_labels_that_cannot_be(request_: Request, tmp_path: Path) -> 
     twin.write_bytes(request_.photos[0].read_bytes())
     with pytest.raises(RuleError, match=r"several photos are called 0\.png"):
         evaluate(replace(request_, photos=[*request_.photos, twin]))
-    with pytest.raises(RuleError, match=r"labels are 0 to 9 .*; 2 are not \(0\.png: -1, 1\.png: 10\)"):
+    with pytest.raises(
+        RuleError, match=r"labels are 0 to 9 .*; 2 are not \(0\.png: -1, 1\.png: 10\)"
+    ):
         evaluate(replace(request_, labels={"0.png": -1, "1.png": 10, "2.png": 3}))
 
 
@@ -167,11 +195,15 @@ def test_pictures_that_several_methods_need_are_scored_once(request_: Request) -
     assert sum(seen) == 5
 
 
-def test_boxes_masks_and_what_does_not_fit(request_: Request, photos: list[Path], tmp_path: Path) -> None:
+def test_boxes_masks_and_what_does_not_fit(
+    request_: Request, photos: list[Path], tmp_path: Path
+) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,2,10,11\n")
     assert read_boxes(table) == {"0.png": [(1, 2, 10, 11)]}
-    table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,2,10,11\n0.png,3,20,20,30,30\n1.png,2,,,,\n")
+    table.write_text(
+        "file,label,x0,y0,x1,y1\n0.png,3,1,2,10,11\n0.png,3,20,20,30,30\n1.png,2,,,,\n"
+    )
     assert read_boxes(table) == {"0.png": [(1, 2, 10, 11), (20, 20, 30, 30)]}
     table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,left,10,11\n")
     with pytest.raises(ImageError, match=r"the box of 0\.png is no four numbers"):
@@ -186,17 +218,32 @@ def test_boxes_masks_and_what_does_not_fit(request_: Request, photos: list[Path]
     found = find_masks(folder, photos)
     assert list(found) == ["0.png"]
     small = replace(request_, photos=photos[:1], methods=("gaussian",), metrics=("mass", "rank"))
-    by_mask, by_box = (evaluate(replace(small, masks=masks)) for masks in (found, {"0.png": (5, 5, 24, 30)}))
-    assert all(by_mask[0][key] == by_box[0][key] for key in ("mass", "rank")) and 0 < by_mask[0]["mass"] < 1
+    by_mask, by_box = (
+        evaluate(replace(small, masks=masks)) for masks in (found, {"0.png": (5, 5, 24, 30)})
+    )
+    assert (
+        all(by_mask[0][key] == by_box[0][key] for key in ("mass", "rank"))
+        and 0 < by_mask[0]["mass"] < 1
+    )
     cv2.imwrite(str(folder / "0.png"), mask // 255)
     assert evaluate(replace(small, masks=found)) == by_mask  # masks of 0 and 1, too
-    whole, outside = (evaluate(replace(small, masks={"0.png": box}))[0] for box in ((0, 5, 24, 30), (-7, 5, 24, 30)))
+    whole, outside = (
+        evaluate(replace(small, masks={"0.png": box}))[0]
+        for box in ((0, 5, 24, 30), (-7, 5, 24, 30))
+    )
     assert whole["mass"] == outside["mass"]
     two = evaluate(replace(small, masks={"0.png": [(5, 5, 24, 15), (5, 16, 24, 30)]}))
     assert two[0]["mass"] == by_box[0]["mass"]
-    unseen = evaluate(replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl"))
+    unseen = evaluate(
+        replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl")
+    )
     assert "mass" not in unseen[0] and not unseen[0]["seen"]
-    assert evaluate(replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl")) == unseen
+    assert (
+        evaluate(
+            replace(small, masks={"0.png": (60, 60, 70, 70)}, results=tmp_path / "unseen.jsonl")
+        )
+        == unseen
+    )
     cv2.imwrite(str(folder / "0.png"), mask[:10])
     with pytest.raises(ImageError, match=r"the mask .* has \(10, 40\) pixels"):
         evaluate(replace(small, masks=found))
@@ -210,7 +257,10 @@ def test_tables(request_: Request) -> None:
     ids = [row["exact"]["id"] for row in rows if row["method"] == "grad-cam"]
     assert found["grad-cam"]["exact", "id"].value == pytest.approx(np.mean(ids))
     text = markdown(rows)
-    assert text.splitlines()[0] == "| method | photos | exact ID | rank |" and len(text.splitlines()) == 6
+    assert (
+        text.splitlines()[0] == "| method | photos | exact ID | rank |"
+        and len(text.splitlines()) == 6
+    )
     assert "exact insertion" in markdown(rows, every=True)
     assert as_json(rows)["constant"]["rank"]["photos"] == 10
     lines = list(csv.DictReader(io.StringIO(as_csv(rows))))
@@ -218,12 +268,27 @@ def test_tables(request_: Request) -> None:
     curves = mean_curves(rows, "exact")
     assert curves["constant"].shape == (2, 7)
     picture = draw_curves(curves, "exact")
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    assert (
+        picture.dtype == np.uint8
+        and picture.shape[2] == 3
+        and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    )
 
 
 def test_metrics_that_make_maps_anew_and_attention(request_: Request) -> None:
-    metrics = ("class-sensitivity", "random-logit", "max-sensitivity", "adcc", "randomisation", "attention")
-    rows = evaluate(replace(request_, photos=request_.photos[:3], metrics=metrics, methods=("lrp-resnet", "edges")))
+    metrics = (
+        "class-sensitivity",
+        "random-logit",
+        "max-sensitivity",
+        "adcc",
+        "randomisation",
+        "attention",
+    )
+    rows = evaluate(
+        replace(
+            request_, photos=request_.photos[:3], metrics=metrics, methods=("lrp-resnet", "edges")
+        )
+    )
     assert len(rows) == 6
     for row in rows:
         assert set(metrics) - {"attention"} <= set(row)
@@ -236,10 +301,16 @@ def test_metrics_that_make_maps_anew_and_attention(request_: Request) -> None:
 def test_photos_without_a_mask_are_gone_on_with(request_: Request, tmp_path: Path) -> None:
     some = {name: box for name, box in request_.masks.items() if name < "3"}
     request = replace(
-        request_, masks=some, results=tmp_path / "r.jsonl", metrics=("rank", "attention"), methods=("edges",)
+        request_,
+        masks=some,
+        results=tmp_path / "r.jsonl",
+        metrics=("rank", "attention"),
+        methods=("edges",),
     )
     rows = evaluate(request)
-    assert [("rank" in row, "good" in row) for row in rows] == [(row["image"] < "3",) * 2 for row in rows]
+    assert [("rank" in row, "good" in row) for row in rows] == [
+        (row["image"] < "3",) * 2 for row in rows
+    ]
     assert len(evaluate(request)) == 10
     assert len(evaluate(replace(request, masks=request_.masks))) == 10
     assert all("rank" in row for row in evaluate(replace(request, masks=request_.masks)))
@@ -253,12 +324,29 @@ def call(*arguments: object) -> tuple[int, str, str]:
 
 def test_on_the_command_line(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ["--method", "lrp-resnet", "--method", "grad-cam", "--steps", 5, "-o", out, "--preprocess", "imagenet"]
+    options = [
+        "--method",
+        "lrp-resnet",
+        "--method",
+        "grad-cam",
+        "--steps",
+        5,
+        "-o",
+        out,
+        "--preprocess",
+        "imagenet",
+    ]
     code, said, _ = call("evaluate", request_.model, photos[0].parent, *options)
     assert code == 0
     for name in ("lrp-resnet", "grad-cam", "constant", "random", "gaussian", "edges"):
         assert name in said
-    assert {p.name for p in out.iterdir()} == {"results.jsonl", "table.md", "table.csv", "exact.png", "keio.png"}
+    assert {p.name for p in out.iterdir()} == {
+        "results.jsonl",
+        "table.md",
+        "table.csv",
+        "exact.png",
+        "keio.png",
+    }
     assert cv2.imread(str(out / "exact.png")) is not None
     code, said, _ = call("evaluate", request_.model, photos[0].parent, *options, "--json")
     assert code == 0 and json.loads(said)["constant"]["keio ID"]["photos"] == 10
@@ -268,7 +356,9 @@ def test_on_the_command_line(request_: Request, photos: list[Path], tmp_path: Pa
 
 def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
-    code, said, _ = call("compare", request_.model, photos[0], "-o", out, "--preprocess", "imagenet", "--target", 3)
+    code, said, _ = call(
+        "compare", request_.model, photos[0], "-o", out, "--preprocess", "imagenet", "--target", 3
+    )
     assert code == 0 and "3 " in said and "9 methods" in said
     grid = cv2.imread(str(out))
     assert grid.shape[1] == 5 * 224 + 4 * 7 and 2 * 224 < grid.shape[0] < 2 * 280
@@ -276,10 +366,21 @@ def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     assert all((one != other).any() for i, one in enumerate(tiles) for other in tiles[:i])
     code, _, said = call("compare", request_.model, photos[0], "-o", out)
     assert code == 1 and "exists" in said
-    chosen = ["--method", "grad-cam", "--method", "lrp-resnet+c3", "--overlay", "--force", "--columns", 2]
+    chosen = [
+        "--method",
+        "grad-cam",
+        "--method",
+        "lrp-resnet+c3",
+        "--overlay",
+        "--force",
+        "--columns",
+        2,
+    ]
     assert call("compare", request_.model, photos[0], "-o", out, *chosen)[0] == 0
     assert cv2.imread(str(out)).shape[1] == 2 * 224 + 7
-    code, _, said = call("compare", request_.model, photos[0], "-o", out, "--method", "grad-kam", "--force")
+    code, _, said = call(
+        "compare", request_.model, photos[0], "-o", out, "--method", "grad-kam", "--force"
+    )
     assert code == 1 and "did you mean grad-cam" in said
     code, _, said = call("compare", request_.model, photos[0], "-o", out, "--target", 10, "--force")
     assert code == 1 and "there is no class 10" in said

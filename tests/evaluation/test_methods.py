@@ -47,7 +47,9 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def test_probabilities_in_parts(subject: Subject) -> None:
     many = picture(resnet(size=(64, 48), widths=(8, 16)), batch=70)
-    np.testing.assert_allclose(subject.probabilities(many), softmax(logits(subject, many)), atol=1e-5)
+    np.testing.assert_allclose(
+        subject.probabilities(many), softmax(logits(subject, many)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in BASELINES if name != "attention"])
@@ -66,7 +68,9 @@ def test_every_baseline_gives_finite_maps_that_do_not_depend_on_the_batch(
 
 def test_composites_and_chains(subject: Subject, x: np.ndarray) -> None:
     plain = find_method("lrp-resnet", subject).maps(x, TARGETS)
-    expected = run_onnx(compile_model(subject.path, composite="lrp-resnet").model, {"x": x, "target": TARGETS})
+    expected = run_onnx(
+        compile_model(subject.path, composite="lrp-resnet").model, {"x": x, "target": TARGETS}
+    )
     assert relative(plain, expected["heatmap"]) < 1e-5
     chained = find_method("lrp-resnet+c3", subject).maps(x, TARGETS)
     np.testing.assert_array_equal(chained[0], c3(plain[0]).map)
@@ -77,12 +81,21 @@ def test_grad_cam_and_cam(subject: Subject, x: np.ndarray) -> None:
     model = onnx.load(subject.path)
     model.graph.output.append(onnx.ValueInfoProto(name=subject.feature))
     activations = run_onnx(model, {"x": x})[subject.feature]
-    weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("fc")]
+    weights = [
+        onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("fc")
+    ]
     dense = next(w for w in weights if w.ndim == 2)[TARGETS]
     weighted = np.einsum("nk,nkhw->nhw", dense, activations) / activations[0, 0].size
-    large = np.stack([cv2.resize(one, (48, 64), interpolation=cv2.INTER_LINEAR) for one in weighted])
+    large = np.stack(
+        [cv2.resize(one, (48, 64), interpolation=cv2.INTER_LINEAR) for one in weighted]
+    )
     assert relative(find_method("cam", subject).maps(x, TARGETS), large) < 1e-4
-    positive = np.stack([cv2.resize(np.maximum(one, 0), (48, 64), interpolation=cv2.INTER_LINEAR) for one in weighted])
+    positive = np.stack(
+        [
+            cv2.resize(np.maximum(one, 0), (48, 64), interpolation=cv2.INTER_LINEAR)
+            for one in weighted
+        ]
+    )
     found = find_method("grad-cam", subject).maps(x, TARGETS)
     for one, other in zip(found, positive, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.999
@@ -119,7 +132,9 @@ def test_occlusion_finds_the_only_thing_that_counts(saved: Save) -> None:
     weights[:, 0] = 0.05
     logits = net.node("MatMul", y, net.constant("w", weights))
     subject = Subject(saved(net.model(logits, ["N", 3, 20, 20], classes=2)), provider="cpu")
-    found = find_method("occlusion", subject).maps(np.ones((1, 3, 20, 20), np.float32), np.array([0]))[0]
+    found = find_method("occlusion", subject).maps(
+        np.ones((1, 3, 20, 20), np.float32), np.array([0])
+    )[0]
     assert found[:6, :6].min() > 10 * np.abs(found[12:, 12:]).max()
 
 
@@ -155,7 +170,10 @@ def test_unknown_methods_and_parameters(subject: Subject) -> None:
 
 
 def test_a_composites_parameters_are_compile_options(subject: Subject, x: np.ndarray) -> None:
-    text = "epsilon-plus-flat(start=contrastive, bias=drop, @convolution=gamma(gamma=0.5, epsilon=0.01), fc*=z-plus)"
+    text = (
+        "epsilon-plus-flat(start=contrastive, bias=drop, "
+        "@convolution=gamma(gamma=0.5, epsilon=0.01), fc*=z-plus)"
+    )
     rules = {"@convolution": "gamma(gamma=0.5, epsilon=0.01)", "fc*": "z-plus"}
     compiled = compile_model(
         subject.path, composite="epsilon-plus-flat", start="contrastive", bias="drop", rules=rules
@@ -174,7 +192,9 @@ def test_a_coarse_map_is_enlarged(subject: Subject, x: np.ndarray) -> None:
         assert relative(one, cv2.resize(small, (48, 64), interpolation=cv2.INTER_LINEAR)) < 1e-5
 
 
-def test_methods_that_differ_in_post_processing_share_their_maps(subject: Subject, x: np.ndarray) -> None:
+def test_methods_that_differ_in_post_processing_share_their_maps(
+    subject: Subject, x: np.ndarray
+) -> None:
     names = ["lrp-resnet", "edges", "lrp-resnet+c3", "lrp-resnet+quantize:2+average"]
     made = {one.method.name: one for one in make_maps(names, subject, x, TARGETS)}
     assert set(made) == set(names)
@@ -184,11 +204,17 @@ def test_methods_that_differ_in_post_processing_share_their_maps(subject: Subjec
 
 
 def test_recipro_cam(subject: Subject, x: np.ndarray) -> None:
-    """The head of the network by hand: average, dense layer, softmax, of the feature map under a bell."""
+    """The head of the network by hand: average, dense
+    layer, softmax, of the feature map under a bell.
+    """
     model = onnx.load(subject.path)
     model.graph.output.append(onnx.ValueInfoProto(name=subject.feature))
     activations = run_onnx(model, {"x": x})[subject.feature]
-    dense = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("fc")}
+    dense = {
+        t.name: onnx.numpy_helper.to_array(t)
+        for t in model.graph.initializer
+        if t.name.startswith("fc")
+    }
     weight = next(w for w in dense.values() if w.ndim == 2)
     bias = next((b for b in dense.values() if b.ndim == 1), np.zeros(10))
     rows, columns = activations.shape[2:]

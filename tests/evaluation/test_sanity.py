@@ -37,25 +37,35 @@ def values(metric: str, name: str, subject: Subject, x: np.ndarray) -> np.ndarra
 
 @pytest.mark.parametrize("metric", ["class-sensitivity", "random-logit", "randomisation"])
 @pytest.mark.parametrize("name", ["constant", "gaussian", "edges", "random"])
-def test_what_knows_nothing_of_the_model_fails(metric: str, name: str, subject: Subject, x: np.ndarray) -> None:
+def test_what_knows_nothing_of_the_model_fails(
+    metric: str, name: str, subject: Subject, x: np.ndarray
+) -> None:
     np.testing.assert_allclose(values(metric, name, subject, x), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["class-sensitivity", "random-logit", "randomisation"])
-def test_what_depends_on_model_and_class_passes(metric: str, subject: Subject, x: np.ndarray) -> None:
+def test_what_depends_on_model_and_class_passes(
+    metric: str, subject: Subject, x: np.ndarray
+) -> None:
     found = values(metric, "gradient-x-input", subject, x)
     assert found.max() < 0.9 and found.min() > -1
 
 
-def test_max_sensitivity_of_maps_that_see_the_picture_or_not(subject: Subject, x: np.ndarray) -> None:
+def test_max_sensitivity_of_maps_that_see_the_picture_or_not(
+    subject: Subject, x: np.ndarray
+) -> None:
     np.testing.assert_array_equal(values("max-sensitivity", "gaussian", subject, x), 0)
     assert (values("max-sensitivity", "edges", subject, x) > 1e-3).all()
-    rough, smooth = (values("max-sensitivity", name, subject, x).mean() for name in ("gradient", "edges"))
+    rough, smooth = (
+        values("max-sensitivity", name, subject, x).mean() for name in ("gradient", "edges")
+    )
     assert rough > smooth
 
 
 def test_adcc_by_hand(subject: Subject, x: np.ndarray) -> None:
-    """A map that does not change with the picture is wholly coherent; the rest is drop and complexity."""
+    """A map that does not change with the picture is wholly
+    coherent; the rest is drop and complexity.
+    """
     (made,) = make_maps(["gaussian"], subject, x, TARGETS)
     found = REMADE["adcc"](made, subject, x, TARGETS)
     for index, one in enumerate(made.maps):

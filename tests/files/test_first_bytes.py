@@ -1,4 +1,6 @@
-"""Sizes that headers state, against pictures of known size, and refusal before anything is decoded."""
+"""Sizes that headers state, against pictures of known size,
+and refusal before anything is decoded.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3)).astype(np.uint8)
         (".webp", 4, (cv2.IMWRITE_WEBP_QUALITY, 80)),
     ],
 )
-def test_the_size_in_the_header_is_the_pictures(suffix: str, channels: int, options: tuple[int, ...]) -> None:
+def test_the_size_in_the_header_is_the_pictures(
+    suffix: str, channels: int, options: tuple[int, ...]
+) -> None:
     """WebP: a lossy, a lossless and an extended (alpha) first chunk."""
     pixels = np.dstack([PIXELS, PIXELS[:, :, :1]])[:, :, :channels]
     written, data = cv2.imencode(suffix, pixels, options)
@@ -43,24 +47,35 @@ def test_the_size_in_the_header_is_the_pictures(suffix: str, channels: int, opti
 
 def test_thumbnails_are_not_taken_for_the_picture() -> None:
     """An APP1 segment that holds a whole smaller JPEG is stepped over."""
-    small, large = (cv2.imencode(".jpg", pixels)[1].tobytes() for pixels in (PIXELS[:8, :8], PIXELS))
-    assert picture_size(large[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(small)) + small + large[2:]) == (53, 37)
+    small, large = (
+        cv2.imencode(".jpg", pixels)[1].tobytes() for pixels in (PIXELS[:8, :8], PIXELS)
+    )
+    assert picture_size(
+        large[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(small)) + small + large[2:]
+    ) == (53, 37)
 
 
 def test_an_os2_bitmap() -> None:
     assert picture_size(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 5, 7, 1, 24)) == (5, 7)
 
 
-@given(st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF1234WEBP", b"BM"]), st.binary(max_size=64))
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF1234WEBP", b"BM"]),
+    st.binary(max_size=64),
+)
 def test_no_bytes_make_it_fail(start: bytes, rest: bytes) -> None:
     size = picture_size(start + rest)
     assert size is None or min(size) >= 0
     assert isinstance(looks_like(start + rest), str)
 
 
-def test_a_small_file_of_a_huge_picture_is_refused_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_of_a_huge_picture_is_refused_undecoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     def never(*_: object) -> None:
         raise AssertionError("the picture was decoded")

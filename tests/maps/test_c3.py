@@ -32,7 +32,9 @@ RING_AND_BLOCK = np.where(RING, 1, np.where(BLOCK, 2, 0)).astype(np.float32)
 
 
 def test_contour_and_component_differ() -> None:
-    """The ring encloses most, the block has most pixels: the AND is empty, and the component stands in."""
+    """The ring encloses most, the block has most pixels:
+    the AND is empty, and the component stands in.
+    """
     result = c3(RING_AND_BLOCK)
     np.testing.assert_array_equal(result.contour, box(2, 2, 14, 14))
     np.testing.assert_array_equal(result.component, BLOCK)
@@ -53,10 +55,14 @@ def test_empty_and_named_otherwise() -> None:
 
 
 def test_a_thin_blob_counts_by_its_pixels() -> None:
-    """A line of 28 pixels encloses a polygon of area 0, a 3 x 3 block one of area 4; the line is larger."""
+    """A line of 28 pixels encloses a polygon of area 0, a 3
+    x 3 block one of area 4; the line is larger.
+    """
     line, block = box(20, 0, 21, 28), box(5, 5, 8, 8)
     areas = [
-        cv2.contourArea(cv2.findContours(m.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0])
+        cv2.contourArea(
+            cv2.findContours(m.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0]
+        )
         for m in (line, block)
     ]
     assert areas == [0, 4]
@@ -76,7 +82,9 @@ def test_holes_stay_out() -> None:
 
 
 def test_a_blob_inside_of_a_hole() -> None:
-    """It lies within the filled contour, so choosing it by its peak leaves an AND that is not empty."""
+    """It lies within the filled contour, so choosing it by
+    its peak leaves an AND that is not empty.
+    """
     inner = box(7, 7, 9, 9)
     result = c3(np.where(RING, 1, np.where(inner, 5, 0)), C3Options(component="peak"))
     np.testing.assert_array_equal(result.mask, inner)
@@ -107,7 +115,9 @@ def test_reduced_chosen_and_expanded() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 7), (28, 28), (224, 200), (31, 17)])
-@pytest.mark.parametrize("options", [C3Options(), C3Options(expansion="bilinear", reduction="antialiased")])
+@pytest.mark.parametrize(
+    "options", [C3Options(), C3Options(expansion="bilinear", reduction="antialiased")]
+)
 def test_shapes_and_dtypes(shape: tuple[int, int], options: C3Options) -> None:
     result = c3(np.random.default_rng(0).random(shape), options)
     assert result.map.shape == shape
@@ -143,13 +153,16 @@ def test_a_value_equal_to_the_threshold_in_float32_is_not_above_it() -> None:
 
 
 def test_the_mean_is_finer_than_float32() -> None:
-    """Half of the pixels are the next float32 of the others; their mean, as float32, would be the larger one."""
+    """Half of the pixels are the next float32 of the
+    others; their mean, as float32, would be the larger one.
+    """
     low, high = np.float32(1 + 2**-23), np.float32(1 + 2**-22)
     values = np.where(box(0, 0, 14, 28), high, low)
     np.testing.assert_array_equal(c3(values).mask, box(0, 0, 14, 28))
 
 
-# --- edge cases -------------------------------------------------------------------------------------------------
+# --- edge cases
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e-30])
@@ -157,7 +170,9 @@ def test_the_mean_is_finer_than_float32() -> None:
 def test_a_constant_map_has_no_foreground(value: float, shape: tuple[int, int]) -> None:
     for choose in (c3, c1c):
         result = choose(np.full(shape, value))
-        assert not (result.mask.any() or result.contour.any() or result.component.any() or result.fallback)
+        assert not (
+            result.mask.any() or result.contour.any() or result.component.any() or result.fallback
+        )
         np.testing.assert_array_equal(result.map, np.zeros(shape))
         ranked = choose(np.full(shape, value), C3Options(outside="rank"))
         np.testing.assert_array_equal(ranked.map, np.full(shape, np.float32(value)))
@@ -175,13 +190,17 @@ def test_a_negative_map_keeps_what_is_least_negative() -> None:
     values = np.where(BLOCK, -1, -2).astype(np.float32)
     np.testing.assert_array_equal(c3(values).map, np.where(BLOCK, -1, 0))
     ranked = c3(values, C3Options(outside="rank")).map
-    np.testing.assert_array_equal(ranked, np.where(BLOCK, -1, -3))  # one rank, a whole magnitude below
+    np.testing.assert_array_equal(
+        ranked, np.where(BLOCK, -1, -3)
+    )  # one rank, a whole magnitude below
 
 
 @pytest.mark.parametrize("component", ["area", "peak"])
 @pytest.mark.parametrize("turn", [False, True])
 def test_ties_go_to_the_first_in_raster_order(component: str, turn: bool) -> None:
-    """Upper right and lower left are alike; upper right comes first, and after transposing the other one does."""
+    """Upper right and lower left are alike; upper right
+    comes first, and after transposing the other one does.
+    """
     upper, lower = box(3, 20, 6, 23), box(4, 2, 7, 5)
     values = np.where(upper | lower, 1, 0)
     values, expected = (values.T, lower.T) if turn else (values, upper)
@@ -190,7 +209,9 @@ def test_ties_go_to_the_first_in_raster_order(component: str, turn: bool) -> Non
     np.testing.assert_array_equal(result.contour, expected)
 
 
-def test_ties_do_not_depend_on_how_opencv_numbers_components(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_do_not_depend_on_how_opencv_numbers_components(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     original = cv2.connectedComponents
 
     def backwards(mask: NDArray[np.uint8], connectivity: int) -> tuple[int, NDArray[np.int32]]:
@@ -198,7 +219,9 @@ def test_ties_do_not_depend_on_how_opencv_numbers_components(monkeypatch: pytest
         return count, np.where(labels > 0, count - labels, 0)
 
     monkeypatch.setattr(cv2, "connectedComponents", backwards)
-    np.testing.assert_array_equal(c3(box(3, 20, 6, 23) | box(4, 2, 7, 5)).component, box(3, 20, 6, 23))
+    np.testing.assert_array_equal(
+        c3(box(3, 20, 6, 23) | box(4, 2, 7, 5)).component, box(3, 20, 6, 23)
+    )
 
 
 @pytest.mark.parametrize("empty", ["component", "contour", "nothing"])
@@ -251,7 +274,9 @@ def test_options_and_results_are_frozen() -> None:
 
 
 def test_rank_by_hand() -> None:
-    """Inside 5 and 4; outside 0, 2 and 3 in three ranks, spread below 4 over the largest magnitude, 5."""
+    """Inside 5 and 4; outside 0, 2 and 3 in three ranks,
+    spread below 4 over the largest magnitude, 5.
+    """
     values = np.zeros((SIDE, SIDE), dtype=np.float32)
     values[1, 1:3] = [5, 4]
     values[10, 10], values[20, 20] = 2, 3

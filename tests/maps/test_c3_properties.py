@@ -19,8 +19,12 @@ SIDE = 28
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MASKS = hnp.arrays(np.bool_, SHAPES)
 # Whole numbers: sums are exact, so thresholds and ties are what they seem.
-SIGNED = hnp.arrays(np.float32, (SIDE, SIDE), elements=st.integers(-3, 3).map(float), fill=st.just(0.0))
-POSITIVE = hnp.arrays(np.float32, (SIDE, SIDE), elements=st.integers(0, 4).map(float), fill=st.just(0.0))
+SIGNED = hnp.arrays(
+    np.float32, (SIDE, SIDE), elements=st.integers(-3, 3).map(float), fill=st.just(0.0)
+)
+POSITIVE = hnp.arrays(
+    np.float32, (SIDE, SIDE), elements=st.integers(0, 4).map(float), fill=st.just(0.0)
+)
 SOME = st.sampled_from(
     [
         C3Options(),
@@ -77,11 +81,17 @@ def test_largest_component_equals_its_slow_twin(mask: Mask, connectivity: int) -
     found = blobs(mask, connectivity)
     expected = first_largest(found) if found else np.zeros_like(mask)
     coarse = np.zeros(mask.shape, dtype=np.float32)
-    np.testing.assert_array_equal(choose_component(mask, coarse, connectivity=connectivity), expected)
+    np.testing.assert_array_equal(
+        choose_component(mask, coarse, connectivity=connectivity), expected
+    )
 
 
 @settings(max_examples=200, deadline=None)
-@given(SHAPES.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(-2, 2).map(float))))
+@given(
+    SHAPES.flatmap(
+        lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(-2, 2).map(float))
+    )
+)
 def test_peak_component_equals_its_slow_twin(coarse: NDArray[np.float32]) -> None:
     mask = coarse > -1
     found = blobs(mask, 8)
@@ -106,16 +116,20 @@ def test_diagonal_pixels_are_one_blob_of_eight_and_many_of_four() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(SIGNED, SOME)
-def test_the_and_is_the_component_or_nothing(values: NDArray[np.float32], options: C3Options) -> None:
+def test_the_and_is_the_component_or_nothing(
+    values: NDArray[np.float32], options: C3Options
+) -> None:
     """The claim of the module's docstring, and what the fallback then is."""
     result = c3(values, options)
     both = result.contour & result.component
     assert not both.any() or (both == result.component).all()
     if result.fallback:
         assert not both.any()
-        named = {"component": result.component, "contour": result.contour, "nothing": np.zeros_like(both)}[
-            options.empty
-        ]
+        named = {
+            "component": result.component,
+            "contour": result.contour,
+            "nothing": np.zeros_like(both),
+        }[options.empty]
         np.testing.assert_array_equal(result.mask, named)
     else:
         np.testing.assert_array_equal(result.mask, both)
@@ -123,7 +137,12 @@ def test_the_and_is_the_component_or_nothing(values: NDArray[np.float32], option
 
 
 @settings(max_examples=60, deadline=None)
-@given(SIGNED, st.integers(-20, 20), st.sampled_from(["zero", "rank"]), st.sampled_from(["area", "peak"]))
+@given(
+    SIGNED,
+    st.integers(-20, 20),
+    st.sampled_from(["zero", "rank"]),
+    st.sampled_from(["area", "peak"]),
+)
 def test_a_positive_factor_changes_nothing_but_the_scale(
     values: NDArray[np.float32], power: int, outside: str, component: str
 ) -> None:
@@ -136,8 +155,12 @@ def test_a_positive_factor_changes_nothing_but_the_scale(
 
 @settings(max_examples=60, deadline=None)
 @given(POSITIVE, st.sampled_from(["area", "peak"]), st.sampled_from([1, 2, 8]))
-def test_twice_is_once_for_positive_maps(values: NDArray[np.float32], component: str, factor: int) -> None:
-    """Zeroing lowers the mean, so the kept blob, alone, is all above it. (Negative values break this.)"""
+def test_twice_is_once_for_positive_maps(
+    values: NDArray[np.float32], component: str, factor: int
+) -> None:
+    """Zeroing lowers the mean, so the kept blob, alone, is
+    all above it. (Negative values break this.)
+    """
     options = C3Options(component=component)
     once = c3(values, options, shape=(SIDE * factor, SIDE * factor))
     twice = c3(once.map, options)
@@ -152,7 +175,9 @@ def test_rank_keeps_the_order_outside_below_all_inside(
 ) -> None:
     options = replace(options, outside="rank", expansion=expansion)
     result = c3(values, options, shape=(56, 56))
-    plain = c3(values, replace(options, threshold=-9.0), shape=(56, 56)).map  # all is inside: just expanded
+    plain = c3(
+        values, replace(options, threshold=-9.0), shape=(56, 56)
+    ).map  # all is inside: just expanded
     inside = np.kron(result.mask, np.ones((2, 2))) > 0
     np.testing.assert_array_equal(result.map[inside], plain[inside])
     if inside.any() and not inside.all():

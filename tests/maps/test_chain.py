@@ -64,8 +64,12 @@ def test_steps_do_what_their_functions_do() -> None:
         "normalize": normalize(VALUES),
         "normalize:positive, percentile=99.5": normalize(VALUES, mode="positive", percentile=99.5),
         "c3:component=peak,threshold=mean": c3(VALUES, C3Options(component="peak")).map,
-        "c3:14,threshold=quantile:0.8": c3(VALUES, C3Options(size=14, threshold="quantile:0.8")).map,
-        "c3:threshold=-1e+1,outside=rank": c3(VALUES, C3Options(threshold=-10.0, outside="rank")).map,
+        "c3:14,threshold=quantile:0.8": c3(
+            VALUES, C3Options(size=14, threshold="quantile:0.8")
+        ).map,
+        "c3:threshold=-1e+1,outside=rank": c3(
+            VALUES, C3Options(threshold=-10.0, outside="rank")
+        ).map,
         "c1c:connectivity=4": c1c(VALUES, C3Options(component="peak", connectivity=4)).map,
         "": VALUES,
     }
@@ -164,7 +168,14 @@ steps = st.one_of(
 def test_every_chain_comes_back(made: list[MapStep]) -> None:
     chain = Chain(tuple(made))
     assert parse_chain(str(chain)) == chain
-    assert {type(step) for step in STEPS.values()} == {C3, C1C, Quantize, Average, Smooth, Normalize}
+    assert {type(step) for step in STEPS.values()} == {
+        C3,
+        C1C,
+        Quantize,
+        Average,
+        Smooth,
+        Normalize,
+    }
 
 
 def test_a_bad_map_is_an_error_when_running() -> None:

@@ -1,4 +1,6 @@
-"""Quantization, normalisation, averaging and sums: small examples by hand and what holds for every map."""
+"""Quantization, normalisation, averaging and sums: small
+examples by hand and what holds for every map.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +69,17 @@ def test_normalize_by_hand() -> None:
     np.testing.assert_array_equal(normalize(values, mode="positive"), [[0, 1], [0, 0.5]])
     # The median of 4, 2, 0, 1 is 1.5; of 0, 2, 0, 1 it is 0.5.
     np.testing.assert_allclose(normalize(values, percentile=50), [[-1, 1], [0, 2 / 3]], rtol=1e-7)
-    np.testing.assert_array_equal(normalize(values, mode="positive", percentile=50), [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(
+        normalize(values, mode="positive", percentile=50), [[0, 1], [0, 1]]
+    )
 
 
 def test_normalize_of_sparse_and_empty_maps() -> None:
     sparse = np.zeros((10, 10))
     sparse[3, 3] = 8
-    np.testing.assert_array_equal(normalize(sparse, percentile=90), sparse / 8)  # the percentile is zero
+    np.testing.assert_array_equal(
+        normalize(sparse, percentile=90), sparse / 8
+    )  # the percentile is zero
     for mode in ("symmetric", "positive"):
         np.testing.assert_array_equal(normalize(np.zeros((3, 3)), mode=mode), np.zeros((3, 3)))
     np.testing.assert_array_equal(normalize(-sparse, mode="positive"), np.zeros((10, 10)))
@@ -93,7 +99,11 @@ def test_normalize_properties(values: Map, mode: str, percentile: float) -> None
 
 @pytest.mark.parametrize(
     ("kwargs", "word"),
-    [({"mode": "minmax"}, "mode"), ({"percentile": 0}, "percentile"), ({"percentile": 101}, "percentile")],
+    [
+        ({"mode": "minmax"}, "mode"),
+        ({"percentile": 0}, "percentile"),
+        ({"percentile": 101}, "percentile"),
+    ],
 )
 def test_normalize_refuses(kwargs: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
@@ -110,7 +120,9 @@ def test_average_by_hand() -> None:
 def test_average_keeps_the_sum_where_the_grid_divides() -> None:
     values = np.random.default_rng(0).normal(size=(56, 112)).astype(np.float32)
     # float32 rounding of 784 means of about 0.3
-    np.testing.assert_allclose(average(values).sum(dtype=np.float64), values.sum(dtype=np.float64), atol=1e-3)
+    np.testing.assert_allclose(
+        average(values).sum(dtype=np.float64), values.sum(dtype=np.float64), atol=1e-3
+    )
 
 
 def test_channel_sum() -> None:
@@ -123,7 +135,13 @@ def test_channel_sum() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.ones((2, 2)), np.ones((1, 1, 1, 1, 1)), np.full((3, 1, 1), np.nan), np.full((2, 1, 1), 3e38)]
+    "bad",
+    [
+        np.ones((2, 2)),
+        np.ones((1, 1, 1, 1, 1)),
+        np.full((3, 1, 1), np.nan),
+        np.full((2, 1, 1), 3e38),
+    ],
 )
 def test_channel_sum_refuses(bad: NDArray[np.float64]) -> None:
     with pytest.raises(ValueError, match="relevance"):

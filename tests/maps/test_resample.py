@@ -1,4 +1,6 @@
-"""Resampling matrices: hand-computed rows, a recorded scikit-image value, and what holds for every method."""
+"""Resampling matrices: hand-computed rows, a recorded
+scikit-image value, and what holds for every method.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LENGTHS = st.integers(1, 40)
 def test_area_counts_overlap() -> None:
     np.testing.assert_array_equal(area(2, 4), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
     # Five pixels into two: each takes two and a half.
-    np.testing.assert_allclose(area(2, 5), [[0.4, 0.4, 0.2, 0, 0], [0, 0, 0.2, 0.4, 0.4]], rtol=1e-15)
+    np.testing.assert_allclose(
+        area(2, 5), [[0.4, 0.4, 0.2, 0, 0], [0, 0, 0.2, 0.4, 0.4]], rtol=1e-15
+    )
     # Upwards: output pixel 1 of 3 lies half in each of two input pixels.
     np.testing.assert_array_equal(area(3, 2), [[1, 0], [0.5, 0.5], [0, 1]])
 
@@ -24,7 +28,9 @@ def test_area_counts_overlap() -> None:
 def test_area_is_the_block_mean_where_it_divides() -> None:
     values = np.random.default_rng(0).normal(size=(224, 56)).astype(np.float32)
     blocks = values.astype(np.float64).reshape(28, 8, 28, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(resample(values, (28, 28)), blocks, rtol=1e-6, atol=1e-7)  # float32 rounding
+    np.testing.assert_allclose(
+        resample(values, (28, 28)), blocks, rtol=1e-6, atol=1e-7
+    )  # float32 rounding
 
 
 def test_nearest_takes_the_pixel_that_holds_the_centre() -> None:
@@ -41,7 +47,8 @@ def test_bilinear_weights_by_hand() -> None:
 
 def test_antialiased_agrees_with_scikit_image() -> None:
     values = np.arange(25).reshape(5, 5) ** 2 / 10
-    # skimage.transform.resize(values, (2, 3), order=1, anti_aliasing=True), scikit-image 0.25, float64.
+    # skimage.transform.resize(values, (2, 3), order=1,
+    # anti_aliasing=True), scikit-image 0.25, float64.
     recorded = [[3.62817776, 5.47870603, 7.91764226], [26.43218747, 31.92369898, 38.00361844]]
     np.testing.assert_allclose(resample(values, (2, 3), method="antialiased"), recorded, rtol=2e-7)
 
@@ -73,7 +80,9 @@ def test_same_size_is_the_same_map(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=50, deadline=None)
-@given(value=st.floats(width=32, allow_nan=False, allow_infinity=False), height=LENGTHS, width=LENGTHS)
+@given(
+    value=st.floats(width=32, allow_nan=False, allow_infinity=False), height=LENGTHS, width=LENGTHS
+)
 def test_a_constant_stays_that_constant(method: str, value: float, height: int, width: int) -> None:
     result = resample(np.full((height, width), value, dtype=np.float32), (28, 5), method=method)
     assert result.dtype == np.float32
@@ -83,7 +92,9 @@ def test_a_constant_stays_that_constant(method: str, value: float, height: int, 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25, deadline=None)
 @given(
-    values=hnp.arrays(np.float32, st.tuples(LENGTHS, LENGTHS), elements=st.floats(-1e6, 1e6, width=32)),
+    values=hnp.arrays(
+        np.float32, st.tuples(LENGTHS, LENGTHS), elements=st.floats(-1e6, 1e6, width=32)
+    ),
     height=LENGTHS,
     width=LENGTHS,
 )

@@ -24,7 +24,9 @@ def node(kind: str, domain: str = "", **attributes: object) -> onnx.NodeProto:
 
 
 def branch() -> onnx.GraphProto:
-    return helper.make_graph([], "branch", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)])
+    return helper.make_graph(
+        [], "branch", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
+    )
 
 
 HOSTILE: dict[str, tuple[onnx.NodeProto, str]] = {
@@ -85,8 +87,12 @@ def nested(levels: int, width: int) -> onnx.ModelProto:
         last = level == levels - 1
         kind, domain = ("Relu", "") if last else (f"Level{level + 1}", "mine")
         names = ["a", *(f"t{i}" for i in range(width - 1)), "b"]
-        calls = [helper.make_node(kind, [names[i]], [names[i + 1]], domain=domain) for i in range(width)]
-        model.functions.append(helper.make_function("mine", f"Level{level}", ["a"], ["b"], calls, opsets))
+        calls = [
+            helper.make_node(kind, [names[i]], [names[i + 1]], domain=domain) for i in range(width)
+        ]
+        model.functions.append(
+            helper.make_function("mine", f"Level{level}", ["a"], ["b"], calls, opsets)
+        )
     model.graph.node.insert(0, helper.make_node("Level0", ["x"], ["grown"], domain="mine"))
     return model
 
@@ -120,7 +126,9 @@ def test_functions_are_inlined(saved: Save) -> None:
         (lambda t: t.ClearField("raw_data"), "holds 0 numbers"),
     ],
 )
-def test_weights_that_are_not_what_they_say(change: Callable[[TensorProto], None], message: str) -> None:
+def test_weights_that_are_not_what_they_say(
+    change: Callable[[TensorProto], None], message: str
+) -> None:
     model = resnet()
     change(model.graph.initializer[0])
     name = model.graph.initializer[0].name
@@ -131,7 +139,9 @@ def test_weights_that_are_not_what_they_say(change: Callable[[TensorProto], None
 def test_sparse_weights_and_other_values() -> None:
     model = resnet()
     model.graph.sparse_initializer.add()
-    model.graph.input.append(helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, None))
+    model.graph.input.append(
+        helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, None)
+    )
     faults = "\n".join(faults_of(model))
     assert "sparsely" in faults and "'list' is sequence_type" in faults
 
@@ -155,7 +165,13 @@ def edit(path: Path, key: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("offset", "-8"), ("offset", str(2**40)), ("length", str(2**40)), ("length", "-4"), ("offset", "ten")],
+    [
+        ("offset", "-8"),
+        ("offset", str(2**40)),
+        ("length", str(2**40)),
+        ("length", "-4"),
+        ("offset", "ten"),
+    ],
 )
 def test_external_data_out_of_bounds(key: str, value: str, external: Path) -> None:
     edit(external, key, value)
@@ -197,7 +213,9 @@ def test_a_weight_computed_from_a_bomb_is_refused(saved: Save) -> None:
     conv = next(n for n in model.graph.node if n.op_type == "Conv")
     shape = onnx.numpy_helper.from_array(np.array([1 << 16, 1 << 16, 1, 1]), "bomb.shape")
     model.graph.initializer.append(shape)
-    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["bomb.shape"], ["bomb"], name="bomb"))
+    model.graph.node.insert(
+        0, helper.make_node("ConstantOfShape", ["bomb.shape"], ["bomb"], name="bomb")
+    )
     conv.input[1] = "bomb"
     with pytest.raises((UnsupportedModelError, ModelFileError)):
         from lrp_onnx.compiler import compile_model

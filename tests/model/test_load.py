@@ -20,7 +20,10 @@ Save = Callable[[onnx.ModelProto], Path]
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty"),
     "text": (b"# Notes\nThis is no model, it is a long text.\n" * 20, "it is text that begins"),
-    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+    "git-lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        "git lfs pull",
+    ),
     "random": (np.random.default_rng(0).bytes(4096), "not an ONNX model"),
     "checkpoint": (b"PK\x03\x04" + bytes(100), "PyTorch checkpoint"),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras model"),
@@ -72,10 +75,18 @@ def test_flipped_bytes_give_our_errors_only(tmp_path: Path) -> None:
 
 def test_external_data(tmp_path: Path) -> None:
     model = resnet()
-    onnx.save(resnet(), tmp_path / "model.onnx", save_as_external_data=True, location="weights.data", size_threshold=0)
+    onnx.save(
+        resnet(),
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="weights.data",
+        size_threshold=0,
+    )
     x = {"x": picture(model)}
     found = ir.to_proto(load_model(tmp_path / "model.onnx").model)
-    assert np.array_equal(*(next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found)))
+    assert np.array_equal(
+        *(next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found))
+    )
     (tmp_path / "weights.data").unlink()
     with pytest.raises(ModelFileError, match=r"'weights\.data', which is not in"):
         load_model(tmp_path / "model.onnx")
@@ -84,7 +95,13 @@ def test_external_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("location", ["../weights.data", "/etc/passwd", "sub/weights.data", ""])
 def test_external_data_elsewhere_is_refused(location: str, tmp_path: Path) -> None:
     model = resnet()
-    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="weights.data", size_threshold=0)
+    onnx.save(
+        model,
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="weights.data",
+        size_threshold=0,
+    )
     proto = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     for tensor in proto.graph.initializer:
         for entry in tensor.external_data:
@@ -96,7 +113,13 @@ def test_external_data_elsewhere_is_refused(location: str, tmp_path: Path) -> No
 
 
 def test_external_data_that_is_too_short(tmp_path: Path) -> None:
-    onnx.save(resnet(), tmp_path / "model.onnx", save_as_external_data=True, location="weights.data", size_threshold=0)
+    onnx.save(
+        resnet(),
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="weights.data",
+        size_threshold=0,
+    )
     (tmp_path / "weights.data").write_bytes(b"1234")
     with pytest.raises(ModelFileError):
         load_model(tmp_path / "model.onnx")
@@ -116,7 +139,9 @@ def test_foreign_operators_are_all_named(saved: Save) -> None:
     model = resnet()
     model.graph.node[0].domain = "com.microsoft"
     model.graph.node[3].domain = "com.microsoft.nchwc"
-    model.opset_import.extend([onnx.helper.make_opsetid(d, 1) for d in ("com.microsoft", "com.microsoft.nchwc")])
+    model.opset_import.extend(
+        [onnx.helper.make_opsetid(d, 1) for d in ("com.microsoft", "com.microsoft.nchwc")]
+    )
     with pytest.raises(UnsupportedModelError) as caught:
         load_model(saved(model))
     assert len(caught.value.faults) == 2 and "one processor" in caught.value.faults[1]
@@ -137,16 +162,24 @@ def test_every_opset_computes_the_same(opset: int, saved: Save) -> None:
     x = {"x": picture(model)}
     found = ir.to_proto(load_model(saved(model)).model)
     assert 18 <= found.opset_import[0].version <= 20
-    assert np.array_equal(*(next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found)))
+    assert np.array_equal(
+        *(next(iter(run_onnx(m, x, optimize=False).values())) for m in (model, found))
+    )
 
 
 def test_old_habits_are_undone(saved: Save) -> None:
-    """IR 3: weights listed as inputs. Constants as nodes. Identity between a weight and its reader."""
+    """IR 3: weights listed as inputs. Constants as nodes. Identity
+    between a weight and its reader.
+    """
     model = resnet(opset=9)
     model.ir_version = 3
     for tensor in model.graph.initializer:
-        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    alias = onnx.helper.make_node("Identity", [model.graph.initializer[0].name], ["alias"], name="alias")
+        model.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    alias = onnx.helper.make_node(
+        "Identity", [model.graph.initializer[0].name], ["alias"], name="alias"
+    )
     model.graph.node[0].input[1] = "alias"
     model.graph.node.insert(0, alias)
     graph = load_model(saved(model))

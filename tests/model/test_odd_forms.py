@@ -1,4 +1,6 @@
-"""Odd but legal ways of writing a layer: each reads, and its gradient is that of central differences in float64."""
+"""Odd but legal ways of writing a layer: each reads, and
+its gradient is that of central differences in float64.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def w_transposed(n: Network) -> tuple[str, int]:
 
 @case
 def w_cast(n: Network) -> tuple[str, int]:
-    return n.node("Conv", "x", n.node("Cast", k(n, n.rng.normal(size=(4, 3, 3, 3)), np.float16), to=1)), 4
+    return n.node(
+        "Conv", "x", n.node("Cast", k(n, n.rng.normal(size=(4, 3, 3, 3)), np.float16), to=1)
+    ), 4
 
 
 @case
@@ -131,13 +135,20 @@ def prelu_elem(n: Network) -> tuple[str, int]:
 @case
 def avg_asym(n: Network) -> tuple[str, int]:
     return n.node(
-        "AveragePool", n.conv("x", (3, 4)), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 0, 1], count_include_pad=1
+        "AveragePool",
+        n.conv("x", (3, 4)),
+        kernel_shape=[3, 2],
+        strides=[2, 1],
+        pads=[1, 0, 0, 1],
+        count_include_pad=1,
     ), 4
 
 
 @case
 def avg_excl(n: Network) -> tuple[str, int]:
-    return n.node("AveragePool", n.conv("x", (3, 4)), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 0, 1]), 4
+    return n.node(
+        "AveragePool", n.conv("x", (3, 4)), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 0, 1]
+    ), 4
 
 
 @case
@@ -233,12 +244,16 @@ def pad_maxpool_signed(n: Network) -> tuple[str, int]:
 
 @case
 def depthwise_dil(n: Network) -> tuple[str, int]:
-    return n.conv(n.conv("x", (3, 4)), (4, 8), (3, 3), group=4, dilations=[2, 2], pads=[2, 1, 0, 2]), 8
+    return n.conv(
+        n.conv("x", (3, 4)), (4, 8), (3, 3), group=4, dilations=[2, 2], pads=[2, 1, 0, 2]
+    ), 8
 
 
 @case
 def grouped_stride(n: Network) -> tuple[str, int]:
-    return n.conv(n.conv("x", (3, 4)), (4, 8), (3, 2), group=2, strides=[3, 2], pads=[1, 0, 2, 1]), 8
+    return n.conv(
+        n.conv("x", (3, 4)), (4, 8), (3, 2), group=2, strides=[3, 2], pads=[1, 0, 2, 1]
+    ), 8
 
 
 @case
@@ -269,7 +284,9 @@ def dropout(n: Network) -> tuple[str, int]:
 @case
 def bn_then_relu6_join(n: Network) -> tuple[str, int]:
     y = n.batch_norm(n.conv("x", (3, 4)), 4)
-    return n.node("Clip", n.node("Add", n.node("LeakyRelu", y, alpha=0.2), y), k(n, 0.0), k(n, 6.0)), 4
+    return n.node(
+        "Clip", n.node("Add", n.node("LeakyRelu", y, alpha=0.2), y), k(n, 0.0), k(n, 6.0)
+    ), 4
 
 
 @case
@@ -322,20 +339,26 @@ def network(name: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("name", FORMS)
 def test_the_gradient_of_an_odd_form(name: str, saved: Save) -> None:
     model = network(name)
-    compiled = compile_model(saved(model), composite="gradient", outputs=("relevance",), runner=run_once).model
+    compiled = compile_model(
+        saved(model), composite="gradient", outputs=("relevance",), runner=run_once
+    ).model
     x = picture(model).astype(np.float64)
     found = run_float64(compiled, {"x": x})["relevance"]
     target = next(iter(run_float64(model, {"x": x}).values())).argmax(1)
     rng, step = np.random.default_rng(0), 1e-6
     for _ in range(5):
         v = rng.normal(size=x.shape)
-        ahead, behind = (next(iter(run_float64(model, {"x": x + s * step * v}).values())) for s in (1, -1))
+        ahead, behind = (
+            next(iter(run_float64(model, {"x": x + s * step * v}).values())) for s in (1, -1)
+        )
         slope = ((ahead - behind) / (2 * step))[np.arange(len(x)), target]
         assert np.allclose((found * v).reshape(len(x), -1).sum(1), slope, rtol=1e-5, atol=1e-7)
     assert relative(run_onnx(compiled, {"x": x.astype(np.float32)})["relevance"], found) < 1e-4
 
 
-@pytest.mark.parametrize("composite", ["c3-lrp", "lrp-resnet", "epsilon-gamma-box", "preset-b", "lrp-z"])
+@pytest.mark.parametrize(
+    "composite", ["c3-lrp", "lrp-resnet", "epsilon-gamma-box", "preset-b", "lrp-z"]
+)
 @pytest.mark.parametrize("name", FORMS)
 def test_relevance_through_an_odd_form(name: str, composite: str, saved: Save) -> None:
     """float32 on ONNX Runtime as in float64, and nothing that is not a number."""
@@ -347,12 +370,18 @@ def test_relevance_through_an_odd_form(name: str, composite: str, saved: Save) -
     assert relative(found, run_float64(compiled, {"x": x.astype(np.float64)})["heatmap"]) < 1e-3
 
 
-def test_a_picture_that_is_weighted_pixel_by_pixel(saved: Callable[[onnx.ModelProto], Path]) -> None:
+def test_a_picture_that_is_weighted_pixel_by_pixel(
+    saved: Callable[[onnx.ModelProto], Path],
+) -> None:
     """A constant mask on the input: no one value a channel bounds what the first layer sees."""
     net = Network(0)
     mask = net.constant("mask", np.linspace(0, 1, 3 * 8 * 8).reshape(1, 3, 8, 8).astype(np.float32))
     y = net.node("Relu", net.conv(net.node("Mul", "x", mask), (3, 8), pads=[1] * 4))
-    path = saved(net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (8, 5)), ["N", 3, 8, 8]))
+    path = saved(
+        net.model(
+            net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (8, 5)), ["N", 3, 8, 8]
+        )
+    )
     for composite in ("gradient", "lrp-resnet", "c3-lrp"):
         assert compile_model(path, composite=composite).contract.composite == composite
     with pytest.raises(RuleError):

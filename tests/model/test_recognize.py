@@ -85,7 +85,9 @@ def test_operand_order_and_node_order_do_not_matter(saved: Save) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     found = read(model, saved)
-    assert [b.shortcut for b in found.blocks] == [b.shortcut for b in read(resnet("bottleneck"), saved).blocks]
+    assert [b.shortcut for b in found.blocks] == [
+        b.shortcut for b in read(resnet("bottleneck"), saved).blocks
+    ]
     assert all(block.branches[-1].role is Role.MAIN for block in found.blocks)
 
 
@@ -108,31 +110,46 @@ def test_folding_is_a_choice(saved: Save) -> None:
 def test_folded_weights_are_the_products(saved: Save) -> None:
     net = Network(0)
     y = net.batch_norm(net.conv("x", (3, 4), name="conv"), 4)
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8]
+    )
     conv = next(read(model, saved).steps)
     assert isinstance(conv.kind, kinds.Convolution)
     stored = {
-        t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer
+        t.name.rpartition(".")[2]: onnx.numpy_helper.to_array(t).astype(np.float64)
+        for t in model.graph.initializer
     }
     scale = stored["gamma"] / np.sqrt(stored["var"] + 1e-5)
-    bias = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "conv.bias")
+    bias = next(
+        onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "conv.bias"
+    )
     assert np.allclose(conv.kind.weight.scale, scale)
     assert np.allclose(conv.kind.weight.bias, (bias - stored["mean"]) * scale + stored["beta"])
     assert conv.nodes == ("conv", "bn1") and conv.name == "conv"
 
 
 def test_a_shared_convolution_output_is_not_folded(saved: Save) -> None:
-    """The batch normalisation's input has another reader: folding would change what that one sees."""
+    """The batch normalisation's input has another reader: folding
+    would change what that one sees.
+    """
     net = Network(0)
     y = net.conv("x", (3, 3), (1, 1), name="conv")
     total = net.node("Add", net.batch_norm(y, 3), y)
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", total)), (3, 2)), ["N", 3, 8, 8])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", total)), (3, 2)), ["N", 3, 8, 8]
+    )
     assert [step.op for step in read(model, saved).steps][:3] == ["Convolution", "Affine", "Join"]
 
 
 @pytest.mark.parametrize(
     "head",
-    ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "meankeep-flatten-gemm-scaled", "mean-none-gemm"],
+    [
+        "gap-flatten-gemm",
+        "gap-reshape-matmul",
+        "gap-squeeze-gemm",
+        "meankeep-flatten-gemm-scaled",
+        "mean-none-gemm",
+    ],
 )
 @pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
 def test_heads_and_tails(head: str, tail: str | None, saved: Save) -> None:
@@ -169,11 +186,17 @@ def test_every_unsupported_node_is_named_at_once(saved: Save) -> None:
     y = net.node(
         "Conv",
         y,
-        net.node("Mul", net.constant("w", np.ones((4, 4, 1, 1), np.float32)), net.node("ReduceMean", "x", keepdims=0)),
+        net.node(
+            "Mul",
+            net.constant("w", np.ones((4, 4, 1, 1), np.float32)),
+            net.node("ReduceMean", "x", keepdims=0),
+        ),
         name="odd",
     )
     model = net.model(
-        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 8, 8], opset=17
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)),
+        ["N", 3, 8, 8],
+        opset=17,
     )
     faults = "\n".join(faults_of(model, saved))
     assert "LpNormalization 'gate'" in faults and "Hardmax 'bend'" in faults
@@ -192,7 +215,9 @@ def test_training_mode_is_refused_with_the_remedy(saved: Save) -> None:
 
 def test_two_inputs_are_refused(saved: Save) -> None:
     model = resnet()
-    model.graph.input.append(onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1]))
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1])
+    )
     assert "it has 2 inputs ('x'" in faults_of(model, saved)[0]
 
 
@@ -201,7 +226,9 @@ def test_no_logits_are_refused(saved: Save) -> None:
     model = net.model(net.node("Relu", net.conv("x", (3, 4))), ["N", 3, 8, 8])
     del model.graph.output[0].type.tensor_type.shape.dim[:]
     del model.graph.output[:]
-    model.graph.output.append(onnx.helper.make_tensor_value_info("relu1.out", onnx.TensorProto.FLOAT, ["N", 4, 6, 6]))
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("relu1.out", onnx.TensorProto.FLOAT, ["N", 4, 6, 6])
+    )
     assert "(N, classes)" in faults_of(model, saved)[0]
 
 
@@ -214,7 +241,10 @@ def test_other_element_types_are_refused(kind: str, saved: Save) -> None:
     net = Network(0)
     cast = net.node("Cast", "x", to=onnx.TensorProto.FLOAT)
     whole = net.model(
-        net.dense(net.node("Flatten", net.node("GlobalAveragePool", net.conv(cast, (3, 4)))), (4, 2)), ["N", 3, 8, 8]
+        net.dense(
+            net.node("Flatten", net.node("GlobalAveragePool", net.conv(cast, (3, 4)))), (4, 2)
+        ),
+        ["N", 3, 8, 8],
     )
     whole.graph.input[0].type.tensor_type.elem_type = getattr(onnx.TensorProto, kind)
     assert f"is of type {kind.lower()}: float32, float16" in faults_of(whole, saved)[0]
@@ -230,7 +260,9 @@ def test_several_outputs_need_a_name(saved: Save) -> None:
     net = Network(0)
     pooled = net.node("Flatten", net.node("GlobalAveragePool", net.conv("x", (3, 4))))
     model = net.model(net.dense(pooled, (4, 5)), ["N", 3, 8, 8], classes=5)
-    model.graph.output.append(onnx.helper.make_tensor_value_info(pooled, onnx.TensorProto.FLOAT, ["N", 4]))
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info(pooled, onnx.TensorProto.FLOAT, ["N", 4])
+    )
     assert "--output-name" in faults_of(model, saved)[0]
     found = plan_of(saved(model), model.graph.output[0].name)
     assert found.classes == 5 and found.outputs[pooled] == "other"
@@ -243,7 +275,10 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
     inside = net.node("Relu", net.conv(fork, (3, 3), (1, 1)))
     first = net.node("Add", inside, fork, name="first")
     second = net.node("Add", first, inside, name="second")
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", second)), (3, 2)), ["N", 3, 8, 8])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", second)), (3, 2)),
+        ["N", 3, 8, 8],
+    )
     found = read(model, saved)
     assert sum(isinstance(step.kind, kinds.Join) for step in found.steps) == 2
     assert all(block.fork == fork for block in found.blocks)
@@ -253,7 +288,9 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
 def test_ceil_mode_matters_only_where_windows_are_cut(size: int, fits: bool, saved: Save) -> None:
     net = Network(0)
     y = net.node("AveragePool", "x", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (3, 2)), ["N", 3, size, 8])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (3, 2)), ["N", 3, size, 8]
+    )
     if fits:
         assert next(read(model, saved).steps).op == "AveragePool"
     else:

@@ -1,4 +1,6 @@
-"""Whole networks and single layers against values computed by running Zennit (tests/oracles/README.md says how)."""
+"""Whole networks and single layers against values computed
+by running Zennit (tests/oracles/README.md says how).
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ NAMED = {
     "lrp_epsilon": "lrp-epsilon",
 }
 PRESETS = {"*Add*": "signed", "*avgpool*": "norm"}
-"""iNNvestigate guards divisions with 1e-7, the presets' oracles were run with Zennit's 1e-6 everywhere: so are we
-here.
+"""iNNvestigate guards divisions with 1e-7, the presets'
+oracles were run with Zennit's 1e-6 everywhere: so are we here.
 """
 BY_RULE = {
     "conv_epsilon_0.25": ("epsilon(epsilon=0.25)", None),
@@ -58,12 +60,17 @@ def options_for(method: str) -> Options:
     if name in BY_RULE:
         rule, first = BY_RULE[name]
         return Options(
-            composite="epsilon-plus", rules={"/conv1/Conv": first or rule, "*[cC]onv*": rule, "*downsample*Conv": rule}
+            composite="epsilon-plus",
+            rules={"/conv1/Conv": first or rule, "*[cC]onv*": rule, "*downsample*Conv": rule},
         )
     rules = BOX if name == "epsilon_gamma_box" else {}
     if name.startswith("preset"):
         first = {"/conv1/Conv": "flat"} if name.endswith("_flat") else {}
-        rules = first | PRESETS | {"*[cC]onv*": "z-plus" if name.startswith("preset_a") else "alpha-beta"}
+        rules = (
+            first
+            | PRESETS
+            | {"*[cC]onv*": "z-plus" if name.startswith("preset_a") else "alpha-beta"}
+        )
     return Options(composite=NAMED[name], rules=rules, bias="drop" if name != method else None)
 
 
@@ -71,18 +78,25 @@ def methods_of(case: str) -> list[str]:
     return [str(name) for name in np.load(ORACLES / f"{case}.npz")["methods"]]
 
 
-@pytest.mark.parametrize(("case", "method"), [(case, method) for case in CASES for method in methods_of(case)])
+@pytest.mark.parametrize(
+    ("case", "method"), [(case, method) for case in CASES for method in methods_of(case)]
+)
 def test_network_equals_zennit(case: str, method: str) -> None:
     oracle = np.load(ORACLES / f"{case}.npz")
     options = options_for(method)
     compiled = compile_model(
         ORACLES / f"{case}.folded.onnx",
-        Options(composite=options.composite, rules=options.rules, bias=options.bias, outputs=("relevance",)),
+        Options(
+            composite=options.composite,
+            rules=options.rules,
+            bias=options.bias,
+            outputs=("relevance",),
+        ),
     ).model
     feeds = {"input": oracle["input"]}
     exact, found = run_float64(compiled, feeds)["relevance"], run_onnx(compiled, feeds)["relevance"]
-    # Where signed shares or flat rules between joins magnify rounding, Zennit's own float32 run misses its float64
-    # run by `floor`.
+    # Where signed shares or flat rules between joins magnify rounding,
+    # Zennit's own float32 run misses its float64 run by `floor`.
     floor = float(oracle["float32_error"][methods_of(case).index(method)])
     assert floor < PARITY
     for sample, expected in enumerate(oracle[method].astype(np.float64)):
@@ -94,7 +108,9 @@ def test_network_equals_zennit(case: str, method: str) -> None:
 def test_kept_batch_norm_gives_the_same_map(case: str) -> None:
     oracle = np.load(ORACLES / f"{case}.npz")
     for method in ("epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient_x_input"):
-        compiled = compile_model(ORACLES / f"{case}.bn.onnx", Options(composite=NAMED[method], outputs=("relevance",)))
+        compiled = compile_model(
+            ORACLES / f"{case}.bn.onnx", Options(composite=NAMED[method], outputs=("relevance",))
+        )
         assert any("BatchNormalization nodes in the file" in note for note in compiled.plan.notes)
         exact = run_float64(compiled.model, {"input": oracle["input"]})["relevance"]
         expected = oracle[method].astype(np.float64)
@@ -105,4 +121,6 @@ def test_kept_batch_norm_gives_the_same_map(case: str) -> None:
 def test_logits_are_the_networks(case: str) -> None:
     oracle = np.load(ORACLES / f"{case}.npz")
     compiled = compile_model(ORACLES / f"{case}.folded.onnx").model
-    assert relative(run_onnx(compiled, {"input": oracle["input"]})["logits"], oracle["logits"]) < 1e-5
+    assert (
+        relative(run_onnx(compiled, {"input": oracle["input"]})["logits"], oracle["logits"]) < 1e-5
+    )

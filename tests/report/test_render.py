@@ -50,7 +50,9 @@ def test_overlay_by_hand() -> None:
     result = overlay(PHOTO, LEFT, NEAREST)
     np.testing.assert_array_equal(result[:, 30:], PHOTO[:, 30:])
     expected = np.rint(0.1 * PHOTO[:, :30] + 0.9 * TABLES["sequential"][-1])
-    assert np.abs(result[:, :30] - expected).max() <= 1  # 0.9 is rounded to float32, and halves with it
+    assert (
+        np.abs(result[:, :30] - expected).max() <= 1
+    )  # 0.9 is rounded to float32, and halves with it
     assert (result.shape, result.dtype) == (PHOTO.shape, np.uint8)
 
 
@@ -72,7 +74,9 @@ def test_overlay_of_a_signed_map_tints_red_and_blue() -> None:
     np.testing.assert_array_equal(nothing, [128] * 3)
     # A weak value is a faint tint, not white haze: on white it may only darken.
     white = np.full((1, 2, 3), 255, dtype=np.uint8)
-    weak = overlay(white, [[0.1, 1]], RenderStyle(colors="diverging", percentile=100))[0, 0].astype(int)
+    weak = overlay(white, [[0.1, 1]], RenderStyle(colors="diverging", percentile=100))[0, 0].astype(
+        int
+    )
     assert weak[0] - weak[2] > 20
 
 
@@ -110,7 +114,11 @@ def test_outline_of_nothing_and_everything(value: bool) -> None:
 
 def test_panel_is_photo_heatmap_overlay() -> None:
     result = panel(PHOTO, LEFT, NEAREST, mask=LEFT > 0)
-    assert result.shape == (40, 3 * 60 + 2 * 2, 3)  # a gutter of 3 % of 40 would be one pixel, the least is two
+    assert result.shape == (
+        40,
+        3 * 60 + 2 * 2,
+        3,
+    )  # a gutter of 3 % of 40 would be one pixel, the least is two
     np.testing.assert_array_equal(result[:, :60], PHOTO)
     np.testing.assert_array_equal(result[:, 62:122], colorize(LEFT, NEAREST, shape=(40, 60)))
     np.testing.assert_array_equal(result[:, 124:], overlay(PHOTO, LEFT, NEAREST, mask=LEFT > 0))
@@ -121,7 +129,12 @@ def test_panel_is_photo_heatmap_overlay() -> None:
 def test_panel_captions() -> None:
     plain = panel(PHOTO, LEFT, height=100)
     width = (plain.shape[1] - 6) // 3
-    captioned = panel(PHOTO, LEFT, height=100, captions=("photo", "", "a caption that is much wider than its tile ü"))
+    captioned = panel(
+        PHOTO,
+        LEFT,
+        height=100,
+        captions=("photo", "", "a caption that is much wider than its tile ü"),
+    )
     np.testing.assert_array_equal(captioned[:100], plain)
     strip = captioned[100:]
     assert 15 < strip.shape[0] < 40
@@ -143,7 +156,9 @@ def test_panel_height() -> None:
         panel(PHOTO, LEFT, captions=("a", "b", "c", "d"))
 
 
-@pytest.mark.parametrize("bad", [PHOTO[..., 0], PHOTO[..., :2], PHOTO / 255, PHOTO.astype(np.int64), PHOTO[:0]])
+@pytest.mark.parametrize(
+    "bad", [PHOTO[..., 0], PHOTO[..., :2], PHOTO / 255, PHOTO.astype(np.int64), PHOTO[:0]]
+)
 def test_what_is_no_picture(bad: Picture, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a picture"):
         overlay(bad, LEFT)
@@ -202,7 +217,9 @@ def test_png_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OutputError, match="disk full"):
         write_png(path, PHOTO, force=True)
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.png", b"mine")]
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [
+        ("a.png", b"mine")
+    ]
     with pytest.raises(OutputError, match="missing does not exist"):
         write_png(tmp_path / "missing" / "a.png", PHOTO)
     with pytest.raises(OutputError, match=r"a\.png"):  # a file where a folder should be

@@ -21,11 +21,16 @@ Save = Callable[[onnx.ModelProto], Path]
 
 @pytest.fixture
 def session(saved: Save) -> Session:
-    return open_session(compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString(), providers="cpu")
+    return open_session(
+        compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString(), providers="cpu"
+    )
 
 
 def test_the_same_values_and_they_stay(session: Session) -> None:
-    feeds = [{"x": picture(resnet(size=(32, 32)), seed=seed), "target": np.array([seed, 3])} for seed in range(4)]
+    feeds = [
+        {"x": picture(resnet(size=(32, 32)), seed=seed), "target": np.array([seed, 3])}
+        for seed in range(4)
+    ]
     bound = Bound(session, feeds[0])
     found = [bound.run(f) for f in feeds]
     for one, f in zip(found, feeds, strict=True):
@@ -56,12 +61,16 @@ def test_faults_in_our_words(session: Session) -> None:
 def test_tuning_does_not_change_results(tuning: Tuning, saved: Save) -> None:
     model = compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString()
     x = picture(resnet(size=(32, 32)))
-    plain, tuned = (Explainer(model, providers="cpu", tuning=t).explain(x) for t in (Tuning(), tuning))
+    plain, tuned = (
+        Explainer(model, providers="cpu", tuning=t).explain(x) for t in (Tuning(), tuning)
+    )
     np.testing.assert_array_equal(plain["heatmap"], tuned["heatmap"])
 
 
 def test_an_explainer_takes_batches_of_every_size(saved: Save) -> None:
-    explainer = Explainer(compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString(), providers="cpu")
+    explainer = Explainer(
+        compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString(), providers="cpu"
+    )
     x = picture(resnet(size=(32, 32)), batch=5)
     whole = explainer.explain(x)["heatmap"]
     parts = [explainer.explain(x[a:b])["heatmap"] for a, b in ((0, 2), (2, 4), (4, 5))]

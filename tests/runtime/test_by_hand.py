@@ -1,6 +1,8 @@
-"""The run half on files written by hand from the contract alone, with values computed in NumPy: no compiler involved.
+"""The run half on files written by hand from the contract
+alone, with values computed in NumPy: no compiler involved.
 
-The model is linear, so that everything is known: logits = W·mean(x) + b, relevance = x ⊙ (start·W)/(H·W).
+The model is linear, so that everything is known: logits =
+W·mean(x) + b, relevance = x ⊙ (start·W)/(H·W).
 """
 
 from __future__ import annotations
@@ -81,11 +83,16 @@ def compiled(
         nodes,
         "by_hand",
         [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT16 if half else TensorProto.FLOAT, picture),
+            helper.make_tensor_value_info(
+                "x", TensorProto.FLOAT16 if half else TensorProto.FLOAT, picture
+            ),
             helper.make_tensor_value_info(TARGET, TensorProto.INT64, ("targets",)),
             helper.make_tensor_value_info(START, TensorProto.FLOAT, ("starts", CLASSES)),
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in ("logits", *outputs)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name])
+            for name in ("logits", *outputs)
+        ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
@@ -140,14 +147,18 @@ def test_targets_and_starts(batch: NDArray[np.float32]) -> None:
     logits = batch.mean((2, 3)) @ WEIGHT.T + BIAS
     eye = np.eye(CLASSES, dtype=np.float32)
     found = explainer.explain(batch)
-    assert close(found["logits"], logits) and close(found[RELEVANCE], expected(batch, eye[logits.argmax(1)]))
+    assert close(found["logits"], logits) and close(
+        found[RELEVANCE], expected(batch, eye[logits.argmax(1)])
+    )
     assert close(found[HEATMAP], found[RELEVANCE].sum(1))
     assert close(explainer.explain(batch, target="cat")[RELEVANCE], expected(batch, eye[[2] * 5]))
     chosen = [3, 0, 1, -1, 2]
     classes = np.where(np.array(chosen) < 0, logits.argmax(1), chosen)
     assert close(explainer.explain(batch, target=chosen)[RELEVANCE], expected(batch, eye[classes]))
     contrast = (eye[0] - eye[3])[None]
-    assert close(explainer.explain(batch, start=contrast)[RELEVANCE], expected(batch, contrast.repeat(5, 0)))
+    assert close(
+        explainer.explain(batch, start=contrast)[RELEVANCE], expected(batch, contrast.repeat(5, 0))
+    )
     mixed = np.zeros((5, CLASSES), np.float32)
     mixed[1] = 2 * eye[3]
     assert close(
@@ -156,7 +167,9 @@ def test_targets_and_starts(batch: NDArray[np.float32]) -> None:
     )
 
 
-@pytest.mark.parametrize("target", [[0, 1], 1.5, [0.0] * 5, [[0] * 5], True, [4, 0, 0, 0, 0], "antt"])
+@pytest.mark.parametrize(
+    "target", [[0, 1], 1.5, [0.0] * 5, [[0] * 5], True, [4, 0, 0, 0, 0], "antt"]
+)
 def test_wrong_targets(target: Any, batch: NDArray[np.float32]) -> None:
     with pytest.raises(ImageError, match=r"the target is|there is no class"):
         Explainer(compiled(), providers="cpu").explain(batch, target=target)
@@ -167,9 +180,14 @@ def test_a_target_for_every_picture(photos: list[Path]) -> None:
     explainer = Explainer(compiled(), providers="cpu")
     wanted = [3, 0, 1, 2, 3]
     found = list(explainer.explain_images(photos, batch_size=2, target=wanted))
-    assert [one.target for one in found] == wanted and [one.target_name for one in found] == [NAMES[i] for i in wanted]
+    assert [one.target for one in found] == wanted and [one.target_name for one in found] == [
+        NAMES[i] for i in wanted
+    ]
     start = np.eye(CLASSES, dtype=np.float32)[wanted]
-    assert close(np.stack([one.heatmap for one in found]), expected(np.stack([*map(pixels, photos)]), start).sum(1))
+    assert close(
+        np.stack([one.heatmap for one in found]),
+        expected(np.stack([*map(pixels, photos)]), start).sum(1),
+    )
     with pytest.raises(ImageError, match="5 indices"):
         next(explainer.explain_images(photos, target=[1, 2]))
     with pytest.raises(ValueError, match="at least 1"):
@@ -183,17 +201,23 @@ def test_channels_last(photos: list[Path]) -> None:
         for model in (compiled(nhwc=True, preprocessing=spec), compiled())
     )
     assert last.relevance is not None and usual.relevance is not None
-    assert close(last.relevance, usual.relevance.transpose(1, 2, 0)) and close(last.heatmap, usual.heatmap)
+    assert close(last.relevance, usual.relevance.transpose(1, 2, 0)) and close(
+        last.heatmap, usual.heatmap
+    )
     with pytest.raises(ImageError, match="layout=NHWC"):
         next(Explainer(compiled(nhwc=True), providers="cpu").explain_images(photos))
 
 
 @pytest.mark.parametrize("nhwc", [False, True])
-def test_the_heatmap_is_summed_where_the_file_has_only_relevance(nhwc: bool, photos: list[Path]) -> None:
+def test_the_heatmap_is_summed_where_the_file_has_only_relevance(
+    nhwc: bool, photos: list[Path]
+) -> None:
     spec = parse_preprocessing(f"zero-one:layout={'NHWC' if nhwc else 'NCHW'}")
     only = Explainer(compiled(nhwc=nhwc, outputs=(RELEVANCE,), preprocessing=spec), providers="cpu")
     both = Explainer(compiled(nhwc=nhwc, preprocessing=spec), providers="cpu")
-    assert close(next(only.explain_images(photos)).heatmap, next(both.explain_images(photos)).heatmap)
+    assert close(
+        next(only.explain_images(photos)).heatmap, next(both.explain_images(photos)).heatmap
+    )
     neither = Explainer(compiled(nhwc=nhwc, outputs=(), preprocessing=spec), providers="cpu")
     with pytest.raises(ContractError, match="neither heatmap nor relevance"):
         next(neither.explain_images(photos))
@@ -201,12 +225,21 @@ def test_the_heatmap_is_summed_where_the_file_has_only_relevance(nhwc: bool, pho
 
 def test_half_precision_input(photos: list[Path]) -> None:
     """The pixels are rounded to 11 bits on the way in, values come back as float32."""
-    one, usual = (next(Explainer(compiled(half=h), providers="cpu").explain_images(photos)) for h in (True, False))
-    assert one.heatmap.dtype == np.float32 and np.allclose(one.heatmap, usual.heatmap, rtol=2**-10, atol=1e-4)
+    one, usual = (
+        next(Explainer(compiled(half=h), providers="cpu").explain_images(photos))
+        for h in (True, False)
+    )
+    assert one.heatmap.dtype == np.float32 and np.allclose(
+        one.heatmap, usual.heatmap, rtol=2**-10, atol=1e-4
+    )
 
 
-def shapes_of_runs(explainer: Explainer, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batch sizes of the runs; without bound buffers, which would have to lie on the provider's device."""
+def shapes_of_runs(
+    explainer: Explainer, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """Batch sizes of the runs; without bound buffers, which
+    would have to lie on the provider's device.
+    """
     seen: list[int] = []
 
     class Plain:
@@ -227,11 +260,16 @@ def shapes_of_runs(explainer: Explainer, photos: list[Path], monkeypatch: pytest
     return seen
 
 
-def test_batches_keep_their_shape_where_that_matters(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_keep_their_shape_where_that_matters(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The CPU runs a shorter last batch; CUDA and a fixed batch get it filled up."""
     explainer = Explainer(compiled(), providers="cpu")
     assert shapes_of_runs(explainer, photos, monkeypatch) == [2, 2, 1]
-    assert shapes_of_runs(Explainer(compiled(batch=3), providers="cpu"), photos, monkeypatch) == [3, 3]
+    assert shapes_of_runs(Explainer(compiled(batch=3), providers="cpu"), photos, monkeypatch) == [
+        3,
+        3,
+    ]
     explainer.session = replace(explainer.session, provider="cuda")
     assert shapes_of_runs(explainer, photos, monkeypatch) == [2, 2, 2]
     assert shapes_of_runs(explainer, photos[:1], monkeypatch) == [1]
@@ -240,7 +278,9 @@ def test_batches_keep_their_shape_where_that_matters(photos: list[Path], monkeyp
 def test_preprocessing_is_assumed_only_where_nothing_says_it() -> None:
     assert Explainer(compiled(preprocessing=None), providers="cpu").assumed_preprocessing
     assert not Explainer(compiled(), providers="cpu").assumed_preprocessing
-    assert not Explainer(compiled(preprocessing=None), providers="cpu", preprocessing=ZERO_ONE).assumed_preprocessing
+    assert not Explainer(
+        compiled(preprocessing=None), providers="cpu", preprocessing=ZERO_ONE
+    ).assumed_preprocessing
 
 
 @pytest.mark.parametrize(
@@ -288,6 +328,8 @@ def test_scores_become_probabilities() -> None:
     np.testing.assert_array_equal(probabilities_of("probabilities", found), found)
     signed = np.array([[-128, -64, 64]], np.int8)
     np.testing.assert_allclose(probabilities_of("probabilities", signed), [[0, 0.25, 0.75]])
-    np.testing.assert_allclose(probabilities_of("probabilities", np.array([[0, 51, 204]], np.uint8)), [[0, 0.2, 0.8]])
+    np.testing.assert_allclose(
+        probabilities_of("probabilities", np.array([[0, 51, 204]], np.uint8)), [[0, 0.2, 0.8]]
+    )
     np.testing.assert_array_equal(probabilities_of("other", logits), logits)
     assert kind_of({"a": "other", "b": "probabilities", "c": "logits"}) == ("logits", "c")

@@ -43,20 +43,32 @@ def photos(tmp_path: Path) -> list[Path]:
 def test_every_field_of_an_explanation(compiled: bytes, photos: list[Path]) -> None:
     explainer = Explainer(compiled, providers="cpu")
     found = list(explainer.explain_images(photos, batch_size=2))
-    assert [e.path for e in found] == photos and explainer.assumed_preprocessing and explainer.provider == "cpu"
+    assert (
+        [e.path for e in found] == photos
+        and explainer.assumed_preprocessing
+        and explainer.provider == "cpu"
+    )
     for one in found:
-        assert one.heatmap.shape == (32, 32) and one.relevance is not None and one.relevance.shape == (3, 32, 32)
+        assert (
+            one.heatmap.shape == (32, 32)
+            and one.relevance is not None
+            and one.relevance.shape == (3, 32, 32)
+        )
         assert (
             one.picture.shape == (60, 60, 3)
             and one.start == "logit"
             and one.start_value == one.scores[one.target]
             and one.provider == "cpu"
         )
-        assert one.target == one.top5[0][0] == int(one.scores.argmax()) and one.target_name == NAMES[one.target]
+        assert (
+            one.target == one.top5[0][0] == int(one.scores.argmax())
+            and one.target_name == NAMES[one.target]
+        )
         assert [p for _, _, p in one.top5] == sorted((p for _, _, p in one.top5), reverse=True)
         assert (
             abs(
-                np.exp(one.scores - one.scores.max()).max() / np.exp(one.scores - one.scores.max()).sum()
+                np.exp(one.scores - one.scores.max()).max()
+                / np.exp(one.scores - one.scores.max()).sum()
                 - one.top5[0][2]
             )
             < 1e-5
@@ -67,7 +79,10 @@ def test_every_field_of_an_explanation(compiled: bytes, photos: list[Path]) -> N
 
 def test_batch_size_does_not_matter(compiled: bytes, photos: list[Path]) -> None:
     explainer = Explainer(compiled, providers="cpu")
-    maps = [np.stack([e.heatmap for e in explainer.explain_images(photos, batch_size=size)]) for size in (1, 3, 8)]
+    maps = [
+        np.stack([e.heatmap for e in explainer.explain_images(photos, batch_size=size)])
+        for size in (1, 3, 8)
+    ]
     assert relative(maps[0], maps[1]) < 1e-5 and relative(maps[0], maps[2]) < 1e-5
 
 
@@ -103,19 +118,27 @@ def test_an_uncompiled_model_needs_a_compiler(saved: Save, photos: list[Path]) -
     path = saved(resnet(size=(32, 32)))
     with pytest.raises(ContractError, match="lrp-onnx compile"):
         Explainer(path)
-    explainer = Explainer(path, providers="cpu", compile=lambda p: compile_model(p).model.SerializeToString())
+    explainer = Explainer(
+        path, providers="cpu", compile=lambda p: compile_model(p).model.SerializeToString()
+    )
     assert next(explainer.explain_images(photos)).heatmap.shape == (32, 32)
 
 
 @pytest.mark.parametrize("tail", [None, "Softmax", "LogSoftmax"])
-def test_probabilities_and_start_of_every_kind_of_output(tail: str | None, saved: Save, photos: list[Path]) -> None:
-    """The same network with and without its tail: the same probabilities, and a start value only where it can be
-    known.
+def test_probabilities_and_start_of_every_kind_of_output(
+    tail: str | None, saved: Save, photos: list[Path]
+) -> None:
+    """The same network with and without its tail: the same
+    probabilities, and a start value only where it can be known.
     """
     path = saved(resnet(size=(32, 32), tail=tail))
     plain = saved(resnet(size=(32, 32)))
     one, expected = (
-        next(Explainer(compile_model(p).model.SerializeToString(), providers="cpu").explain_images(photos))
+        next(
+            Explainer(compile_model(p).model.SerializeToString(), providers="cpu").explain_images(
+                photos
+            )
+        )
         for p in (path, plain)
     )
     assert [index for index, _, _ in one.top5] == [index for index, _, _ in expected.top5]
@@ -141,14 +164,17 @@ def test_a_fixed_batch_is_padded(saved: Save, photos: list[Path]) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 2
     fixed = compile_model(saved(model)).model.SerializeToString()
     maps = [
-        np.stack([e.heatmap for e in Explainer(m, providers="cpu").explain_images(photos)]) for m in (dynamic, fixed)
+        np.stack([e.heatmap for e in Explainer(m, providers="cpu").explain_images(photos)])
+        for m in (dynamic, fixed)
     ]
     assert relative(*maps) < 1e-5
 
 
 def test_preprocessing_comes_from_the_argument_then_the_file(saved: Save) -> None:
     stored = parse_preprocessing("zero-one")
-    model = compile_model(saved(resnet(size=(32, 32))), Options(preprocessing=stored)).model.SerializeToString()
+    model = compile_model(
+        saved(resnet(size=(32, 32))), Options(preprocessing=stored)
+    ).model.SerializeToString()
     assert Explainer(model, providers="cpu").preprocessing == stored
     assert not Explainer(model, providers="cpu").assumed_preprocessing
     given = parse_preprocessing("tf")
@@ -172,7 +198,9 @@ def test_cuda_gives_the_cpus_map_and_runs_every_node(saved: Save) -> None:
     model = resnet("bottleneck", size=(64, 64), widths=(16, 32))
     compiled = compile_model(saved(model)).model.SerializeToString()
     x = {"x": picture(model)}
-    maps = [open_session(compiled, providers=p).run(["heatmap"], x)["heatmap"] for p in ("cpu", "cuda")]
+    maps = [
+        open_session(compiled, providers=p).run(["heatmap"], x)["heatmap"] for p in ("cpu", "cuda")
+    ]
     assert relative(*maps) < 1e-3
     assert set(nodes_by_provider(compiled, x, provider="cuda")) == {"CUDAExecutionProvider"}
 
@@ -180,7 +208,9 @@ def test_cuda_gives_the_cpus_map_and_runs_every_node(saved: Save) -> None:
 def test_the_profile_names_every_node(compiled: bytes) -> None:
     x = {"x": np.zeros((1, 3, 32, 32), np.float32)}
     found = nodes_by_provider(compiled, x, provider="cpu")
-    assert list(found) == ["CPUExecutionProvider"] and any("Conv" in node for node in found["CPUExecutionProvider"])
+    assert list(found) == ["CPUExecutionProvider"] and any(
+        "Conv" in node for node in found["CPUExecutionProvider"]
+    )
 
 
 def test_what_the_runtime_cannot_load(tmp_path: Path) -> None:

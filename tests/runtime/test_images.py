@@ -44,7 +44,9 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
     data = write(tmp_path / "a.jpg", solid(2, 4)).read_bytes()
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     turned = tmp_path / "turned.jpg"
-    turned.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    turned.write_bytes(
+        data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+    )
     assert read_image(turned).shape == (4, 2, 3)
 
 

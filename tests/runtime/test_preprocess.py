@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
-from lrp_onnx.runtime.preprocess import PRESETS, crop_box, input_size, parse_preprocessing, preprocess
+from lrp_onnx.runtime.preprocess import (
+    PRESETS,
+    crop_box,
+    input_size,
+    parse_preprocessing,
+    preprocess,
+)
 
 RAW = PRESETS["raw"][0]
 
 
 def test_bilinear_has_half_pixel_centres_and_no_antialiasing() -> None:
-    """2 → 4 pixels: samples at −0.25, 0.25, 0.75, 1.25 of the source, clamped: torch's align_corners=False."""
+    """2 → 4 pixels: samples at −0.25, 0.25, 0.75, 1.25 of
+    the source, clamped: torch's align_corners=False.
+    """
     picture = np.zeros((2, 2, 3), np.uint8)
     picture[:, 1] = 100
     found = preprocess(picture, RAW, 4, 4).tensor
@@ -57,12 +65,16 @@ def test_layouts_and_grey() -> None:
     st.integers(1, 300),
     st.sampled_from([1.0, 0.875, 0.5]),
 )
-def test_the_crop_is_inside_and_centred(rows: int, columns: int, height: int, width: int, fraction: float) -> None:
+def test_the_crop_is_inside_and_centred(
+    rows: int, columns: int, height: int, width: int, fraction: float
+) -> None:
     spec = Preprocessing(crop_fraction=fraction)
     box = crop_box(rows, columns, spec, height, width)
     assert box.left >= 0 and box.top >= 0 and box.width >= 1 and box.height >= 1
     assert box.left + box.width <= columns and box.top + box.height <= rows
-    assert abs(2 * box.left + box.width - columns) <= 1 and abs(2 * box.top + box.height - rows) <= 1
+    assert (
+        abs(2 * box.left + box.width - columns) <= 1 and abs(2 * box.top + box.height - rows) <= 1
+    )
     if fraction == 1.0:
         assert box.width == columns or box.height == rows
 

@@ -1,4 +1,5 @@
-"""Sessions: no silent fallback, clear words about installations, devices and memory that are not there.
+"""Sessions: no silent fallback, clear words about
+installations, devices and memory that are not there.
 
 CUDA's failures are real or imitated: a runtime that lists CUDA and cannot load it needs no GPU.
 """
@@ -21,7 +22,8 @@ from lrp_onnx.runtime.installation import onnx_runtime
 from lrp_onnx.runtime.session import Session, cuda_fault, nodes_by_provider, open_session
 
 DOUBLE: onnx.ModelProto = parser.parse_model(
-    """<ir_version: 10, opset_import: ["" : 18]> double (float[N, 2] x) => (float[N, 2] y) { y = Add(x, x) }"""
+    """<ir_version: 10, opset_import: ["" : 18]>
+    double (float[N, 2] x) => (float[N, 2] y) { y = Add(x, x) }"""
 )
 MODEL = DOUBLE.SerializeToString()
 ONES = {"x": np.ones((3, 2), np.float32)}
@@ -38,10 +40,12 @@ def test_running() -> None:
 
 @without_cuda
 def test_a_gpu_without_its_libraries(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The driver is there (as if), the provider then does not load: an error where only CUDA is asked for, a warning
-    where the CPU may take over, and nothing on standard output.
+    """The driver is there (as if), the provider then does not load: an error where only CUDA is
+    asked for, a warning where the CPU may take over, and nothing on standard output.
     """
     if "CUDAExecutionProvider" not in onnx_runtime().get_available_providers():
         pytest.skip("this ONNX Runtime was built without CUDA")
@@ -63,11 +67,17 @@ def runtime_that(fails: Exception, real: Any) -> Any:
             raise fails
         return real.InferenceSession(source, options, providers=providers, **more)
 
-    return SimpleNamespace(SessionOptions=real.SessionOptions, InferenceSession=create, __version__="0")
+    return SimpleNamespace(
+        SessionOptions=real.SessionOptions, InferenceSession=create, __version__="0"
+    )
 
 
 @pytest.mark.parametrize(
-    "fails", [RuntimeError("CUDA failure 2: out of memory\nmore"), Exception("CUDNN failure on CUDA device 0")]
+    "fails",
+    [
+        RuntimeError("CUDA failure 2: out of memory\nmore"),
+        Exception("CUDNN failure on CUDA device 0"),
+    ],
 )
 def test_a_gpu_that_does_not_start(
     fails: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -107,8 +117,12 @@ def test_memory_that_does_not_suffice() -> None:
 
         return Session(SimpleNamespace(run=run), "cuda")
 
-    with pytest.raises(ProviderError, match=r"memory of cuda does not suffice for 'x' \(3, 2\).*smaller batch"):
-        failing("BFCArena: Failed to allocate memory for requested buffer of size 9").run(["y"], ONES)
+    with pytest.raises(
+        ProviderError, match=r"memory of cuda does not suffice for 'x' \(3, 2\).*smaller batch"
+    ):
+        failing("BFCArena: Failed to allocate memory for requested buffer of size 9").run(
+            ["y"], ONES
+        )
     with pytest.raises(ModelFileError, match="something else"):
         failing("something else").run(["y"], ONES)
 
@@ -128,7 +142,9 @@ def test_both_distributions(
 
 
 @pytest.mark.parametrize("names", [[], ["onnxruntime-gpu"], ["onnxruntime", "onnxruntime-gpu"]])
-def test_a_broken_installation(names: list[str], fresh: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_installation(
+    names: list[str], fresh: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(installation, "installed", lambda: names)
     monkeypatch.setattr(installation.importlib, "import_module", lambda _: SimpleNamespace())
     with pytest.raises(ProviderError, match="its files are gone") as caught:
@@ -146,4 +162,6 @@ def test_a_runtime_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "installed", lambda: list(installation.DISTRIBUTIONS))
     assert installation.REPAIR in str(cuda_fault())
     monkeypatch.setattr(session, "installed", lambda: ["onnxruntime"])
-    assert "built without CUDA" in str(cuda_fault()) and installation.REPAIR not in str(cuda_fault())
+    assert "built without CUDA" in str(cuda_fault()) and installation.REPAIR not in str(
+        cuda_fault()
+    )

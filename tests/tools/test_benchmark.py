@@ -1,4 +1,6 @@
-"""The benchmark and its companions run, and say what they measured; the README's table is the stored results'."""
+"""The benchmark and its companions run, and say what they
+measured; the README's table is the stored results'.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +27,41 @@ def run(tool: str, *arguments: object) -> str:
 
 
 def test_the_benchmark_measures_the_embedded_model(tmp_path: Path) -> None:
-    choices = ["--composite", "c3-lrp", "gradient", "--top", 3, "--resolution", 12, "--memory", "--profile"]
+    choices = [
+        "--composite",
+        "c3-lrp",
+        "gradient",
+        "--top",
+        3,
+        "--resolution",
+        12,
+        "--memory",
+        "--profile",
+    ]
     sizes = ["--batch", 1, 2, "--runs", 2, "--threads", 1, "--json", tmp_path / "b.json"]
     said = run("run", "--model", MODEL, *choices, *sizes)
     found = json.loads((tmp_path / "b.json").read_text())
     assert found["threads"] == 1 and found["processor"] and "lrp-onnx" in found["versions"]
     rows = {(row["batch"], row["method"]): row for row in found["rows"]}
-    forms = [f"{name}{form}" for name in ("c3-lrp", "gradient") for form in ("", " --resolution 12")]
+    forms = [
+        f"{name}{form}" for name in ("c3-lrp", "gradient") for form in ("", " --resolution 12")
+    ]
     tops = {(1, f"{name} --top 3") for name in ("c3-lrp", "gradient")}
     assert set(rows) == {(b, m) for b in (1, 2) for m in ("forward", *forms)} | tops
     for (batch, method), row in rows.items():
         assert row["milliseconds"] > 0 and row["session_seconds"] > 0
-        assert abs(row["pictures_per_second"] - 1000 * batch / row["milliseconds"]) < 1e-6 * row["pictures_per_second"]
+        assert (
+            abs(row["pictures_per_second"] - 1000 * batch / row["milliseconds"])
+            < 1e-6 * row["pictures_per_second"]
+        )
         assert (row["multiple"] == 1) == (method == "forward")
         if (batch, method) not in tops:
             assert 0 < row["run_megabytes"] < row["peak_megabytes"]
         assert f"| {batch} | {method} |" in said
     for batch in (1, 2):
-        coarse, full = (rows[batch, f"c3-lrp{form}"]["arithmetic"] for form in (" --resolution 12", ""))
+        coarse, full = (
+            rows[batch, f"c3-lrp{form}"]["arithmetic"] for form in (" --resolution 12", "")
+        )
         assert 1 < coarse < full < 2.1
     assert found["profiles"]["shapes-resnet c3-lrp, batch 1"]["Conv"] > 0
 
@@ -51,7 +70,9 @@ def test_the_passes_are_measured(tmp_path: Path) -> None:
     sizes = ("--batch", 1, "--runs", 2, "--json", tmp_path / "p")
     said = run("passes", "--model", MODEL, "--composite", "lrp-resnet", *sizes)
     rows = json.loads((tmp_path / "p").read_text())["passes"]
-    assert rows[0]["ratio"] == 1 and {"signs", "ratios", "relevance_last"} < {row["without"] for row in rows}
+    assert rows[0]["ratio"] == 1 and {"signs", "ratios", "relevance_last"} < {
+        row["without"] for row in rows
+    }
     assert all(f"| {row['without']} |" in said and row["peak_megabytes"] > 0 for row in rows)
 
 
@@ -66,12 +87,18 @@ def test_coarse_maps_are_compared(tmp_path: Path) -> None:
 
 
 def test_multiply_adds_by_hand() -> None:
-    """Strided and grouped convolution, its transpose, a dense layer; what depends on weights alone is not counted."""
+    """Strided and grouped convolution, its transpose, a dense
+    layer; what depends on weights alone is not counted.
+    """
     net = Network(0)
-    y = net.conv("x", (4, 6), (3, 3), group=2, strides=[2, 2], pads=[1] * 4)  # 6·4·4 outputs, 2·9 products each
+    y = net.conv(
+        "x", (4, 6), (3, 3), group=2, strides=[2, 2], pads=[1] * 4
+    )  # 6·4·4 outputs, 2·9 products each
     weight = net.constant("w", net.rng.normal(size=(6, 5, 2, 2)).astype("float32"))
     derived = net.node("Relu", weight)
-    y = net.node("ConvTranspose", y, derived, kernel_shape=[2, 2], strides=[2, 2])  # 6·4·4 inputs, 5·4 products each
+    y = net.node(
+        "ConvTranspose", y, derived, kernel_shape=[2, 2], strides=[2, 2]
+    )  # 6·4·4 inputs, 5·4 products each
     y = net.node("Flatten", net.node("GlobalAveragePool", y))
     model = net.model(net.dense(y, (5, 7)), ["N", 4, 8, 8])
     assert multiply_adds(model) == {"Conv": 6 * 16 * 18, "ConvTranspose": 6 * 16 * 20, "Gemm": 35}
@@ -79,7 +106,9 @@ def test_multiply_adds_by_hand() -> None:
 
 
 def test_the_stored_results_are_what_is_shown() -> None:
-    results = [report.read(ROOT / "models" / "benchmark" / f"{name}.json") for name in report.RESULTS]
+    results = [
+        report.read(ROOT / "models" / "benchmark" / f"{name}.json") for name in report.RESULTS
+    ]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.with_summary(readme, results[0]) == readme
     assert (ROOT / "models" / "BENCHMARK.md").read_text(encoding="utf-8") == report.page(results)

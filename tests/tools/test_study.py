@@ -1,4 +1,6 @@
-"""The study runs on the embedded model and twenty generated pictures, and its page says what it found."""
+"""The study runs on the embedded model and twenty generated
+pictures, and its page says what it found.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,16 @@ PHOTOS, STEPS = 20, 5
 
 
 def study(folder: Path) -> Mapping[str, Any]:
-    command = [sys.executable, "-m", "tools.study.run", str(folder), "-o", str(folder), "--case", "shapes"]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.study.run",
+        str(folder),
+        "-o",
+        str(folder),
+        "--case",
+        "shapes",
+    ]
     command += ["--photos", str(PHOTOS), "--steps", str(STEPS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -43,9 +54,19 @@ def test_twenty_photos_and_more_than_twenty_methods(found: Mapping[str, Any], fo
     methods = found["methods"]
     assert found["photos"] == PHOTOS and found["correct"] >= 0.9 * PHOTOS
     assert len(methods) >= 30
-    assert {"constant", "random", "gaussian", "edges", "grad-cam", "lrp-resnet", "c3-lrp+c3"} <= set(methods)
+    assert {
+        "constant",
+        "random",
+        "gaussian",
+        "edges",
+        "grad-cam",
+        "lrp-resnet",
+        "c3-lrp+c3",
+    } <= set(methods)
     for values in methods.values():
-        assert {"exact ID", "keio ID", "srg ID", "pointing", "mass", "rank", "sparseness"} <= set(values)
+        assert {"exact ID", "keio ID", "srg ID", "pointing", "mass", "rank", "sparseness"} <= set(
+            values
+        )
         for mean, low, high in values.values():
             assert low <= mean <= high
     assert found["may_be_shown"] is True
@@ -54,17 +75,21 @@ def test_twenty_photos_and_more_than_twenty_methods(found: Mapping[str, Any], fo
 
 
 def test_a_constant_map_games_keio_and_not_exact(found: Mapping[str, Any]) -> None:
-    """Near the maximum of all methods where ties enter together, near chance, a random map's score, where exactly n
-    pixels do.
+    """Near the maximum of all methods where ties enter together,
+    near chance, a random map's score, where exactly n pixels do.
     """
     methods = found["methods"]
-    keio, exact = ({name: values[f"{p} ID"][0] for name, values in methods.items()} for p in ("keio", "exact"))
+    keio, exact = (
+        {name: values[f"{p} ID"][0] for name, values in methods.items()} for p in ("keio", "exact")
+    )
     assert keio["constant"] > max(keio.values()) - 0.1
     assert abs(exact["constant"]) < 0.1 and abs(exact["constant"] - exact["random"]) < 0.05
 
 
 def test_relevance_lies_on_the_object(found: Mapping[str, Any]) -> None:
-    """Floors of mass and rank accuracy against exact masks: composites that promise to explain, not noise."""
+    """Floors of mass and rank accuracy against exact masks:
+    composites that promise to explain, not noise.
+    """
     methods = found["methods"]
     share = methods["constant"]["rank"][0]
     for name in (
@@ -98,7 +123,9 @@ def test_the_page(found: Mapping[str, Any]) -> None:
 
 
 def pages_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The report's own folder, moved to another place that has one stored case to fill the README with."""
+    """The report's own folder, moved to another place that
+    has one stored case to fill the README with.
+    """
     stored = folder / "models" / "evaluation"
     stored.mkdir(parents=True)
     monkeypatch.setattr(report, "STORED", stored)
@@ -112,7 +139,9 @@ def pages_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pictures_are_shown_of_cases_that_allow_it_alone(
     said: Mapping[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever else lies in the results' folder, also where results do not say whether it may be shown."""
+    """Whatever else lies in the results' folder, also where
+    results do not say whether it may be shown.
+    """
     results, stored = tmp_path / "results", pages_in(tmp_path / "repository", monkeypatch)
     results.mkdir()
     case = json.loads((ROOT / "models" / "evaluation" / "tin20.json").read_text(encoding="utf-8"))
@@ -133,7 +162,9 @@ def test_no_case_of_photos_may_be_shown(tmp_path: Path) -> None:
     """Only drawn pictures may; of the others the study does not even make pictures."""
     for collection in ("tin20", "tin10", "cifar10-jpeg"):
         (tmp_path / "images" / collection).mkdir(parents=True)
-        (tmp_path / "images" / collection / "labels.csv").write_text("file,label\n0.png,0\n", encoding="utf-8")
+        (tmp_path / "images" / collection / "labels.csv").write_text(
+            "file,label\n0.png,0\n", encoding="utf-8"
+        )
         cv2.imwrite(str(tmp_path / "images" / collection / "0.png"), np.zeros((8, 8, 3), np.uint8))
     made = {name: make(tmp_path, tmp_path) for name, make in CASES.items()}
     assert {name for name, case in made.items() if case.may_be_shown} == {"shapes"}
@@ -149,7 +180,10 @@ def test_every_stored_picture_may_be_shown() -> None:
 
 def test_the_stored_page_is_made_of_the_stored_results() -> None:
     cases, searches, speed = report.stored(report.STORED)
-    assert {"tin20", "tin10", "cifar10", "shapes", "sanity"} <= set(cases) and {"tin20", "tin10"} <= set(searches)
+    assert {"tin20", "tin10", "cifar10", "shapes", "sanity"} <= set(cases) and {
+        "tin20",
+        "tin10",
+    } <= set(searches)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed)
     readme = report.README.read_text(encoding="utf-8")
     assert readme == report.with_table(readme, cases["tin20"])

@@ -9,7 +9,9 @@ import onnx
 
 
 def multiply_adds(model: onnx.ModelProto) -> Counter[str]:
-    """Operator → multiply-adds for one picture, what is computed once from weights apart. All sizes but N are known."""
+    """Operator → multiply-adds for one picture, what is
+    computed once from weights apart. All sizes but N are known.
+    """
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {v.name: _sizes(v) for v in (*graph.input, *graph.value_info, *graph.output)}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}

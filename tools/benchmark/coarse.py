@@ -1,7 +1,9 @@
-"""What a coarse map loses: python -m tools.benchmark.coarse MODEL PHOTOS… --resolution 24 12 --json out.json.
+"""What a coarse map loses: python -m tools.benchmark.coarse
+MODEL PHOTOS… --resolution 24 12 --json out.json.
 
-For every resolution, the correlation of the coarse map with the full map averaged down to its size, and how far the
-blobs that C3 keeps of both overlap (intersection over union): the median over the photos, and the middle half.
+For every resolution, the correlation of the coarse map with the full map
+averaged down to its size, and how far the blobs that C3 keeps of both overlap
+(intersection over union): the median over the photos, and the middle half.
 """
 
 from __future__ import annotations
@@ -26,11 +28,17 @@ Map = NDArray[np.float32]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("photos", nargs="+", help="files or folders")
-    parser.add_argument("--composite", nargs="+", default=["c3-lrp", "lrp-resnet"], choices=list(COMPOSITES))
-    parser.add_argument("--resolution", nargs="+", default=["28"], help="sizes, or names of feature maps")
+    parser.add_argument(
+        "--composite", nargs="+", default=["c3-lrp", "lrp-resnet"], choices=list(COMPOSITES)
+    )
+    parser.add_argument(
+        "--resolution", nargs="+", default=["28"], help="sizes, or names of feature maps"
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     photos = find_images(given.photos)
@@ -52,14 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
             )
     print(coarse_table(rows))
     if given.json:
-        command = f"python -m tools.benchmark.coarse {given.model.name} … --resolution {' '.join(given.resolution)}"
+        command = (
+            f"python -m tools.benchmark.coarse {given.model.name} "
+            f"… --resolution {' '.join(given.resolution)}"
+        )
         given.json.write_text(json.dumps({"command": command, "coarse": rows}, indent=1) + "\n")
     return 0
 
 
 def maps(model: Path, photos: list[Path], **choices: Any) -> list[Map]:
     """Every photo's map, for the predicted class."""
-    explainer = Explainer(compile_model(model, **choices).model.SerializeToString(), providers="cpu")
+    explainer = Explainer(
+        compile_model(model, **choices).model.SerializeToString(), providers="cpu"
+    )
     return [found.heatmap for found in explainer.explain_images(photos)]
 
 
@@ -72,7 +85,12 @@ def correlation(full: Map, coarse: Map) -> float:
 def overlap(full: Map, coarse: Map) -> float:
     """Intersection over union of what C3 keeps."""
     kept = c3(full).map > 0
-    other = cv2.resize((c3(coarse).map > 0).astype(np.uint8), kept.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    other = (
+        cv2.resize(
+            (c3(coarse).map > 0).astype(np.uint8), kept.shape[::-1], interpolation=cv2.INTER_NEAREST
+        )
+        > 0
+    )
     return float((kept & other).sum() / max((kept | other).sum(), 1))
 
 

@@ -2,8 +2,9 @@
 
     python -m tools.benchmark.passes --network resnet50 --composite c3-lrp lrp-resnet
 
-Each choice of `lrp_onnx.relevance.graph.emission.Emission` is turned round alone, and what then runs
-is timed interleaved with what is right for the CPU; peak memory is that of a process of its own.
+Each choice of `lrp_onnx.relevance.graph.emission.Emission` is turned
+round alone, and what then runs is timed interleaved with what is
+right for the CPU; peak memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ ALL = "as compiled for the CPU"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
     source.add_argument("--network", help="a torchvision ResNet, with seeded weights; needs torch")
-    parser.add_argument("--composite", nargs="+", default=["c3-lrp", "lrp-resnet"], choices=list(COMPOSITES))
+    parser.add_argument(
+        "--composite", nargs="+", default=["c3-lrp", "lrp-resnet"], choices=list(COMPOSITES)
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
@@ -47,22 +52,36 @@ def main(arguments: list[str] | None = None) -> int:
             rows += measure(path, composite, given, Path(folder))
     print(passes_table(rows))
     if given.json:
-        command = f"python -m tools.benchmark.passes --network {given.network} --composite {' '.join(given.composite)}"
-        given.json.write_text(json.dumps({"command": command, **machine(given), "passes": rows}, indent=1) + "\n")
+        command = (
+            "python -m tools.benchmark.passes --network "
+            f"{given.network} --composite {' '.join(given.composite)}"
+        )
+        given.json.write_text(
+            json.dumps({"command": command, **machine(given), "passes": rows}, indent=1) + "\n"
+        )
     return 0
 
 
-def measure(path: Path, composite: str, given: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
+def measure(
+    path: Path, composite: str, given: argparse.Namespace, folder: Path
+) -> list[dict[str, object]]:
     """A row for every choice and batch size."""
     best = EMISSIONS["cpu"]
-    emissions = {ALL: best} | {f.name: replace(best, **{f.name: not getattr(best, f.name)}) for f in fields(Emission)}
+    emissions = {ALL: best} | {
+        f.name: replace(best, **{f.name: not getattr(best, f.name)}) for f in fields(Emission)
+    }
     whole = compile_model(path, composite=composite).model.graph
     files: dict[str, Path] = {}
     for name, emission in emissions.items():
         compiled = compile_model(path, composite=composite, optimize_for=emission)
-        if name == ALL or compiled.model.graph != whole:  # not every composite is touched by every choice
+        if (
+            name == ALL or compiled.model.graph != whole
+        ):  # not every composite is touched by every choice
             files[name] = compiled.save(folder / f"{composite}-{len(files)}.onnx")
-    sessions = {name: open_session(file, providers="cpu", threads=given.threads) for name, file in files.items()}
+    sessions = {
+        name: open_session(file, providers="cpu", threads=given.threads)
+        for name, file in files.items()
+    }
     rows = []
     for batch in given.batch:
         feeds = {sessions[ALL].runtime.get_inputs()[0].name: pictures(path, batch)}

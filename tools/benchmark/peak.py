@@ -2,8 +2,8 @@
 
     python -m tools.benchmark.peak MODEL BATCH THREADS DEVICE
 
-Prints megabytes: held with the session open, and held at most while it ran three times. Nothing else is imported, so
-that the process is what a service would be.
+Prints megabytes: held with the session open, and held at most while it ran three times. Nothing
+else is imported, so that the process is what a service would be.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from lrp_onnx.runtime.session import open_session
 
 
 def held(what: str) -> float:
-    """Megabytes that this process holds now (VmRSS) or has held at most (VmHWM, and always where Linux does not say).
+    """Megabytes that this process holds now (VmRSS) or has
+    held at most (VmHWM, and always where Linux does not say).
 
     Not ru_maxrss: a process begins with its parent's.
     """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(what))
+    line = next(
+        line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(what)
+    )
     return int(line.split()[1]) / 1024
 
 

@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 Run = Callable[[NDArray[np.float32]], object]
-ZENNIT = {"epsilon-plus-flat": "EpsilonPlusFlat", "epsilon-gamma-box": "EpsilonGammaBox", "epsilon-plus": "EpsilonPlus"}
+ZENNIT = {
+    "epsilon-plus-flat": "EpsilonPlusFlat",
+    "epsilon-gamma-box": "EpsilonGammaBox",
+    "epsilon-plus": "EpsilonPlus",
+}
 """Our name of a composite → Zennit's."""
 
 
-def torch_methods(model: Any, given: argparse.Namespace, missing: list[str], precision: str) -> dict[str, Run]:
-    """Name → what runs it on a batch: forward, Gradient × Input, and Captum's and Zennit's where installed."""
+def torch_methods(
+    model: Any, given: argparse.Namespace, missing: list[str], precision: str
+) -> dict[str, Run]:
+    """Name → what runs it on a batch: forward, Gradient ×
+    Input, and Captum's and Zennit's where installed.
+    """
     torch.set_num_threads(given.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     model = model.to(given.device)
@@ -30,7 +38,10 @@ def torch_methods(model: Any, given: argparse.Namespace, missing: list[str], pre
         found["Captum LRP"] = captum_method(model, given.device)
     if "zennit" not in missing:
         wanted = [name for name in ZENNIT if name in given.composite]
-        found |= {f"Zennit {ZENNIT[name]}": zennit_method(model, ZENNIT[name], given.device) for name in wanted}
+        found |= {
+            f"Zennit {ZENNIT[name]}": zennit_method(model, ZENNIT[name], given.device)
+            for name in wanted
+        }
     return found
 
 

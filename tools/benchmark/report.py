@@ -1,6 +1,7 @@
 """The benchmark's results as tables: python -m tools.benchmark.report RESULTS.json … prints them.
 
-Without files, the README's table and `models/BENCHMARK.md` are written from the results in `models/benchmark`.
+Without files, the README's table and `models/BENCHMARK.md`
+are written from the results in `models/benchmark`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ("resnet50", "depth", "pixels", "large", "passes", "coarse")
-"""Files in `models/benchmark`, in the order of the page; the README's table comes from the first."""
+"""Files in `models/benchmark`, in the order of the page; the README's table comes from the first.
+"""
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 PAIRS = {
     "epsilon-plus-flat": "Zennit EpsilonPlusFlat",
@@ -48,8 +50,8 @@ def said(found: Mapping[str, Any]) -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """All rows."""
     lines = [
-        "| model | pixels | type | batch | method | ms | spread | × forward | × arithmetic | pictures/s | compile s "
-        "| session s | peak MB | of it the run |",
+        "| model | pixels | type | batch | method | ms | spread | × forward | × arithmetic | "
+        "pictures/s | compile s | session s | peak MB | of it the run |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -72,7 +74,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What every choice of emission buys (tools/benchmark/passes.py)."""
-    lines = ["| composite | batch | without | ms | × the whole | peak MB |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| composite | batch | without | ms | × the whole | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         lines.append(
             f"| {row['composite']} | {row['batch']} | {row['without']} | {row['milliseconds']:.1f} "
@@ -84,12 +89,17 @@ def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def coarse_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What coarse maps lose (tools/benchmark/coarse.py)."""
     lines = [
-        "| composite | stops at | photos | correlation with the full map, median (middle half) | overlap after C3 |",
+        "| composite | stops at | photos | correlation with the "
+        "full map, median (middle half) | overlap after C3 |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in (row["correlation"], row["overlap"])]
-        lines.append(f"| {row['composite']} | {row['resolution']} | {row['photos']} | {' | '.join(cells)} |")
+        cells = [
+            f"{m:.2f} ({a:.2f} to {b:.2f})" for a, m, b in (row["correlation"], row["overlap"])
+        ]
+        lines.append(
+            f"| {row['composite']} | {row['resolution']} | {row['photos']} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 
@@ -101,18 +111,27 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         groups.setdefault(key, {})[row["method"]] = row["milliseconds"]
     lines = []
     for (model, size, precision, batch), times in groups.items():
-        pairs = [(ours, theirs) for ours, theirs in PAIRS.items() if ours in times and theirs in times]
-        pairs += [(ours, CAPTUM) for ours in ("c3-lrp", "lrp-epsilon") if ours in times and CAPTUM in times]
+        pairs = [
+            (ours, theirs) for ours, theirs in PAIRS.items() if ours in times and theirs in times
+        ]
+        pairs += [
+            (ours, CAPTUM)
+            for ours in ("c3-lrp", "lrp-epsilon")
+            if ours in times and CAPTUM in times
+        ]
         for ours, theirs in pairs:
             factor = times[theirs] / times[ours]
             lines.append(
-                f"- {model}, {size} pixels, {precision}, batch {batch}: `{ours}` is {factor:.1f}× as fast as {theirs}."
+                f"- {model}, {size} pixels, {precision}, batch {batch}: "
+                f"`{ours}` is {factor:.1f}× as fast as {theirs}."
             )
     return ["\n".join(lines)] if lines else []
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The README's table: composites against batch sizes, in multiples of the forward pass and in milliseconds."""
+    """The README's table: composites against batch sizes,
+    in multiples of the forward pass and in milliseconds.
+    """
     rows = [row for row in found["rows"] if row["size"] == 224]
     batches = sorted({row["batch"] for row in rows})
     heads = "".join(f" batch {batch}: ms | × its forward pass |" for batch in batches)
@@ -123,7 +142,13 @@ def summary(found: Mapping[str, Any]) -> str:
             row = next((r for r in rows if r["batch"] == batch and r["method"] == method), None)
             cells.append(f" {row['milliseconds']:.0f} | {row['multiple']:.2f} |" if row else " | |")
         lines.append(f"| {method} |" + "".join(cells))
-    return "\n".join([*lines, "", f"*ResNet-50, 224 × 224 pixels, float32, median of interleaved runs. {said(found)}*"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"*ResNet-50, 224 × 224 pixels, float32, median of interleaved runs. {said(found)}*",
+        ]
+    )
 
 
 def with_summary(readme: str, found: Mapping[str, Any]) -> str:
@@ -136,8 +161,9 @@ def with_summary(readme: str, found: Mapping[str, Any]) -> str:
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """`models/BENCHMARK.md`."""
     head = (
-        "# Benchmark\n\nMade by `tools/benchmark/run.py`, whose command stands over every section, and "
-        "from its results in `models/benchmark` by `tools/benchmark/report.py`. Times are medians of "
+        "# Benchmark\n\nMade by `tools/benchmark/run.py`, whose command stands over every section, "
+        "and from its results in `models/benchmark` by `tools/benchmark/report.py`. "
+        "Times are medians of "
         "interleaved runs, each after a pause; peaks are of whole processes.\n"
     )
     sections = [f"## `{found['command']}`\n\n{markdown(found)}\n" for found in results]
@@ -162,7 +188,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     results = [read(ROOT / "models" / "benchmark" / f"{name}.json") for name in RESULTS]
     readme = ROOT / "README.md"
-    readme.write_text(with_summary(readme.read_text(encoding="utf-8"), results[0]), encoding="utf-8")
+    readme.write_text(
+        with_summary(readme.read_text(encoding="utf-8"), results[0]), encoding="utf-8"
+    )
     (ROOT / "models" / "BENCHMARK.md").write_text(page(results), encoding="utf-8")
     return 0
 

@@ -1,4 +1,5 @@
-r"""What an explanation costs: every composite and every peer that is installed, interleaved in one run.
+r"""What an explanation costs: every composite and every
+peer that is installed, interleaved in one run.
 
     python -m tools.benchmark.run --model models/shapes-resnet.onnx
     python -m tools.benchmark.run --network resnet50 --composite c3-lrp lrp-resnet \
@@ -7,14 +8,15 @@ r"""What an explanation costs: every composite and every peer that is installed,
         --precision fp32 tf32 fp16 --peers
 
 `--model` takes any ONNX file that can be compiled; `--network` makes torchvision topologies with
-seeded weights, which needs torch, and `--peers` then also times torch's autograd (Gradient × Input),
-Captum's LRP and Zennit's composites where they are installed, on the same weights, pictures and thread
-count. Times are wall time of one run, the median over `--runs`, with the middle half's spread; speeds
-are multiples of the forward pass of the same model in the same run, since machines are shared. Every
-timed run follows an untimed one of the same method, and a pause: a runtime's threads go on waiting, at
-full speed, for a while after a run, and slow what runs next. Peak memory is that of a process that does
-nothing else (tools/benchmark/peak.py). `arithmetic` is the file's multiply-adds over the model's own:
-no implementation on the same hardware can be expected to be cheaper.
+seeded weights, which needs torch, and `--peers` then also times torch's autograd (Gradient ×
+Input), Captum's LRP and Zennit's composites where they are installed, on the same weights, pictures
+and thread count. Times are wall time of one run, the median over `--runs`, with the middle half's
+spread; speeds are multiples of the forward pass of the same model in the same run, since machines
+are shared. Every timed run follows an untimed one of the same method, and a pause: a runtime's
+threads go on waiting, at full speed, for a while after a run, and slow what runs next. Peak memory
+is that of a process that does nothing else (tools/benchmark/peak.py). `arithmetic` is the file's
+multiply-adds over the model's own: no implementation on the same hardware can be expected to be
+cheaper.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ from tools.benchmark.report import markdown
 ROOT = Path(__file__).parents[2]
 FORWARD = "forward"
 PAUSE = 0.05
-"""Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two cores, an
-explanation 1.6 times its own, and every multiple looks a fifth better than it is.
+"""Seconds before every run. Without it the forward pass of a ResNet-50 takes twice its time on two
+cores, an explanation 1.6 times its own, and every multiple looks a fifth better than it is.
 """
 LONG_PAUSE = 0.5
 """Seconds between the frameworks: OpenMP's threads wait longer than ONNX Runtime's."""
@@ -101,23 +103,44 @@ class Method:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
-    source.add_argument("--network", nargs="+", help="torchvision ResNets, with seeded weights: resnet18 resnet50 …")
+    source.add_argument(
+        "--network", nargs="+", help="torchvision ResNets, with seeded weights: resnet18 resnet50 …"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--composite", nargs="*", default=list(COMPOSITES), choices=list(COMPOSITES))
+    parser.add_argument(
+        "--composite", nargs="*", default=list(COMPOSITES), choices=list(COMPOSITES)
+    )
     parser.add_argument("--top", type=int, help="also that many targets of one picture in one run")
-    parser.add_argument("--resolution", nargs="+", default=[], help="also coarse maps, e.g. 28, or feature maps' names")
-    parser.add_argument("--size", type=int, nargs="+", default=[224], help="height and width of --network's pictures")
+    parser.add_argument(
+        "--resolution",
+        nargs="+",
+        default=[],
+        help="also coarse maps, e.g. 28, or feature maps' names",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        default=[224],
+        help="height and width of --network's pictures",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "fp16"), default=["fp32"])
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp32", "tf32", "fp16"), default=["fp32"]
+    )
     parser.add_argument("--cuda-graph", action="store_true", help="record runs and play them back")
     parser.add_argument("--nhwc", action="store_true", help="CUDA convolutions with channels last")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--peers", action="store_true", help="time torch, Captum and Zennit too")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory, one process for every row")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure peak memory, one process for every row"
+    )
     parser.add_argument("--profile", action="store_true", help="show what every operator takes")
     parser.add_argument("--json", type=Path, help="write the results here too")
     given = parser.parse_args(arguments)
@@ -130,7 +153,12 @@ def main(arguments: list[str] | None = None) -> int:
             rows += measure(path, name, precision, size, given, own, profiles)
     words = sys.argv[1:] if arguments is None else arguments
     command = "python -m tools.benchmark.run " + " ".join(words).partition(" --json")[0]
-    found = {"command": command, **machine(given), "rows": [asdict(row) for row in rows], "profiles": profiles}
+    found = {
+        "command": command,
+        **machine(given),
+        "rows": [asdict(row) for row in rows],
+        "profiles": profiles,
+    }
     print(markdown(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -147,7 +175,9 @@ def models(given: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, str 
                 yield exported(name, size, folder, half=precision == "fp16"), name, precision, size
 
 
-def methods(path: Path, precision: str, given: argparse.Namespace, folder: Path) -> dict[str, Method]:
+def methods(
+    path: Path, precision: str, given: argparse.Namespace, folder: Path
+) -> dict[str, Method]:
     """The forward pass, and every composite in the forms that were asked for."""
     found = {FORWARD: opened(path, precision, given, None)}
     device = "cuda" if given.device == "cuda" else "cpu"
@@ -169,7 +199,11 @@ def methods(path: Path, precision: str, given: argparse.Namespace, folder: Path)
 
 
 def opened(
-    file: Path, precision: str, given: argparse.Namespace, compile_seconds: float | None, targets: int = 1
+    file: Path,
+    precision: str,
+    given: argparse.Namespace,
+    compile_seconds: float | None,
+    targets: int = 1,
 ) -> Method:
     """A session on the file; on a GPU, every node must run there."""
     tuning = Tuning(tf32=precision == "tf32", nhwc=given.nhwc, cuda_graph=given.cuda_graph)
@@ -179,7 +213,9 @@ def opened(
     if given.device == "cuda":
         elsewhere = nodes_by_provider(file, method.feeds(pictures(file, 1)), provider="cuda")
         if left := elsewhere.get("CPUExecutionProvider"):
-            print(f"{file}: {len(left)} nodes run on the CPU: {', '.join(left[:5])}", file=sys.stderr)
+            print(
+                f"{file}: {len(left)} nodes run on the CPU: {', '.join(left[:5])}", file=sys.stderr
+            )
     return method
 
 
@@ -195,7 +231,9 @@ def measure(
     """Every method at every batch size, one run of each in turn."""
     ours = methods(path, precision, given, folder)
     theirs = peers(network, precision, given) if given.peers and network else {}
-    costs = {name: sum(multiply_adds(onnx.load(method.file)).values()) for name, method in ours.items()}
+    costs = {
+        name: sum(multiply_adds(onnx.load(method.file)).values()) for name, method in ours.items()
+    }
     rows = []
     for batch in given.batch:
         x = pictures(path, batch)
@@ -205,7 +243,11 @@ def measure(
         times: dict[str, list[float]] = {name: [] for name in runs}
         for index in range(given.runs + 1):
             for name, run in runs.items():
-                time.sleep(LONG_PAUSE if theirs and (name == FORWARD or name == next(iter(theirs))) else PAUSE)
+                time.sleep(
+                    LONG_PAUSE
+                    if theirs and (name == FORWARD or name == next(iter(theirs)))
+                    else PAUSE
+                )
                 run(x)  # a service runs one model again and again: caches and pages are its own
                 begun = time.perf_counter()
                 run(x)
@@ -213,10 +255,16 @@ def measure(
                     times[name].append(1000 * (time.perf_counter() - begun))
         for name, found in times.items():
             median = statistics.median(found)
-            first, _, third = statistics.quantiles(found, n=4) if len(found) > 1 else (median, median, median)
+            first, _, third = (
+                statistics.quantiles(found, n=4) if len(found) > 1 else (median, median, median)
+            )
             method = here.get(name)
             single = method is not None and method.targets == 1
-            ready, peak = child(method.file, batch, given) if given.memory and method and single else (None, None)
+            ready, peak = (
+                child(method.file, batch, given)
+                if given.memory and method and single
+                else (None, None)
+            )
             rows.append(
                 Row(
                     model=path.stem.partition("-size")[0],
@@ -226,7 +274,8 @@ def measure(
                     method=name,
                     milliseconds=median,
                     spread=third - first,
-                    multiple=median / statistics.median(times[FORWARD if method else "torch forward"]),
+                    multiple=median
+                    / statistics.median(times[FORWARD if method else "torch forward"]),
                     pictures_per_second=1000 * batch / median,
                     arithmetic=costs[name] / costs[FORWARD] if single else None,
                     compile_seconds=method.compile_seconds if method else None,
@@ -274,7 +323,9 @@ def profile(method: Method, x: NDArray[Any], given: argparse.Namespace) -> dict[
     times: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            times.setdefault((event["args"]["op_name"], event["name"]), []).append(event["dur"] / 1000)
+            times.setdefault((event["args"]["op_name"], event["name"]), []).append(
+                event["dur"] / 1000
+            )
     total: Counter[str] = Counter()
     for (op, _), found in times.items():
         total[op] += statistics.median(found)  # type: ignore[assignment]
@@ -302,7 +353,9 @@ def child(file: Path, batch: int, given: argparse.Namespace) -> tuple[float, flo
 
 def torch_network(name: str) -> Any:
     """A torchvision network in evaluation mode, weights and batch statistics seeded."""
-    from tools.zoo.torch_models import seeded  # it makes torchvision importable without its compiled half
+    from tools.zoo.torch_models import (
+        seeded,
+    )  # it makes torchvision importable without its compiled half
 
     # isort: split
     import torchvision
@@ -332,8 +385,12 @@ def exported(name: str, size: int, folder: Path, *, half: bool) -> Path:
 
 
 def peers(network: str, precision: str, given: argparse.Namespace) -> dict[str, Run]:
-    """torch's forward pass and Gradient × Input, and what else is installed; what is not is named."""
-    missing = [name for name in ("torch", "captum", "zennit") if importlib.util.find_spec(name) is None]
+    """torch's forward pass and Gradient × Input, and what else is
+    installed; what is not is named.
+    """
+    missing = [
+        name for name in ("torch", "captum", "zennit") if importlib.util.find_spec(name) is None
+    ]
     for name in missing:
         print(f"{name} is not installed: not measured", file=sys.stderr)
     if "torch" in missing:
@@ -357,7 +414,12 @@ def machine(given: argparse.Namespace) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     processor = " ".join(filter(None, (names[0] if names else platform.processor(), wide)))
-    return {"processor": processor, "threads": given.threads, "device": given.device, "versions": versions}
+    return {
+        "processor": processor,
+        "threads": given.threads,
+        "device": given.device,
+        "versions": versions,
+    }
 
 
 if __name__ == "__main__":

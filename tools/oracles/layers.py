@@ -60,9 +60,11 @@ def _weighted(low: float, high: float) -> dict[str, Hook]:
 
 
 def layer_arrays(low: float, high: float) -> Arrays:
-    """Inputs, parameters and relevances (float32, computed in float64) of every layer, by `<layer>.<rule>.<array>`.
+    """Inputs, parameters and relevances (float32, computed
+    in float64) of every layer, by `<layer>.<rule>.<array>`.
 
-    The batch is 2: image 0 is signed, image 1 is nonnegative with a third of its values 0, as after a ReLU.
+    The batch is 2: image 0 is signed, image 1 is nonnegative
+    with a third of its values 0, as after a ReLU.
     """
     draw = np.random.default_rng(0)
     arrays: Arrays = {"low": np.array([low], np.float32), "high": np.array([high], np.float32)}
@@ -78,7 +80,10 @@ def layer_arrays(low: float, high: float) -> Arrays:
             values = np.round(values)  # many ties
         inputs = _tensor(values)
         incoming = _tensor(draw.normal(size=layer(inputs).shape))
-        arrays |= {f"{name}.layer.input": inputs.numpy(), f"{name}.layer.incoming": incoming.numpy()}
+        arrays |= {
+            f"{name}.layer.input": inputs.numpy(),
+            f"{name}.layer.incoming": incoming.numpy(),
+        }
         arrays[f"{name}.layer.output"] = layer(inputs).detach().numpy()
         for rule, hook in _rules_of(layer, low, high).items():
             arrays[f"{name}.{rule}.relevance"] = _apply(layer, hook, inputs, incoming)

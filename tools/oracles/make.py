@@ -3,8 +3,8 @@
     python -m tools.oracles.make --output tests/oracles
     python -m tools.oracles.make --output tests/oracles --check
 
-Needs torch, torchvision, zennit 0.5.1, onnx and onnxruntime. The tests that compare with the values do not
-need the first three.
+Needs torch, torchvision, zennit 0.5.1, onnx and onnxruntime. The
+tests that compare with the values do not need the first three.
 """
 
 from __future__ import annotations
@@ -49,12 +49,18 @@ def guarded(z: Tensor) -> Tensor:
     return z + 1e-7 * (z == 0)
 
 
-def _layers(conv: Hook, *, dense: Hook, first: Hook | None = None, stabilizer: object = 1e-6) -> Make:
-    """`first` (or `conv`) at the first convolution, `conv` at the rest, Norm at sums and means, Pass at ReLUs."""
+def _layers(
+    conv: Hook, *, dense: Hook, first: Hook | None = None, stabilizer: object = 1e-6
+) -> Make:
+    """`first` (or `conv`) at the first convolution, `conv`
+    at the rest, Norm at sums and means, Pass at ReLUs.
+    """
     norm = rules.Norm(stabilizer=stabilizer)
     common = [(Activation, rules.Pass()), (Sum, norm), (AvgPool, norm), (BatchNorm, rules.Pass())]
     rest = [*common, (Convolution, conv), (nn.Linear, dense)]
-    return lambda **options: composites.SpecialFirstLayerMapComposite(rest, [(Convolution, first or conv)], **options)
+    return lambda **options: composites.SpecialFirstLayerMapComposite(
+        rest, [(Convolution, first or conv)], **options
+    )
 
 
 def _box(**options: object) -> Composite:
@@ -70,7 +76,10 @@ ZENNIT: dict[str, Make] = {
     "excitation_backprop": composites.ExcitationBackprop,
 }
 """Zennit's own composites that take `zero_params`: each is also run as `<name>.no_bias`."""
-GRADIENT_LIKE: dict[str, Make] = {"guided_backprop": composites.GuidedBackprop, "deconvnet": composites.DeconvNet}
+GRADIENT_LIKE: dict[str, Make] = {
+    "guided_backprop": composites.GuidedBackprop,
+    "deconvnet": composites.DeconvNet,
+}
 
 SMALL = rules.Epsilon(1e-6)
 BY_RULE: dict[str, Make] = {
@@ -98,7 +107,8 @@ INNVESTIGATE: dict[str, Make] = {
 def exactly_merged(net: nn.Module, composite: Composite) -> Iterator[None]:
     """`composite` on `net`, with the merged batch norms made exact identities.
 
-    Zennit's merge sets a batch norm's statistics to 0 and 1 and leaves its ε, so each one still divides by √(1 + ε).
+    Zennit's merge sets a batch norm's statistics to 0 and 1
+    and leaves its ε, so each one still divides by √(1 + ε).
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [norm.eps for norm in norms]
@@ -112,8 +122,12 @@ def exactly_merged(net: nn.Module, composite: Composite) -> Iterator[None]:
                 norm.eps = eps
 
 
-def relevance(net: ThinResNet, images: Tensor, start: Tensor, composite: Composite | None) -> NDArray[Any]:
-    """The map (N, 3, H, W) of `images` from `start` (N, classes) at the logits; the gradient without a composite."""
+def relevance(
+    net: ThinResNet, images: Tensor, start: Tensor, composite: Composite | None
+) -> NDArray[Any]:
+    """The map (N, 3, H, W) of `images` from `start` (N,
+    classes) at the logits; the gradient without a composite.
+    """
     inputs = images.clone().requires_grad_()
     with exactly_merged(net, composite) if composite else nullcontext():
         (found,) = torch.autograd.grad(net(inputs), inputs, start)
@@ -122,13 +136,17 @@ def relevance(net: ThinResNet, images: Tensor, start: Tensor, composite: Composi
 
 
 def maps(case: Case, net: ThinResNet, images: Tensor, logits: Tensor) -> Arrays:
-    """Every method's map (N, 3, H, W) in the precision of `images`; N is 2, or 1 (the first image) to save space."""
+    """Every method's map (N, 3, H, W) in the precision of
+    `images`; N is 2, or 1 (the first image) to save space.
+    """
     one = torch.nn.functional.one_hot(logits.argmax(1), case.classes).to(images)
     start = one * logits
     lead = len(images) if case.name == "basic" else 1
 
     def run(make: Make, count: int, **options: object) -> NDArray[Any]:
-        return relevance(net, images[:count], start[:count], make(canonizers=[ResNetCanonizer()], **options))
+        return relevance(
+            net, images[:count], start[:count], make(canonizers=[ResNetCanonizer()], **options)
+        )
 
     gradient = relevance(net, images[:lead], one[:lead], None)
     found = {name: run(make, lead) for name, make in (ZENNIT | GRADIENT_LIKE).items()}
@@ -154,7 +172,9 @@ def case_arrays(case: Case) -> tuple[Arrays, dict[str, onnx.ModelProto]]:
         "high": np.full(3, HIGH, np.float32),
         "methods": np.array(list(exact)),
         "max_abs": np.array(list(peaks.values()), np.float32),
-        "float32_error": np.array([np.abs(rough[n] - exact[n]).max() / peaks[n] for n in exact], np.float32),
+        "float32_error": np.array(
+            [np.abs(rough[n] - exact[n]).max() / peaks[n] for n in exact], np.float32
+        ),
     }
     models = {
         f"{case.name}.folded.onnx": networks.export(net, images, keep_batch_norm=False),
@@ -166,11 +186,21 @@ def case_arrays(case: Case) -> tuple[Arrays, dict[str, onnx.ModelProto]]:
 
 
 def report(name: str, arrays: Arrays) -> None:
-    """Print each method's largest |R|, that over the start, and the error of the same run in float32."""
+    """Print each method's largest |R|, that over the start,
+    and the error of the same run in float32.
+    """
     start = float(arrays["logits"][0].max())
-    print(f"\n{name}: start {start:.4f}\n  {'method':34s} {'N':>2s} {'max |R|':>10s} {'/ start':>10s} {'float32':>9s}")
-    for method, peak, error in zip(arrays["methods"], arrays["max_abs"], arrays["float32_error"], strict=True):
-        print(f"  {method:34s} {len(arrays[method]):2d} {peak:10.3g} {peak / start:10.3g} {error:9.1e}")
+    print(
+        f"\n{name}: start {start:.4f}\n  {'method':34s} {'N':>2s} {'max |R|':>10s} "
+        f"{'/ start':>10s} {'float32':>9s}"
+    )
+    for method, peak, error in zip(
+        arrays["methods"], arrays["max_abs"], arrays["float32_error"], strict=True
+    ):
+        print(
+            f"  {method:34s} {len(arrays[method]):2d} "
+            f"{peak:10.3g} {peak / start:10.3g} {error:9.1e}"
+        )
 
 
 def check(path: Path, arrays: Arrays) -> list[str]:
@@ -198,8 +228,12 @@ def _same(kept: NDArray[Any], made: NDArray[Any]) -> bool:
 def main() -> int:
     """Write the oracles, or with --check compare the written ones; 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="the folder of the .onnx and .npz files")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with what the folder has")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="the folder of the .onnx and .npz files"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; compare with what the folder has"
+    )
     options = parser.parse_args()
     torch.use_deterministic_algorithms(True)
     faults: list[str] = []

@@ -1,4 +1,6 @@
-"""The small random ResNets whose relevance maps `make.py` records, and how they become ONNX files."""
+"""The small random ResNets whose relevance maps `make.py`
+records, and how they become ONNX files.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,8 @@ from torch import Tensor, nn
 
 try:
     import torchvision
-except (
-    RuntimeError
-):  # A torch without torchvision's compiled operators: declaring two of them is enough for the ResNet blocks.
+except RuntimeError:
+    # A torch without torchvision's compiled operators: two of them are enough for ResNet blocks.
     _DECLARED = torch.library.Library("torchvision", "DEF")
     _DECLARED.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _DECLARED.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -27,12 +28,16 @@ except (
 Block = type[torchvision.models.resnet.BasicBlock] | type[torchvision.models.resnet.Bottleneck]
 IMAGES = 2
 LOGITS_TOLERANCE = 1e-5
-"""Largest absolute difference allowed between an exported file's logits (float32) and torch's (float64)."""
+"""Largest absolute difference allowed between an exported
+file's logits (float32) and torch's (float64).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A run of residual blocks; `dilation` is that of every 3×3 in it but the first, as torchvision does it."""
+    """A run of residual blocks; `dilation` is that of every
+    3×3 in it but the first, as torchvision does it.
+    """
 
     planes: int
     blocks: int = 2
@@ -83,7 +88,9 @@ CASES = (
 
 
 class ThinResNet(nn.Module):
-    """torchvision's ResNet around torchvision's blocks, at free widths: 7×7/2, 3×3/2 max-pool, stages, mean, dense."""
+    """torchvision's ResNet around torchvision's blocks, at
+    free widths: 7×7/2, 3×3/2 max-pool, stages, mean, dense.
+    """
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -96,7 +103,11 @@ class ThinResNet(nn.Module):
             blocks = []
             for index in range(stage.blocks):
                 stride = stage.stride if index == 0 else 1
-                blocks.append(_block(case, stage, channels, stride, dilation if index == 0 else stage.dilation))
+                blocks.append(
+                    _block(
+                        case, stage, channels, stride, dilation if index == 0 else stage.dilation
+                    )
+                )
                 channels = stage.planes * case.block.expansion
             stages.append(nn.Sequential(*blocks))
             dilation = stage.dilation
@@ -114,8 +125,12 @@ def _block(case: Case, stage: Stage, channels: int, stride: int, dilation: int) 
     out = stage.planes * case.block.expansion
     shortcut = None
     if stride != 1 or channels != out:
-        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
-    block = case.block(channels, stage.planes, stride, shortcut, groups=case.groups, dilation=dilation)
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
+        )
+    block = case.block(
+        channels, stage.planes, stride, shortcut, groups=case.groups, dilation=dilation
+    )
     if case.stride_in_1x1:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     return block
@@ -124,8 +139,8 @@ def _block(case: Case, stage: Stage, channels: int, stride: int, dilation: int) 
 def build(case: Case) -> tuple[ThinResNet, NDArray[Any]]:
     """The network in eval mode, and its input (2, 3, H, W) float32, standard normal.
 
-    Weights are float64 with float32-representable values. Convolutions are He-normal, batch norms have
-    random statistics, and a quarter of their gammas are negative.
+    Weights are float64 with float32-representable values. Convolutions are He-normal, batch norms
+    have random statistics, and a quarter of their gammas are negative.
     """
     draw = np.random.default_rng(case.seed)
     net = ThinResNet(case)
@@ -137,7 +152,10 @@ def build(case: Case) -> tuple[ThinResNet, NDArray[Any]]:
             n = module.num_features
             _fill(module.running_mean, draw.normal(0.0, 0.3, n))
             _fill(module.running_var, draw.uniform(0.5, 2.0, n))
-            _fill(module.weight, draw.uniform(0.3, 1.0, n) * np.where(draw.random(n) < 0.25, -1.0, 1.0))
+            _fill(
+                module.weight,
+                draw.uniform(0.3, 1.0, n) * np.where(draw.random(n) < 0.25, -1.0, 1.0),
+            )
             _fill(module.bias, draw.normal(0.0, 0.3, n))
         elif isinstance(module, nn.Linear):
             _fill(module.weight, draw.normal(0.0, module.in_features**-0.5, module.weight.shape))
@@ -159,9 +177,11 @@ def logits_of(net: ThinResNet, images: NDArray[Any]) -> NDArray[Any]:
 
 
 def export(net: ThinResNet, images: NDArray[Any], *, keep_batch_norm: bool) -> onnx.ModelProto:
-    """The network as an ONNX model: opset 17, `input` (N, 3, H, W) → `logits` (N, classes), float32.
+    """The network as an ONNX model: opset 17, `input` (N,
+    3, H, W) → `logits` (N, classes), float32.
 
-    With `keep_batch_norm` the BatchNormalization nodes stay, in inference mode; else the exporter folds them.
+    With `keep_batch_norm` the BatchNormalization nodes
+    stay, in inference mode; else the exporter folds them.
     """
     mode = torch.onnx.TrainingMode.PRESERVE if keep_batch_norm else torch.onnx.TrainingMode.EVAL
     file = io.BytesIO()
@@ -189,8 +209,12 @@ def export(net: ThinResNet, images: NDArray[Any], *, keep_batch_norm: bool) -> o
 
 
 def verify_logits(model: onnx.ModelProto, images: NDArray[Any], logits: NDArray[Any]) -> None:
-    """Raise ValueError unless `model` answers `images` (N, 3, H, W) with `logits` (N, classes), whole and one alone."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    """Raise ValueError unless `model` answers `images` (N,
+    3, H, W) with `logits` (N, classes), whole and one alone.
+    """
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     for count in (len(images), 1):
         (found,) = session.run(["logits"], {"input": images[:count]})
         if np.abs(found - logits[:count]).max() > LOGITS_TOLERANCE:

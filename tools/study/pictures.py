@@ -1,6 +1,8 @@
-"""Procedural pictures: one textured object of ten kinds on a cluttered background, with its exact mask.
+"""Procedural pictures: one textured object of ten kinds on
+a cluttered background, with its exact mask.
 
-Only the silhouette tells the kind: colours, textures, size, place and rotation are drawn independently of it.
+Only the silhouette tells the kind: colours, textures, size,
+place and rotation are drawn independently of it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,20 @@ def _cross() -> list[Points]:
     a = 0.34
     return [
         np.array(
-            [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+            [
+                (-a, -1),
+                (a, -1),
+                (a, -a),
+                (1, -a),
+                (1, a),
+                (a, a),
+                (a, 1),
+                (-a, 1),
+                (-a, a),
+                (-1, a),
+                (-1, -a),
+                (-a, -a),
+            ]
         )
     ]
 
@@ -65,7 +80,19 @@ def _crescent() -> list[Points]:
 
 
 def _arrow() -> list[Points]:
-    return [np.array([(1, 0), (0.15, -0.75), (0.15, -0.28), (-1, -0.28), (-1, 0.28), (0.15, 0.28), (0.15, 0.75)])]
+    return [
+        np.array(
+            [
+                (1, 0),
+                (0.15, -0.75),
+                (0.15, -0.28),
+                (-1, -0.28),
+                (-1, 0.28),
+                (0.15, 0.28),
+                (0.15, 0.75),
+            ]
+        )
+    ]
 
 
 SHAPES: dict[str, Callable[[], list[Points]]] = {
@@ -73,7 +100,10 @@ SHAPES: dict[str, Callable[[], list[Points]]] = {
     "crescent": _crescent,
     "cross": _cross,
     "disc": lambda: [_regular(120) * 0.92],
-    "gear": lambda: [_radial(lambda a: 0.8 + 0.2 * np.sign(np.sin(9 * a)), 360), _regular(60) * 0.32],
+    "gear": lambda: [
+        _radial(lambda a: 0.8 + 0.2 * np.sign(np.sin(9 * a)), 360),
+        _regular(60) * 0.32,
+    ],
     "heart": _heart,
     "ring": lambda: [_regular(120), _regular(120) * 0.58],
     "square": lambda: [_regular(4, np.pi / 4)],
@@ -109,9 +139,14 @@ def make_picture(kind: str, rng: np.random.Generator, size: int = 96) -> tuple[P
     return (np.clip(scene, 0, 1) * 255).round().astype(np.uint8), alpha > 0.5
 
 
-def _silhouette(outlines: list[Points], centre: Points, radius: float, angle: float, size: int) -> NDArray[np.float32]:
+def _silhouette(
+    outlines: list[Points], centre: Points, radius: float, angle: float, size: int
+) -> NDArray[np.float32]:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    placed = [np.round((o @ turn * radius + centre) * SUPERSAMPLING * 16).astype(np.int32) for o in outlines]
+    placed = [
+        np.round((o @ turn * radius + centre) * SUPERSAMPLING * 16).astype(np.int32)
+        for o in outlines
+    ]
     canvas = np.zeros((size * SUPERSAMPLING, size * SUPERSAMPLING), np.uint8)
     cv2.fillPoly(canvas, placed, 255, lineType=cv2.LINE_8, shift=4)
     small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
@@ -142,9 +177,13 @@ def _pattern(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     if kind == 0:
         values = 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * u / period))
     elif kind == 1:
-        values = 0.5 + 0.5 * np.tanh(6 * np.sin(2 * np.pi * u / period) * np.sin(2 * np.pi * v / period))
+        values = 0.5 + 0.5 * np.tanh(
+            6 * np.sin(2 * np.pi * u / period) * np.sin(2 * np.pi * v / period)
+        )
     elif kind == 2:
-        values = 1 / (1 + np.exp(9 * (0.35 - np.cos(2 * np.pi * u / period) * np.cos(2 * np.pi * v / period))))
+        values = 1 / (
+            1 + np.exp(9 * (0.35 - np.cos(2 * np.pi * u / period) * np.cos(2 * np.pi * v / period)))
+        )
     elif kind == 3:
         values = (u - u.min()) / np.ptp(u)
     else:
@@ -153,7 +192,9 @@ def _pattern(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
 
 
 def _surface(rng: np.random.Generator, size: int, around: Points) -> NDArray[np.float64]:
-    """A two-coloured texture whose first colour differs from its surroundings, with a little light from above."""
+    """A two-coloured texture whose first colour differs
+    from its surroundings, with a little light from above.
+    """
     first = _colour(rng)
     while np.abs(first - around).sum() < 0.55:
         first = _colour(rng)

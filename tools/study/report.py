@@ -1,7 +1,9 @@
-"""The study's page: python -m tools.study.report writes `models/EVALUATION.md` from what `models/evaluation` holds.
+"""The study's page: python -m tools.study.report writes
+`models/EVALUATION.md` from what `models/evaluation` holds.
 
-With a folder that `run.py`, `search.py` or `speed.py` wrote to, its results are copied there first. Pictures
-are copied of those cases alone that say that they may be shown: photos of other people never are.
+With a folder that `run.py`, `search.py` or `speed.py` wrote to, its
+results are copied there first. Pictures are copied of those cases alone
+that say that they may be shown: photos of other people never are.
 """
 
 from __future__ import annotations
@@ -56,14 +58,27 @@ def page(found: Mapping[str, Found], searches: Mapping[str, Found], speed: Seque
         if name in found:
             parts += case_part(name, found[name])
     if searches:
-        parts += ["## The search", SEARCH, *(search_part(name, one) for name, one in searches.items())]
+        parts += [
+            "## The search",
+            SEARCH,
+            *(search_part(name, one) for name, one in searches.items()),
+        ]
     if "tin20" in found:
         parts += ["## On the half that the search never saw", held_out_table(found["tin20"])]
-        parts += ["## What C3, C1C and quantization add", C3, post_table({n: found[n] for n in found if n[0] != "r"})]
+        parts += [
+            "## What C3, C1C and quantization add",
+            C3,
+            post_table({n: found[n] for n in found if n[0] != "r"}),
+        ]
     if "sanity" in found:
         parts += ["## Sanity", SANITY, said(found["sanity"]), table(found["sanity"], SANE)]
     if "rise" in found:
-        parts += ["## RISE with more masks", RISE, said(found["rise"]), table(found["rise"], COLUMNS)]
+        parts += [
+            "## RISE with more masks",
+            RISE,
+            said(found["rise"]),
+            table(found["rise"], COLUMNS),
+        ]
     if speed:
         parts += ["## How fast", SPEED, speed_table(speed)]
     return "\n\n".join(parts) + "\n"
@@ -121,14 +136,20 @@ def said(found: Found) -> str:
     pictures = f"{found['photos']} photos, {found['correct']} predicted rightly"
     if 0 < found["held_out_photos"] < found["photos"]:
         pictures += f", {found['held_out_photos']} held out"
-    return f"{pictures}; {found['steps']} steps, seed {found['seed']}; {found['minutes']:.0f} minutes on two cores."
+    return (
+        f"{pictures}; {found['steps']} steps, seed {found['seed']}; "
+        f"{found['minutes']:.0f} minutes on two cores."
+    )
 
 
 def table(found: Found, columns: Mapping[str, str]) -> str:
     """Methods by the first column, highest first; what knows nothing of the model in italics."""
     methods = found["methods"]
     there = [key for key in columns if any(key in values for values in methods.values())]
-    lines = [f"| method | {' | '.join(columns[key] for key in there)} |", "|---|" + "---|" * len(there)]
+    lines = [
+        f"| method | {' | '.join(columns[key] for key in there)} |",
+        "|---|" + "---|" * len(there),
+    ]
     for name in sorted(methods, key=lambda name: -methods[name][there[0]][0]):
         shown = f"*{name}*" if name in KNOWING_NOTHING else f"`{name}`"
         values = [interval(methods[name][key]) if key in methods[name] else "" for key in there]
@@ -162,7 +183,9 @@ def with_table(readme: str, found: Found) -> str:
 def case_part(name: str, found: Found) -> list[str]:
     """Heading, table, curves and pictures of a case."""
     parts = [f"## {found['title']}", said(found), table(found, COLUMNS)]
-    parts += [f"![{protocol} curves](evaluation/{file})" for protocol, file in curves_of(name).items()]
+    parts += [
+        f"![{protocol} curves](evaluation/{file})" for protocol, file in curves_of(name).items()
+    ]
     for picture in pictures_of(found):
         why = picture["why"]
         parts.append(f"*{why[0].upper()}{why[1:]}:*\n\n![{why}](evaluation/{picture['file']})")
@@ -170,14 +193,17 @@ def case_part(name: str, found: Found) -> list[str]:
 
 
 def curves_of(name: str) -> dict[str, str]:
-    """Protocol → file of its curves, of the case that has them on the page. They show no picture."""
+    """Protocol → file of its curves, of the case that has them on
+    the page. They show no picture.
+    """
     return {protocol: f"{name}-{protocol}.png" for protocol in ("exact", "keio") if name == "tin20"}
 
 
 def pictures_of(found: Found) -> Sequence[Mapping[str, str]]:
     """The pictures of a case on the page: none, unless the case says that they may be shown.
 
-    Most photos belong to other people and may not be given on. Results that say nothing count as no.
+    Most photos belong to other people and may not be given
+    on. Results that say nothing count as no.
     """
     return found.get("pictures", []) if found.get("may_be_shown") is True else []
 
@@ -208,18 +234,28 @@ def rise_line(found: Found) -> str:
     """Where RISE with enough masks stands."""
     means, parts = found["methods"], []
     for column in (column for column in DECIDING if column in means[CHOSEN]):
-        values = ", ".join(f"`{m}` {means[m][column][0]:.3f}" for m in means if m == CHOSEN or m.startswith("rise"))
+        values = ", ".join(
+            f"`{m}` {means[m][column][0]:.3f}" for m in means if m == CHOSEN or m.startswith("rise")
+        )
         parts.append(f"{COLUMNS[column]}: {values}")
-    return f"RISE gains by more masks ({found['photos']} held-out photos of tin20). {'; '.join(parts)}."
+    return (
+        f"RISE gains by more masks ({found['photos']} "
+        f"held-out photos of tin20). {'; '.join(parts)}."
+    )
 
 
 def highest_line(name: str, found: Found) -> str:
-    """What is best in every deciding column, where no choice was made for the case, and where the chosen one stands."""
+    """What is best in every deciding column, where no choice
+    was made for the case, and where the chosen one stands.
+    """
     means, parts = found["methods"], []
-    for column in (column for column in DECIDING if column in next(iter(found["methods"].values()))):
+    for column in (
+        column for column in DECIDING if column in next(iter(found["methods"].values()))
+    ):
         best = max(means, key=lambda method: means[method][column][0])
         parts.append(
-            f"{COLUMNS[column]} `{best}` with {means[best][column][0]:.3f} (`{CHOSEN}` {means[CHOSEN][column][0]:.3f})"
+            f"{COLUMNS[column]} `{best}` with {means[best][column][0]:.3f} "
+            f"(`{CHOSEN}` {means[CHOSEN][column][0]:.3f})"
         )
     return f"{name}, whose photos no search saw: the highest is in {', in '.join(parts)}."
 
@@ -229,14 +265,20 @@ def c3_line(found: Found) -> str:
     means, parts = found["methods"], []
     for column in ("keio ID", "exact ID", "srg ID"):
         values = [means[method][column][0] for method in ("c3-lrp", "c3-lrp+c3", f"c3-lrp+{RANK}")]
-        parts.append("{}: {:.3f}, with C3 {:.3f}, with C3 without ties {:.3f}".format(COLUMNS[column], *values))
+        parts.append(
+            "{}: {:.3f}, with C3 {:.3f}, with C3 without ties {:.3f}".format(
+                COLUMNS[column], *values
+            )
+        )
     return f"What C3 adds to `c3-lrp`. {'; '.join(parts)}."
 
 
 def sanity_line(found: Found) -> str:
     """How much of a map is left when the weights are shuffled."""
     means = found["methods"]
-    order = sorted((m for m in means if m not in KNOWING_NOTHING), key=lambda m: means[m]["randomisation"][0])
+    order = sorted(
+        (m for m in means if m not in KNOWING_NOTHING), key=lambda m: means[m]["randomisation"][0]
+    )
     kept = ", ".join(f"`{method}` {means[method]['randomisation'][0]:.2f}" for method in order)
     return f"Rank correlation that is left when weights are shuffled (lower is better): {kept}."
 
@@ -244,14 +286,26 @@ def sanity_line(found: Found) -> str:
 def best_line(name: str, found: Found, column: str) -> str:
     """How the chosen composite stands in one column, on the half that the search never saw."""
     means = found["held_out"]
-    told = {rival: gap for rival, gap in found["gaps"]["held_out"][CHOSEN][column].items() if rival in RIVALS}
+    told = {
+        rival: gap
+        for rival, gap in found["gaps"]["held_out"][CHOSEN][column].items()
+        if rival in RIVALS
+    }
     verdicts = ", ".join(
-        f"{'above' if gap[1] > 0 else 'below' if gap[2] < 0 else 'not told apart from'} `{rival}` ({interval(gap)})"
+        f"{'above' if gap[1] > 0 else 'below' if gap[2] < 0 else 'not told apart from'} "
+        f"`{rival}` ({interval(gap)})"
         for rival, gap in told.items()
     )
     highest = max(means, key=lambda method: means[method][column][0])
-    rest = "" if highest == CHOSEN else f" The highest of all is `{highest}` with {means[highest][column][0]:.3f}."
-    return f"{name}, {COLUMNS[column]}, held-out half: `{CHOSEN}` has {means[CHOSEN][column][0]:.3f}, {verdicts}.{rest}"
+    rest = (
+        ""
+        if highest == CHOSEN
+        else f" The highest of all is `{highest}` with {means[highest][column][0]:.3f}."
+    )
+    return (
+        f"{name}, {COLUMNS[column]}, held-out half: `{CHOSEN}` "
+        f"has {means[CHOSEN][column][0]:.3f}, {verdicts}.{rest}"
+    )
 
 
 def trap_line(found: Found) -> str:
@@ -259,10 +313,14 @@ def trap_line(found: Found) -> str:
     means = found["methods"]
     keio, exact = means["constant"]["keio ID"][0], means["constant"]["exact ID"][0]
     above = [name for name in means if means[name]["keio ID"][0] > keio]
-    more = f"only {', '.join(f'`{name}`' for name in above)} have more" if above else "no method has more"
+    more = (
+        f"only {', '.join(f'`{name}`' for name in above)} have more"
+        if above
+        else "no method has more"
+    )
     return (
-        f"A constant map scores {keio:.3f} under `keio` and {exact:.3f} under `exact`: of {len(means) - 1} others "
-        f"{more} under `keio`."
+        f"A constant map scores {keio:.3f} under `keio` and {exact:.3f} under `exact`: of "
+        f"{len(means) - 1} others {more} under `keio`."
     )
 
 
@@ -322,7 +380,10 @@ def value(method: str, choice: str) -> str:
 
 
 def speed_table(results: Sequence[Found]) -> str:
-    lines = ["| network | pixels | photos | steps | lrp-onnx s | Quantus | loop |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| network | pixels | photos | steps | lrp-onnx s | Quantus | loop |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for found in results:
         ours = found["seconds"]["lrp-onnx"]
         others = " | ".join(f"{found['seconds'][key] / ours:.1f}×" for key in ("Quantus", "loop"))
@@ -333,9 +394,16 @@ def speed_table(results: Sequence[Found]) -> str:
 
 def stored(folder: Path) -> tuple[dict[str, Found], dict[str, Found], list[Found]]:
     """(cases, searches, speeds) in the folder."""
-    read = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    read = {
+        path.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
     found = {name.removesuffix(".json"): one for name, one in read.items() if name.count(".") == 1}
-    searches = {name.removesuffix(".search.json"): one for name, one in read.items() if name.endswith(".search.json")}
+    searches = {
+        name.removesuffix(".search.json"): one
+        for name, one in read.items()
+        if name.endswith(".search.json")
+    }
     speed = [one for name, one in read.items() if name.endswith(".speed.json")]
     return found, searches, speed
 
@@ -352,7 +420,9 @@ def main(arguments: list[str] | None = None) -> int:
             if (folder / name).exists():
                 shutil.copy(folder / name, STORED / name)
     PAGE.write_text(page(cases, searches, speed), encoding="utf-8")
-    README.write_text(with_table(README.read_text(encoding="utf-8"), cases["tin20"]), encoding="utf-8")
+    README.write_text(
+        with_table(README.read_text(encoding="utf-8"), cases["tin20"]), encoding="utf-8"
+    )
     print(PAGE)
     return 0
 

@@ -1,11 +1,12 @@
 """Which explanation is right: every method on real models and photos, judged.
 
-    python -m tools.study.run ASSETS -o study            # all of it; it goes on where it was stopped
-    python -m tools.study.run ASSETS -o study --case tin20 --photos 20
+    python -m tools.study.run ASSETS -o study            # all of it; it goes on where it was
+    stopped python -m tools.study.run ASSETS -o study --case tin20 --photos 20
 
-ASSETS is a folder of models and photos as the tests use it (`LRP_ONNX_TEST_ASSETS`). The case `shapes` needs none of
-it: the embedded model is judged on pictures made for it, whose objects' masks are exact. Every case leaves CASE.json,
-curves, and pictures where they may be shown, in the folder; `report.py` makes the page of them.
+ASSETS is a folder of models and photos as the tests use it (`LRP_ONNX_TEST_ASSETS`). The case
+`shapes` needs none of it: the embedded model is judged on pictures made for it, whose objects'
+masks are exact. Every case leaves CASE.json, curves, and pictures where they may be shown, in the
+folder; `report.py` makes the page of them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,14 @@ RIVALS = ("grad-cam", "cam", "recipro-cam", "rise(masks=150)")
 METRICS = ("exact", "keio", "srg", "pointing", "mass", "rank", "sparseness")
 DECIDING = ("exact ID", "srg ID", "rank")
 """What the best composite has to be better in, by the columns' names."""
-SANITY = ("class-sensitivity", "random-logit", "max-sensitivity", "adcc", "randomisation", "attention")
+SANITY = (
+    "class-sensitivity",
+    "random-logit",
+    "max-sensitivity",
+    "adcc",
+    "randomisation",
+    "attention",
+)
 SANE = (
     *KNOWING_NOTHING,
     "gradient-x-input",
@@ -106,9 +114,25 @@ SANE = (
     BEST,
     f"{BEST}+{SMOOTH}",
 )
-DRAWN = ("constant", "gaussian", "grad-cam", "lrp-resnet", "lrp-resnet+c3", "c3-lrp+c3", f"{BEST}+{SMOOTH}")
+DRAWN = (
+    "constant",
+    "gaussian",
+    "grad-cam",
+    "lrp-resnet",
+    "lrp-resnet+c3",
+    "c3-lrp+c3",
+    f"{BEST}+{SMOOTH}",
+)
 """Methods in the figures."""
-PICTURED = ("grad-cam", "epsilon-plus-flat", "lrp-resnet", "c3-lrp", "c3-lrp+c3", BEST, f"{BEST}+{SMOOTH}")
+PICTURED = (
+    "grad-cam",
+    "epsilon-plus-flat",
+    "lrp-resnet",
+    "c3-lrp",
+    "c3-lrp+c3",
+    BEST,
+    f"{BEST}+{SMOOTH}",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +156,14 @@ class Case:
     resolutions: Sequence[int] = ()
     """Heights of feature maps that relevance may stop at."""
     may_be_shown: bool = False
-    """Whether its pictures may be given to others. Photos that belong to somebody else may not: only
-    numbers and curves of such a case ever reach the page.
+    """Whether its pictures may be given to others. Photos that belong to somebody else may not:
+    only numbers and curves of such a case ever reach the page.
     """
 
 
-def real(name: str, title: str, model: str, pictures: str, **choices: Any) -> Callable[[Path, Path], Case]:
+def real(
+    name: str, title: str, model: str, pictures: str, **choices: Any
+) -> Callable[[Path, Path], Case]:
     """A case of the models and photos in ASSETS."""
 
     def made(assets: Path, folder: Path) -> Case:
@@ -165,7 +191,9 @@ def halves(photos: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
 
 
 def searched(assets: Path) -> frozenset[str]:
-    """Names of photos that the search of any model may have seen: both have photos of one collection."""
+    """Names of photos that the search of any model may have
+    seen: both have photos of one collection.
+    """
     folders = [find_images([str(assets / "images" / pictures)]) for _, pictures in (_TIN20, _TIN10)]
     return frozenset(photo.name for photos in folders for photo in halves(photos)[0])
 
@@ -213,7 +241,9 @@ CASES: Mapping[str, Callable[[Path, Path], Case]] = {
         methods=[name for name in (*MAIN, *FURTHER) if not name.startswith(_NO_MAX_POOL)],
     ),
     "shapes": embedded,
-    "sanity": real("sanity", "sanity, ResNet-18 of width 16", *_TIN10, methods=SANE, metrics=SANITY),
+    "sanity": real(
+        "sanity", "sanity, ResNet-18 of width 16", *_TIN10, methods=SANE, metrics=SANITY
+    ),
     "rise": real(
         "rise",
         "RISE with more masks, ResNet-50",
@@ -229,11 +259,17 @@ UNSEEN = ("sanity", "rise")
 
 
 def cases(assets: Path, folder: Path, photos: int | None, wanted: Sequence[str]) -> list[Case]:
-    """The wanted cases; `photos` of each, evenly spread, or all. Of those in `UNSEEN` only such photos."""
+    """The wanted cases; `photos` of each, evenly spread, or
+    all. Of those in `UNSEEN` only such photos.
+    """
     found = []
     for name in wanted:
         case = CASES[name](assets, folder)
-        left = [photo for photo in case.photos if photo.name in case.held_out] if name in UNSEEN else case.photos
+        left = (
+            [photo for photo in case.photos if photo.name in case.held_out]
+            if name in UNSEEN
+            else case.photos
+        )
         found.append(replace(case, photos=thinned(left or case.photos, photos or MOST.get(name))))
     return found
 
@@ -287,7 +323,11 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
     def report(done: int, total: int) -> None:
         if 50 * done // total > said[0]:
             said[0] = 50 * done // total
-            print(f"{case.name}: {done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{case.name}: {done} of {total}, {time.monotonic() - begun:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     request = request_of(
         case,
@@ -297,7 +337,11 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         steps=steps or case.steps,
         threads=threads,
     )
-    rows = evaluate(request, report=report, say=lambda text: print(f"{case.name}: {text}", file=sys.stderr, flush=True))
+    rows = evaluate(
+        request,
+        report=report,
+        say=lambda text: print(f"{case.name}: {text}", file=sys.stderr, flush=True),
+    )
     minutes = (time.monotonic() - begun) / 60
     held_out = [row for row in rows if row["image"] in case.held_out]
     protocols = [name for name in ("exact", "keio", "srg") if name in case.metrics]
@@ -318,7 +362,9 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         "held_out": means(held_out),
         "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
         "may_be_shown": case.may_be_shown,
-        "curves": {p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()},
+        "curves": {
+            p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()
+        },
     }
 
 
@@ -330,7 +376,8 @@ def plain(mean: Mean) -> list[float]:
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Method → column → mean and interval."""
     return {
-        name: {heading(*column): plain(mean) for column, mean in found.items()} for name, found in summary(rows).items()
+        name: {heading(*column): plain(mean) for column, mean in found.items()}
+        for name, found in summary(rows).items()
     }
 
 
@@ -351,7 +398,11 @@ def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, lis
         for column in DECIDING:
             metric = column.split(maxsplit=1)[0]
             for rival in (r for r in RIVALS if r in by and r != name):
-                pairs = [(value(mine[i], metric), value(by[rival][i], metric)) for i in mine if i in by[rival]]
+                pairs = [
+                    (value(mine[i], metric), value(by[rival][i], metric))
+                    for i in mine
+                    if i in by[rival]
+                ]
                 both = [(a, b) for a, b in pairs if a is not None and b is not None]
                 if both:
                     gap = difference_of([a for a, _ in both], [b for _, b in both])
@@ -365,15 +416,19 @@ def pictures(case: Case, folder: Path) -> list[dict[str, str]]:
     """
     if not case.may_be_shown:
         raise ValueError(f"pictures of {case.name} may not be shown")
-    rows = [json.loads(line) for line in (folder / f"{case.name}.jsonl").read_text().splitlines()[1:]]
+    rows = [
+        json.loads(line) for line in (folder / f"{case.name}.jsonl").read_text().splitlines()[1:]
+    ]
     best, rival = (
-        {r["image"]: r["exact"]["id"] for r in rows if r["method"] == m} for m in (f"{BEST}+{SMOOTH}", "grad-cam")
+        {r["image"]: r["exact"]["id"] for r in rows if r["method"] == m}
+        for m in (f"{BEST}+{SMOOTH}", "grad-cam")
     )
     order = sorted(best, key=lambda image: best[image] - rival[image])
     wrong = next((r["image"] for r in rows if r["target"] != r["label"]), None)
     chosen = {
         "the first photo": case.photos[0].name,
-        f"most ahead of Grad-CAM in exact ID ({best[order[-1]]:.2f} against {rival[order[-1]]:.2f})": order[-1],
+        "most ahead of Grad-CAM in exact ID "
+        f"({best[order[-1]]:.2f} against {rival[order[-1]]:.2f})": order[-1],
         f"most behind ({best[order[0]]:.2f} against {rival[order[0]]:.2f})": order[0],
     } | ({"a wrong prediction": wrong} if wrong else {})
     paths = {photo.name: photo for photo in case.photos}
@@ -394,7 +449,9 @@ def pictures(case: Case, folder: Path) -> list[dict[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("assets", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each model's, instead of all")
@@ -412,7 +469,9 @@ def main(arguments: list[str] | None = None) -> int:
             found["pictures"] = pictures(case, given.output)
         path = given.output / f"{case.name}.json"
         if path.exists():  # what was gone on with took its time too
-            found["minutes"] = round(found["minutes"] + json.loads(path.read_text(encoding="utf-8"))["minutes"], 1)
+            found["minutes"] = round(
+                found["minutes"] + json.loads(path.read_text(encoding="utf-8"))["minutes"], 1
+            )
         path.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
         print(path)
     return 0

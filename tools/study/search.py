@@ -2,11 +2,11 @@
 
     python -m tools.study.search ASSETS -o study --case tin10 tin20
 
-Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of convolutions, of those
-near the logits, of the dense layer, of the first layer, where relevance stops, post-processing) all values are judged
-and the best stays. Judged is by the mean of what exact ID, SRG and
-rank accuracy are above Grad-CAM's. Photos are every second one; the others are left for `run.py` to report on. Writes
-CASE.search.json and goes on where it was stopped.
+Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of
+convolutions, of those near the logits, of the dense layer, of the first layer, where relevance
+stops, post-processing) all values are judged and the best stays. Judged is by the mean of what
+exact ID, SRG and rank accuracy are above Grad-CAM's. Photos are every second one; the others are
+left for `run.py` to report on. Writes CASE.search.json and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,21 @@ BASE = "epsilon-plus-flat"
 SPACE: dict[str, Sequence[str]] = {
     "@join": ("", "ratio", "z-plus-join", "symmetric", "main-only", "skip-only"),
     "start": ("", "contrastive"),
-    "@convolution": ("", "gamma(gamma=0.05)", "gamma(gamma=0.1)", "gamma(gamma=0.25)", "gamma(gamma=1)", "alpha-beta"),
-    "@upper convolution": ("", "epsilon(epsilon=0.1)", "gamma(gamma=0.05)", "gamma(gamma=0.25)", "z-plus"),
+    "@convolution": (
+        "",
+        "gamma(gamma=0.05)",
+        "gamma(gamma=0.1)",
+        "gamma(gamma=0.25)",
+        "gamma(gamma=1)",
+        "alpha-beta",
+    ),
+    "@upper convolution": (
+        "",
+        "epsilon(epsilon=0.1)",
+        "gamma(gamma=0.05)",
+        "gamma(gamma=0.25)",
+        "z-plus",
+    ),
     "@dense": ("", "z-plus"),
     "@first": ("flat", "z-plus", "w-square"),
     "resolution": ("", "24", "12", "6"),
@@ -57,7 +70,9 @@ def named(chosen: dict[str, str]) -> str:
     return f"{base}+{chosen['post']}" if chosen.get("post") else base
 
 
-def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int) -> dict[str, Any]:
+def search(
+    case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int
+) -> dict[str, Any]:
     """Every method that was judged with its means, and the way to the best."""
     case = replace(case, photos=thinned(halves(case.photos)[0], photos))
     judged: dict[str, dict[str, float]] = {}
@@ -65,7 +80,14 @@ def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads
     def judge(names: Sequence[str]) -> None:
         results = folder / f"{case.name}.search.jsonl"
         rows = evaluate(
-            request_of(case, results, methods=[RIVAL, *names], metrics=METRICS, steps=steps, threads=threads)
+            request_of(
+                case,
+                results,
+                methods=[RIVAL, *names],
+                metrics=METRICS,
+                steps=steps,
+                threads=threads,
+            )
         )
         for name in (RIVAL, *names):
             mine = [row for row in rows if row["method"] == name]
@@ -75,19 +97,27 @@ def search(case: Case, folder: Path, *, photos: int | None, rounds: int, threads
                 judged[name][metric] = mean_of(values).value
 
     def gain(name: str) -> float:
-        return sum(judged[name][metric] - judged[RIVAL][metric] for metric in METRICS) / len(METRICS)
+        return sum(judged[name][metric] - judged[RIVAL][metric] for metric in METRICS) / len(
+            METRICS
+        )
 
     chosen = {"@first": "flat"}  # said, or a rule for all convolutions would be the first one's too
     way = []
     for turn in range(1, rounds + 1):
         for choice, values in SPACE.items():
-            names = {text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)}
+            names = {
+                text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)
+            }
             judge(list(names.values()))
             best = max(names, key=lambda text: gain(names[text]))
             chosen[choice] = best
             tried = {name: gain(name) for name in names.values()}
             way.append({"round": turn, "choice": choice, "tried": tried, "best": names[best]})
-            print(f"{case.name} {turn}: {choice}: {names[best]} {gain(names[best]):+.4f}", file=sys.stderr, flush=True)
+            print(
+                f"{case.name} {turn}: {choice}: {names[best]} {gain(names[best]):+.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
     simplified = [BEST, f"{BEST}+{SMOOTH}"]
     judge(simplified)
     by_hand = {name: gain(name) for name in simplified}
@@ -108,12 +138,16 @@ def _fits(choice: str, text: str, case: Case) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("assets", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="so many of each half, instead of all")
     parser.add_argument("--case", nargs="+", default=("tin10", "tin20"), choices=("tin10", "tin20"))
-    parser.add_argument("--rounds", type=int, default=1, help="how often all choices are gone through")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="how often all choices are gone through"
+    )
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
@@ -121,7 +155,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.case:
         case = CASES[name](given.assets, given.output)
         found = search(
-            case, given.output, photos=given.photos, rounds=given.rounds, threads=given.threads, steps=given.steps
+            case,
+            given.output,
+            photos=given.photos,
+            rounds=given.rounds,
+            threads=given.threads,
+            steps=given.steps,
         )
         path = given.output / f"{case.name}.search.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

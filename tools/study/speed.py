@@ -2,10 +2,11 @@
 
     python -m tools.study.speed --network resnet18 --size 64 --photos 100 -o speed.json
 
-One method (gradient x input) is judged on the same pictures with as many steps everywhere. Ours is the whole
-`evaluate`, compiling and explaining included; the others are handed finished maps. Quantus's PixelFlipping deletes the
-most relevant pixels; run again on the maps with their signs turned, it deletes the least relevant, which is
-insertion into the same fill. Needs torch, torchvision and quantus.
+One method (gradient x input) is judged on the same pictures with as many steps everywhere. Ours is
+the whole `evaluate`, compiling and explaining included; the others are handed finished maps.
+Quantus's PixelFlipping deletes the most relevant pixels; run again on the maps with their signs
+turned, it deletes the least relevant, which is insertion into the same fill. Needs torch,
+torchvision and quantus.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ def written(folder: Path, many: int, size: int) -> list[Path]:
     rng = np.random.default_rng(0)
     for index in range(many):
         small = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{index:04d}.png"), cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(
+            str(folder / f"{index:04d}.png"),
+            cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC),
+        )
     return sorted(folder.glob("*.png"))
 
 
-def loop(network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[Any], steps: int) -> None:
+def loop(
+    network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[Any], steps: int
+) -> None:
     """Every masked picture through torch on its own, as a script would have it."""
     import torch
 
@@ -54,7 +60,9 @@ def loop(network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[Any
                 torch.softmax(network(one), 1)[0, target].item()
 
 
-def quantus(network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[Any], steps: int, batch: int) -> None:
+def quantus(
+    network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[Any], steps: int, batch: int
+) -> None:
     """Deletion, then insertion as deletion of the least relevant."""
     from quantus import PixelFlipping
 
@@ -66,11 +74,20 @@ def quantus(network: Any, x: NDArray[Any], targets: NDArray[Any], maps: NDArray[
         disable_warnings=True,
     )
     for relevance in (maps, -maps):
-        flip(model=network, x_batch=x, y_batch=targets, a_batch=relevance[:, None], softmax=True, batch_size=batch)
+        flip(
+            model=network,
+            x_batch=x,
+            y_batch=targets,
+            a_batch=relevance[:, None],
+            softmax=True,
+            batch_size=batch,
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet18", help="of torchvision")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=100)
@@ -80,7 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args(arguments)
     if given.size**2 % given.steps:
-        parser.error(f"Quantus wants steps that divide {given.size**2} pixels; {given.steps} do not")
+        parser.error(
+            f"Quantus wants steps that divide {given.size**2} pixels; {given.steps} do not"
+        )
     import torch
 
     torch.set_num_threads(given.threads)
@@ -94,7 +113,12 @@ def main(arguments: list[str] | None = None) -> int:
         maps = find_method(METHOD, subject).maps(x, targets)
         network = torch_network(given.network)
         request = Request(
-            model=path, photos=photos, methods=(METHOD,), metrics=("srg",), steps=given.steps, threads=given.threads
+            model=path,
+            photos=photos,
+            methods=(METHOD,),
+            metrics=("srg",),
+            steps=given.steps,
+            threads=given.threads,
         )
         runs: dict[str, Callable[[], object]] = {
             "lrp-onnx": lambda: evaluate(request),
@@ -107,7 +131,11 @@ def main(arguments: list[str] | None = None) -> int:
             begun = time.perf_counter()
             run()
             seconds[key] = time.perf_counter() - begun
-            print(f"{key}: {seconds[key]:.1f} s, {seconds[key] / seconds['lrp-onnx']:.2f}", file=sys.stderr, flush=True)
+            print(
+                f"{key}: {seconds[key]:.1f} s, {seconds[key] / seconds['lrp-onnx']:.2f}",
+                file=sys.stderr,
+                flush=True,
+            )
     result = vars(given) | {"output": None, "method": METHOD, "seconds": seconds}
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

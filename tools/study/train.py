@@ -1,8 +1,9 @@
-"""Make the embedded model: train a thin bottleneck ResNet on procedural pictures, export it, and measure what was
-exported.
+"""Make the embedded model: train a thin bottleneck ResNet on
+procedural pictures, export it, and measure what was exported.
 
-    python -m tools.study.train --output models                        # all of models/ but the card (torch, minutes)
-    python -m tools.study.train --evaluate models/shapes-resnet.onnx   # accuracy on fresh pictures (no torch)
+    python -m tools.study.train --output models                        # all of
+    models/ but the card (torch, minutes) python -m tools.study.train --evaluate
+    models/shapes-resnet.onnx   # accuracy on fresh pictures (no torch)
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ SAMPLES = ("star", "heart", "gear", "arrow")
 
 
 def make_set(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """(N, 96, 96, 3) uint8 pictures and (N,) labels; every fourth picture is made larger and shrunk, as photos are."""
+    """(N, 96, 96, 3) uint8 pictures and (N,) labels; every
+    fourth picture is made larger and shrunk, as photos are.
+    """
     rng = np.random.default_rng(seed)
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
     labels = rng.integers(0, len(KINDS), count)
@@ -52,7 +55,9 @@ def make_set(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64
 
 
 def network() -> torch.nn.Module:
-    """A ResNet-26: bottlenecks in four stages of two, stride in the 3×3, projections where the shape changes."""
+    """A ResNet-26: bottlenecks in four stages of two,
+    stride in the 3×3, projections where the shape changes.
+    """
     import torch
     from torch import nn
 
@@ -66,11 +71,17 @@ def network() -> torch.nn.Module:
             super().__init__()
             after = 4 * width
             self.main = nn.Sequential(
-                *unit(before, width, 1), nn.ReLU(), *unit(width, width, 3, stride), nn.ReLU(), *unit(width, after, 1)
+                *unit(before, width, 1),
+                nn.ReLU(),
+                *unit(width, width, 3, stride),
+                nn.ReLU(),
+                *unit(width, after, 1),
             )
             nn.init.zeros_(self.main[-1].weight)
             same = before == after and stride == 1
-            self.shortcut = nn.Identity() if same else nn.Sequential(*unit(before, after, 1, stride))
+            self.shortcut = (
+                nn.Identity() if same else nn.Sequential(*unit(before, after, 1, stride))
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.relu(self.main(x) + self.shortcut(x))
@@ -80,9 +91,14 @@ def network() -> torch.nn.Module:
     before = stem
     for stage in range(4):
         width = WIDTH * 2**stage
-        layers += [Bottleneck(before, width, 1 if stage == 0 else 2), Bottleneck(4 * width, width, 1)]
+        layers += [
+            Bottleneck(before, width, 1 if stage == 0 else 2),
+            Bottleneck(4 * width, width, 1),
+        ]
         before = 4 * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, len(KINDS)))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, len(KINDS))
+    )
 
 
 def train() -> torch.nn.Module:
@@ -114,18 +130,24 @@ def train() -> torch.nn.Module:
             schedule.step()
             total += loss.item()
         seconds = time.perf_counter() - begun
-        print(f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {seconds:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {seconds:.0f} s", flush=True
+        )
     return model.eval()
 
 
 def export(model: torch.nn.Module, path: Path) -> None:
-    """Write the network with folded batch normalisation, a dynamic batch, and how to use it in its metadata."""
+    """Write the network with folded batch normalisation, a
+    dynamic batch, and how to use it in its metadata.
+    """
     import torch
 
     x = torch.randn(2, 3, SIZE, SIZE)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     axes = {"input": {0: "N"}, "logits": {0: "N"}}
-    torch.onnx.export(model, (x,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
+    torch.onnx.export(
+        model, (x,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names
+    )
     proto = onnx.load(path)
     proto.graph.name, proto.doc_string = NAME, ""
     for node in proto.graph.node:
@@ -151,7 +173,9 @@ def prepare(pictures: NDArray[np.uint8] | list[Picture]) -> NDArray[np.float32]:
 
 
 def evaluate(path: Path) -> float:
-    """Share of fresh pictures that the exported model gets right; prints it, and the worst kinds."""
+    """Share of fresh pictures that the exported model gets right;
+    prints it, and the worst kinds.
+    """
     pictures, labels = make_set(TEST_PICTURES, TEST_SEED)
     parts = [run(path, prepare(pictures[i : i + 250])) for i in range(0, len(pictures), 250)]
     predicted = np.concatenate(parts).argmax(1)
@@ -163,8 +187,8 @@ def evaluate(path: Path) -> float:
 
 
 def make_samples(path: Path, folder: Path) -> None:
-    """Write one picture and mask of each kind in SAMPLES: right and confident however it is shrunk, and off the
-    centre.
+    """Write one picture and mask of each kind in SAMPLES: right
+    and confident however it is shrunk, and off the centre.
     """
     rng = np.random.default_rng(SAMPLE_SEED)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -188,17 +212,30 @@ def _good(path: Path, kind: str, picture: Picture, mask: Mask) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="train and write the model, its labels and samples to this folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="train and write the model, its labels and samples to this folder",
+    )
     parser.add_argument("--evaluate", type=Path, metavar="MODEL", help="measure an exported model")
-    parser.add_argument("--samples", type=Path, metavar="MODEL", help="only make the samples again, beside MODEL")
+    parser.add_argument(
+        "--samples", type=Path, metavar="MODEL", help="only make the samples again, beside MODEL"
+    )
     arguments = parser.parse_args()
     if arguments.output:
         begun = time.perf_counter()
         path = arguments.output / f"{NAME}.onnx"
         export(train(), path)
-        print(f"trained and exported in {time.perf_counter() - begun:.0f} s: {path.stat().st_size:,} bytes")
-        (arguments.output / f"{NAME}.labels.txt").write_text("\n".join(KINDS) + "\n", encoding="utf-8")
+        print(
+            f"trained and exported in {time.perf_counter() - begun:.0f} "
+            f"s: {path.stat().st_size:,} bytes"
+        )
+        (arguments.output / f"{NAME}.labels.txt").write_text(
+            "\n".join(KINDS) + "\n", encoding="utf-8"
+        )
         make_samples(path, arguments.output)
         evaluate(path)
     if arguments.samples:

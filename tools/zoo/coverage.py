@@ -1,4 +1,5 @@
-"""Write the table of what compiles into models/README.md: exporter × architecture, from the zoo of the tests.
+"""Write the table of what compiles into models/README.md:
+exporter × architecture, from the zoo of the tests.
 
     python -m tools.zoo.coverage            print it
     python -m tools.zoo.coverage --write    put it between its markers in models/README.md
@@ -39,11 +40,14 @@ WRITERS = {
     "constant-nodes": ("weights as Constant nodes (rewritten)", ""),
     "shuffled": ("names and order shuffled (rewritten)", ""),
 }
-"""Beginning of a file's exporter → what people call it, and the distribution whose version counts."""
+"""Beginning of a file's exporter → what people call it, and the distribution whose version counts.
+"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="write models/README.md")
     table = coverage()
     if parser.parse_args().write:
@@ -67,9 +71,9 @@ def coverage() -> str:
     results = [(entry, result_of(entry)) for entry in entries]
     refused = sum(result != "compiles" for _, result in results)
     head = (
-        f"{len(entries)} files, {len({e['architecture'] for e in entries})} architectures and variants, "
-        f"{len({writer_of(e)[0] for e in entries})} ways of writing them; {len(entries) - refused} compile, {refused} "
-        "are refused."
+        f"{len(entries)} files, {len({e['architecture'] for e in entries})} architectures and "
+        f"variants, {len({writer_of(e)[0] for e in entries})} ways of writing them; "
+        f"{len(entries) - refused} compile, {refused} are refused."
     )
     lines = ["| architecture | written by | |", "|---|---|---|", *_rows(results)]
     return "\n".join([head, "", *lines, "", "Versions: " + "; ".join(_versions(entries)) + "."])
@@ -128,12 +132,16 @@ def result_of(entry: dict[str, Any]) -> str:
 
 
 def _reasons(faults: Iterable[str]) -> list[str]:
-    """Faults without nodes' names and sizes: what kind of thing is in the way of which operators."""
+    """Faults without nodes' names and sizes: what kind of thing is
+    in the way of which operators.
+    """
     found: dict[str, set[str]] = {}
     for fault in faults:
         operator, _, why = fault.partition(" '")
         found.setdefault(REASONS[next(key for key in REASONS if key in why)], set()).add(operator)
-    return [f"{reason} ({', '.join(sorted(operators))})" for reason, operators in sorted(found.items())]
+    return [
+        f"{reason} ({', '.join(sorted(operators))})" for reason, operators in sorted(found.items())
+    ]
 
 
 REASONS = {

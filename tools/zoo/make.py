@@ -1,11 +1,13 @@
 """Make the model zoo of the tests: thin networks in the forms that real exporters write.
 
-    python -m tools.zoo.make export --with torch --output /tmp/zoo       one run for each exporter, each in an
-    python -m tools.zoo.make export --with keras --output /tmp/zoo       environment that has it
-    python -m tools.zoo.make pack --input /tmp/zoo --output tests/zoo    compress, and write the manifest
+    python -m tools.zoo.make export --with torch --output /tmp/zoo       one run for each exporter,
+    each in an python -m tools.zoo.make export --with keras --output /tmp/zoo       environment that
+    has it python -m tools.zoo.make pack --input /tmp/zoo --output tests/zoo    compress, and write
+    the manifest
 
-`--with` is one of torch, keras, jax, paddle, and onnx; the last is ONNX Runtime's optimiser and quantiser and the
-rewriting of other files of the zoo, so it comes last. CONTRIBUTING.md lists what to install for each.
+`--with` is one of torch, keras, jax, paddle, and onnx; the last is ONNX
+Runtime's optimiser and quantiser and the rewriting of other files of the
+zoo, so it comes last. CONTRIBUTING.md lists what to install for each.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ LARGEST = 300_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     exporting = commands.add_parser("export")
     exporting.add_argument("--with", dest="module", choices=MODULES, required=True)
@@ -60,7 +64,9 @@ def export(module: str, folder: Path, only: str) -> int:
             print(f"FAILED {recipe.name}", file=sys.stderr)
             failed += 1
             continue
-        path.with_suffix(".json").write_text(json.dumps(_description(recipe), indent=1) + "\n", encoding="utf-8")
+        path.with_suffix(".json").write_text(
+            json.dumps(_description(recipe), indent=1) + "\n", encoding="utf-8"
+        )
         print(f"{recipe.name}: {path.stat().st_size:,} bytes")
     return int(failed > 0)
 
@@ -83,7 +89,9 @@ def _description(recipe: Recipe) -> dict[str, object]:
 
 
 def pack(source: Path, folder: Path) -> int:
-    """Compress every exported file and write the manifest; files that are gone from the recipes are removed."""
+    """Compress every exported file and write the manifest;
+    files that are gone from the recipes are removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.onnx.xz"):
         stale.unlink()
@@ -93,7 +101,10 @@ def pack(source: Path, folder: Path) -> int:
         data = description.with_suffix(".onnx").read_bytes()
         packed = lzma.compress(data, preset=9)
         if len(packed) > LARGEST:
-            print(f"{entry['name']} is {len(packed):,} bytes, {LARGEST:,} is the limit", file=sys.stderr)
+            print(
+                f"{entry['name']} is {len(packed):,} bytes, {LARGEST:,} is the limit",
+                file=sys.stderr,
+            )
             return 1
         (folder / f"{entry['name']}.onnx.xz").write_bytes(packed)
         entries.append(entry | {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})

@@ -38,17 +38,21 @@ class Recipe:
 
 
 def core_weights(seed: int = 7) -> Weights:
-    """The shared network: a bottleneck ResNet v1.5 of two stages of two blocks, by the names that torchvision gives.
+    """The shared network: a bottleneck ResNet v1.5 of two
+    stages of two blocks, by the names that torchvision gives.
 
-    Kernels are (out, in, height, width) and He-initialised. Batch statistics are not trivial: scales of 0.6 to 1.4,
-    one in eight of them negative, variances of 0.5 to 2, shifts that are not zero.
+    Kernels are (out, in, height, width) and He-initialised. Batch
+    statistics are not trivial: scales of 0.6 to 1.4, one in eight of
+    them negative, variances of 0.5 to 2, shifts that are not zero.
     """
     rng = np.random.default_rng(seed)
     weights: Weights = {}
 
     def conv(name: str, out: int, into: int, kernel: int) -> None:
         scale = np.sqrt(2.0 / (into * kernel * kernel))
-        weights[f"{name}.weight"] = rng.normal(0, scale, (out, into, kernel, kernel)).astype(np.float32)
+        weights[f"{name}.weight"] = rng.normal(0, scale, (out, into, kernel, kernel)).astype(
+            np.float32
+        )
 
     def norm(name: str, channels: int) -> None:
         sign = np.where(rng.random(channels) < 0.125, -1.0, 1.0)
@@ -60,7 +64,9 @@ def core_weights(seed: int = 7) -> Weights:
     conv("conv1", 8, 3, 7)
     norm("bn1", 8)
     for block, (into, mid, out, _) in BLOCKS.items():
-        for index, (a, b, kernel) in enumerate(((into, mid, 1), (mid, mid, 3), (mid, out, 1)), start=1):
+        for index, (a, b, kernel) in enumerate(
+            ((into, mid, 1), (mid, mid, 3), (mid, out, 1)), start=1
+        ):
             conv(f"{block}.conv{index}", b, a, kernel)
             norm(f"{block}.bn{index}", b)
         if into != out:

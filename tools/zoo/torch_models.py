@@ -13,7 +13,8 @@ from tools.zoo.recipe import CLASSES, core_weights
 
 warnings.filterwarnings("ignore")
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-# torchvision without its compiled half: it registers kernels for these two names when it is imported.
+# torchvision without its compiled half: it registers
+# kernels for these two names when it is imported.
 _LIBRARY = torch.library.Library("torchvision", "DEF")
 _LIBRARY.define("nms(Tensor a, Tensor b, float c) -> Tensor")
 _LIBRARY.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
@@ -29,7 +30,9 @@ THIN = (8, 16)
 
 
 def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
-    """`model` in evaluation mode, every parameter and every batch statistic drawn anew, none of them trivial."""
+    """`model` in evaluation mode, every parameter and every
+    batch statistic drawn anew, none of them trivial.
+    """
     torch.manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv1d | nn.Linear):
@@ -50,15 +53,27 @@ def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
 class ThinResNet(torchvision.models.ResNet):
     """torchvision's ResNet with two stages of few channels."""
 
-    def __init__(self, block: type[nn.Module], planes: tuple[int, int], depth: int, expansion: int, **options: int):
+    def __init__(
+        self,
+        block: type[nn.Module],
+        planes: tuple[int, int],
+        depth: int,
+        expansion: int,
+        **options: int,
+    ):
         thin = type(f"Thin{block.__name__}", (block,), {"expansion": expansion})
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
-        self.groups, self.base_width = int(options.get("groups", 1)), int(options.get("base_width", 64))
+        self.groups, self.base_width = (
+            int(options.get("groups", 1)),
+            int(options.get("base_width", 64)),
+        )
         self.inplanes, self.dilation = 8, 1
         self.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
         self.layer1 = self._make_layer(thin, planes[0], depth)
-        self.layer2 = self._make_layer(thin, planes[1], depth, stride=2, dilate=bool(options.get("dilate", False)))
+        self.layer2 = self._make_layer(
+            thin, planes[1], depth, stride=2, dilate=bool(options.get("dilate", False))
+        )
         self.layer3 = self.layer4 = nn.Identity()
         self.fc = nn.Linear(planes[1] * expansion, CLASSES)
 
@@ -74,19 +89,25 @@ def core() -> nn.Module:
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation written out as a product and a sum of constants, as detection backbones have it."""
+    """Batch normalisation written out as a product and a
+    sum of constants, as detection backbones have it.
+    """
 
     def __init__(self, of: nn.BatchNorm2d) -> None:
         super().__init__()
         scale = of.weight * (of.running_var + of.eps).rsqrt()
         self.register_buffer("scale", scale.detach().reshape(1, -1, 1, 1))
-        self.register_buffer("shift", (of.bias - of.running_mean * scale).detach().reshape(1, -1, 1, 1))
+        self.register_buffer(
+            "shift", (of.bias - of.running_mean * scale).detach().reshape(1, -1, 1, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
 
 
-def replaced(model: nn.Module, kind: type[nn.Module], by: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def replaced(
+    model: nn.Module, kind: type[nn.Module], by: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
     """`model` with every layer of `kind` replaced."""
     for name, child in model.named_children():
         if isinstance(child, kind):
@@ -153,7 +174,9 @@ class OptionA(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
         self.main = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(a, b, 3, stride=s, padding=1, bias=False),
@@ -201,7 +224,13 @@ class AttentionBranch(nn.Module):
 
 
 def _timm(**options: object) -> nn.Module:
-    settings = {"layers": (1, 1), "channels": THIN, "num_classes": CLASSES, "stem_width": 8, **options}
+    settings = {
+        "layers": (1, 1),
+        "channels": THIN,
+        "num_classes": CLASSES,
+        "stem_width": 8,
+        **options,
+    }
     block = settings.pop("block", timm_resnet.Bottleneck)
     model = timm_resnet.ResNet(block, **settings)
     model.layer3 = model.layer4 = nn.Identity()
@@ -209,7 +238,13 @@ def _timm(**options: object) -> nn.Module:
 
 
 def _timm_v2(**options: object) -> nn.Module:
-    settings = {"layers": (1, 1), "channels": (16, 32), "num_classes": CLASSES, "stem_chs": 8, **options}
+    settings = {
+        "layers": (1, 1),
+        "channels": (16, 32),
+        "num_classes": CLASSES,
+        "stem_chs": 8,
+        **options,
+    }
     return seeded(timm_resnetv2.ResNetV2(**settings))
 
 
@@ -219,7 +254,13 @@ def _hugging_face(**options: object) -> nn.Module:
     class Logits(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            config = ResNetConfig(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2], num_labels=CLASSES, **options)
+            config = ResNetConfig(
+                embedding_size=8,
+                hidden_sizes=[16, 32],
+                depths=[1, 2],
+                num_labels=CLASSES,
+                **options,
+            )
             self.model = ResNetForImageClassification(config)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -230,11 +271,16 @@ def _hugging_face(**options: object) -> nn.Module:
 
 def _small_vgg() -> nn.Module:
     layers = torchvision.models.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True)
-    return nn.Sequential(layers, nn.Flatten(), nn.Linear(256, 24), nn.ReLU(), nn.Dropout(), nn.Linear(24, CLASSES))
+    return nn.Sequential(
+        layers, nn.Flatten(), nn.Linear(256, 24), nn.ReLU(), nn.Dropout(), nn.Linear(24, CLASSES)
+    )
 
 
 ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-    "basic": ("ResNet-18 style: basic blocks", lambda: seeded(ThinResNet(BasicBlock, (8, 16), 2, 1))),
+    "basic": (
+        "ResNet-18 style: basic blocks",
+        lambda: seeded(ThinResNet(BasicBlock, (8, 16), 2, 1)),
+    ),
     "v1": (
         "ResNet v1: the stride in the first 1x1 (Hugging Face)",
         lambda: _hugging_face(downsample_in_bottleneck=True),
@@ -250,10 +296,22 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         "ResNet-D: deep stem, average-pooled shortcuts",
         lambda: _timm(stem_type="deep", avg_down=True),
     ),
-    "dilated": ("dilated ResNet", lambda: seeded(ThinResNet(Bottleneck, (4, 8), 2, 4, dilate=True))),
-    "se": ("SE-ResNet: squeeze-and-excitation gates", lambda: _timm(block_args={"attn_layer": SEModule})),
-    "eca": ("ECA-ResNet: 1-D convolution gates", lambda: _timm(block_args={"attn_layer": EcaModule})),
-    "blur": ("anti-aliased ResNet: blur pools", lambda: _timm(aa_layer=BlurPool2d, block=timm_resnet.BasicBlock)),
+    "dilated": (
+        "dilated ResNet",
+        lambda: seeded(ThinResNet(Bottleneck, (4, 8), 2, 4, dilate=True)),
+    ),
+    "se": (
+        "SE-ResNet: squeeze-and-excitation gates",
+        lambda: _timm(block_args={"attn_layer": SEModule}),
+    ),
+    "eca": (
+        "ECA-ResNet: 1-D convolution gates",
+        lambda: _timm(block_args={"attn_layer": EcaModule}),
+    ),
+    "blur": (
+        "anti-aliased ResNet: blur pools",
+        lambda: _timm(aa_layer=BlurPool2d, block=timm_resnet.BasicBlock),
+    ),
     "avg-aa": ("anti-aliased ResNet: average pools", lambda: _timm(aa_layer=nn.AvgPool2d)),
     "option-a": ("CIFAR ResNet, option-A shortcuts", lambda: seeded(OptionA())),
     "relu6": ("ResNet with ReLU6", lambda: _timm(act_layer=nn.ReLU6)),
@@ -272,7 +330,9 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "densenet": (
         "DenseNet",
         lambda: seeded(
-            torchvision.models.DenseNet(8, (2, 2), num_init_features=8, bn_size=2, num_classes=CLASSES),
+            torchvision.models.DenseNet(
+                8, (2, 2), num_init_features=8, bn_size=2, num_classes=CLASSES
+            ),
         ),
     ),
     "vgg": ("VGG with batch normalisation", lambda: seeded(_small_vgg())),
@@ -295,7 +355,9 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     ),
     "res2net": (
         "Res2Net: splits and concatenations inside a block",
-        lambda: _timm(block=timm.models.res2net.Bottle2neck, base_width=16, block_args={"scale": 4}),
+        lambda: _timm(
+            block=timm.models.res2net.Bottle2neck, base_width=16, block_args={"scale": 4}
+        ),
     ),
     "sknet": (
         "SK-ResNet: softmax gates over branches",

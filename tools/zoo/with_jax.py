@@ -24,10 +24,19 @@ class Convolution(nnx.Module):
         size, into, out = kernel.shape[0], kernel.shape[2], kernel.shape[3]
         padding = "SAME" if pad == "SAME" else [(pad, pad), (pad, pad)]
         rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(into, out, (size, size), stride, padding=padding, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(out, epsilon=BATCH_NORM_EPSILON, use_running_average=True, rngs=rngs)
+        self.conv = nnx.Conv(
+            into, out, (size, size), stride, padding=padding, use_bias=False, rngs=rngs
+        )
+        self.norm = nnx.BatchNorm(
+            out, epsilon=BATCH_NORM_EPSILON, use_running_average=True, rngs=rngs
+        )
         self.conv.kernel.value = kernel
-        for mine, theirs in (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var")):
+        for mine, theirs in (
+            ("scale", "weight"),
+            ("bias", "bias"),
+            ("mean", "running_mean"),
+            ("var", "running_var"),
+        ):
             getattr(self.norm, mine).value = jnp.asarray(stored[f"{norm}.{theirs}"])
 
     def __call__(self, x: Any) -> Any:
@@ -44,7 +53,9 @@ class Block(nnx.Module):
         self.two = part(f"{name}.conv2", f"{name}.bn2", stride=stride, pad=pad)
         self.three = part(f"{name}.conv3", f"{name}.bn3")
         same = into == out
-        self.short = None if same else part(f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
+        self.short = (
+            None if same else part(f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
+        )
 
     def __call__(self, x: Any) -> Any:
         y = self.three(nnx.relu(self.two(nnx.relu(self.one(x)))))
@@ -67,10 +78,16 @@ class Network(nnx.Module):
         x = nnx.relu(self.stem(x))
         if not self.same:  # explicit zeros: jax2onnx 0.17 drops the padding argument of max_pool
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME" if self.same else "VALID")
+        x = nnx.max_pool(
+            x, window_shape=(3, 3), strides=(2, 2), padding="SAME" if self.same else "VALID"
+        )
         for block in self.blocks:
             x = block(x)
-        mean = jnp.sum(x, axis=(1, 2)) / (x.shape[1] * x.shape[2]) if self.same else jnp.mean(x, axis=(1, 2))
+        mean = (
+            jnp.sum(x, axis=(1, 2)) / (x.shape[1] * x.shape[2])
+            if self.same
+            else jnp.mean(x, axis=(1, 2))
+        )
         return self.head(mean)
 
 
@@ -89,5 +106,12 @@ RECIPES = [
         TOOLS,
         partial(export, Network, inputs_as_nchw=[0]),
     ),
-    Recipe("same", "jax2onnx", _CORE + ", SAME pads", TOOLS, partial(export, partial(Network, same=True)), "NHWC"),
+    Recipe(
+        "same",
+        "jax2onnx",
+        _CORE + ", SAME pads",
+        TOOLS,
+        partial(export, partial(Network, same=True)),
+        "NHWC",
+    ),
 ]

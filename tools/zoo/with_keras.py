@@ -47,7 +47,9 @@ def core(*, same: bool = False) -> keras.Model:
 def _conv(stored: Any, x: Any, name: str, *, stride: int = 1, pad: Any = 0) -> Any:
     kernel = stored[f"{name}.weight"].transpose(2, 3, 1, 0)
     same = pad == "same"
-    layer = layers.Conv2D(kernel.shape[3], kernel.shape[0], stride, "same" if same else "valid", use_bias=False)
+    layer = layers.Conv2D(
+        kernel.shape[3], kernel.shape[0], stride, "same" if same else "valid", use_bias=False
+    )
     y = layer(layers.ZeroPadding2D(pad)(x) if pad and not same else x)
     layer.set_weights([kernel])
     return y
@@ -56,12 +58,16 @@ def _conv(stored: Any, x: Any, name: str, *, stride: int = 1, pad: Any = 0) -> A
 def _norm(stored: Any, x: Any, name: str) -> Any:
     layer = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON)
     y = layer(x)
-    layer.set_weights([stored[f"{name}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")])
+    layer.set_weights(
+        [stored[f"{name}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")]
+    )
     return y
 
 
 def applications(*, preact: bool) -> keras.Model:
-    """`keras.applications`' ResNet or ResNetV2, with two thin stages; SAME pads, explicit border before MaxPool."""
+    """`keras.applications`' ResNet or ResNetV2, with two
+    thin stages; SAME pads, explicit border before MaxPool.
+    """
     keras.utils.set_random_seed(5)
     stack = resnet.stack_residual_blocks_v2 if preact else resnet.stack_residual_blocks_v1
 
@@ -73,14 +79,22 @@ def applications(*, preact: bool) -> keras.Model:
         return stack(x, 8, 2, name="conv3")
 
     model = resnet.ResNet(
-        stages, preact, True, weights=None, input_shape=(SIZE, SIZE, 3), classes=CLASSES, name="resnet"
+        stages,
+        preact,
+        True,
+        weights=None,
+        input_shape=(SIZE, SIZE, 3),
+        classes=CLASSES,
+        name="resnet",
     )
     rng = np.random.default_rng(5)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             channels = layer.get_weights()[0].size
             gamma, beta = rng.uniform(0.6, 1.4, channels), rng.normal(0.1, 0.15, channels)
-            layer.set_weights([gamma, beta, rng.normal(0, 0.2, channels), rng.uniform(0.5, 2, channels)])
+            layer.set_weights(
+                [gamma, beta, rng.normal(0, 0.2, channels), rng.uniform(0.5, 2, channels)]
+            )
     return model
 
 
@@ -111,21 +125,35 @@ def from_tflite(make: Any, path: Path, *, opset: int = 13, int8: bool = False) -
     lite.unlink()
 
 
-def _recipe(family: str, exporter: str, architecture: str, write: Any, layout: str = "NHWC") -> Recipe:
+def _recipe(
+    family: str, exporter: str, architecture: str, write: Any, layout: str = "NHWC"
+) -> Recipe:
     return Recipe(family, exporter, architecture, TOOLS, write, layout=layout)
 
 
 _CORE = "ResNet v1.5: bottleneck blocks"
-_V1, _V2 = "ResNet v1 (Keras applications)", "ResNet v2: pre-activation, max-pooled shortcuts (Keras applications)"
+_V1, _V2 = (
+    "ResNet v1 (Keras applications)",
+    "ResNet v2: pre-activation, max-pooled shortcuts (Keras applications)",
+)
 _v1, _v2 = partial(applications, preact=False), partial(applications, preact=True)
 RECIPES = [
     _recipe("core", "tf2onnx-nhwc", _CORE, partial(from_keras, core)),
-    _recipe("core", "tf2onnx-nchw-op17", _CORE, partial(from_keras, core, nchw=True, opset=17), "NCHW"),
+    _recipe(
+        "core", "tf2onnx-nchw-op17", _CORE, partial(from_keras, core, nchw=True, opset=17), "NCHW"
+    ),
     _recipe("core", "keras3-export", _CORE, partial(keras_export, core)),
     _recipe("core", "tf2onnx-tflite", _CORE, partial(from_tflite, core)),
     _recipe("core-int8-tflite", "tf2onnx", _CORE + ", int8", partial(from_tflite, core, int8=True)),
-    _recipe("same", "tf2onnx-nhwc", _CORE + ", SAME pads", partial(from_keras, partial(core, same=True))),
-    _recipe("same", "tf2onnx-tflite", _CORE + ", SAME pads", partial(from_tflite, partial(core, same=True))),
+    _recipe(
+        "same", "tf2onnx-nhwc", _CORE + ", SAME pads", partial(from_keras, partial(core, same=True))
+    ),
+    _recipe(
+        "same",
+        "tf2onnx-tflite",
+        _CORE + ", SAME pads",
+        partial(from_tflite, partial(core, same=True)),
+    ),
     _recipe("keras-v1", "tf2onnx-nhwc", _V1, partial(from_keras, _v1)),
     _recipe("keras-v1", "tf2onnx-nchw", _V1, partial(from_keras, _v1, nchw=True), "NCHW"),
     _recipe("keras-v1", "tf2onnx-tflite", _V1, partial(from_tflite, _v1)),

@@ -1,7 +1,8 @@
-"""Files that tools make of other ONNX files: optimised, quantised, halved, or written in the habits of older exporters.
+"""Files that tools make of other ONNX files: optimised,
+quantised, halved, or written in the habits of older exporters.
 
-MXNet and Caffe2 cannot be installed any more. What stands for them here is the shared network in their style, as the
-files of the ONNX model zoo have it; the names say "style".
+MXNet and Caffe2 cannot be installed any more. What stands for them here is the shared network in
+their style, as the files of the ONNX model zoo have it; the names say "style".
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from onnxruntime import quantization
 
 from tools.zoo.recipe import SIZE, Recipe
 
-FOLDED, NORMALISED, OLD = "core.torchscript-op20", "core.torchscript-op13-bn", "core.torchscript-op7"
+FOLDED, NORMALISED, OLD = (
+    "core.torchscript-op20",
+    "core.torchscript-op13-bn",
+    "core.torchscript-op7",
+)
 LEVELS = ort.GraphOptimizationLevel
 
 
@@ -83,7 +88,9 @@ def caffe2_style(source: Path, path: Path) -> None:
     model.ir_version = 3
     stored = {t.name for t in graph.initializer} - {value.name for value in graph.input}
     graph.input.extend(
-        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer if t.name in stored
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+        for t in graph.initializer
+        if t.name in stored
     )
     graph.node.append(helper.make_node("Softmax", [graph.output[0].name], ["prob_1"], name="prob"))
     for value in (graph.input[0], graph.output[0]):
@@ -95,11 +102,16 @@ def caffe2_style(source: Path, path: Path) -> None:
 
 
 def mxnet_style(source: Path, path: Path) -> None:
-    """IR 3, weights as inputs, a batch normalisation of the data, names of Gluon, Flatten and a Gemm with alpha."""
+    """IR 3, weights as inputs, a batch normalisation of the
+    data, names of Gluon, Flatten and a Gemm with alpha.
+    """
     model = onnx.load(source)
     graph = model.graph
     old = graph.input[0].name
-    renamed = {old: "data", **{t.name: f"resnetv10_{i}_weight" for i, t in enumerate(graph.initializer)}}
+    renamed = {
+        old: "data",
+        **{t.name: f"resnetv10_{i}_weight" for i, t in enumerate(graph.initializer)},
+    }
     for tensor in graph.initializer:
         tensor.name = renamed[tensor.name]
     for node in graph.node:
@@ -107,7 +119,9 @@ def mxnet_style(source: Path, path: Path) -> None:
             node.input[i] = "resnetv10_data0_fwd" if name == old else renamed.get(name, name)
         node.name = f"resnetv10_{node.op_type.lower()}{len(node.output[0])}_{node.output[0]}"
         if node.op_type == "Gemm":
-            node.attribute.extend([helper.make_attribute("alpha", 1.0)] if not _has(node, "alpha") else [])
+            node.attribute.extend(
+                [helper.make_attribute("alpha", 1.0)] if not _has(node, "alpha") else []
+            )
     for value in graph.input:
         value.name = renamed.get(value.name, value.name)
     ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
@@ -116,14 +130,20 @@ def mxnet_style(source: Path, path: Path) -> None:
     tensors = [numpy_helper.from_array(v, n) for n, v in zip(names, normal.values(), strict=True)]
     graph.initializer.extend(tensors)
     first = helper.make_node(
-        "BatchNormalization", ["data", *names], ["resnetv10_data0_fwd"], name="resnetv10_batchnorm0_fwd", epsilon=1e-5
+        "BatchNormalization",
+        ["data", *names],
+        ["resnetv10_data0_fwd"],
+        name="resnetv10_batchnorm0_fwd",
+        epsilon=1e-5,
     )
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([first, *rest])
     known = {value.name for value in graph.input}
     graph.input.extend(
-        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer if t.name not in known
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+        for t in graph.initializer
+        if t.name not in known
     )
     model.ir_version = 3
     onnx.save(model, path)
@@ -134,7 +154,9 @@ def _has(node: onnx.NodeProto, name: str) -> bool:
 
 
 def shuffled(source: Path, path: Path) -> None:
-    """Names that say nothing, operands of sums the other way round, initializers in another order."""
+    """Names that say nothing, operands of sums the other way
+    round, initializers in another order.
+    """
     model = onnx.load(source)
     rng = np.random.default_rng(1)
     tensors = list(model.graph.initializer)
@@ -147,7 +169,9 @@ def shuffled(source: Path, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _recipe(family: str, exporter: str, source: str, write: Callable[[Path, Path], None], words: str = "") -> Recipe:
+def _recipe(
+    family: str, exporter: str, source: str, write: Callable[[Path, Path], None], words: str = ""
+) -> Recipe:
     architecture = "ResNet v1.5: bottleneck blocks" + words
     tools = ("onnxruntime", "onnxslim", "onnxconverter_common", "onnx", "torch")
 
@@ -160,14 +184,38 @@ def _recipe(family: str, exporter: str, source: str, write: Callable[[Path, Path
 RECIPES = [
     _recipe("core", "onnxruntime-basic", NORMALISED, partial(optimised, level="BASIC")),
     _recipe("core", "onnxruntime-extended", FOLDED, partial(optimised, level="EXTENDED")),
-    _recipe("core-nchwc", "onnxruntime-all", FOLDED, partial(optimised, level="ALL"), ", blocked for one processor"),
+    _recipe(
+        "core-nchwc",
+        "onnxruntime-all",
+        FOLDED,
+        partial(optimised, level="ALL"),
+        ", blocked for one processor",
+    ),
     _recipe("core", "onnxslim", NORMALISED, slimmed),
     _recipe("core", "constant-nodes", NORMALISED, constant_nodes),
     _recipe("core", "shuffled", FOLDED, shuffled),
     _recipe("core", "caffe2-style", OLD, caffe2_style),
     _recipe("core", "mxnet-style", OLD, mxnet_style),
     _recipe("core-fp16-io32", "onnxconverter-common", FOLDED, halved, ", float16 inside"),
-    _recipe("core-qdq", "onnxruntime", FOLDED, partial(quantised, form="QDQ", per_channel=False), ", int8"),
-    _recipe("core-qdq-channels", "onnxruntime", FOLDED, partial(quantised, form="QDQ", per_channel=True), ", int8"),
-    _recipe("core-qoperator", "onnxruntime", FOLDED, partial(quantised, form="QOperator", per_channel=False), ", int8"),
+    _recipe(
+        "core-qdq",
+        "onnxruntime",
+        FOLDED,
+        partial(quantised, form="QDQ", per_channel=False),
+        ", int8",
+    ),
+    _recipe(
+        "core-qdq-channels",
+        "onnxruntime",
+        FOLDED,
+        partial(quantised, form="QDQ", per_channel=True),
+        ", int8",
+    ),
+    _recipe(
+        "core-qoperator",
+        "onnxruntime",
+        FOLDED,
+        partial(quantised, form="QOperator", per_channel=False),
+        ", int8",
+    ),
 ]

@@ -26,7 +26,9 @@ class Block(nn.Layer):
         self.conv2, self.bn2 = nn.Conv2D(mid, mid, 3, stride, 1, bias_attr=False), _norm(mid)
         self.conv3, self.bn3 = nn.Conv2D(mid, out, 1, bias_attr=False), _norm(out)
         self.downsample = (
-            nn.Sequential(nn.Conv2D(into, out, 1, stride, bias_attr=False), _norm(out)) if into != out else None
+            nn.Sequential(nn.Conv2D(into, out, 1, stride, bias_attr=False), _norm(out))
+            if into != out
+            else None
         )
 
     def forward(self, x: Any) -> Any:
@@ -75,7 +77,9 @@ def core() -> nn.Layer:
 def export(make: Any, path: Path, *, opset: int = 13) -> None:
     with tempfile.TemporaryDirectory() as folder:
         stem = str(Path(folder) / "model")
-        paddle.jit.save(make(), stem, [paddle.static.InputSpec([None, 3, SIZE, SIZE], "float32", "input")])
+        paddle.jit.save(
+            make(), stem, [paddle.static.InputSpec([None, 3, SIZE, SIZE], "float32", "input")]
+        )
         program = next(p for p in (f"{stem}.json", f"{stem}.pdmodel") if Path(p).exists())
         paddle2onnx.export(program, f"{stem}.pdiparams", str(path), opset_version=opset)
 

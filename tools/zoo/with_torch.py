@@ -15,14 +15,27 @@ from torch import nn
 
 from tools.zoo import torch_models
 from tools.zoo.recipe import SIZE, Recipe
-from tools.zoo.torch_models import ARCHITECTURES, FrozenBatchNorm, Prepared, ViewHead, core, replaced
+from tools.zoo.torch_models import (
+    ARCHITECTURES,
+    FrozenBatchNorm,
+    Prepared,
+    ViewHead,
+    core,
+    replaced,
+)
 
 TOOLS = ("torch", "torchvision", "timm", "transformers", "onnxscript", "onnx")
 Make = Callable[[], nn.Module]
 
 
 def torchscript(
-    make: Make, path: Path, *, opset: int = 17, example: Any = None, any_size: bool = False, **options: Any
+    make: Make,
+    path: Path,
+    *,
+    opset: int = 17,
+    example: Any = None,
+    any_size: bool = False,
+    **options: Any,
 ) -> None:
     """The exporter of torch.jit.trace, the default until torch 2.8."""
     model = make()
@@ -44,9 +57,17 @@ def torchscript(
 
 
 def dynamo(
-    make: Make, path: Path, *, opset: int = 20, example: Any = None, any_size: bool = False, **options: Any
+    make: Make,
+    path: Path,
+    *,
+    opset: int = 20,
+    example: Any = None,
+    any_size: bool = False,
+    **options: Any,
 ) -> None:
-    """The exporter of torch.export, the default since torch 2.9; its external data is brought into the file."""
+    """The exporter of torch.export, the default since torch
+    2.9; its external data is brought into the file.
+    """
     model = make()
     sizes = {0: torch.export.Dim("N")}
     if any_size:
@@ -89,7 +110,9 @@ def _outputs(model: nn.Module, example: Any) -> list[str]:
     return named[len(found)]
 
 
-def _recipe(family: str, exporter: str, architecture: str, write: Callable[[Path], None], **options: Any) -> Recipe:
+def _recipe(
+    family: str, exporter: str, architecture: str, write: Callable[[Path], None], **options: Any
+) -> Recipe:
     return Recipe(family, exporter, architecture, TOOLS, write, **options)
 
 
@@ -113,9 +136,16 @@ def _recipes() -> list[Recipe]:
             "core",
             "torchscript-op13-bn",
             CORE,
-            partial(torchscript, core, opset=13, do_constant_folding=False, training=_TRAINING.PRESERVE),
+            partial(
+                torchscript, core, opset=13, do_constant_folding=False, training=_TRAINING.PRESERVE
+            ),
         ),
-        _recipe("core", "torchscript-op11-view", CORE, partial(torchscript, lambda: ViewHead(core()), opset=11)),
+        _recipe(
+            "core",
+            "torchscript-op11-view",
+            CORE,
+            partial(torchscript, lambda: ViewHead(core()), opset=11),
+        ),
         _recipe(
             "core",
             "torchscript-op9-weights-as-inputs",
@@ -123,7 +153,12 @@ def _recipes() -> list[Recipe]:
             partial(torchscript, core, opset=9, keep_initializers_as_inputs=True),
         ),
         _recipe("core", "torchscript-op7", CORE, partial(torchscript, core, opset=7)),
-        _recipe("core", "torchscript-softmax", CORE, partial(torchscript, lambda: torch_models.Softmaxed(core()))),
+        _recipe(
+            "core",
+            "torchscript-softmax",
+            CORE,
+            partial(torchscript, lambda: torch_models.Softmaxed(core())),
+        ),
         _recipe("core", "torchscript-frozen-bn", CORE, partial(torchscript, _frozen)),
         _recipe(
             "core",
@@ -141,7 +176,8 @@ def _recipes() -> list[Recipe]:
         _recipe("core", "dynamo-frozen-bn", CORE, partial(dynamo, _frozen)),
         _recipe("core-fp16", "torchscript", CORE + ", float16", partial(torchscript, _half)),
         _recipe("core-fp16", "dynamo", CORE + ", float16", partial(dynamo, _half)),
-        # Optimised, torch 2.13 with onnxscript 0.7.2 folds bfloat16 batch norms into float32 weights: an invalid file.
+        # Optimised, torch 2.13 with onnxscript 0.7.2 folds bfloat16
+        # batch norms into float32 weights: an invalid file.
         _recipe(
             "core-bf16",
             "dynamo-unoptimised",
@@ -152,7 +188,12 @@ def _recipes() -> list[Recipe]:
             "core-training",
             "torchscript",
             CORE + ", exported in training mode",
-            partial(torchscript, lambda: core().train(), training=_TRAINING.TRAINING, do_constant_folding=False),
+            partial(
+                torchscript,
+                lambda: core().train(),
+                training=_TRAINING.TRAINING,
+                do_constant_folding=False,
+            ),
         ),
     ]
     for family, (architecture, make) in ARCHITECTURES.items():

@@ -47,16 +47,22 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     Args:
         graph: a normalised model.
         source: how errors name the model.
-        output: name of the graph output to explain; needed only where several could be meant. A feature map is
-            explained through its mean over height and width: its channels are the classes.
+        output: name of the graph output to explain; needed only where
+            several could be meant. A feature map is explained through
+            its mean over height and width: its channels are the classes.
 
     Raises:
-        UnsupportedModelError: there is not exactly one picture input, or not exactly one output that could be meant.
+        UnsupportedModelError: there is not exactly one picture
+            input, or not exactly one output that could be meant.
     """
     picture = name_of(_find_input(graph, source))
     if output is not None:
         candidates = [v for v in graph.outputs if name_of(v) == output]
-        wanted = f"none is called {output!r}" if not candidates else f"'{output}' is neither scores nor a feature map"
+        wanted = (
+            f"none is called {output!r}"
+            if not candidates
+            else f"'{output}' is neither scores nor a feature map"
+        )
     else:
         candidates = [v for v in graph.outputs if _is_scores(v)]
         wanted = "exactly one of shape (N, classes) is needed"
@@ -67,8 +73,8 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"its outputs are {listed}: {wanted}; name the output to explain with --output-name, or "
-                f"export the classifier with its head"
+                f"its outputs are {listed}: {wanted}; name the output to explain with "
+                "--output-name, or export the classifier with its head"
             ],
         )
     value = candidates[0]
@@ -78,7 +84,8 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     axis = node.attributes["axis"].value if "axis" in node.attributes else -1
     if node.op_type in ("Softmax", "LogSoftmax") and axis not in (-1, 1):
         raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"{label(node)} normalises over axis {axis}, not over the classes"]
+            f"{source} cannot be explained:",
+            [f"{label(node)} normalises over axis {axis}, not over the classes"],
         )
     logits = node.inputs[0]
     assert logits is not None
@@ -87,7 +94,9 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
 
 
 def append_mean(graph: Graph, head: Head) -> Graph:
-    """The graph with the mean of the feature map that `head` explains, (N, C); itself where it explains none."""
+    """The graph with the mean of the feature map that
+    `head` explains, (N, C); itself where it explains none.
+    """
     if not head.averaged:
         return graph
     model = graph.model.clone()
@@ -99,7 +108,11 @@ def append_mean(graph: Graph, head: Head) -> Graph:
     node = ir.node("ReduceMean", [features, axes], attributes={"keepdims": 0}, name=head.logits)
     (mean,) = node.outputs
     assert features.shape is not None
-    mean.name, mean.type, mean.shape = head.logits, features.type, ir.Shape(list(features.shape)[:2])
+    mean.name, mean.type, mean.shape = (
+        head.logits,
+        features.type,
+        ir.Shape(list(features.shape)[:2]),
+    )
     model.graph.append(node)
     return replace(graph, model=model)
 
@@ -112,24 +125,33 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; fix the "
-                f"others to constants before the export"
+                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; "
+                "fix the others to constants before the export"
             ],
         )
     if inputs[0].dtype not in PICTURES:
         name = inputs[0].dtype.name.lower() if inputs[0].dtype else "unknown"
-        fault = f"the input '{name_of(inputs[0])}' is of type {name}: float32, float16, bfloat16, uint8 and int8 can be"
-        raise UnsupportedModelError(f"{source} cannot be explained:", [f"{fault} explained; export it in float32"])
+        fault = (
+            f"the input '{name_of(inputs[0])}' is of type {name}: "
+            "float32, float16, bfloat16, uint8 and int8 can be"
+        )
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:", [f"{fault} explained; export it in float32"]
+        )
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
     if shape is None or len(shape) != 4:
         raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"{where}: only pictures (N, C, H, W) can be explained"]
+            f"{source} cannot be explained:",
+            [f"{where}: only pictures (N, C, H, W) can be explained"],
         )
     if None in shape[1:]:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [f"{where}: only the batch may be symbolic; give height and width by --input-size, or export it anew"],
+            [
+                f"{where}: only the batch may be symbolic; give "
+                "height and width by --input-size, or export it anew"
+            ],
         )
     return inputs[0]
 

@@ -1,4 +1,6 @@
-"""A batch of any size: for files that were exported with one, and for shapes that are computed from the batch."""
+"""A batch of any size: for files that were exported with
+one, and for shapes that are computed from the batch.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,17 @@ ROWWISE = frozenset(
 
 
 TRIALS = (5, 7)
-"""Batches that are tried: what is 5 in one and 7 in the other is the batch, what is equal in both is constant."""
-SHAPED = {"Reshape": (1,), "Expand": (1,), "Pad": (1,), "Slice": (1, 2, 3, 4), "Tile": (1,), "ConstantOfShape": (0,)}
+"""Batches that are tried: what is 5 in one and 7 in the
+other is the batch, what is equal in both is constant.
+"""
+SHAPED = {
+    "Reshape": (1,),
+    "Expand": (1,),
+    "Pad": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Tile": (1,),
+    "ConstantOfShape": (0,),
+}
 """Operators that read a shape, and in which inputs."""
 
 
@@ -71,7 +82,9 @@ def resolve_shapes(graph: Graph) -> Graph:
 
 def _depends_on_batch(model: ir.Model) -> bool:
     """Whether the batch is symbolic and something computes shapes from it."""
-    return _picture_of(model) is not None and any(_computed_slots(node, model) for node in model.graph)
+    return _picture_of(model) is not None and any(
+        _computed_slots(node, model) for node in model.graph
+    )
 
 
 def _picture_of(model: ir.Model) -> ir.Value | None:
@@ -91,7 +104,11 @@ def _computed_slots(node: ir.Node, model: ir.Model) -> list[int]:
 
 
 def _is_computed(value: ir.Value | None, model: ir.Model) -> bool:
-    return value is not None and value.producer() is not None and value.name not in model.graph.initializers
+    return (
+        value is not None
+        and value.producer() is not None
+        and value.name not in model.graph.initializers
+    )
 
 
 def _with_batch(model: ir.Model, batch: int) -> ir.Model:
@@ -105,19 +122,27 @@ def _with_batch(model: ir.Model, batch: int) -> ir.Model:
 
 
 def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
-    """Replace computed shapes in `model` by what they came to in the two trials; returns how many."""
+    """Replace computed shapes in `model` by what they came to in
+    the two trials; returns how many.
+    """
     written = 0
     outputs = [{v.name: v for node in trial.graph for v in node.outputs} for trial in (one, two)]
     for node in list(model.graph):
         for slot in _computed_slots(node, model):
             name = str(node.inputs[slot].name)  # type: ignore[union-attr]
             values = [_folded(trial, name) for trial in (one, two)]
-            made = [shape_of(found[str(node.outputs[0].name)]) for found in outputs if node.outputs[0].name in found]
+            made = [
+                shape_of(found[str(node.outputs[0].name)])
+                for found in outputs
+                if node.outputs[0].name in found
+            ]
             vector = _any_batch(node, slot, values, made)
             if vector is None:
                 continue
             label = f"{node.name}.{slot}.any_batch"
-            stored = ir.Value(name=label, const_value=ir.tensor(np.asarray(vector, np.int64), name=label))
+            stored = ir.Value(
+                name=label, const_value=ir.tensor(np.asarray(vector, np.int64), name=label)
+            )
             stored.shape, stored.dtype = ir.Shape([len(vector)]), ir.DataType.INT64
             model.graph.register_initializer(stored)
             node.replace_input_with(slot, stored)
@@ -127,7 +152,9 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
 
 
 def _folded(trial: ir.Model, name: str) -> list[int] | None:
-    """The whole numbers that the tensor `name` came to in the trial, or None where it was not evaluated."""
+    """The whole numbers that the tensor `name` came to in
+    the trial, or None where it was not evaluated.
+    """
     stored = trial.graph.initializers.get(f"{name}.folded")
     if stored is None or stored.const_value is None:
         return None
@@ -135,7 +162,9 @@ def _folded(trial: ir.Model, name: str) -> list[int] | None:
     return [int(n) for n in values.reshape(-1)] if values.dtype.kind in "iu" else None
 
 
-def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]) -> list[int] | None:
+def _any_batch(
+    node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]
+) -> list[int] | None:
     """A constant for the slot that serves every batch, or None."""
     if values[0] is not None and values[0] == values[1] and -1 not in values[0]:
         return values[0]
@@ -149,9 +178,11 @@ def _any_batch(node: ir.Node, slot: int, values: list[list[int] | None], made: l
 
 
 def free_batch(graph: Graph) -> Graph:
-    """The graph for a batch of any size, where its batch is fixed and every sample is treated alone.
+    """The graph for a batch of any size, where its batch is
+    fixed and every sample is treated alone.
 
-    Constants that reshape to (batch, …) are changed to keep whatever batch there is; nothing else is touched.
+    Constants that reshape to (batch, …) are changed to keep
+    whatever batch there is; nothing else is touched.
     """
     freed = _freed(graph.model)
     if freed is None:
@@ -168,7 +199,9 @@ def _freed(model: ir.Model) -> ir.Model | None:
         return None
     freed = model.clone()
     picture = next(value for value in freed.graph.inputs if value.name == pictures[0].name)
-    if not all(_keep_batch(node, shape[0], freed) for node in freed.graph if node.op_type == "Reshape"):
+    if not all(
+        _keep_batch(node, shape[0], freed) for node in freed.graph if node.op_type == "Reshape"
+    ):
         return None
     forget_shapes(freed)
     picture.shape = ir.Shape([BATCH, *shape[1:]])
@@ -191,7 +224,9 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
     if sizes[0] == 0 or (sizes[0] == -1 and (sizes[1:] <= 0).any()):
         return True
     name = f"{target.name}.any_batch"
-    kept = ir.Value(name=name, const_value=ir.tensor(np.array([0, *sizes[1:]], np.int64), name=name))
+    kept = ir.Value(
+        name=name, const_value=ir.tensor(np.array([0, *sizes[1:]], np.int64), name=name)
+    )
     if name not in model.graph.initializers:
         model.graph.register_initializer(kept)
     node.replace_input_with(1, model.graph.initializers[name])
@@ -213,7 +248,10 @@ def one_picture(graph: Graph, *, source: str) -> Graph:
     assert picture.shape is not None
     batch = picture.shape[0]
     if isinstance(batch, int) and batch != 1:
-        fault = f"the input '{picture.name}' takes {batch} pictures at once: many targets are for one picture"
+        fault = (
+            f"the input '{picture.name}' takes {batch} "
+            "pictures at once: many targets are for one picture"
+        )
         raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
     model = graph.model.clone()
     made = (value for node in model.graph for value in node.outputs)

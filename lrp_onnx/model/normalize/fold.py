@@ -1,4 +1,6 @@
-"""Evaluating what does not depend on the picture: shapes, pads and indices that exporters compute in the graph."""
+"""Evaluating what does not depend on the picture: shapes,
+pads and indices that exporters compute in the graph.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ from lrp_onnx.model.gate import ITEM_BYTES
 from lrp_onnx.model.shapes import shape_of
 
 MOST_ELEMENTS = 1 << 16
-"""Larger results are left in the graph: what exporters compute of shapes is tiny, and a file could ask for terabytes.
+"""Larger results are left in the graph: what exporters
+compute of shapes is tiny, and a file could ask for terabytes.
 """
 # fmt: off
 FOLDABLE = frozenset((
-    "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten",
-    "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Pow", "Range",
-    "ReduceProd", "Reshape", "Round", "Shape", "Size", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose",
-    "Unsqueeze", "Where",
+    "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
+    "Equal", "Expand", "Flatten", "Floor", "Gather", "Greater", "Identity", "Less", "Max",
+    "Min", "Mod", "Mul", "Neg", "Not", "Pow", "Range", "ReduceProd", "Reshape", "Round",
+    "Shape", "Size", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
+    "Where",
 ))
 # fmt: on
 """Operators that are evaluated; convolutions and the like of constants are not worth it."""
@@ -37,10 +41,12 @@ DERIVED = FOLDABLE | {
     "ReduceSum",
     "ReduceSumSquare",
 }
-"""Operators that exporters make weights with: dequantised, standardised, cast, turned."""  # fmt: skip
+"""Operators that exporters make weights with: dequantised, standardised, cast, turned."""
 
 EVALUATED_AS = 20
-"""Opset of the evaluation: these operators mean the same in 18 to 20, and the evaluator lacks some older ones."""
+"""Opset of the evaluation: these operators mean the same in
+18 to 20, and the evaluator lacks some older ones.
+"""
 
 Array = NDArray[np.generic]
 
@@ -53,7 +59,9 @@ def fold_constants(model: ir.Model) -> int:
         if value is None:
             continue
         output = node.outputs[0]
-        stored = ir.Value(name=f"{output.name}.folded", const_value=ir.tensor(value, name=f"{output.name}.folded"))
+        stored = ir.Value(
+            name=f"{output.name}.folded", const_value=ir.tensor(value, name=f"{output.name}.folded")
+        )
         stored.shape, stored.dtype = ir.Shape(value.shape), ir.DataType.from_numpy(value.dtype)
         model.graph.register_initializer(stored)
         output.replace_all_uses_with(stored)
@@ -63,8 +71,15 @@ def fold_constants(model: ir.Model) -> int:
 
 
 def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
-    """What the node computes, or None where it cannot be known, is too large, or is an output of the model."""
-    if node.op_type not in FOLDABLE or node.domain or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+    """What the node computes, or None where it cannot be
+    known, is too large, or is an output of the model.
+    """
+    if (
+        node.op_type not in FOLDABLE
+        or node.domain
+        or len(node.outputs) != 1
+        or node.outputs[0].is_graph_output()
+    ):
         return None
     if node.op_type in ("Shape", "Size"):
         return _shape(node)
@@ -72,7 +87,11 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
         return _cast_like(node, model)
     inputs = [_constant(value, model) if value is not None else None for value in node.inputs]
     present = [value for value in inputs if value is not None]
-    if len(present) != sum(value is not None for value in node.inputs) or not present or not _is_small(node, present):
+    if (
+        len(present) != sum(value is not None for value in node.inputs)
+        or not present
+        or not _is_small(node, present)
+    ):
         return None
     return evaluate(node, inputs)
 
@@ -92,7 +111,10 @@ def _shape(node: ir.Node) -> Array | None:
     if shape is None:
         return None
     if node.op_type == "Shape":
-        start, end = (node.attributes[k].value if k in node.attributes else d for k, d in (("start", 0), ("end", None)))
+        start, end = (
+            node.attributes[k].value if k in node.attributes else d
+            for k, d in (("start", 0), ("end", None))
+        )
         shape = shape[start:end]
     if None in shape:
         return None
@@ -126,22 +148,32 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    """What the node computes of constants: its first output, or None where the reference evaluator cannot tell."""
+    """What the node computes of constants: its first output,
+    or None where the reference evaluator cannot tell.
+    """
     model, feeds = _alone(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
+    except (
+        Exception
+    ):  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
         return None
     result = np.asarray(results[0])
     return result if onnx.helper.np_dtype_to_tensor_dtype(result.dtype) in ITEM_BYTES else None
 
 
-def _alone(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+def _alone(
+    node: ir.Node, inputs: Sequence[Array | None]
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """A model of the one node, and what to feed it with."""
     proto = ir.to_proto(node)
-    feeds = {name: value for name, value in zip(proto.input, inputs, strict=True) if value is not None}
+    feeds = {
+        name: value for name, value in zip(proto.input, inputs, strict=True) if value is not None
+    }
     types = [
-        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
         for name, value in feeds.items()
     ]
     output = onnx.ValueInfoProto(name=proto.output[0])

@@ -30,7 +30,9 @@ def _is_sound(node: ir.Node) -> bool:
     """Whether it has what it must have: nobody checks operators that are not standard ones."""
     types = {"activation": ir.AttributeType.STRING, "activation_params": ir.AttributeType.FLOATS}
     stated = node.attributes
-    return len(node.outputs) == 1 and all(name not in stated or stated[name].type == types[name] for name in types)
+    return len(node.outputs) == 1 and all(
+        name not in stated or stated[name].type == types[name] for name in types
+    )
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:
@@ -53,8 +55,12 @@ def _parts(node: ir.Node) -> list[ir.Node]:
     return nodes
 
 
-def _activation(kind: str, parameters: Sequence[float], x: ir.Value, prefix: str, name: str) -> list[ir.Node]:
-    """The nodes of a fused activation; an unknown one becomes an operator that is reported as unread."""
+def _activation(
+    kind: str, parameters: Sequence[float], x: ir.Value, prefix: str, name: str
+) -> list[ir.Node]:
+    """The nodes of a fused activation; an unknown one
+    becomes an operator that is reported as unread.
+    """
     if kind != "Clip":
         attributes = dict(zip(PARAMETERS.get(kind, ()), parameters, strict=False))
         node = ir.node(kind, [x], attributes=attributes, name=f"{name}.{kind.lower()}")

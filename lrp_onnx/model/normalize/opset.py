@@ -7,10 +7,12 @@ import onnx
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
 
 OLDEST_OPSET = 7
-"""Before it, Add and Mul broadcast by attributes and BatchNormalization has modes: nobody exports that any more."""
+"""Before it, Add and Mul broadcast by attributes and
+BatchNormalization has modes: nobody exports that any more.
+"""
 WORKING_OPSET = 18
-"""Older models are converted up to it: the first opset with ScatterElements' max and min and ReduceMean's axes as an
-input.
+"""Older models are converted up to it: the first opset with
+ScatterElements' max and min and ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it where no operator changed its meaning since."""
@@ -57,7 +59,8 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     opset = versions[0]
     if opset < OLDEST_OPSET:
         raise UnsupportedModelError(
-            f"{source} cannot be compiled:", [f"opset {opset} is older than {OLDEST_OPSET}: export it again"]
+            f"{source} cannot be compiled:",
+            [f"opset {opset} is older than {OLDEST_OPSET}: export it again"],
         )
     if _has_bfloat16(proto) and opset >= WORKING_OPSET:
         return _relabel(proto, opset, source, BFLOAT16_OPSET)
@@ -71,7 +74,10 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     except Exception as error:  # the converter raises whatever its C++ half throws
         raise UnsupportedModelError(
             f"{source} cannot be compiled:",
-            [f"opset {opset} could not be converted to {WORKING_OPSET}: {first_line(error)}; export it at opset 18"],
+            [
+                f"opset {opset} could not be converted to {WORKING_OPSET}: "
+                f"{first_line(error)}; export it at opset 18"
+            ],
         ) from error
     converted.metadata_props.extend(
         p for p in proto.metadata_props if p.key not in {q.key for q in converted.metadata_props}
@@ -93,7 +99,8 @@ def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> on
             raise ModelFileError(f"{source} uses {op}, which opset {opset} does not have") from None
         if since > NEWEST_OPSET and op not in TYPES_ONLY_SINCE_20:
             faults.append(
-                f"{op} has changed its meaning in opset {since}: export the model at opset {NEWEST_OPSET} or lower"
+                f"{op} has changed its meaning in opset {since}: "
+                f"export the model at opset {NEWEST_OPSET} or lower"
             )
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)

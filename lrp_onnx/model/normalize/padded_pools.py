@@ -1,10 +1,12 @@
-"""MaxPools behind an explicit Pad, which ONNX Runtime's optimiser computes wrongly, and the guard against that.
+"""MaxPools behind an explicit Pad, which ONNX Runtime's
+optimiser computes wrongly, and the guard against that.
 
-ONNX Runtime merges a zero Pad into the MaxPool behind it, whose own border is −∞: where a window at the border holds
-negative numbers only, the result is wrong (seen with 1.31; "Pad_Fusion"). Two forms of the same MaxPool it leaves
-alone: one with a second output, the indices, which TensorRT and WebGPU do not have; and one that states its missing
-border as ``auto_pad="VALID"``, which every runtime reads, and which says the same only where the pool has no border of
-its own, no ceil_mode and no dilation.
+ONNX Runtime merges a zero Pad into the MaxPool behind it, whose own border is −∞: where a window at
+the border holds negative numbers only, the result is wrong (seen with 1.31; "Pad_Fusion"). Two
+forms of the same MaxPool it leaves alone: one with a second output, the indices, which TensorRT and
+WebGPU do not have; and one that states its missing border as ``auto_pad="VALID"``, which every
+runtime reads, and which says the same only where the pool has no border of its own, no ceil_mode
+and no dilation.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ def needs_indices(pool: ir.Node) -> bool:
     if _pads_itself(pool):
         return False
     dilated = any(size != 1 for size in stated.get_ints("dilations", default=()))
-    return dilated or any(stated.get_ints("pads", default=())) or bool(stated.get_int("ceil_mode", default=0))
+    return (
+        dilated
+        or any(stated.get_ints("pads", default=()))
+        or bool(stated.get_int("ceil_mode", default=0))
+    )
 
 
 def _pads_itself(pool: ir.Node) -> bool:
-    """Whether `pool` states its border by a word already, for which ONNX Runtime leaves it alone."""
+    """Whether `pool` states its border by a word already, for
+    which ONNX Runtime leaves it alone.
+    """
     return pool.attributes.get_string("auto_pad", default="NOTSET") != "NOTSET"
 
 
@@ -47,7 +55,8 @@ def guard_pools(graph: Graph, *, indices: bool) -> Graph:
 
     Args:
         graph: a normalised model.
-        indices: whether the file's runtime has MaxPool's second output. Without it a pool that needs it stays as it is.
+        indices: whether the file's runtime has MaxPool's second
+            output. Without it a pool that needs it stays as it is.
     """
     if not padded_pools(graph):
         return graph
@@ -63,7 +72,9 @@ def guard_pools(graph: Graph, *, indices: bool) -> Graph:
 
 
 def runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """An original as it must be run to be compared with: its pools guarded by indices, and no shapes stated."""
+    """An original as it must be run to be compared with:
+    its pools guarded by indices, and no shapes stated.
+    """
     guarded = without_stated_shapes(proto)
     nodes = [node for node in guarded.graph.node if node.input and node.output]
     behind = _behind_pad((node.op_type, node.input[0], node.output[0]) for node in nodes)

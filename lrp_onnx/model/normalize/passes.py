@@ -1,4 +1,6 @@
-"""What is done to every model before it is read, in this order. A pass may change the model that it is given."""
+"""What is done to every model before it is read, in this
+order. A pass may change the model that it is given.
+"""
 
 from __future__ import annotations
 

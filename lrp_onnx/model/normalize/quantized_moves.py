@@ -12,12 +12,15 @@ MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def move_first(model: ir.Model) -> int:
-    """Put moves before the QuantizeLinear or Pad that they follow, in place; returns how many were."""
+    """Put moves before the QuantizeLinear or Pad that they follow,
+    in place; returns how many were.
+    """
     return sum(_move_first(node, model) for node in list(model.graph) if node.op_type in MOVES)
 
 
 def _move_first(node: ir.Node, model: ir.Model) -> bool:
-    """QuantizeLinear, then a move → the move, then QuantizeLinear: it then stands before the node that undoes it.
+    """QuantizeLinear, then a move → the move, then
+    QuantizeLinear: it then stands before the node that undoes it.
 
     Likewise Pad, then Transpose: the pad then stands before the convolution that it belongs to.
     """
@@ -33,11 +36,17 @@ def _move_first(node: ir.Node, model: ir.Model) -> bool:
     if rest is None:
         return False
     moved = ir.node(
-        node.op_type, [before.inputs[0], *node.inputs[1:]], attributes=node.attributes, name=f"{node.name}.first"
+        node.op_type,
+        [before.inputs[0], *node.inputs[1:]],
+        attributes=node.attributes,
+        name=f"{node.name}.first",
     )
     moved.outputs[0].name = f"{final.name}.first"
     again = ir.node(
-        before.op_type, [moved.outputs[0], *rest], attributes=before.attributes, name=f"{node.name}.{before.name}"
+        before.op_type,
+        [moved.outputs[0], *rest],
+        attributes=before.attributes,
+        name=f"{node.name}.{before.name}",
     )
     again.outputs[0].name = f"{final.name}.second"
     model.graph.insert_before(node, [moved, again])
@@ -54,9 +63,13 @@ def _by_tensor(quantize: ir.Node) -> list[ir.Value | None] | None:
 
 
 def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value | None] | None:
-    """A Pad's inputs but the first, its amounts in the order of axes that the Transpose behind it makes."""
+    """A Pad's inputs but the first, its amounts in the
+    order of axes that the Transpose behind it makes.
+    """
     order = node.attributes["perm"].value if "perm" in node.attributes else None
-    amounts = pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
+    amounts = (
+        pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
+    )
     if order is None or amounts is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
         return None
     pads = np.asarray(amounts.numpy())
@@ -64,7 +77,10 @@ def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value 
         return None
     pads = pads.reshape(2, -1)
     name = f"{node.name}.pads"
-    turned = ir.Value(name=name, const_value=ir.tensor(pads[:, list(order)].reshape(-1).astype(np.int64), name=name))
+    turned = ir.Value(
+        name=name,
+        const_value=ir.tensor(pads[:, list(order)].reshape(-1).astype(np.int64), name=name),
+    )
     turned.shape, turned.dtype = ir.Shape([pads.size]), ir.DataType.INT64
     model.graph.register_initializer(turned)
     return [turned, *pad.inputs[2:3]]

@@ -25,7 +25,9 @@ def settle_model(model: ir.Model) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infer every tensor's shape and type, in place; where they contradict each other nothing changes."""
+    """Infer every tensor's shape and type, in place; where
+    they contradict each other nothing changes.
+    """
     common.ShapeInferencePass()(model)
 
 

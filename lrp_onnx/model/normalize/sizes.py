@@ -32,11 +32,16 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
         if shape is None or len(shape) != 4:
             continue
         last = shape[1] is None and shape[3] in (1, 3)
-        wanted = (shape[0], height, width, shape[3]) if last else (shape[0], shape[1], height, width)
+        wanted = (
+            (shape[0], height, width, shape[3]) if last else (shape[0], shape[1], height, width)
+        )
         if any(have not in (None, want) for have, want in zip(shape[1:], wanted[1:], strict=True)):
             raise UnsupportedModelError(
                 f"{source} cannot be compiled:",
-                [f"its input '{value.name}' has the fixed shape {shape}, which is not {height}×{width}"],
+                [
+                    f"its input '{value.name}' has the fixed "
+                    f"shape {shape}, which is not {height}×{width}"
+                ],
             )
         assert value.shape is not None
         value.shape = ir.Shape([value.shape[0], *wanted[1:]])
@@ -48,20 +53,22 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
 
 
 def oversized(graph: Graph) -> Iterator[str]:
-    """One line for the input and for every node whose output has more numbers than can be explained."""
+    """One line for the input and for every node whose
+    output has more numbers than can be explained.
+    """
     model = graph.model
     for value in model.graph.inputs:
         sizes = [size for size in shape_of(value) or () if size is not None]
         if prod(sizes) > LARGEST_PICTURE or max(sizes, default=0) > LONGEST_SIDE:
             yield (
-                f"the input '{value.name}' has the shape {shape_of(value)}: up to {LARGEST_PICTURE:,} numbers, and "
-                f"{LONGEST_SIDE:,} a side, can be explained"
+                f"the input '{value.name}' has the shape {shape_of(value)}: up to "
+                f"{LARGEST_PICTURE:,} numbers, and {LONGEST_SIDE:,} a side, can be explained"
             )
     for node in model.graph:
         for value in node.outputs:
             sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]
             if prod(sizes) > LARGEST_TENSOR or any(size < 0 for size in sizes):
                 yield (
-                    f"{node.op_type} '{node.name}' makes {sizes} numbers of every picture: up to {LARGEST_TENSOR:,} "
-                    "can be explained"
+                    f"{node.op_type} '{node.name}' makes {sizes} numbers of "
+                    f"every picture: up to {LARGEST_TENSOR:,} can be explained"
                 )

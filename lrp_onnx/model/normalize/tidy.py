@@ -1,4 +1,6 @@
-"""A model in the one form that readers know, by onnx-ir's own passes; then it must be valid ONNX."""
+"""A model in the one form that readers know, by onnx-ir's own
+passes; then it must be valid ONNX.
+"""
 
 from __future__ import annotations
 

@@ -35,13 +35,21 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
     group = int(attribute(node, "group", 1))
     if weight.ndim == 3:
         weight = weight[:, :, None]
-    if weight.ndim != 4 or group < 1 or weight.shape[1] * group != channels or weight.shape[0] % group:
+    if (
+        weight.ndim != 4
+        or group < 1
+        or weight.shape[1] * group != channels
+        or weight.shape[0] % group
+    ):
         raise Unreadable(
-            f"its weight of shape {weight.shape} with {group} groups does not fit {channels} input channels"
+            f"its weight of shape {weight.shape} with {group} "
+            f"groups does not fit {channels} input channels"
         )
     bias = stored_bias(graph, node, 2)
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise Unreadable(f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}")
+        raise Unreadable(
+            f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}"
+        )
     assert node.inputs[1] is not None
     return kinds.Convolution(
         kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
@@ -83,7 +91,8 @@ def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) != 2:
         raise Unreadable(
-            f"it multiplies {shape} by {weight.shape}: only (N, in) by a constant (in, out) can be explained"
+            f"it multiplies {shape} by {weight.shape}: only "
+            "(N, in) by a constant (in, out) can be explained"
         )
     assert node.inputs[1] is not None
     return kinds.Dense(kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
@@ -92,7 +101,9 @@ def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
 @reads("BatchNormalization")
 def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
     if attribute(node, "training_mode", 0):
-        raise Unreadable("training_mode=1 uses the statistics of the batch: call model.eval() before the export")
+        raise Unreadable(
+            "training_mode=1 uses the statistics of the batch: call model.eval() before the export"
+        )
     gamma, beta, mean, variance = (
         np.asarray(needed_constant(graph, node, slot, what), np.float64)
         for slot, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
@@ -115,14 +126,19 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
         return _product(node) if node.op_type == "Mul" else _join(node)
     if len(operands) != 1 or len(node.inputs) != 2:
         raise Unreadable(
-            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: this form cannot be explained"
+            f"{len(operands)} of its {len(node.inputs)} operands "
+            "depend on the input: this form cannot be explained"
         )
     slot = 0 if node.inputs[0] is not operands[0] else 1
     sizes = known_sizes(operands[0], "its input")
-    constant = _one_sample(np.asarray(needed_constant(graph, node, slot, "other operand"), np.float64), sizes)
+    constant = _one_sample(
+        np.asarray(needed_constant(graph, node, slot, "other operand"), np.float64), sizes
+    )
     one, zero = np.ones_like(constant), np.zeros_like(constant)
     if slot == 0 and node.op_type == "Div":
-        raise Unreadable("it divides a constant by its input, which is not linear: this cannot be explained")
+        raise Unreadable(
+            "it divides a constant by its input, which is not linear: this cannot be explained"
+        )
     if node.op_type == "Div" and (np.abs(constant) < np.finfo(np.float64).tiny).any():
         raise Unreadable("it divides by zero: the file is damaged")
     if node.op_type == "Mul":
@@ -136,12 +152,26 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
 
 BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")
 """What makes a gate of a tensor as large as the signal."""
-THROUGH = ("Add", "Mul", "Div", "Sub", "Reshape", "Expand", "Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze")
+THROUGH = (
+    "Add",
+    "Mul",
+    "Div",
+    "Sub",
+    "Reshape",
+    "Expand",
+    "Cast",
+    "Identity",
+    "Transpose",
+    "Unsqueeze",
+    "Squeeze",
+)
 """What may lie between the bound and the product."""
 
 
 def _product(node: ir.Node) -> kinds.Product:
-    """The gate is the operand with one value per channel or pixel, or, of two equally large ones, the bounded one."""
+    """The gate is the operand with one value per channel or
+    pixel, or, of two equally large ones, the bounded one.
+    """
     operands = [value for value in node.inputs if value is not None]
     shapes = [known_sizes(value, "one of its factors") for value in operands]
     first, second = shapes
@@ -154,12 +184,16 @@ def _product(node: ir.Node) -> kinds.Product:
         if fits and (axes or (bounded[1 - signal] and not bounded[signal])):
             return kinds.Product(signal, axes)
     if first != second:
-        raise Unreadable(f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told")
+        raise Unreadable(
+            f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told"
+        )
     return kinds.Product(None, ())
 
 
 def _is_bounded(value: ir.Value) -> bool:
-    """Whether nothing but arithmetic with constants and moves lies between `value` and a function with bounds."""
+    """Whether nothing but arithmetic with constants and
+    moves lies between `value` and a function with bounds.
+    """
     node = value.producer()
     while node is not None and node.op_type in THROUGH:
         computed = [v for v in node.inputs if v is not None and v.producer() is not None]
@@ -169,23 +203,35 @@ def _is_bounded(value: ir.Value) -> bool:
 
 def _join(node: ir.Node) -> kinds.Join:
     if node.op_type not in ("Add", "Sum"):
-        raise Unreadable("both of its operands depend on the input: a difference or a quotient cannot be explained yet")
+        raise Unreadable(
+            "both of its operands depend on the input: a "
+            "difference or a quotient cannot be explained yet"
+        )
     shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
     if any(shape != shapes[0] for shape in shapes):
-        raise Unreadable(f"it adds tensors of different shapes {shapes}: only branches of one shape can be joined")
+        raise Unreadable(
+            f"it adds tensors of different shapes {shapes}: "
+            "only branches of one shape can be joined"
+        )
     return kinds.Join()
 
 
 def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
     """A constant operand, in the rank of one sample of shape `sizes`, to which it broadcasts."""
     rank = len(sizes) + 1
-    padded = constant.reshape((1,) * (rank - constant.ndim) + constant.shape) if constant.ndim <= rank else constant
+    padded = (
+        constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+        if constant.ndim <= rank
+        else constant
+    )
     if (
         padded.ndim != rank
         or padded.shape[0] != 1
         or any(size not in (1, whole) for size, whole in zip(padded.shape[1:], sizes, strict=True))
     ):
-        raise Unreadable(f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}")
+        raise Unreadable(
+            f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}"
+        )
     return np.asarray(padded[0], np.float64)
 
 
@@ -195,17 +241,28 @@ def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
     borders = pads(node, kernel)
     if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
         return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
-    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0)))
+    return kinds.MaxPool(
+        kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0))
+    )
 
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    sizes, kernel, strides = need_picture(node)[1:], pair(node, "kernel_shape"), pair(node, "strides")
+    sizes, kernel, strides = (
+        need_picture(node)[1:],
+        pair(node, "kernel_shape"),
+        pair(node, "strides"),
+    )
     borders = pads(node, kernel)
     left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
     if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
-        raise Unreadable("its last windows are cut off at the border (ceil_mode), or it is dilated: not supported yet")
-    return kinds.AveragePool(kernel, strides, borders, bool(attribute(node, "count_include_pad", 0)))
+        raise Unreadable(
+            "its last windows are cut off at the border "
+            "(ceil_mode), or it is dilated: not supported yet"
+        )
+    return kinds.AveragePool(
+        kernel, strides, borders, bool(attribute(node, "count_include_pad", 0))
+    )
 
 
 @reads("GlobalAveragePool")
@@ -223,7 +280,9 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     rank = len(sizes) + 1
     found = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
     if 0 in found or len(set(found)) != len(found):
-        raise Unreadable(f"it averages over the axes {axes}: over the batch nothing can be explained")
+        raise Unreadable(
+            f"it averages over the axes {axes}: over the batch nothing can be explained"
+        )
     factor = float(prod(sizes[axis - 1] for axis in found)) if node.op_type == "ReduceSum" else 1.0
     return kinds.GlobalAverage(tuple(found), bool(attribute(node, "keepdims", 1)), factor)
 
@@ -240,9 +299,14 @@ def _softmax(graph: Graph, node: ir.Node) -> kinds.Softmax:
 @reads("InstanceNormalization")
 def _instance_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     channels, *rest = _channels_first(node)
-    scale, bias = (_by_channel(values, channels, len(rest)) for values in _scale_and_bias(graph, node, (channels,)))
+    scale, bias = (
+        _by_channel(values, channels, len(rest))
+        for values in _scale_and_bias(graph, node, (channels,))
+    )
     axes = tuple(range(2, len(rest) + 2))
-    return kinds.Normalization((channels, *rest), axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
+    return kinds.Normalization(
+        (channels, *rest), axes, float(attribute(node, "epsilon", 1e-5)), scale, bias
+    )
 
 
 @reads("LayerNormalization")
@@ -255,7 +319,10 @@ def _layer_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     bias = stored_bias(graph, node, 2)
     for values in (scale, bias):
         if values is not None and not fits(values.shape, sizes):
-            raise Unreadable(f"its scale or bias has shape {values.shape}, which does not fit one picture's {sizes}")
+            raise Unreadable(
+                f"its scale or bias has shape {values.shape}, "
+                f"which does not fit one picture's {sizes}"
+            )
     epsilon = float(attribute(node, "epsilon", 1e-5))
     axes = tuple(range(first, len(sizes) + 1))
     return kinds.Normalization(sizes, axes, epsilon, scale, np.zeros(1) if bias is None else bias)
@@ -266,9 +333,12 @@ def _group_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     channels, *rest = _channels_first(node)
     groups = int(attribute(node, "num_groups", 1))
     if groups < 1 or channels % groups:
-        raise Unreadable(f"its {channels} channels do not make {groups} groups: the file is damaged")
+        raise Unreadable(
+            f"its {channels} channels do not make {groups} groups: the file is damaged"
+        )
     scale, bias = (
-        _by_channel(values, channels, len(rest)) for values in _scale_and_bias(graph, node, (groups, channels))
+        _by_channel(values, channels, len(rest))
+        for values in _scale_and_bias(graph, node, (groups, channels))
     )
     view, axes = (groups, channels // groups, *rest), tuple(range(2, len(rest) + 3))
     return kinds.Normalization(view, axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
@@ -282,19 +352,25 @@ def _channels_first(node: ir.Node) -> tuple[int, ...]:
     return sizes
 
 
-def _scale_and_bias(graph: Graph, node: ir.Node, lengths: tuple[int, ...]) -> list[NDArray[np.float64]]:
+def _scale_and_bias(
+    graph: Graph, node: ir.Node, lengths: tuple[int, ...]
+) -> list[NDArray[np.float64]]:
     """Both vectors, each of one of `lengths`."""
     vectors = [
-        np.asarray(needed_constant(graph, node, slot, what), np.float64) for slot, what in ((1, "scale"), (2, "bias"))
+        np.asarray(needed_constant(graph, node, slot, what), np.float64)
+        for slot, what in ((1, "scale"), (2, "bias"))
     ]
     if any(vector.size not in lengths for vector in vectors):
         shapes = [vector.shape for vector in vectors]
         raise Unreadable(
-            f"its scale and bias have shapes {shapes}: {' or '.join(map(str, lengths))} numbers are needed"
+            f"its scale and bias have shapes {shapes}: "
+            f"{' or '.join(map(str, lengths))} numbers are needed"
         )
     return vectors
 
 
 def _by_channel(vector: NDArray[np.float64], channels: int, rank: int) -> NDArray[np.float64]:
-    """A vector of one value for every channel or group of channels as (channels, 1, …), with `rank` ones."""
+    """A vector of one value for every channel or group of
+    channels as (channels, 1, …), with `rank` ones.
+    """
     return np.repeat(vector, channels // vector.size).reshape(-1, *(1,) * rank)

@@ -29,7 +29,9 @@ def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
     assert node.inputs[0] is not None
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
     if not before or any(size is None for size in before[1:]):
-        raise Unreadable(f"it reshapes a tensor of shape {before}: all sizes but the batch must be known")
+        raise Unreadable(
+            f"it reshapes a tensor of shape {before}: all sizes but the batch must be known"
+        )
     if node.op_type == "Flatten" and attribute(node, "axis", 1) not in (1, 1 - len(before)):
         raise Unreadable("it flattens the batch with the rest: only axis=1 can be explained")
     if after is not None and after and before[0] is not None and after[0] not in (None, before[0]):
@@ -45,11 +47,18 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
     axes = _optional_integers(graph, node, 3, "list of axes", range(len(starts)))
     steps = _optional_integers(graph, node, 4, "list of steps", (1,) * len(starts))
     if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise Unreadable(f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} are not equally many")
+        raise Unreadable(
+            f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} are not equally many"
+        )
     first, stride, last = [0, 0, 0], [1, 1, 1], list(sizes)
-    for start, end, axis, step in zip(starts, ends, (axis_of(axis, 4) for axis in axes), steps, strict=True):
+    for start, end, axis, step in zip(
+        starts, ends, (axis_of(axis, 4) for axis in axes), steps, strict=True
+    ):
         if axis == 0 or step < 1:
-            raise Unreadable("it cuts the batch or runs backwards: only forward slices of channels, rows, columns")
+            raise Unreadable(
+                "it cuts the batch or runs backwards: only "
+                "forward slices of channels, rows, columns"
+            )
         taken = range(sizes[axis - 1])[start:end:step]
         first[axis - 1], stride[axis - 1], last[axis - 1] = taken.start, step, taken.stop
     return kinds.Subsample(_three(first), _three(stride), _three(last))
@@ -59,34 +68,49 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
 def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
     need_spatial(node)
     mode = str(attribute(node, "mode", "constant"))
-    value = np.asarray(needed_constant(graph, node, 2, "value")) if is_there(node, 2) else np.zeros(1)
+    value = (
+        np.asarray(needed_constant(graph, node, 2, "value")) if is_there(node, 2) else np.zeros(1)
+    )
     before, after = _borders(graph, node)
     if mode == "constant" and value.any():
-        raise Unreadable(f"it pads with {value.reshape(-1)[0]}: only zeros and mirrored borders can be explained")
+        raise Unreadable(
+            f"it pads with {value.reshape(-1)[0]}: only zeros and mirrored borders can be explained"
+        )
     if mode == "constant":
         return kinds.ZeroPad(before, after)
     sizes = need_picture(node)
     if before[0] or after[0]:
         raise Unreadable(f"its mode {mode} invents channels: this cannot be explained")
     if mode not in NUMPY_MODES or 0 in sizes:
-        raise Unreadable(f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained")
-    # Outputs are held against the largest size that is read; pads that contradict the output were not.
+        raise Unreadable(
+            f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained"
+        )
+    # Outputs are held against the largest size that is
+    # read; pads that contradict the output were not.
     made = tuple(b + size + a for b, size, a in zip(before, sizes, after, strict=True))
     if known_sizes(node.outputs[0], "its output") != made:
-        raise Unreadable(f"its pads {before} and {after} do not make its output: the file is damaged")
-    rows, columns = (np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2))
+        raise Unreadable(
+            f"its pads {before} and {after} do not make its output: the file is damaged"
+        )
+    rows, columns = (
+        np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2)
+    )
     return kinds.Resample(rows, columns)
 
 
 def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """What a Pad adds before and after each axis but the batch; nothing along an axis that is not there."""
+    """What a Pad adds before and after each axis but the
+    batch; nothing along an axis that is not there.
+    """
     shape = known_sizes(node.inputs[0], "its input")
     pads = needed_integers(graph, node, 1, "list of pads")
     stated = _optional_integers(graph, node, 3, "list of axes", range(len(pads) // 2))
     axes = [axis_of(axis, len(shape) + 1) for axis in stated]
     if not pads or len(pads) != 2 * len(axes):
         raise Unreadable(f"it has {len(pads)} pads for {len(axes)} axes: the file is damaged")
-    if min(pads) < 0 or any(pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0):
+    if min(pads) < 0 or any(
+        pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0
+    ):
         raise Unreadable("it cuts, or pads the batch: this cannot be explained")
     before, after = [0, 0, 0, 0], [0, 0, 0, 0]
     for i, axis in enumerate(axes):
@@ -102,7 +126,9 @@ NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wr
 def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
     sizes = [known_sizes(value, "one of its inputs") for value in node.inputs]
     if any(graph.is_constant(value) for value in node.inputs):
-        raise Unreadable("some of its inputs are constants (a class token?): this cannot be explained")
+        raise Unreadable(
+            "some of its inputs are constants (a class token?): this cannot be explained"
+        )
     if any(len(size) != len(sizes[0]) for size in sizes):
         raise Unreadable(f"it joins tensors of shapes {sizes}: their ranks must be equal")
     axis = axis_of(int(attribute(node, "axis", 1)), len(sizes[0]) + 1)
@@ -121,7 +147,10 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
     lengths = [part[axis - 1] for part in shapes if len(part) == 3]
     ends = np.cumsum(lengths)
     if len(lengths) != len(shapes) or sum(lengths) != sizes[axis - 1]:
-        raise Unreadable(f"its parts of {lengths} are not the {sizes[axis - 1]} that it splits: the file is damaged")
+        raise Unreadable(
+            f"its parts of {lengths} are not the {sizes[axis - 1]} "
+            "that it splits: the file is damaged"
+        )
     parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         first, last = [0, 0, 0], list(sizes)
@@ -132,10 +161,15 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
 
 @reads("Expand")
 def _expand(graph: Graph, node: ir.Node) -> kinds.Expand:
-    before, after = known_sizes(node.inputs[0], "its input"), known_sizes(node.outputs[0], "its output")
+    before, after = (
+        known_sizes(node.inputs[0], "its input"),
+        known_sizes(node.outputs[0], "its output"),
+    )
     if len(before) != len(after):
         raise Unreadable(f"it expands {before} to {after}: the ranks must be equal")
-    return kinds.Expand(tuple(axis + 1 for axis in range(len(before)) if before[axis] != after[axis]))
+    return kinds.Expand(
+        tuple(axis + 1 for axis in range(len(before)) if before[axis] != after[axis])
+    )
 
 
 @reads("Transpose")
@@ -143,16 +177,22 @@ def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
     assert node.inputs[0] is not None
     shape = shape_of(node.inputs[0])
     if shape is None or any(size is None for size in shape[1:]):
-        raise Unreadable(f"it turns a tensor of shape {shape}: all sizes but the batch must be known")
+        raise Unreadable(
+            f"it turns a tensor of shape {shape}: all sizes but the batch must be known"
+        )
     order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
     if sorted(order) != list(range(len(shape))):
-        raise Unreadable(f"its order {order} is none of a tensor of {len(shape)} axes: the file is damaged")
+        raise Unreadable(
+            f"its order {order} is none of a tensor of {len(shape)} axes: the file is damaged"
+        )
     if not order or order[0] != 0:
         raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
     return kinds.Transpose(order)
 
 
-def _optional_integers(graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]) -> list[int]:
+def _optional_integers(
+    graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]
+) -> list[int]:
     return needed_integers(graph, node, slot, what) if is_there(node, slot) else list(default)
 
 

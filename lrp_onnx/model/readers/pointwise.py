@@ -1,4 +1,6 @@
-"""Readers of what bends or moves every element alone: activations, quantisation, changes of the element type."""
+"""Readers of what bends or moves every element alone:
+activations, quantisation, changes of the element type.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,26 @@ from lrp_onnx.model.readers.reading import (
 )
 from lrp_onnx.plan import kinds
 
-WITHOUT_NUMBERS = ("Erf", "Exp", "HardSwish", "Mish", "Relu", "Sigmoid", "Softplus", "Softsign", "Tanh")
+WITHOUT_NUMBERS = (
+    "Erf",
+    "Exp",
+    "HardSwish",
+    "Mish",
+    "Relu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+)
 """Activation functions without parameters that matter, under the names of their operators."""
 WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
     "Elu": (("alpha", 1.0),),
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
     "LeakyRelu": (("alpha", 0.01),),
 }
-"""Those whose parameters are attributes: operator → (attribute, default) in the order of `plan.functions`."""
+"""Those whose parameters are attributes: operator →
+(attribute, default) in the order of `plan.functions`.
+"""
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
@@ -40,7 +54,9 @@ def _activation(graph: Graph, node: ir.Node) -> kinds.Activation:
 @reads(*WITH_NUMBERS)
 def _with_numbers(graph: Graph, node: ir.Node) -> kinds.Activation:
     stated = WITH_NUMBERS[node.op_type]
-    return kinds.Activation(node.op_type, tuple(float(attribute(node, name, default)) for name, default in stated))
+    return kinds.Activation(
+        node.op_type, tuple(float(attribute(node, name, default)) for name, default in stated)
+    )
 
 
 @reads("PRelu")
@@ -50,20 +66,27 @@ def _prelu(graph: Graph, node: ir.Node) -> kinds.Activation:
     if slope.ndim == len(sizes) + 1 and slope.shape[0] == 1:
         slope = slope[0]
     if not fits(slope.shape, sizes):
-        raise Unreadable(f"its slope has shape {slope.shape}, which does not fit one picture's {sizes}")
+        raise Unreadable(
+            f"its slope has shape {slope.shape}, which does not fit one picture's {sizes}"
+        )
     return kinds.Activation("PRelu", slopes=slope)
 
 
 @reads("Gelu")
 def _gelu(graph: Graph, node: ir.Node) -> kinds.Activation:
-    return kinds.Activation("GeluTanh" if attribute(node, "approximate", "none") == "tanh" else "Gelu")
+    return kinds.Activation(
+        "GeluTanh" if attribute(node, "approximate", "none") == "tanh" else "Gelu"
+    )
 
 
 @reads("Pow")
 def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
     exponent = np.asarray(needed_constant(graph, node, 1, "exponent"), np.float64)
     if exponent.size != 1 or exponent.reshape(()) not in (2.0, 3.0):
-        raise Unreadable(f"its exponent is {exponent.tolist()}: only squares and cubes, of a GELU, can be explained")
+        raise Unreadable(
+            f"its exponent is {exponent.tolist()}: only "
+            "squares and cubes, of a GELU, can be explained"
+        )
     return kinds.Activation("Pow", (float(exponent.reshape(())),))
 
 
@@ -74,8 +97,8 @@ def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
         bounds.append(needed_number(graph, node, slot, what) if is_there(node, slot) else default)
     if not bounds[0] < bounds[1]:
         raise Unreadable(
-            f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: nothing can be "
-            f"explained through it"
+            f"it clips to between {bounds[0]} and {bounds[1]}, which "
+            "leaves one value: nothing can be explained through it"
         )
     return kinds.Activation("Clip", (bounds[0], bounds[1]))
 
@@ -86,26 +109,38 @@ def _cast(graph: Graph, node: ir.Node) -> kinds.Reshape:
     to = next((kind for kind in ir.DataType if kind == number), None)
     if to not in FLOATING:
         name = f"type {number}" if to is None else to.name.lower()
-        raise Unreadable(f"it turns numbers into {name}, which rounds them: this cannot be explained")
+        raise Unreadable(
+            f"it turns numbers into {name}, which rounds them: this cannot be explained"
+        )
     known_sizes(node.inputs[0], "its input")
     return kinds.Reshape()
 
 
 @reads("DequantizeLinear")
 def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
-    """Rounding to integers and back is read as the clipping that it also is; integers that come in, as an affine."""
+    """Rounding to integers and back is read as the clipping
+    that it also is; integers that come in, as an affine.
+    """
     quantize = quantizer(node)
     source = quantize or node
     scale = np.asarray(needed_constant(graph, source, 1, "scale"), np.float64)
     stored = is_there(source, 2)
-    zero = np.asarray(needed_constant(graph, source, 2, "zero point")) if stored else np.zeros((), np.uint8)
+    zero = (
+        np.asarray(needed_constant(graph, source, 2, "zero point"))
+        if stored
+        else np.zeros((), np.uint8)
+    )
     if scale.size != 1 or zero.size != 1:
-        raise Unreadable("it has a scale for every channel of an activation: quantise activations by tensor")
+        raise Unreadable(
+            "it has a scale for every channel of an activation: quantise activations by tensor"
+        )
     step, offset = float(scale.reshape(())), float(zero.reshape(()))
     if quantize is None:
         sizes = (1,) * len(known_sizes(node.inputs[0], "its input"))
         return kinds.Affine(np.full(sizes, step), np.full(sizes, -step * offset))
     if zero.dtype.kind not in "iu" or step <= 0:
-        raise Unreadable(f"it quantises to {zero.dtype} in steps of {step}: only integers can be explained")
+        raise Unreadable(
+            f"it quantises to {zero.dtype} in steps of {step}: only integers can be explained"
+        )
     limits = np.iinfo(zero.dtype)
     return kinds.Activation("Clip", ((limits.min - offset) * step, (limits.max - offset) * step))

@@ -1,4 +1,6 @@
-"""What readers of operators share: the table of them, attributes, constants, and saying why a node cannot be read."""
+"""What readers of operators share: the table of them,
+attributes, constants, and saying why a node cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
     """The inputs of a node that carry the picture, as against weights, shapes and axes."""
-    slots = node.inputs if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul") else node.inputs[:1]
+    slots = (
+        node.inputs
+        if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul")
+        else node.inputs[:1]
+    )
     if node.op_type == "DequantizeLinear" and (quantize := quantizer(node)) is not None:
         slots = quantize.inputs[:1]
     return [value for value in slots if value is not None and not graph.is_constant(value)]
@@ -58,12 +64,16 @@ def quantizer(node: ir.Node) -> ir.Node | None:
 
 
 def pair(node: ir.Node, name: str) -> tuple[int, int]:
-    """An attribute of one number for height and one for width; 1 and 1 where it is not stated; 1-D: one row."""
+    """An attribute of one number for height and one for
+    width; 1 and 1 where it is not stated; 1-D: one row.
+    """
     values = attribute(node, name, (1, 1))
     if len(values) == 1:
         values = (1, *values)
     if len(values) != 2:
-        raise Unreadable(f"its {name} has {len(values)} entries: only 1-D and 2-D layers can be explained")
+        raise Unreadable(
+            f"its {name} has {len(values)} entries: only 1-D and 2-D layers can be explained"
+        )
     return int(values[0]), int(values[1])
 
 
@@ -78,18 +88,29 @@ def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
     if len(stated) == 2:
         return 0, stated[0], 0, stated[1]
     if len(stated) != 4 or automatic not in ("", "NOTSET"):
-        raise Unreadable(f"its pads are {stated} and its auto_pad is {automatic!r}: the file is damaged")
+        raise Unreadable(
+            f"its pads are {stated} and its auto_pad is {automatic!r}: the file is damaged"
+        )
     top, left, bottom, right = stated
     return top, left, bottom, right
 
 
 def _same(node: ir.Node, kernel: tuple[int, int], *, upper: bool) -> tuple[int, int, int, int]:
-    """As many zeros as make ⌈size / stride⌉ windows; an odd one goes behind if `upper`, else before."""
-    sizes, strides, dilations = need_spatial(node)[1:], pair(node, "strides"), pair(node, "dilations")
+    """As many zeros as make ⌈size / stride⌉ windows; an odd
+    one goes behind if `upper`, else before.
+    """
+    sizes, strides, dilations = (
+        need_spatial(node)[1:],
+        pair(node, "strides"),
+        pair(node, "dilations"),
+    )
     before, after = [0, 0], [0, 0]
     for axis in (0, 1):
         windows = -(-sizes[axis] // strides[axis])
-        total = max((windows - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - sizes[axis], 0)
+        total = max(
+            (windows - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - sizes[axis],
+            0,
+        )
         before[axis], after[axis] = sorted((total // 2, total - total // 2), reverse=not upper)
     return before[0], before[1], after[0], after[1]
 
@@ -104,7 +125,9 @@ def need_spatial(node: ir.Node) -> tuple[int, int, int]:
         raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
     channels, height, width = shape[1:]
     if channels is None or height is None or width is None:
-        raise Unreadable(f"its input has symbolic sizes {shape}: export the model for a fixed height and width")
+        raise Unreadable(
+            f"its input has symbolic sizes {shape}: export the model for a fixed height and width"
+        )
     return channels, height, width
 
 
@@ -117,7 +140,9 @@ def need_picture(node: ir.Node) -> tuple[int, int, int]:
 
 
 def axis_of(axis: int, rank: int) -> int:
-    """`axis`, which may count from the end, of a tensor of `rank` axes, from the start: 0 to rank − 1."""
+    """`axis`, which may count from the end, of a tensor of
+    `rank` axes, from the start: 0 to rank − 1.
+    """
     if not -rank <= axis < rank:
         raise Unreadable(f"its axis {axis} is none of a tensor of {rank} axes: the file is damaged")
     return axis % rank
@@ -126,7 +151,9 @@ def axis_of(axis: int, rank: int) -> int:
 def fits(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     """Whether a constant of `shape` broadcasts to a sample of shape `sizes`."""
     own = sizes[len(sizes) - len(shape) :]
-    return len(shape) <= len(sizes) and all(size in (1, whole) for size, whole in zip(shape, own, strict=True))
+    return len(shape) <= len(sizes) and all(
+        size in (1, whole) for size, whole in zip(shape, own, strict=True)
+    )
 
 
 def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
@@ -143,8 +170,14 @@ def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArra
     value = node.inputs[slot] if slot < len(node.inputs) else None
     found = graph.constant(value)
     if found is None:
-        how = "computed in a way that cannot be read" if graph.is_constant(value) else "not a constant of the file"
-        raise Unreadable(f"its {what} is {how}: export the model with its weights stored, not computed")
+        how = (
+            "computed in a way that cannot be read"
+            if graph.is_constant(value)
+            else "not a constant of the file"
+        )
+        raise Unreadable(
+            f"its {what} is {how}: export the model with its weights stored, not computed"
+        )
     return found
 
 
@@ -160,7 +193,9 @@ def needed_integers(graph: Graph, node: ir.Node, slot: int, what: str) -> list[i
     """The list of whole numbers in an input slot."""
     values = np.asarray(needed_constant(graph, node, slot, what))
     if values.ndim > 1 or values.dtype.kind not in "iu":
-        raise Unreadable(f"its {what} has shape {values.shape} of {values.dtype}: a list of integers is needed")
+        raise Unreadable(
+            f"its {what} has shape {values.shape} of {values.dtype}: a list of integers is needed"
+        )
     return [int(value) for value in values.reshape(-1)]
 
 

@@ -1,4 +1,6 @@
-"""Composites: named lists of (which steps, which rule). The first match wins; no match is an error."""
+"""Composites: named lists of (which steps, which rule). The
+first match wins; no match is an error.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _shortcut(*roles: Role) -> Predicate:
 
 
 def _depth(plan: Plan, step: Step) -> float:
-    """Share of the convolutions that come before this one: 0 at the picture, below 1 at the logits; −1 for others."""
+    """Share of the convolutions that come before this one:
+    0 at the picture, below 1 at the logits; −1 for others.
+    """
     names = [other.name for other in plan.steps if other.kind.category == "convolution"]
     return names.index(step.name) / len(names) if step.name in names else -1.0
 
@@ -61,7 +65,9 @@ WHICH: dict[str, Predicate] = {
     "upper convolution": lambda plan, step: _depth(plan, step) >= 0.5,
     "everything": lambda plan, step: not step.kind.merges,
 }
-"""What an entry of a composite can speak plan. A dense layer that is a 1×1 convolution is a convolution."""
+"""What an entry of a composite can speak plan. A dense
+layer that is a 1×1 convolution is a convolution.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,27 +102,34 @@ class Choices:
     """What a user may change about a composite."""
 
     bias: str | None = None
-    """``keep`` or ``drop`` the bias in every rule's denominator; None leaves it to the composite."""
+    """``keep`` or ``drop`` the bias in every rule's denominator; None leaves it to the composite.
+    """
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern (``*`` and ``?``), or a kind of step such as ``@first`` → rule as text; earlier ones win."""
+    """Node-name pattern (``*`` and ``?``), or a kind of step
+    such as ``@first`` → rule as text; earlier ones win.
+    """
     box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest possible model input per channel, for z-box rules that do not state theirs."""
+    """Lowest and highest possible model input per channel,
+    for z-box rules that do not state theirs.
+    """
 
 
 def depends_on_exporter(plan: Plan, composite: Composite) -> list[str]:
-    """Why another export of the same network may have another map under `composite`: one note for each reason."""
+    """Why another export of the same network may have
+    another map under `composite`: one note for each reason.
+    """
     notes = []
     if not composite.fold_batch_norm:
         kept = sum(s.kind.category == "affine" for s in plan.steps) - len(plan.preparation)
         notes.append(
-            f"this composite takes batch normalisation for a layer of its own, and this file keeps {max(kept, 0)} of "
-            "them: where an exporter has folded others, its file has another map"
+            "this composite takes batch normalisation for a layer of its own, and this file keeps "
+            f"{max(kept, 0)} of them: where an exporter has folded others, its file has another map"
         )
     prepared = [step for step in plan.preparation if step.kind.category == "affine"]
     if prepared and not isinstance(_head(plan, composite, prepared[0]), Pass):
         notes.append(
-            f"the file prepares the picture itself ('{prepared[0].name}' and what follows): this composite's map is "
-            "of the file's own input, not of the prepared picture"
+            f"the file prepares the picture itself ('{prepared[0].name}' and what follows): this "
+            "composite's map is of the file's own input, not of the prepared picture"
         )
     return notes
 
@@ -129,20 +142,23 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
     """Every step's rule, by the step's name.
 
     Raises:
-        RuleError: for every step without a rule, every override that fits no step, and every rule that does not fit
-        its step.
+        RuleError: for every step without a rule, every override that
+        fits no step, and every rule that does not fit its step.
     """
     overrides = [(pattern, parse_rule(text)) for pattern, text in choices.overrides.items()]
     assigned: dict[str, Assigned] = {}
     faults = [
-        f"the override {pattern!r} fits no {'step' if pattern.startswith(KIND) else 'node'}; `lrp-onnx plan` lists them"
+        f"the override {pattern!r} fits no "
+        f"{'step' if pattern.startswith(KIND) else 'node'}; `lrp-onnx plan` lists them"
         for pattern, _ in overrides
         if not any(_fits(pattern, plan, step) for step in plan.steps)
     ]
     for step in plan.steps:
         found = _find(plan, composite, overrides, step)
         if found is None:
-            faults.append(f"{step.op} '{step.name}' has no rule in this composite: give it one by an override")
+            faults.append(
+                f"{step.op} '{step.name}' has no rule in this composite: give it one by an override"
+            )
             continue
         try:
             assigned[step.name] = _completed(step, found, choices)
@@ -154,11 +170,15 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
 
 
 def applied_rules(plan: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
-    """Every step's rule as text; steps of a block that is one layer say which block decides for them."""
+    """Every step's rule as text; steps of a block that is
+    one layer say which block decides for them.
+    """
     texts = {name: rule_text(found.rule) for name, found in assigned.items()}
     for block in plan.blocks:
         if assigned[block.join.name].rule.whole_block:
-            texts |= {step.name: INSIDE + block.name for step in block.steps if step is not block.join}
+            texts |= {
+                step.name: INSIDE + block.name for step in block.steps if step is not block.join
+            }
     return texts
 
 
@@ -167,13 +187,16 @@ def _fits(pattern: str, plan: Plan, step: Step) -> bool:
         kind = pattern.removeprefix(KIND)
         if kind not in WHICH:
             raise RuleError(
-                f"there is no kind of step {pattern!r}; there are {', '.join(KIND + name for name in WHICH)}"
+                f"there is no kind of step {pattern!r}; there are "
+                f"{', '.join(KIND + name for name in WHICH)}"
             )
         return WHICH[kind](plan, step)
     return any(fnmatch.fnmatchcase(name, pattern) for name in step.nodes)
 
 
-def _find(plan: Plan, composite: Composite, overrides: Sequence[tuple[str, Rule]], step: Step) -> Assigned | None:
+def _find(
+    plan: Plan, composite: Composite, overrides: Sequence[tuple[str, Rule]], step: Step
+) -> Assigned | None:
     for pattern, rule in overrides:
         if _fits(pattern, plan, step):
             return Assigned(rule, f"override {pattern}")
@@ -199,7 +222,7 @@ def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     """The rule with the bounds of the model's input."""
     if choices.box is None or len(choices.box[0]) not in (1, step.input_shape[1]):
         raise RuleError(
-            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how pictures are "
-            "prepared (--preprocess), or override it with z-box(low=…, high=…)"
+            f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how "
+            "pictures are prepared (--preprocess), or override it with z-box(low=…, high=…)"
         )
     return replace(rule, low=choices.box[0], high=choices.box[1])

@@ -99,13 +99,15 @@ def _zennit(title: str, *entries: Entry) -> Composite:
 
 
 def _investigate(title: str, *entries: Entry) -> Composite:
-    return Composite(title=title, source=_INVESTIGATE_SOURCE, entries=(*_HEAD, *entries, *_INVESTIGATE))
+    return Composite(
+        title=title, source=_INVESTIGATE_SOURCE, entries=(*_HEAD, *entries, *_INVESTIGATE)
+    )
 
 
 COMPOSITES: dict[str, Composite] = {
     "c3-lrp": Composite(
-        title="C3-LRP to the letter: every residual block one layer of the epsilon rule (Eq. 1), epsilon rule "
-        "elsewhere",
+        title="C3-LRP to the letter: every residual block one layer "
+        "of the epsilon rule (Eq. 1), epsilon rule elsewhere",
         source="Doublet et al., JSAI 2024",
         post="c3",
         entries=(
@@ -122,8 +124,8 @@ COMPOSITES: dict[str, Composite] = {
         ),
     ),
     "c3-lrp-zplus": Composite(
-        title="C3-LRP on what its authors' code probably was: Eq. 1 at the blocks, z+ and their stand-ins "
-        "elsewhere (our reading)",
+        title="C3-LRP on what its authors' code probably was: Eq. 1 at "
+        "the blocks, z+ and their stand-ins elsewhere (our reading)",
         source="Doublet et al., JSAI 2024, with the base of Otsuki et al., ECCV 2024",
         post="c3",
         start="probability",
@@ -147,7 +149,9 @@ COMPOSITES: dict[str, Composite] = {
     "lrp-resnet-reference": _reference(
         "the released ECCV 2024 code: split by magnitude, stand-ins included", ("join", Ratio())
     ),
-    "lrp-resnet-reference-symmetric": _reference("its ablation: shortcuts take half", ("join", Symmetric())),
+    "lrp-resnet-reference-symmetric": _reference(
+        "its ablation: shortcuts take half", ("join", Symmetric())
+    ),
     "lrp-resnet-reference-main-only": _reference(
         "its ablation: identity shortcuts take nothing, projections by magnitude",
         ("identity join", MainOnly()),
@@ -159,8 +163,9 @@ COMPOSITES: dict[str, Composite] = {
         ("join", Symmetric()),
     ),
     "epsilon-gamma-plus": Composite(
-        title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the convolutions near them, "
-        "z+ below, w-square on the first layer, joins by positive part",
+        title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the "
+        "convolutions near them, z+ below, w-square on the first layer, joins by positive "
+        "part",
         source="ours, found by a search over known rules (tools/study/search.py)",
         post="smooth",
         start="contrastive",
@@ -175,7 +180,9 @@ COMPOSITES: dict[str, Composite] = {
         ),
     ),
     "epsilon-plus": _zennit(
-        "epsilon rule on dense layers, z+ on convolutions", ("convolution", ZPlus()), ("dense", Epsilon())
+        "epsilon rule on dense layers, z+ on convolutions",
+        ("convolution", ZPlus()),
+        ("dense", Epsilon()),
     ),
     "epsilon-plus-flat": _zennit(
         "epsilon-plus with the flat rule on the first layer",
@@ -184,7 +191,9 @@ COMPOSITES: dict[str, Composite] = {
         ("dense", Epsilon()),
     ),
     "epsilon-alpha2-beta1": _zennit(
-        "epsilon on dense layers, alpha2-beta1 on convolutions", ("convolution", AlphaBeta()), ("dense", Epsilon())
+        "epsilon on dense layers, alpha2-beta1 on convolutions",
+        ("convolution", AlphaBeta()),
+        ("dense", Epsilon()),
     ),
     "epsilon-alpha2-beta1-flat": _zennit(
         "epsilon-alpha2-beta1 with the flat rule on the first layer",
@@ -224,7 +233,10 @@ COMPOSITES: dict[str, Composite] = {
         entries=(("activation", DeconvRelu()), *_GRADIENT),
     ),
     "gradient": Composite(
-        title="the gradient of the target", source="Simonyan et al. 2014", start="one", entries=_GRADIENT
+        title="the gradient of the target",
+        source="Simonyan et al. 2014",
+        start="one",
+        entries=_GRADIENT,
     ),
     "gradient-x-input": Composite(
         title="the gradient of the target times the input",
@@ -280,5 +292,7 @@ def find_composite(name: str) -> Composite:
     if name not in COMPOSITES:
         close = difflib.get_close_matches(name, COMPOSITES, 2)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise RuleError(f"there is no composite {name!r}; {hint}`lrp-onnx composites` lists them all")
+        raise RuleError(
+            f"there is no composite {name!r}; {hint}`lrp-onnx composites` lists them all"
+        )
     return COMPOSITES[name]

@@ -19,7 +19,8 @@ def append(
     defaults: Mapping[str, np.ndarray[Any, Any]],
     outputs: Mapping[str, Sequence[int | str]],
 ) -> onnx.ModelProto:
-    """`proto` with the collected nodes after its own, and with optional inputs and further float32 outputs.
+    """`proto` with the collected nodes after its own, and
+    with optional inputs and further float32 outputs.
 
     Args:
         proto: the forward model; it is not changed.
@@ -42,17 +43,27 @@ def append(
     stored = {tensor.name for tensor in proto.graph.initializer}
     extended.graph.node.extend(addition.graph.node)
     constants = [
-        tensor for tensor in builder.tensors.values() if isinstance(tensor, gs.Constant) and tensor.name not in stored
+        tensor
+        for tensor in builder.tensors.values()
+        if isinstance(tensor, gs.Constant) and tensor.name not in stored
     ]
-    extended.graph.initializer.extend(onnx.numpy_helper.from_array(c.values, c.name) for c in constants)
+    extended.graph.initializer.extend(
+        onnx.numpy_helper.from_array(c.values, c.name) for c in constants
+    )
     batch = builder.batch or proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N"
     extended.graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [batch if d is None else d for d in dims])
+        onnx.helper.make_tensor_value_info(
+            n, onnx.TensorProto.FLOAT, [batch if d is None else d for d in dims]
+        )
         for n, dims in builder.shapes.items()
     )
     for name, (element, shape) in inputs.items():
-        extended.graph.input.append(onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape))
+        extended.graph.input.append(
+            onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape)
+        )
         extended.graph.initializer.append(onnx.numpy_helper.from_array(defaults[name], name))
     for name, shape in outputs.items():
-        extended.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        extended.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        )
     return extended

@@ -1,7 +1,8 @@
 """Values, and the builder that collects the nodes behind them, in the order of the computation.
 
-Arithmetic on values appends nodes; equal expressions are built once. What is known of a tensor (its sign, that it is
-one constant number, where it is zero) travels with it, so that ``|x|`` of a post-ReLU tensor costs no node.
+Arithmetic on values appends nodes; equal expressions are built once. What
+is known of a tensor (its sign, that it is one constant number, where it is
+zero) travels with it, so that ``|x|`` of a post-ReLU tensor costs no node.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emiss
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What is known of the sign of every element of a tensor; zero is both non-negative and non-positive."""
+    """What is known of the sign of every element of a
+    tensor; zero is both non-negative and non-positive.
+    """
 
     nonnegative: bool = False
     nonpositive: bool = False
@@ -147,13 +150,17 @@ class Value:
         """`then` where the comparison of x with zero holds, else `otherwise`."""
         then, otherwise = self.builder.value(then), self.builder.value(otherwise)
         condition = self.builder.node(comparison, self, self.constant(0.0))
-        return self.builder.node("Where", condition, then, otherwise, sign=then.sign + otherwise.sign)
+        return self.builder.node(
+            "Where", condition, then, otherwise, sign=then.sign + otherwise.sign
+        )
 
     def ones_like(self) -> Value:
         """A constant's shape, filled with ones."""
         if self.number is not None:
             return self.constant(1.0)
-        return self.builder.node("Expand", self.constant(1.0), self.builder.node("Shape", self), sign=POSITIVE)
+        return self.builder.node(
+            "Expand", self.constant(1.0), self.builder.node("Shape", self), sign=POSITIVE
+        )
 
     def reshape(self, *shape: int) -> Value:
         """The same elements in another shape; -1 is the batch."""
@@ -172,7 +179,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One quotient ``s = R / stabilize(z)`` that a rule formed: what `verify` needs to say where relevance went."""
+    """One quotient ``s = R / stabilize(z)`` that a rule
+    formed: what `verify` needs to say where relevance went.
+    """
 
     quotient: Value
     denominator: Value
@@ -184,16 +193,20 @@ class Term:
 
 @dataclass(slots=True, eq=False)
 class Builder:
-    """Collects the nodes and constants that are added to a graph, in the order of the computation."""
+    """Collects the nodes and constants that are added to a graph,
+    in the order of the computation.
+    """
 
     taken: frozenset[str] = frozenset()
     """Tensor names of the graph that is being extended."""
     other_types: frozenset[str] = frozenset()
-    """Which of them are not float32; relevance is computed in float32 whatever the model computes in."""
+    """Which of them are not float32; relevance is computed
+    in float32 whatever the model computes in.
+    """
     emission: Emission = EMISSIONS[DEFAULT_EMISSION]
     batch: str | None = None
-    """What the batch of relevance is called, where it is not that of the pictures: one picture's forward pass then
-    serves many backward ones, and its tensors, of batch 1, are broadcast.
+    """What the batch of relevance is called, where it is not that of the pictures: one picture's
+    forward pass then serves many backward ones, and its tensors, of batch 1, are broadcast.
     """
     nodes: list[gs.Node] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
@@ -220,7 +233,9 @@ class Builder:
     def array(self, values: ArrayLike) -> Value:
         """A constant float32 tensor."""
         data = np.ascontiguousarray(values, np.float32)
-        return Value(self, self._constant(data), Sign(bool((data >= 0).all()), bool((data <= 0).all())))
+        return Value(
+            self, self._constant(data), Sign(bool((data >= 0).all()), bool((data <= 0).all()))
+        )
 
     def integers(self, values: Iterable[int]) -> Value:
         """A constant int64 vector (shapes, axes, indices)."""
@@ -246,20 +261,38 @@ class Builder:
         sign: Sign = UNKNOWN,
         output: str | None = None,
     ) -> Value:
-        """Append one node of one output; the same node is not built twice unless its output is named."""
+        """Append one node of one output; the same node is
+        not built twice unless its output is named.
+        """
         (name,) = self._append(op, inputs, attributes or {}, [output])
         return Value(self, name, sign)
 
     def nodes_of(
-        self, op: str, *inputs: Value | None, outputs: int, attributes: Mapping[str, Any] | None = None
+        self,
+        op: str,
+        *inputs: Value | None,
+        outputs: int,
+        attributes: Mapping[str, Any] | None = None,
     ) -> list[Value]:
         """Append one node of several outputs."""
-        return [Value(self, name) for name in self._append(op, inputs, attributes or {}, [None] * outputs)]
+        return [
+            Value(self, name)
+            for name in self._append(op, inputs, attributes or {}, [None] * outputs)
+        ]
 
     def _append(
-        self, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], outputs: Sequence[str | None]
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, Any],
+        outputs: Sequence[str | None],
     ) -> tuple[str, ...]:
-        key = (op, tuple(v.name if v else "" for v in inputs), repr(sorted(attributes.items())), len(outputs))
+        key = (
+            op,
+            tuple(v.name if v else "" for v in inputs),
+            repr(sorted(attributes.items())),
+            len(outputs),
+        )
         named = any(output is not None for output in outputs)
         if not named and key in self._built:
             return self._built[key]
@@ -280,10 +313,14 @@ class Builder:
     def declare(self, value: Value, shape: Sequence[int | None]) -> None:
         """State a computed tensor's shape, None for the batch.
 
-        Shape inference loses the batch where a start of its own length comes in; runtimes that cannot prove two
-        tensors to be of one shape leave their fast layouts.
+        Shape inference loses the batch where a start of its own length comes in; runtimes that
+        cannot prove two tensors to be of one shape leave their fast layouts.
         """
-        if self.emission.declared_shapes and value.number is None and value.name.startswith(INTERNAL):
+        if (
+            self.emission.declared_shapes
+            and value.number is None
+            and value.name.startswith(INTERNAL)
+        ):
             self.shapes[value.name] = shape
 
     def _fresh(self) -> str:

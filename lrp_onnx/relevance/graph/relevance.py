@@ -1,8 +1,9 @@
-"""Relevance on its way back, kept factored as ``activation ⊙ coefficient`` for as long as nobody needs the product.
+"""Relevance on its way back, kept factored as
+``activation ⊙ coefficient`` for as long as nobody needs the product.
 
-Proportional rules telescope: from R = y⊙c the quotient R/y is c itself, with nothing multiplied and nothing divided.
-And behind a ReLU ``a = max(z, 0)`` a relevance of the form a⊙c may be divided by `a` instead of `z`: they are equal
-wherever R is not zero.
+Proportional rules telescope: from R = y⊙c the quotient R/y is c itself, with nothing multiplied and
+nothing divided. And behind a ReLU ``a = max(z, 0)`` a relevance of the form a⊙c may be divided by
+`a` instead of `z`: they are equal wherever R is not zero.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from lrp_onnx.relevance.graph.builder import Term, Value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relevance:
-    """The relevance at one tensor: ``activation ⊙ coefficient``, or `coefficient` alone where `activation` is None."""
+    """The relevance at one tensor: ``activation ⊙ coefficient``,
+    or `coefficient` alone where `activation` is None.
+    """
 
     coefficient: Value
     activation: Value | None = None
     alias: str | None = None
-    """Name of a pre-activation that this is the relevance of, and that equals `activation` wherever the relevance is
-    not zero.
+    """Name of a pre-activation that this is the relevance of, and
+    that equals `activation` wherever the relevance is not zero.
     """
 
     @property
@@ -30,7 +33,9 @@ class Relevance:
         return self.coefficient if self.activation is None else self.activation * self.coefficient
 
     def is_of(self, z: Value) -> bool:
-        """Whether this is ``z ⊙ coefficient``: as a multiple of `z` it vanishes wherever `z` does."""
+        """Whether this is ``z ⊙ coefficient``: as a multiple of `z` it
+        vanishes wherever `z` does.
+        """
         return self.activation is not None and self.activation.name == z.name
 
     def __add__(self, other: Relevance) -> Relevance:
@@ -50,10 +55,11 @@ class Relevance:
         factor: float = 1.0,
         gate: Callable[[Value], Value] | None = None,
     ) -> Value:
-        """``R / stabilize(z)`` with ``stabilize(z) = z + ε·sign(z)``, sign(0) = +1, or ``z + ε`` if not `signed`.
+        """``R / stabilize(z)`` with ``stabilize(z) = z + ε·sign(z)``,
+        sign(0) = +1, or ``z + ε`` if not `signed`.
 
-        At ε = 0 the quotient is 0 where z is: the limit for a relevance that vanishes with z. The quotient is noted
-        for the ledger.
+        At ε = 0 the quotient is 0 where z is: the limit for a relevance
+        that vanishes with z. The quotient is noted for the ledger.
 
         Args:
             z: the denominator.
@@ -81,13 +87,14 @@ class Relevance:
         if epsilon == 0.0:
             return z.where_zero(0.0, self.total / z.where_zero(1.0, z))
         if self.is_of(z) and z.builder.emission.ratios:
-            # The ratio needs nothing but the forward pass; the product with it keeps runtimes' blocked layouts.
+            # The ratio needs nothing but the forward pass; the
+            # product with it keeps runtimes' blocked layouts.
             return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
 
     def per(self, z: Value) -> Value:
-        """``R / z``, as the coefficient times what the forward pass alone decides: runtimes need not hold that before
-        relevance arrives, and several targets share it.
+        """``R / z``, as the coefficient times what the forward pass alone decides: runtimes need
+        not hold that before relevance arrives, and several targets share it.
         """
         if self.activation is None or not z.builder.emission.ratios:
             return self.total / z

@@ -1,4 +1,6 @@
-"""Activation functions: their derivatives, as one table. What each computes stands in `plan.functions`."""
+"""Activation functions: their derivatives, as one table.
+What each computes stands in `plan.functions`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from lrp_onnx.relevance.graph.builder import POSITIVE, Value
 from lrp_onnx.relevance.layers.layer import Node
 
 BLOCK = 8
-"""ONNX Runtime's CPU kernels keep channels in blocks of this many (or twice) where every operator around them can. A
-comparison cannot; a depthwise convolution with a tanh behind it can.
+"""ONNX Runtime's CPU kernels keep channels in blocks of this many (or twice) where every operator
+around them can. A comparison cannot; a depthwise convolution with a tanh behind it can.
 """
 STEEP = 1e30
 """Steep enough that every positive float32 activation above 1e-29 becomes 1."""
@@ -50,7 +52,9 @@ def _slope(derivative: Slope) -> Pullback:
 
 
 def _relu(layer: ActivationLayer, s: Value) -> Value:
-    """s where the output is positive: masked, or multiplied where that keeps the runtime's layout."""
+    """s where the output is positive: masked, or multiplied where
+    that keeps the runtime's layout.
+    """
     if s.vanishes == layer.output.name:
         return s
     shape = layer.step.output_shape

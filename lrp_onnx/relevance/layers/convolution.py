@@ -1,9 +1,9 @@
-"""Convolution forward and backward-data as ONNX nodes; every strategy computes the same transpose, they differ in
-speed.
+"""Convolution forward and backward-data as ONNX nodes; every
+strategy computes the same transpose, they differ in speed.
 
-Stride 1: a convolution with flipped, transposed weights, which runtimes run on their fastest kernels. Otherwise:
-ConvTranspose, with symmetric pads only (asymmetric ones leave the CUDA provider; then pads are 0 and the border is
-cut off by a Slice).
+Stride 1: a convolution with flipped, transposed weights, which runtimes run on their fastest
+kernels. Otherwise: ConvTranspose, with symmetric pads only (asymmetric ones leave the CUDA
+provider; then pads are 0 and the border is cut off by a Slice).
 """
 
 from __future__ import annotations
@@ -59,14 +59,22 @@ class Geometry:
     @property
     def out_size(self) -> tuple[int, int]:
         """(H', W')"""
-        padded = self.in_shape[1] + self.pads[0] + self.pads[2], self.in_shape[2] + self.pads[1] + self.pads[3]
+        padded = (
+            self.in_shape[1] + self.pads[0] + self.pads[2],
+            self.in_shape[2] + self.pads[1] + self.pads[3],
+        )
         return tuple((padded[i] - self.reach[i] - 1) // self.strides[i] + 1 for i in (0, 1))  # type: ignore[return-value]
 
     @property
     def remainder(self) -> tuple[int, int]:
         """Rows and columns at the end of the padded input that no window reaches."""
-        padded = self.in_shape[1] + self.pads[0] + self.pads[2], self.in_shape[2] + self.pads[1] + self.pads[3]
-        return tuple(padded[i] - (self.out_size[i] - 1) * self.strides[i] - self.reach[i] - 1 for i in (0, 1))  # type: ignore[return-value]
+        padded = (
+            self.in_shape[1] + self.pads[0] + self.pads[2],
+            self.in_shape[2] + self.pads[1] + self.pads[3],
+        )
+        return tuple(
+            padded[i] - (self.out_size[i] - 1) * self.strides[i] - self.reach[i] - 1 for i in (0, 1)
+        )  # type: ignore[return-value]
 
 
 def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, int]:
@@ -100,7 +108,9 @@ def vjp(s: Value, w: Value, geometry: Geometry) -> Value:
 
 
 def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
-    """Stride 1: convolve with the weights flipped and their channel axes exchanged; pads become d(k − 1) − p."""
+    """Stride 1: convolve with the weights flipped and their
+    channel axes exchanged; pads become d(k − 1) − p.
+    """
     if not s.builder.emission.flipped_convolutions:
         return None
     reach = geometry.reach
@@ -113,7 +123,9 @@ def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
         "dilations": geometry.dilations,
         "group": geometry.group,
     }
-    return s.builder.node("Conv", s, _transposed(w, geometry), attributes=attributes, sign=s.sign * w.sign)
+    return s.builder.node(
+        "Conv", s, _transposed(w, geometry), attributes=attributes, sign=s.sign * w.sign
+    )
 
 
 def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
@@ -144,7 +156,10 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
 
 
 Strategy = Callable[[Value, Value, Geometry], Value | None]
-STRATEGIES: dict[str, Strategy] = {"flipped-convolution": flipped_convolution, "conv-transpose": conv_transpose}
+STRATEGIES: dict[str, Strategy] = {
+    "flipped-convolution": flipped_convolution,
+    "conv-transpose": conv_transpose,
+}
 """In the order of preference; the last fits everything."""
 
 

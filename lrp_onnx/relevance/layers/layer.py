@@ -1,8 +1,9 @@
-"""Layers as rules see them: inputs, an output, a weight, ``forward`` and ``vjp`` (the transpose of forward).
+"""Layers as rules see them: inputs, an output, a weight,
+``forward`` and ``vjp`` (the transpose of forward).
 
-`forward` is without bias unless one is given; `vjp(s, w)` is the vector-Jacobian product:
-⟨s, forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for linear layers. A residual block is itself a layer: its forward is what the
-graph already computes, its vjp the composition of its steps' vjps.
+`forward` is without bias unless one is given; `vjp(s, w)` is the vector-Jacobian product: ⟨s,
+forward(x, w)⟩ = ⟨vjp(s, w), x⟩ for linear layers. A residual block is itself a layer: its forward
+is what the graph already computes, its vjp the composition of its steps' vjps.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Layer(Protocol):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """What each input is: the branches of a residual block, the signal and the gate of a product."""
+        """What each input is: the branches of a residual
+        block, the signal and the gate of a product.
+        """
 
     @property
     def weight(self) -> Value:
@@ -51,9 +54,11 @@ class Layer(Protocol):
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         """``W x``, or ``W x + b`` with `b` broadcastable to the output."""
 
-    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
-        """``Σ Wᵢ xᵢ + b``, and the stabilizer that it holds already: `epsilon` where the runtime adds it for nothing
-        and it needs no sign, else 0.
+    def denominator(
+        self, terms: Terms, bias: Value, epsilon: float, *, signed: bool
+    ) -> tuple[Value, float]:
+        """``Σ Wᵢ xᵢ + b``, and the stabilizer that it holds already: `epsilon` where the runtime
+        adds it for nothing and it needs no sign, else 0.
         """
 
     def vjp(self, s: Value, w: Value) -> Value:
@@ -70,11 +75,15 @@ class Layer(Protocol):
 
     @property
     def routes(self) -> bool:
-        """Whether every output element equals one input element, so that ``y⊙c → x⊙vjp(c)`` holds."""
+        """Whether every output element equals one input element, so
+        that ``y⊙c → x⊙vjp(c)`` holds.
+        """
 
     @property
     def rectifies(self) -> bool:
-        """Whether the output equals the input wherever it is not zero, so that a⊙c may be divided by either."""
+        """Whether the output equals the input wherever it
+        is not zero, so that a⊙c may be divided by either.
+        """
 
     def as_average(self, kernel: int) -> Layer:
         """A max pooling as an average pooling; RuleError for other layers."""
@@ -104,10 +113,13 @@ class Node(Generic[K]):
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         raise RuleError(
-            f"{self.step.op} '{self.step.name}' is not linear: the rule given to it serves only linear layers"
+            f"{self.step.op} '{self.step.name}' is not linear: "
+            "the rule given to it serves only linear layers"
         )
 
-    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
+    def denominator(
+        self, terms: Terms, bias: Value, epsilon: float, *, signed: bool
+    ) -> tuple[Value, float]:
         positive = bias.nonnegative and all((x.sign * w.sign).nonnegative for x, w in terms)
         fits = self.builder.emission.stabilizer_in_bias and (positive or not signed)
         held = epsilon if fits else 0.0
@@ -125,7 +137,9 @@ class Node(Generic[K]):
         return self.inputs
 
     def as_average(self, kernel: int) -> Layer:
-        raise RuleError(f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it")
+        raise RuleError(
+            f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it"
+        )
 
     @property
     def input(self) -> Value:
@@ -158,7 +172,8 @@ class Node(Generic[K]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockLayer:
-    """A whole residual block as one layer: ``vjp`` runs through everything in it, ReLUs and shortcut included.
+    """A whole residual block as one layer: ``vjp`` runs
+    through everything in it, ReLUs and shortcut included.
 
     It is not linear and has no weight of its own: what its biases absorb is not told apart.
     """
@@ -205,7 +220,9 @@ class BlockLayer:
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         raise RuleError("a residual block is not linear: its bias cannot be dropped")
 
-    def denominator(self, terms: Terms, bias: Value, epsilon: float, *, signed: bool) -> tuple[Value, float]:
+    def denominator(
+        self, terms: Terms, bias: Value, epsilon: float, *, signed: bool
+    ) -> tuple[Value, float]:
         raise RuleError("a residual block is not linear: only its own rule fits it")
 
     def fill(self, values: Sequence[float]) -> Value:

@@ -35,7 +35,9 @@ class WeightedLayer(Node[W]):
     def _scale(self, *shape: int) -> Value:
         """The scale of every output channel in a shape that broadcasts to the weight."""
         scale = self.kind.weight.scale
-        return self.builder.value(1.0) if scale is None else self.builder.array(scale.reshape(shape))
+        return (
+            self.builder.value(1.0) if scale is None else self.builder.array(scale.reshape(shape))
+        )
 
 
 class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
@@ -47,7 +49,9 @@ class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
     def geometry(self) -> convolution.Geometry:
         """Strides, pads, sizes."""
         sizes = self._sizes()
-        return convolution.Geometry.of(self.kind, (1, sizes[1], 1, sizes[2]) if self._is_1d else sizes)
+        return convolution.Geometry.of(
+            self.kind, (1, sizes[1], 1, sizes[2]) if self._is_1d else sizes
+        )
 
     @property
     def weight(self) -> Value:
@@ -63,7 +67,9 @@ class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
         if not self._is_1d:
             return convolution.forward(self._tensor(x), w, self.geometry, b)
         row = self._tensor(x).reshape(-1, *self.geometry.in_shape)
-        y = convolution.forward(row, w, self.geometry).reshape(-1, self.geometry.out_channels, self._length)
+        y = convolution.forward(row, w, self.geometry).reshape(
+            -1, self.geometry.out_channels, self._length
+        )
         return _plus(y, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
@@ -151,8 +157,13 @@ class GlobalAverageLayer(Node[kinds.GlobalAverage]):
     __slots__ = ()
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        axes, attributes = self.builder.integers(self.kind.axes), {"keepdims": int(self.kind.keepdims)}
-        mean = self.builder.node("ReduceMean", self._tensor(x), axes, attributes=attributes, sign=x.sign)
+        axes, attributes = (
+            self.builder.integers(self.kind.axes),
+            {"keepdims": int(self.kind.keepdims)},
+        )
+        mean = self.builder.node(
+            "ReduceMean", self._tensor(x), axes, attributes=attributes, sign=x.sign
+        )
         return _plus(mean * self.kind.factor * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:

@@ -38,8 +38,9 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         size = convolution.pooled_size(average, self._sizes())
         if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
             raise RuleError(
-                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average pooling of kernel "
-                f"{average.kernel} {size}: give it another rule, for example winner-take-all or average(kernel=0)"
+                f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average "
+                f"pooling of kernel {average.kernel} {size}: give it another rule, for example "
+                "winner-take-all or average(kernel=0)"
             )
         return AveragePoolLayer(self.builder, self.step, average, self.inputs, self.output)
 
@@ -65,7 +66,9 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
             )
         else:  # one picture's indices serve every row of relevance
             rows = s.reshape(-1, prod(self._pooled))
-            places = self.builder.node("Expand", indices.reshape(1, -1), self.builder.node("Shape", rows))
+            places = self.builder.node(
+                "Expand", indices.reshape(1, -1), self.builder.node("Shape", rows)
+            )
             many = self.builder.node("Shape", s, attributes={"start": 0, "end": 1})
             size = self.builder.integers((prod(self._sizes()),))
             zeros = self.builder.node(
@@ -82,21 +85,29 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         return routed.reshape(-1, *self._sizes()[1:])
 
     def _by_comparison(self, s: Value) -> Value:
-        """For every place in the window, row by row: 1 where it equals the maximum and no place before it does."""
+        """For every place in the window, row by row: 1 where
+        it equals the maximum and no place before it does.
+        """
         channels, *pooled = self._pooled
         window, builder = self._window(channels), self.builder
-        places = [(row, column) for row in range(window.kernel[0]) for column in range(window.kernel[1])]
+        places = [
+            (row, column) for row in range(window.kernel[0]) for column in range(window.kernel[1])
+        ]
         padded = self._padded(window)
         free, backs = builder.value(1.0), []
         for place in places:
             first = [place[i] * window.dilations[i] for i in (0, 1)]
             last = [first[i] + (pooled[i] - 1) * window.strides[i] + 1 for i in (0, 1)]
-            part = builder.node("Slice", padded, *map(builder.integers, (first, last, (2, 3), window.strides)))
+            part = builder.node(
+                "Slice", padded, *map(builder.integers, (first, last, (2, 3), window.strides))
+            )
             equal = builder.node("Equal", part, self.output)
             hit = builder.node("Cast", equal, attributes={"to": FLOAT}, sign=POSITIVE) * free
             free = free - hit
             backs.append((s * hit).reshape(-1, channels, 1, *pooled))
-        stacked = builder.node("Concat", *backs, attributes={"axis": 2}).reshape(-1, channels * len(places), *pooled)
+        stacked = builder.node("Concat", *backs, attributes={"axis": 2}).reshape(
+            -1, channels * len(places), *pooled
+        )
         one_hot = np.tile(np.eye(len(places)), (channels, 1)).reshape(-1, 1, *window.kernel)
         return convolution.conv_transpose(stacked, builder.array(one_hot), window)
 

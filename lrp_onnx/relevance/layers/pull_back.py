@@ -1,4 +1,6 @@
-"""The backward fold, written once: for the graph, for a residual block, for a written-out activation."""
+"""The backward fold, written once: for the graph, for a
+residual block, for a written-out activation.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,18 @@ P = TypeVar("P", bound=Piece)
 T = TypeVar("T", bound=Addable)
 
 
-def pull_back(pieces: Sequence[P], seed: dict[str, T], back: Callable[[P, T], Sequence[T | None]]) -> dict[str, T]:
-    """Fold backwards: what arrives at a piece's output goes to its inputs, and what meets at a tensor is added.
+def pull_back(
+    pieces: Sequence[P], seed: dict[str, T], back: Callable[[P, T], Sequence[T | None]]
+) -> dict[str, T]:
+    """Fold backwards: what arrives at a piece's output goes
+    to its inputs, and what meets at a tensor is added.
 
     Args:
         pieces: in the order of the computation; those that nothing reaches are left out.
-        seed: what the fold starts from, tensor name → cotangent or relevance; it is filled with all others.
-        back: a piece and what arrived at its output → what each of its inputs gets, None for nothing.
+        seed: what the fold starts from, tensor name → cotangent
+            or relevance; it is filled with all others.
+        back: a piece and what arrived at its output → what
+            each of its inputs gets, None for nothing.
 
     Returns:
         `seed`.

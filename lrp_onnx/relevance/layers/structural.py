@@ -24,8 +24,9 @@ class JoinLayer(Node[kinds.Join]):
         return self.kind.roles or (Role.MAIN,) * len(self.inputs)
 
     def operands(self, r: Relevance) -> tuple[Value, ...]:
-        """The operands; the main branch of two as what the rectified sum leaves beside the shortcut, where that is all
-        that counts: then no runtime has to keep the branch and the sum apart from the activation behind them.
+        """The operands; the main branch of two as what the rectified sum leaves
+        beside the shortcut, where that is all that counts: then no runtime has
+        to keep the branch and the sum apart from the activation behind them.
         """
         fits = len(self.inputs) == 2 and Role.MAIN in self.roles and r.alias == self.output.name
         if r.activation is None or not fits or not self.builder.emission.remainders:
@@ -46,7 +47,9 @@ class ProductLayer(Node[kinds.Product]):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        return tuple(Role.MAIN if i == self.kind.signal else Role.GATE for i in range(len(self.inputs)))
+        return tuple(
+            Role.MAIN if i == self.kind.signal else Role.GATE for i in range(len(self.inputs))
+        )
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
         product = self.kind
@@ -69,7 +72,14 @@ class ConcatLayer(Node[kinds.Concat]):
         ends = [sum(concat.sizes[: i + 1]) for i in range(len(concat.sizes))]
         integers = s.builder.integers
         return tuple(
-            s.builder.node("Slice", s, integers((end - size,)), integers((end,)), integers((concat.axis,)), sign=s.sign)
+            s.builder.node(
+                "Slice",
+                s,
+                integers((end - size,)),
+                integers((end,)),
+                integers((concat.axis,)),
+                sign=s.sign,
+            )
             for size, end in zip(concat.sizes, ends, strict=True)
         )
 
@@ -101,22 +111,31 @@ class SoftmaxLayer(Node[kinds.Softmax]):
 
 
 class NormalizationLayer(Node[kinds.Normalization]):
-    """Normalisation by the picture's own statistics; its vjp is the exact gradient, through the statistics."""
+    """Normalisation by the picture's own statistics; its
+    vjp is the exact gradient, through the statistics.
+    """
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
         norm = self.kind
-        x, back = self.input.reshape(-1, *norm.view), (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view)
+        x, back = (
+            self.input.reshape(-1, *norm.view),
+            (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view),
+        )
         centred = x - self._mean(x)
-        spread = self.builder.node("Sqrt", self._mean(centred * centred) + norm.epsilon, sign=POSITIVE)
+        spread = self.builder.node(
+            "Sqrt", self._mean(centred * centred) + norm.epsilon, sign=POSITIVE
+        )
         unit = centred / spread
         through = back - self._mean(back) - unit * self._mean(back * unit)
         return (through / spread).reshape(-1, *self._sizes()[1:])
 
     def _mean(self, x: Value) -> Value:
         norm = self.kind
-        return self.builder.node("ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1})
+        return self.builder.node(
+            "ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1}
+        )
 
 
 class ReshapeLayer(Node[kinds.Reshape]):
@@ -144,7 +163,9 @@ class SubsampleLayer(Node[kinds.Subsample]):
         # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
         split = s.reshape(-1, *(n for count in counts for n in (count, 1)))
         spaced = zero_pad(split, [0] * 7, [0, *(n for step in taken.steps for n in (0, step - 1))])
-        whole = spaced.reshape(-1, *(count * step for count, step in zip(counts, taken.steps, strict=True)))
+        whole = spaced.reshape(
+            -1, *(count * step for count, step in zip(counts, taken.steps, strict=True))
+        )
         missing = [sizes[i] - taken.starts[i] - counts[i] * taken.steps[i] for i in range(3)]
         return zero_pad(whole, [0, *taken.starts], [0, *missing])
 

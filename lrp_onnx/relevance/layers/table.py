@@ -78,7 +78,9 @@ def layer_of(builder: Builder, step: Step, nonnegative: frozenset[str] = frozens
 
 
 def nonnegative_tensors(plan: Plan) -> frozenset[str]:
-    """Tensors that cannot be negative: behind a ReLU, and pooled, averaged, added or reshaped from such."""
+    """Tensors that cannot be negative: behind a ReLU, and
+    pooled, averaged, added or reshaped from such.
+    """
     names: set[str] = set()
     for step in plan.steps:
         if step.kind.nonnegative or (step.kind.keeps_signs and names.issuperset(step.inputs)):

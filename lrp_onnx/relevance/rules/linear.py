@@ -1,4 +1,5 @@
-"""The rules of layers with one input that share relevance out: linear layers, pools, and the residual block as one.
+"""The rules of layers with one input that share relevance
+out: linear layers, pools, and the residual block as one.
 
 Letters as in `rule`.
 """
@@ -21,13 +22,17 @@ REFERENCE_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epsilon(LinearRule):
-    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al. 2015). At ε = 0: LRP-0, which telescopes to Gradient ×
-    Input.
+    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al.
+    2015). At ε = 0: LRP-0, which telescopes to Gradient × Input.
     """
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         x, w = layer.input, layer.weight
-        z, b = (layer.output, layer.bias) if self.bias == "keep" else (layer.forward(x, w), self.kept(layer.bias))
+        z, b = (
+            (layer.output, layer.bias)
+            if self.bias == "keep"
+            else (layer.forward(x, w), self.kept(layer.bias))
+        )
         s = r.over(z, self.epsilon, signed=self.signed, bias=b)
         return [Relevance(layer.vjp(s, w), x)]
 
@@ -44,10 +49,11 @@ class Norm(StabilizedRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gamma(LinearRule):
-    """Favour what helps: W + γW⁺ (Montavon et al. 2019), in the four-term form for signed x and z (Andéol et al. 2021).
+    """Favour what helps: W + γW⁺ (Montavon et al. 2019), in
+    the four-term form for signed x and z (Andéol et al. 2021).
 
-    Where z > 0: x⁺(W + γW⁺) + x⁻(W + γW⁻); where z < 0: x⁺(W + γW⁻) + x⁻(W + γW⁺). For x ≥ 0 and z > 0 it is the
-    plain rule.
+    Where z > 0: x⁺(W + γW⁺) + x⁻(W + γW⁻); where z < 0: x⁺(W +
+    γW⁻) + x⁻(W + γW⁺). For x ≥ 0 and z > 0 it is the plain rule.
     """
 
     gamma: float = 0.25
@@ -72,10 +78,11 @@ class Gamma(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlus(LinearRule):
-    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with z = W⁺x⁺ + W⁻x⁻ (+ b⁺): α1β0 (Bach et al. 2015; Montavon et al. 2017 for x ≥
-    0).
+    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with z = W⁺x⁺ + W⁻x⁻ (+ b⁺):
+    α1β0 (Bach et al. 2015; Montavon et al. 2017 for x ≥ 0).
 
-    `ones` puts ones in the place of the input, as the C3-LRP authors' released code does at the first layer.
+    `ones` puts ones in the place of the input, as the
+    C3-LRP authors' released code does at the first layer.
     """
 
     ones: bool = False
@@ -90,7 +97,9 @@ class ZPlus(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaBeta(LinearRule):
-    """``R_in = α·(xW)⁺/Σ(xW)⁺·R − β·(xW)⁻/Σ(xW)⁻·R`` with α − β = 1 and (xW)⁺ = x⁺W⁺ + x⁻W⁻ (Bach et al. 2015)."""
+    """``R_in = α·(xW)⁺/Σ(xW)⁺·R − β·(xW)⁻/Σ(xW)⁻·R`` with α
+    − β = 1 and (xW)⁺ = x⁺W⁺ + x⁻W⁻ (Bach et al. 2015).
+    """
 
     alpha: float = 2.0
     beta: float = 1.0
@@ -98,7 +107,10 @@ class AlphaBeta(LinearRule):
     def __post_init__(self) -> None:
         LinearRule.__post_init__(self)
         if not 0 <= self.beta < inf or not abs(self.alpha - self.beta - 1.0) <= 1e-9:
-            raise RuleError(f"alpha={self.alpha} and beta={self.beta} must be non-negative and differ by exactly 1")
+            raise RuleError(
+                f"alpha={self.alpha} and beta={self.beta} "
+                "must be non-negative and differ by exactly 1"
+            )
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         x, w, b = layer.input, layer.weight, layer.bias
@@ -112,8 +124,8 @@ class AlphaBeta(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WSquare(LinearRule):
-    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017). Zennit adds b² to the denominator:
-    ``bias=keep``.
+    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et
+    al. 2017). Zennit adds b² to the denominator: ``bias=keep``.
     """
 
     bias: str = "drop"
@@ -135,10 +147,12 @@ class Flat(StabilizedRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZBox(StabilizedRule):
-    """``z = Wx − W⁺l − W⁻h;  R_in = x⊙Wᵀs − l⊙W⁺ᵀs − h⊙W⁻ᵀs`` for inputs in [l, h] (Montavon et al. 2017).
+    """``z = Wx − W⁺l − W⁻h;  R_in = x⊙Wᵀs − l⊙W⁺ᵀs − h⊙W⁻ᵀs``
+    for inputs in [l, h] (Montavon et al. 2017).
 
-    `low` and `high` are in the units of the model's input, one value or one per channel; where they are not given they
-    are the lowest and highest value that a pixel can have, by how pictures are prepared.
+    `low` and `high` are in the units of the model's input, one value or
+    one per channel; where they are not given they are the lowest and
+    highest value that a pixel can have, by how pictures are prepared.
     """
 
     low: tuple[float, ...] = ()
@@ -147,9 +161,16 @@ class ZBox(StabilizedRule):
     def __post_init__(self) -> None:
         StabilizedRule.__post_init__(self)
         if len(self.low) != len(self.high):
-            raise RuleError(f"low has {len(self.low)} values and high {len(self.high)}: give as many of each")
-        if not all(-inf < low <= 0 <= high < inf and low < high for low, high in zip(self.low, self.high, strict=True)):
-            raise RuleError(f"low={self.low} and high={self.high} must enclose 0: low ≤ 0 ≤ high, low < high")
+            raise RuleError(
+                f"low has {len(self.low)} values and high {len(self.high)}: give as many of each"
+            )
+        if not all(
+            -inf < low <= 0 <= high < inf and low < high
+            for low, high in zip(self.low, self.high, strict=True)
+        ):
+            raise RuleError(
+                f"low={self.low} and high={self.high} must enclose 0: low ≤ 0 ≤ high, low < high"
+            )
 
     def fits(self, step: Step) -> str | None:
         channels = step.input_shape[1]
@@ -166,9 +187,11 @@ class ZBox(StabilizedRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeBlock(StabilizedRule):
-    """C3-LRP Eq. 1: the ε-rule with the whole residual block as the layer (Doublet et al., JSAI 2024).
+    """C3-LRP Eq. 1: the ε-rule with the whole residual
+    block as the layer (Doublet et al., JSAI 2024).
 
-    ``s = R / (y + ε);  R_in = x ⊙ J_blockᵀ s``. ε = 0 is the telescoped limit: Gradient × Input through the block.
+    ``s = R / (y + ε);  R_in = x ⊙ J_blockᵀ s``. ε = 0 is the
+    telescoped limit: Gradient × Input through the block.
     """
 
     conserves: ClassVar[bool] = False

@@ -1,4 +1,6 @@
-"""The rules of layers without weights, and of the gradient family: what is passed on rather than shared out."""
+"""The rules of layers without weights, and of the gradient
+family: what is passed on rather than shared out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def _routed(layer: Layer, r: Relevance) -> Relevance:
 class Pass(Rule):
     """``R_in = R``: activations, reshapes, and batch normalisations that are not folded.
 
-    Behind a ReLU the relevance a⊙c is noted to be that of z, so that a later division by z may take `a` instead.
+    Behind a ReLU the relevance a⊙c is noted to be that of
+    z, so that a later division by z may take `a` instead.
     """
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
@@ -67,8 +70,8 @@ class Route(Gradient):
 class AverageStandIn(StabilizedRule):
     """Max pooling propagated as average pooling: ``z = avg(x); R_in = x ⊙ avgᵀ(R / stabilize(z))``.
 
-    `kernel` 0 means the pool's own kernel, stride and pads; another number means that kernel and stride without pads,
-    whatever the pool's own are (the released ECCV 2024 code takes 2).
+    `kernel` 0 means the pool's own kernel, stride and pads; another number means that kernel and
+    stride without pads, whatever the pool's own are (the released ECCV 2024 code takes 2).
     """
 
     kernel: int = 0

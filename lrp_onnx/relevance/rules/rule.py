@@ -1,7 +1,9 @@
-"""What a rule is: a frozen dataclass whose call hands the relevance of a layer's output to its inputs.
+"""What a rule is: a frozen dataclass whose call hands the
+relevance of a layer's output to its inputs.
 
-Letters as in Montavon et al., "Layer-Wise Relevance Propagation: An Overview" (2019): x input activation, W weights,
-b bias, z = Wx + b, s = R / stabilize(z), c = Wᵀs, R_in = x ⊙ c. x⁺ = max(x, 0), x⁻ = min(x, 0), likewise for W and b.
+Letters as in Montavon et al., "Layer-Wise Relevance Propagation: An Overview" (2019): x input
+activation, W weights, b bias, z = Wx + b, s = R / stabilize(z), c = Wᵀs, R_in = x ⊙ c. x⁺ = max(x,
+0), x⁻ = min(x, 0), likewise for W and b.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Rule:
     """A rule of a layer, a sum, a product or a whole residual block."""
 
     serves: ClassVar[str] = ""
-    """The category of merging layers that it is for, such as ``join``; layers with one input where it is empty."""
+    """The category of merging layers that it is for, such
+    as ``join``; layers with one input where it is empty.
+    """
     conserves: ClassVar[bool] = True
     """Whether all relevance arrives, but for what bias and stabilizer absorb."""
     whole_block: ClassVar[bool] = False
@@ -45,7 +49,11 @@ class Rule:
         """Why the rule cannot serve `step`, or None where it can."""
         if not self.serves:
             return "that is a rule of layers with one input" if step.kind.merges else None
-        return None if step.kind.category == self.serves else f"that is a rule of {SERVED[self.serves]}"
+        return (
+            None
+            if step.kind.category == self.serves
+            else f"that is a rule of {SERVED[self.serves]}"
+        )
 
 
 def closes_a_block(step: Step) -> str | None:
@@ -56,7 +64,9 @@ def closes_a_block(step: Step) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StabilizedRule(Rule):
-    """A rule that divides: `epsilon` is added to the denominator, with the denominator's sign if `signed`."""
+    """A rule that divides: `epsilon` is added to the
+    denominator, with the denominator's sign if `signed`.
+    """
 
     epsilon: float = SMALL
     signed: bool = True
@@ -75,20 +85,22 @@ class StabilizedRule(Rule):
         factor: float = 1.0,
         gate: Callable[[Value], Value] | None = None,
     ) -> Relevance:
-        """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s = R/stabilize(z); R_in =
-        factor·Σ xᵢ ⊙ Wᵢᵀs. `gate` is applied to s.
+        """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s =
+        R/stabilize(z); R_in = factor·Σ xᵢ ⊙ Wᵢᵀs. `gate` is applied to s.
         """
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
         z, held = layer.denominator(terms, bias, self.epsilon, signed=self.signed)
-        s = r.over(z, self.epsilon, signed=self.signed, held=held, bias=bias, factor=factor, gate=gate)
+        s = r.over(
+            z, self.epsilon, signed=self.signed, held=held, bias=bias, factor=factor, gate=gate
+        )
         first, *rest = [Relevance(layer.vjp(s, w) * factor, x) for x, w in terms]
         return sum(rest, start=first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearRule(StabilizedRule):
-    """A rule of linear layers: `bias` says whether the layer's bias is part of the denominator, where it absorbs
-    relevance (``keep``), or not (``drop``).
+    """A rule of linear layers: `bias` says whether the layer's bias is part of the denominator,
+    where it absorbs relevance (``keep``), or not (``drop``).
     """
 
     bias: str = "keep"

@@ -7,33 +7,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, area, counts, lab_steps, masks, patched, ranked, read, spread
+from lrp_onnx.evaluation.metrics.curves import (
+    PROTOCOLS,
+    area,
+    counts,
+    lab_steps,
+    masks,
+    patched,
+    ranked,
+    read,
+    spread,
+)
 
 EXACT, KEIO, RISE = (PROTOCOLS[name] for name in ("exact", "keio", "rise"))
 
 
 def test_exact_by_hand() -> None:
-    """2 × 2, four steps: one pixel more at every point, most relevant first; deletion is what is left."""
+    """2 × 2, four steps: one pixel more at every point,
+    most relevant first; deletion is what is left.
+    """
     relevance = np.array([[4, 1], [3, 2]], np.float32)
     shown, left = masks(relevance, EXACT, steps=4)
-    expected = [[[0, 0], [0, 0]], [[1, 0], [0, 0]], [[1, 0], [1, 0]], [[1, 0], [1, 1]], [[1, 1], [1, 1]]]
+    expected = [
+        [[0, 0], [0, 0]],
+        [[1, 0], [0, 0]],
+        [[1, 0], [1, 0]],
+        [[1, 0], [1, 1]],
+        [[1, 1], [1, 1]],
+    ]
     np.testing.assert_array_equal(shown, np.array(expected, bool))
     np.testing.assert_array_equal(left, ~np.array(expected, bool))
 
 
 def test_areas_by_hand() -> None:
     """Insertion 0, ½, 1 at 0, ½, 1 of the pixels: ½. Deletion 1, 0, 0: ¼. ID ¼."""
-    made = read(np.zeros((2, 2), np.float32), EXACT, np.array([0, 0.5, 1]), np.array([1.0, 0, 0]), steps=2)
+    made = read(
+        np.zeros((2, 2), np.float32), EXACT, np.array([0, 0.5, 1]), np.array([1.0, 0, 0]), steps=2
+    )
     assert (made.insertion_area, made.deletion_area, made.difference) == (0.5, 0.25, 0.25)
     np.testing.assert_array_equal(made.fractions, [0, 0.5, 1])
-    assert area(np.array([0.25, 0.5, 1.0]), np.array([1.0, 3.0, 1.0])) == pytest.approx((0.5 + 1.0) / 0.75)
+    assert area(np.array([0.25, 0.5, 1.0]), np.array([1.0, 3.0, 1.0])) == pytest.approx(
+        (0.5 + 1.0) / 0.75
+    )
 
 
 def test_ties_enter_together() -> None:
-    """keio: the curve starts after the first step, and whatever equals the n-th pixel enters with it."""
+    """keio: the curve starts after the first step, and
+    whatever equals the n-th pixel enters with it.
+    """
     relevance = np.array([[5, 1, 1, 1]], np.float32)
     shown, _ = masks(relevance, KEIO, steps=4)
-    np.testing.assert_array_equal(shown[:, 0], [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(
+        shown[:, 0], [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    )
     constant, left = masks(np.zeros((3, 3), np.float32), KEIO, steps=3)
     assert constant.all() and not left.any() and len(constant) == 3
 
@@ -46,8 +72,16 @@ def test_ties_break_at_random_and_by_seed() -> None:
     np.testing.assert_array_equal(one.sum((1, 2)), np.arange(11) * 40)
 
 
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3), st.sampled_from(list(PROTOCOLS)))
-def test_masks_grow_and_end_whole(rows: int, columns: int, steps: int, seed: int, name: str) -> None:
+@given(
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(0, 3),
+    st.sampled_from(list(PROTOCOLS)),
+)
+def test_masks_grow_and_end_whole(
+    rows: int, columns: int, steps: int, seed: int, name: str
+) -> None:
     relevance = np.random.default_rng(seed).integers(0, 4, (rows, columns)).astype(np.float32)
     protocol = PROTOCOLS[name]
     shown, left = masks(relevance, protocol, steps=steps, seed=seed)
@@ -60,7 +94,9 @@ def test_masks_grow_and_end_whole(rows: int, columns: int, steps: int, seed: int
 
 def test_without_ties_keio_and_exact_show_the_same() -> None:
     relevance = np.random.default_rng(0).permutation(120).reshape(10, 12).astype(np.float32)
-    np.testing.assert_array_equal(masks(relevance, KEIO, steps=7)[0], masks(relevance, EXACT, steps=7)[0][1:])
+    np.testing.assert_array_equal(
+        masks(relevance, KEIO, steps=7)[0], masks(relevance, EXACT, steps=7)[0][1:]
+    )
 
 
 def test_the_order_is_uniform_among_ties() -> None:
@@ -85,8 +121,8 @@ def test_the_labs_steps() -> None:
 
 
 def reference_keio(relevance: np.ndarray, step: int) -> list[np.ndarray]:
-    """The released code's definition, in its own words: thresholds at every `step`-th value of the sorted map, and
-    everything that is at least the threshold is in.
+    """The released code's definition, in its own words: thresholds at every `step`-th value of the
+    sorted map, and everything that is at least the threshold is in.
     """
     falling = np.sort(relevance.ravel())[::-1]
     found = []
@@ -103,7 +139,9 @@ def test_keio_is_the_released_codes_definition(levels: int) -> None:
 
 
 def test_a_constant_map_games_keio_and_not_exact() -> None:
-    """A model that sees its object as soon as half of it is shown: the trap of the published metric, in numbers."""
+    """A model that sees its object as soon as half of it is
+    shown: the trap of the published metric, in numbers.
+    """
     rng, truth = np.random.default_rng(0), np.zeros((16, 16), bool)
     truth[4:12, 4:12] = True
 
@@ -112,7 +150,9 @@ def test_a_constant_map_games_keio_and_not_exact() -> None:
 
     def score(relevance: np.ndarray, name: str) -> float:
         shown, left = masks(relevance.astype(np.float32), PROTOCOLS[name], steps=32)
-        return read(relevance, PROTOCOLS[name], probability(shown), probability(left), steps=32).difference
+        return read(
+            relevance, PROTOCOLS[name], probability(shown), probability(left), steps=32
+        ).difference
 
     constant, perfect, noise = np.zeros((16, 16)), truth.astype(float), rng.normal(size=(16, 16))
     assert score(constant, "keio") == pytest.approx(1.0)

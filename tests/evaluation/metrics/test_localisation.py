@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrp_onnx.evaluation.metrics.localisation import attention_error, mass_accuracy, pointing_game, rank_accuracy
+from lrp_onnx.evaluation.metrics.localisation import (
+    attention_error,
+    mass_accuracy,
+    pointing_game,
+    rank_accuracy,
+)
 
 MASK = np.zeros((4, 4), bool)
 MASK[:2, :2] = True
@@ -36,7 +41,9 @@ def test_mass_accuracy() -> None:
 
 
 def test_rank_accuracy() -> None:
-    order = np.arange(16, 0, -1, dtype=np.float32).reshape(4, 4)  # the four highest are the first row
+    order = np.arange(16, 0, -1, dtype=np.float32).reshape(
+        4, 4
+    )  # the four highest are the first row
     assert rank_accuracy(order, MASK) == 0.5
     assert rank_accuracy(MASK.astype(np.float32), MASK) == 1
     assert rank_accuracy(np.zeros((4, 4), np.float32), MASK) == 0.25

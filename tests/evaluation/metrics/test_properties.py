@@ -33,7 +33,9 @@ def test_similarity_and_rank_correlation() -> None:
     assert similarity(a, 0 * a) == 0
     assert rank_correlation(a, a**3) == pytest.approx(1) and rank_correlation(a, 0 * a) == 0
     ties = np.array([[1, 1], [2, 3]], np.float32)
-    assert rank_correlation(a, ties) == pytest.approx(np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 3, 4])[0, 1])
+    assert rank_correlation(a, ties) == pytest.approx(
+        np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 3, 4])[0, 1]
+    )
 
 
 def test_max_sensitivity() -> None:

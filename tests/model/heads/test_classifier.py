@@ -1,4 +1,6 @@
-"""Finding the head is a search: it changes nothing; the mean of a feature map is a pass of its own."""
+"""Finding the head is a search: it changes nothing; the mean
+of a feature map is a pass of its own.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_the_search_changes_nothing(saved: Save) -> None:
     assert (head.picture, head.output, head.averaged, head.holds) == ("x", features, True, "other")
     longer = append_mean(graph, head)
     assert ir.to_proto(graph.model).SerializeToString(deterministic=True) == before
-    (mean,) = [node for node in longer.nodes if head.logits in {value.name for value in node.outputs}]
+    (mean,) = [
+        node for node in longer.nodes if head.logits in {value.name for value in node.outputs}
+    ]
     assert mean.op_type == "ReduceMean" and mean.outputs[0].shape == ir.Shape(["N", 4])
 
 

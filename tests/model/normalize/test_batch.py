@@ -1,4 +1,6 @@
-"""Files exported with a batch of fixed size: freed where every sample is treated alone, left as they are where not."""
+"""Files exported with a batch of fixed size: freed where
+every sample is treated alone, left as they are where not.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def fixed(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     return copy
 
 
-@pytest.mark.parametrize("head", ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "mean-none-gemm"])
+@pytest.mark.parametrize(
+    "head", ["gap-flatten-gemm", "gap-reshape-matmul", "gap-squeeze-gemm", "mean-none-gemm"]
+)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_fixed_batch_is_freed(batch: int, head: str, saved: Save) -> None:
     model = resnet(size=(32, 32), head=head)
@@ -49,8 +53,14 @@ def test_a_batch_that_is_mixed_with_the_rest_stays(saved: Save) -> None:
     """The mean over the batch needs the batch: nothing is changed."""
     net = Network(0)
     y = net.conv("x", (3, 4))
-    y = net.node("Sub", y, net.node("ReduceMean", y, net.constant("axes", np.array([0])), keepdims=1))
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 5)), [4, 3, 8, 8], classes=5)
+    y = net.node(
+        "Sub", y, net.node("ReduceMean", y, net.constant("axes", np.array([0])), keepdims=1)
+    )
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 5)),
+        [4, 3, 8, 8],
+        classes=5,
+    )
     graph = load_model(saved(model))
     assert shape_of(graph.inputs[0]) == (4, 3, 8, 8) and not graph.notes
 
@@ -59,7 +69,10 @@ def test_real_exports_with_a_batch_of_one(assets: Path) -> None:
     folder = assets / "models"
     x = np.load(assets / "golden" / "tin10-resnet18w16.npz")["input"]
     dynamo, script = (
-        run_onnx(compile_model(folder / f"tin10-resnet18w16.{n}.onnx", composite="lrp-resnet").model, {"input": x})
+        run_onnx(
+            compile_model(folder / f"tin10-resnet18w16.{n}.onnx", composite="lrp-resnet").model,
+            {"input": x},
+        )
         for n in ("dynamo-op20", "torchscript-op13-folded")
     )
     assert relative(dynamo["logits"], script["logits"]) < 1e-4

@@ -20,7 +20,9 @@ Save = Callable[[onnx.ModelProto], Path]
 def with_reshape(net: Network, shape: str, *, batch: int | str = 2) -> onnx.ModelProto:
     """``GlobalAveragePool → Reshape(shape) → Gemm``."""
     pooled = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
-    return net.model(net.dense(net.node("Reshape", pooled, shape), (4, 5)), [batch, 3, 8, 8], classes=5)
+    return net.model(
+        net.dense(net.node("Reshape", pooled, shape), (4, 5)), [batch, 3, 8, 8], classes=5
+    )
 
 
 def operators(model: onnx.ModelProto, saved: Save) -> list[str]:
@@ -36,15 +38,29 @@ def test_a_computed_shape_is_evaluated(saved: Save) -> None:
     net = Network(0)
     halves = [net.constant(name, np.array([value])) for name, value in (("two", 2), ("four", 4))]
     shape = net.node("Concat", *halves, axis=0)
-    shape = net.node("Cast", net.node("Mul", shape, net.constant("one", np.array([1, 1]))), to=onnx.TensorProto.INT64)
-    assert operators(with_reshape(net, shape), saved) == ["Conv", "GlobalAveragePool", "Reshape", "Gemm"]
+    shape = net.node(
+        "Cast",
+        net.node("Mul", shape, net.constant("one", np.array([1, 1]))),
+        to=onnx.TensorProto.INT64,
+    )
+    assert operators(with_reshape(net, shape), saved) == [
+        "Conv",
+        "GlobalAveragePool",
+        "Reshape",
+        "Gemm",
+    ]
 
 
 def test_the_shape_of_a_tensor_of_known_size_is_evaluated(saved: Save) -> None:
     net = Network(0)
     size = net.node("Gather", net.node("Shape", "x"), net.constant("zero", np.array([0])))
     shape = net.node("Concat", size, net.constant("rest", np.array([-1])), axis=0)
-    assert operators(with_reshape(net, shape), saved) == ["Conv", "GlobalAveragePool", "Reshape", "Gemm"]
+    assert operators(with_reshape(net, shape), saved) == [
+        "Conv",
+        "GlobalAveragePool",
+        "Reshape",
+        "Gemm",
+    ]
 
 
 def test_a_shape_made_of_the_batch_is_found_by_trying_two(saved: Save) -> None:
@@ -55,20 +71,26 @@ def test_a_shape_made_of_the_batch_is_found_by_trying_two(saved: Save) -> None:
 
 
 def test_padding_that_is_computed_from_the_size(saved: Save) -> None:
-    """TensorFlow's SAME as torch code computes it: ⌈size / 2⌉ windows, through Shape, Cast, Div, Ceil, Clip."""
+    """TensorFlow's SAME as torch code computes it: ⌈size /
+    2⌉ windows, through Shape, Cast, Div, Ceil, Clip.
+    """
     net = Network(0)
     number = lambda v, kind: net.constant(f"n{len(net.weights)}", np.asarray(v, kind))  # noqa: E731
     size = net.node("Cast", net.node("Gather", net.node("Shape", "x"), number(2, np.int64)), to=1)
     windows = net.node("Ceil", net.node("Div", size, number(2, np.float32)))
     needed = net.node(
-        "Sub", net.node("Mul", windows, number(2, np.float32)), net.node("Sub", size, number(1, np.float32))
+        "Sub",
+        net.node("Mul", windows, number(2, np.float32)),
+        net.node("Sub", size, number(1, np.float32)),
     )
     amount = net.node("Cast", net.node("Clip", needed, number(0, np.float32)), to=7)
     amount = net.node("Unsqueeze", amount, number([0], np.int64))
     zeros = number([0, 0, 0, 0, 0, 0], np.int64)
     pads = net.node("Concat", zeros, amount, number([0], np.int64), axis=0)
     y = net.conv(net.node("Pad", "x", pads), (3, 4), (3, 3), strides=[2, 2])
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 9, 8])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 2)), ["N", 3, 9, 8]
+    )
     found = operators(model, saved)
     assert found == ["Pad", "Conv", "GlobalAveragePool", "Flatten", "Gemm"]
 
@@ -83,7 +105,9 @@ def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
     elif op == "Expand":
         bomb = net.node(op, net.constant("value", np.array([1], np.float32)), huge)
     else:
-        bomb = net.node(op, *(net.constant(f"r{i}", np.float32(v)) for i, v in enumerate((0, 1e12, 1))))
+        bomb = net.node(
+            op, *(net.constant(f"r{i}", np.float32(v)) for i, v in enumerate((0, 1e12, 1)))
+        )
     y = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
     y = net.node("Add", y, net.node("ReduceSum", bomb, keepdims=0))
     model = net.model(net.dense(net.node("Flatten", y), (4, 5)), ["N", 3, 8, 8], classes=5)
@@ -91,12 +115,14 @@ def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
 
 
 def test_a_constant_in_the_type_of_a_tensor(saved: Save) -> None:
-    """What torch's dynamo exporter writes for a missing bias, unless it optimises: zeros, cast like the input,
-    expanded.
+    """What torch's dynamo exporter writes for a missing bias,
+    unless it optimises: zeros, cast like the input, expanded.
     """
     net = Network(0)
     zero = net.node("CastLike", net.constant("zero", np.float64(0.0)), "x")
-    bias = net.node("Expand", zero, net.node("Shape", net.constant("four", np.zeros(4, np.float32))))
+    bias = net.node(
+        "Expand", zero, net.node("Shape", net.constant("four", np.zeros(4, np.float32)))
+    )
     weight = net.constant("weight", net.rng.normal(size=(4, 3, 3, 3)).astype(np.float32))
     pooled = net.node("GlobalAveragePool", net.node("Conv", "x", weight, bias, kernel_shape=[3, 3]))
     model = net.model(net.dense(net.node("Flatten", pooled), (4, 5)), ["N", 3, 8, 8], classes=5)

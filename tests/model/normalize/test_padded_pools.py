@@ -1,4 +1,6 @@
-"""MaxPool behind Pad: guarded in every file where a guard says the same, and named where none does."""
+"""MaxPool behind Pad: guarded in every file where a guard says
+the same, and named where none does.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def logits(graph: Graph | onnx.ModelProto, *, optimize: bool = True) -> np.ndarr
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("indices", [False, True])
-def test_a_guarded_pool_is_right_under_default_options(form: str, indices: bool, saved: Save) -> None:
+def test_a_guarded_pool_is_right_under_default_options(
+    form: str, indices: bool, saved: Save
+) -> None:
     model = network(**FORMS[form])
     graph = load_model(saved(model))
     guarded = guard_pools(graph, indices=indices)
@@ -57,7 +61,9 @@ def test_a_guarded_pool_is_right_under_default_options(form: str, indices: bool,
     np.testing.assert_array_equal(logits(guarded, optimize=False), truth)
     assert (np.abs(logits(guarded) - truth).max() < 1e-4) == (indices or form not in NEED_INDICES)
     assert np.abs(logits(runnable(model)) - truth).max() < 1e-4
-    assert len(padded_pools(graph)) == 1 and len(padded_pools(graph)[0].outputs) == 1, "the graph is not changed"
+    assert len(padded_pools(graph)) == 1 and len(padded_pools(graph)[0].outputs) == 1, (
+        "the graph is not changed"
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

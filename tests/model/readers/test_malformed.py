@@ -1,4 +1,6 @@
-"""What a file does wrong is said of its node; what a reader does wrong is not blamed on the file."""
+"""What a file does wrong is said of its node; what a reader
+does wrong is not blamed on the file.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def i(*values: int) -> np.ndarray[Any, Any]:
 
 
 def node(
-    op: str, shape: Shape, *constants: Any, outputs: tuple[Shape, ...] = (PICTURE,), **attributes: Any
+    op: str,
+    shape: Shape,
+    *constants: Any,
+    outputs: tuple[Shape, ...] = (PICTURE,),
+    **attributes: Any,
 ) -> tuple[Graph, ir.Node]:
     """A node on a tensor of `shape` and on constants, unchecked, as no valid file holds it."""
     names = ["x", *(f"c{n}" for n in range(len(constants)))]
@@ -43,10 +49,18 @@ def node(
         [onnx.helper.make_node(op, names, made, name="it", **attributes)],
         "graph",
         [value("x", onnx.TensorProto.FLOAT, shape)],
-        [value(name, onnx.TensorProto.FLOAT, sizes) for name, sizes in zip(made, outputs, strict=True)],
-        [onnx.numpy_helper.from_array(c, name) for c, name in zip(constants, names[1:], strict=True)],
+        [
+            value(name, onnx.TensorProto.FLOAT, sizes)
+            for name, sizes in zip(made, outputs, strict=True)
+        ],
+        [
+            onnx.numpy_helper.from_array(c, name)
+            for c, name in zip(constants, names[1:], strict=True)
+        ],
     )
-    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]))
+    model = ir.from_proto(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    )
     return Graph(model), next(iter(model.graph))
 
 
@@ -76,12 +90,21 @@ FAULTY: dict[str, tuple[tuple[Graph, ir.Node], str]] = {
     "slice of scalars": (node("Slice", PICTURE, f(1), i(2)), "list of integers"),
     "slice of a row": (node("Slice", ROW, i(0), i(2)), r"only \(N, C, H, W\)"),
     "max pooling of a row": (node("MaxPool", ROW, kernel_shape=[2]), r"only \(N, C, H, W\)"),
-    "average pooling of a row": (node("AveragePool", ROW, kernel_shape=[2]), r"only \(N, C, H, W\)"),
+    "average pooling of a row": (
+        node("AveragePool", ROW, kernel_shape=[2]),
+        r"only \(N, C, H, W\)",
+    ),
     "no pads": (node("Pad", PICTURE, i()), "0 pads"),
     "odd pads": (node("Pad", PICTURE, i(0, 0, 1)), "3 pads"),
-    "pads without axes": (node("Pad", PICTURE, i(0, 1), f(), i(2, 3)), "2 pads for 2 axes|zeros and mirrored"),
+    "pads without axes": (
+        node("Pad", PICTURE, i(0, 1), f(), i(2, 3)),
+        "2 pads for 2 axes|zeros and mirrored",
+    ),
     "pad mode": (node("Pad", PICTURE, i(0, 0, 1, 1, 0, 0, 1, 1), mode="odd"), "its mode is odd"),
-    "endless pad": (node("Pad", PICTURE, i(0, 0, 2**40, 0, 0, 0, 0, 0), mode="reflect"), "do not make its output"),
+    "endless pad": (
+        node("Pad", PICTURE, i(0, 0, 2**40, 0, 0, 0, 0, 0), mode="reflect"),
+        "do not make its output",
+    ),
     "concat axis": (node("Concat", PICTURE, axis=5), "its axis 5"),
     "split": (node("Split", PICTURE, outputs=(PICTURE, PICTURE), axis=1), "its parts"),
     "split ranks": (node("Split", PICTURE, outputs=(FLAT, FLAT), axis=3), "its parts"),

@@ -1,5 +1,5 @@
-"""Composites against values that other people's released code computed, and against each other where theory says they
-are equal.
+"""Composites against values that other people's released code
+computed, and against each other where theory says they are equal.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ ZENNIT_ARRAYS = {name for name in GOLDEN if not name.startswith(("lrp_resnet", "
 def zennit_merged(path: Path, folder: Path) -> Path:
     """The folded model as Zennit's canonizer leaves it.
 
-    It sets a merged BatchNorm to mean 0, variance 1, scale 1, but keeps its ε = 1e-5, so that each of 53 of them
-    still multiplies by 1/√(1 + 1e-5): 5e-6 a layer, which guided backpropagation turns into 6e-3 of the map's maximum
-    on one of the photos.
+    It sets a merged BatchNorm to mean 0, variance 1, scale 1, but keeps its ε = 1e-5, so that each
+    of 53 of them still multiplies by 1/√(1 + 1e-5): 5e-6 a layer, which guided backpropagation
+    turns into 6e-3 of the map's maximum on one of the photos.
     """
     model = onnx.load(path)
-    parameters = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
+    parameters = {
+        name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]
+    }
     for tensor in model.graph.initializer:
         if tensor.name in parameters:
             values = onnx.numpy_helper.to_array(tensor).astype(np.float64) / np.sqrt(1 + 1e-5)
@@ -69,7 +71,12 @@ def zennit_merged(path: Path, folder: Path) -> Path:
         *GOLDEN,
         *(
             f"{m}.no_bias"
-            for m in ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat")
+            for m in (
+                "epsilon_plus",
+                "epsilon_plus_flat",
+                "epsilon_alpha2_beta1",
+                "epsilon_alpha2_beta1_flat",
+            )
         ),
     ],
 )
@@ -79,7 +86,11 @@ def test_golden_values(network: str, method: str, assets: Path, tmp_path: Path) 
     name = method.removesuffix(".no_bias")
     if network == "tin20-resnet50" and name in ZENNIT_ARRAYS:
         path = zennit_merged(path, tmp_path)
-    options = Options(composite=GOLDEN[name], outputs=("heatmap", "relevance"), bias="drop" if method != name else None)
+    options = Options(
+        composite=GOLDEN[name],
+        outputs=("heatmap", "relevance"),
+        bias="drop" if method != name else None,
+    )
     found = run_onnx(compile_model(path, options).model, {"input": golden["input"]})
     expected = golden[method]
     for sample in range(len(expected)):
@@ -88,7 +99,10 @@ def test_golden_values(network: str, method: str, assets: Path, tmp_path: Path) 
 
 
 def test_no_golden_array_is_forgotten(assets: Path) -> None:
-    arrays = {name.removesuffix(".no_bias") for name in np.load(assets / "golden" / "tin20-resnet50.npz").files}
+    arrays = {
+        name.removesuffix(".no_bias")
+        for name in np.load(assets / "golden" / "tin20-resnet50.npz").files
+    }
     assert arrays - {"input", "files", "label", "logits"} == set(GOLDEN)
 
 
@@ -97,8 +111,8 @@ def cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 
 NO_BIAS_AT_TOP = {"fc*": "epsilon(epsilon=0, signed=false)"}
-"""C3-LRP drops the last layer's bias (Eq. 2), which scales the whole map: kept here, so that values and not only
-directions agree.
+"""C3-LRP drops the last layer's bias (Eq. 2), which scales the
+whole map: kept here, so that values and not only directions agree.
 """
 
 
@@ -139,21 +153,31 @@ def _float64(path: Path, options: Options, x: np.ndarray[Any, Any]) -> np.ndarra
 
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_float32_is_float64_rounded(composite: str, assets: Path) -> None:
-    """On a trained network and real photos the same graph, evaluated in float64, gives the same map: no rule hides a
-    rounding error.
+    """On a trained network and real photos the same graph, evaluated
+    in float64, gives the same map: no rule hides a rounding error.
     """
     golden = np.load(assets / "golden" / "tin10-resnet18w16.npz")
-    compiled = compile_model(assets / "models" / FILES["tin10-resnet18w16"], Options(composite=composite)).model
+    compiled = compile_model(
+        assets / "models" / FILES["tin10-resnet18w16"], Options(composite=composite)
+    ).model
     feeds = {"input": golden["input"]}
-    assert relative(run_onnx(compiled, feeds)["heatmap"], run_float64(compiled, feeds)["heatmap"]) < PARITY
+    assert (
+        relative(run_onnx(compiled, feeds)["heatmap"], run_float64(compiled, feeds)["heatmap"])
+        < PARITY
+    )
 
 
 def test_folded_and_kept_batch_norm_give_the_same_map(assets: Path) -> None:
     x = {"input": np.load(assets / "golden" / "tin10-resnet18w16.npz")["input"]}
-    forms = ["tin10-resnet18w16.torchscript-op13-bn.onnx", "tin10-resnet18w16.torchscript-op13-folded.onnx"]
+    forms = [
+        "tin10-resnet18w16.torchscript-op13-bn.onnx",
+        "tin10-resnet18w16.torchscript-op13-folded.onnx",
+    ]
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat", "gradient"):
         kept, folded = (
-            run_onnx(compile_model(assets / "models" / f, Options(composite=composite)).model, x)["heatmap"]
+            run_onnx(compile_model(assets / "models" / f, Options(composite=composite)).model, x)[
+                "heatmap"
+            ]
             for f in forms
         )
         assert relative(kept, folded) < PARITY

@@ -24,7 +24,9 @@ SAME = 1e-5
 """Largest difference between two choices, relative to the map's maximum: sums in another order."""
 EXACT = 1e-9
 OTHERS = [name for name in EMISSIONS if name != DEFAULT_EMISSION]
-FAMILIES = [name for name in families() if name not in REFUSED and PRECISIONS.get(name) != "bfloat16"]
+FAMILIES = [
+    name for name in families() if name not in REFUSED and PRECISIONS.get(name) != "bfloat16"
+]
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
@@ -33,25 +35,35 @@ def test_every_choice_gives_the_same_map(composite: str, saved: Save) -> None:
     path, x = saved(model), {"x": picture(model, batch=2)}
     expected = run_onnx(compile_model(path, composite=composite).model, x)["heatmap"]
     for name in OTHERS:
-        found = run_onnx(compile_model(path, composite=composite, optimize_for=name).model, x)["heatmap"]
+        found = run_onnx(compile_model(path, composite=composite, optimize_for=name).model, x)[
+            "heatmap"
+        ]
         assert relative(found, expected) < SAME, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_plain_operators_give_the_same_map_for_every_family(family: str, tmp_path: Path) -> None:
+def test_the_plain_operators_give_the_same_map_for_every_family(
+    family: str, tmp_path: Path
+) -> None:
     file = families()[family][0]
     compiled = [
-        compile_model(file.save(tmp_path), composite="gradient", optimize_for=name, **file.options).model
+        compile_model(
+            file.save(tmp_path), composite="gradient", optimize_for=name, **file.options
+        ).model
         for name in ("cpu", "portable")
     ]
     maps = [run_onnx(model, feeds(file, model), optimize=False)["heatmap"] for model in compiled]
     assert relative(maps[1], maps[0]) < SAME
 
 
-@pytest.mark.parametrize("name", [name for name, emission in EMISSIONS.items() if not emission.indexed_pools])
+@pytest.mark.parametrize(
+    "name", [name for name, emission in EMISSIONS.items() if not emission.indexed_pools]
+)
 def test_plain_operators_are_plain(name: str, saved: Save) -> None:
     for composite in COMPOSITES:
-        model = compile_model(saved(resnet(size=(32, 32))), composite=composite, optimize_for=name).model
+        model = compile_model(
+            saved(resnet(size=(32, 32))), composite=composite, optimize_for=name
+        ).model
         assert "ScatterElements" not in {node.op_type for node in model.graph.node}
         assert all(len(node.output) == 1 for node in model.graph.node if node.op_type == "MaxPool")
 
@@ -71,11 +83,18 @@ def test_plain_operators_are_plain(name: str, saved: Save) -> None:
 def test_max_pooling_hands_back_to_the_first_maximum(
     pool: dict[str, list[int]], size: tuple[int, int], rectified: bool, saved: Save
 ) -> None:
-    """With ties everywhere (whole numbers from -2 to 2), against the places that ONNX Runtime itself names."""
+    """With ties everywhere (whole numbers from -2 to 2),
+    against the places that ONNX Runtime itself names.
+    """
     path = saved(single_layer("max", (2, 3, *size), rectified=rectified, **pool))
     x = np.random.default_rng(0).integers(-2, 3, (2, 3, *size)).astype(np.float32)
     by_index, by_comparison = (
-        run_onnx(compile_model(path, composite="gradient", outputs=("relevance",), optimize_for=name).model, {"x": x})
+        run_onnx(
+            compile_model(
+                path, composite="gradient", outputs=("relevance",), optimize_for=name
+            ).model,
+            {"x": x},
+        )
         for name in ("cpu", "portable")
     )
     assert np.abs(by_index["relevance"]).sum() > 0
@@ -89,11 +108,15 @@ def test_an_unknown_runtime(saved: Save) -> None:
 
 def test_what_depends_on_the_target_stands_last(saved: Save) -> None:
     for composite in COMPOSITES:
-        model = compile_model(saved(resnet(size=(32, 32), gate="Sigmoid")), composite=composite).model
+        model = compile_model(
+            saved(resnet(size=(32, 32), gate="Sigmoid")), composite=composite
+        ).model
         depends, seen = {"target", "start"}, False
         for node in model.graph.node:
             later = not depends.isdisjoint(node.input)
-            assert later or not seen, f"{composite}: {node.name} stands behind what depends on the target"
+            assert later or not seen, (
+                f"{composite}: {node.name} stands behind what depends on the target"
+            )
             seen = seen or later
             depends.update(node.output if later else ())
         assert seen
@@ -106,7 +129,9 @@ def test_a_pool_whose_border_is_cut_off(saved: Save) -> None:
     path = saved(net.model(net.node("Flatten", y), ["N", 2, 9, 10]))
     x = np.random.default_rng(1).normal(size=(1, 2, 9, 10)).astype(np.float32)
     maps = [
-        run_onnx(compile_model(path, composite="gradient", optimize_for=name).model, {"x": x})["heatmap"]
+        run_onnx(compile_model(path, composite="gradient", optimize_for=name).model, {"x": x})[
+            "heatmap"
+        ]
         for name in ("cpu", "portable")
     ]
     np.testing.assert_array_equal(maps[0], maps[1])
@@ -119,14 +144,21 @@ CHOICES = [field.name for field in fields(Emission)]
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_every_choice_alone_leaves_every_map_as_it_is(choice: str, kind: str, saved: Save) -> None:
-    """In float64, where only algebra counts, to 1e-9 of the maximum; in float32 to 1e-5 where the map is stable."""
-    path = saved(resnet(kind, size=(32, 32), widths=(8, 16), gate="Sigmoid" if kind == "basic" else None))
+    """In float64, where only algebra counts, to 1e-9 of the
+    maximum; in float32 to 1e-5 where the map is stable.
+    """
+    path = saved(
+        resnet(kind, size=(32, 32), widths=(8, 16), gate="Sigmoid" if kind == "basic" else None)
+    )
     x = {"x": picture(onnx.load(path))}
     best = EMISSIONS["cpu"]
     other = replace(best, **{choice: not getattr(best, choice)})
     differs = False
     for composite in COMPOSITES:
-        models = [compile_model(path, composite=composite, optimize_for=one).model for one in (best, other)]
+        models = [
+            compile_model(path, composite=composite, optimize_for=one).model
+            for one in (best, other)
+        ]
         differs = differs or models[0].graph != models[1].graph
         exact = [run_float64(model, x)["heatmap"] for model in models]
         assert relative(exact[1], exact[0]) < EXACT, composite

@@ -28,9 +28,13 @@ GROUPS = [1, 2]
 
 
 def geometries() -> list[Geometry]:
-    """Every combination in which at least one window fits and every window sees at least one pixel."""
+    """Every combination in which at least one window fits and
+    every window sees at least one pixel.
+    """
     found = []
-    for size, kernel, strides, pads, dilations, group in product(SIZES, KERNELS, STRIDES, PADS, DILATIONS, GROUPS):
+    for size, kernel, strides, pads, dilations, group in product(
+        SIZES, KERNELS, STRIDES, PADS, DILATIONS, GROUPS
+    ):
         geometry = Geometry(kernel, strides, pads, dilations, group, 6, (4, *size))
         span = [size[i] + pads[i] + pads[i + 2] - geometry.reach[i] for i in (0, 1)]
         if min(span) >= 1 and all(pads[i] <= geometry.reach[i % 2] for i in range(4)):
@@ -41,7 +45,13 @@ def geometries() -> list[Geometry]:
 def build(builder: Builder, inputs: dict[str, NDArray[np.float32]], output: str) -> onnx.ModelProto:
     forward = helper.make_model(
         helper.make_graph(
-            [], "empty", [helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape) for k, v in inputs.items()], []
+            [],
+            "empty",
+            [
+                helper.make_tensor_value_info(k, TensorProto.FLOAT, v.shape)
+                for k, v in inputs.items()
+            ],
+            [],
         ),
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=10,
@@ -56,7 +66,10 @@ def random(*shape: int, seed: int) -> NDArray[np.float32]:
 
 
 def describe(g: Geometry) -> str:
-    return f"{g.in_shape} kernel {g.kernel} strides {g.strides} pads {g.pads} dilations {g.dilations} groups {g.group}"
+    return (
+        f"{g.in_shape} kernel {g.kernel} strides {g.strides} "
+        f"pads {g.pads} dilations {g.dilations} groups {g.group}"
+    )
 
 
 def test_there_are_many_geometries() -> None:
@@ -67,7 +80,10 @@ def test_there_are_many_geometries() -> None:
 def test_transpose_of_convolution(strategy: str) -> None:
     fits = 0
     for geometry in geometries():
-        x, w = random(2, *geometry.in_shape, seed=0), random(6, 4 // geometry.group, *geometry.kernel, seed=1)
+        x, w = (
+            random(2, *geometry.in_shape, seed=0),
+            random(6, 4 // geometry.group, *geometry.kernel, seed=1),
+        )
         s = random(2, 6, *geometry.out_size, seed=2)
         builder = Builder()
         back = STRATEGIES[strategy](builder.known("s"), builder.known("w"), geometry)
@@ -96,7 +112,10 @@ def test_transpose_of_convolution(strategy: str) -> None:
     ],
 )
 def test_transpose_of_average_pooling(
-    kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, int, int, int], include_pad: bool
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    include_pad: bool,
 ) -> None:
     for size in ((7, 7), (8, 9)):
         pool = AveragePool(kernel, strides, pads, include_pad)
@@ -113,4 +132,7 @@ def test_transpose_of_average_pooling(
         for runner, tolerance in ((run_float64, 1e-7), (run_onnx, 1e-5)):
             c = runner(build(builder, inputs, back.name), inputs)[back.name]
             assert c.shape == x.shape
-            assert abs((s * y).sum() - (c.astype(np.float64) * x).sum()) <= tolerance * np.abs(s * y).sum()
+            assert (
+                abs((s * y).sum() - (c.astype(np.float64) * x).sum())
+                <= tolerance * np.abs(s * y).sum()
+            )

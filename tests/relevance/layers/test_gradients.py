@@ -1,4 +1,6 @@
-"""Layers without a rule of their own: their vjp against central differences in float64; where LRP passes through."""
+"""Layers without a rule of their own: their vjp against
+central differences in float64; where LRP passes through.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +34,29 @@ def _number(net: Network, value: float) -> str:
 
 def _written_gelu(net: Network, y: str) -> str:
     inner = net.node("Erf", net.node("Div", y, _number(net, np.sqrt(2))))
-    return net.node("Mul", net.node("Mul", y, net.node("Add", inner, _number(net, 1))), _number(net, 0.5))
+    return net.node(
+        "Mul", net.node("Mul", y, net.node("Add", inner, _number(net, 1))), _number(net, 0.5)
+    )
 
 
 def _written_tanh_gelu(net: Network, y: str) -> str:
     cubed = net.node("Mul", net.node("Mul", y, net.node("Mul", y, y)), _number(net, 0.044715))
-    inner = net.node("Tanh", net.node("Mul", net.node("Add", y, cubed), _number(net, np.sqrt(2 / np.pi))))
-    return net.node("Mul", net.node("Mul", y, _number(net, 0.5)), net.node("Add", inner, _number(net, 1)))
+    inner = net.node(
+        "Tanh", net.node("Mul", net.node("Add", y, cubed), _number(net, np.sqrt(2 / np.pi)))
+    )
+    return net.node(
+        "Mul", net.node("Mul", y, _number(net, 0.5)), net.node("Add", inner, _number(net, 1))
+    )
 
 
 def _written_pow_gelu(net: Network, y: str) -> str:
     cubed = net.node("Mul", net.node("Pow", y, _number(net, 3)), _number(net, 0.044715))
-    inner = net.node("Tanh", net.node("Mul", net.node("Add", y, cubed), _number(net, np.sqrt(2 / np.pi))))
-    return net.node("Mul", net.node("Mul", y, net.node("Add", _number(net, 1), inner)), _number(net, 0.5))
+    inner = net.node(
+        "Tanh", net.node("Mul", net.node("Add", y, cubed), _number(net, np.sqrt(2 / np.pi)))
+    )
+    return net.node(
+        "Mul", net.node("Mul", y, net.node("Add", _number(net, 1), inner)), _number(net, 0.5)
+    )
 
 
 def _written_hardswish(net: Network, y: str) -> str:
@@ -54,7 +66,11 @@ def _written_hardswish(net: Network, y: str) -> str:
 
 
 def _prelu(net: Network, y: str) -> str:
-    return net.node("PRelu", y, net.constant("slope", np.linspace(-0.2, 0.4, C, dtype=np.float32).reshape(C, 1, 1)))
+    return net.node(
+        "PRelu",
+        y,
+        net.constant("slope", np.linspace(-0.2, 0.4, C, dtype=np.float32).reshape(C, 1, 1)),
+    )
 
 
 def _instance_norm(net: Network, y: str) -> str:
@@ -63,20 +79,30 @@ def _instance_norm(net: Network, y: str) -> str:
 
 
 def _group_norm(net: Network, y: str) -> str:
-    """As exporters write it: reshape to groups, normalise each, reshape back, scale and shift by channel."""
+    """As exporters write it: reshape to groups, normalise
+    each, reshape back, scale and shift by channel.
+    """
     grouped = net.node("Reshape", y, net.constant("groups", np.array([0, 2, -1])))
     ones, zeros = (net.constant(f"gn{v}", np.full(2, v, np.float32)) for v in (1, 0))
     back = net.node(
-        "Reshape", net.node("InstanceNormalization", grouped, ones, zeros), net.constant("back", np.array([0, C, H, W]))
+        "Reshape",
+        net.node("InstanceNormalization", grouped, ones, zeros),
+        net.constant("back", np.array([0, C, H, W])),
     )
-    scale, shift = (net.constant(f"gn.{k}", net.rng.normal(size=(C, 1, 1)).astype(np.float32)) for k in "ab")
+    scale, shift = (
+        net.constant(f"gn.{k}", net.rng.normal(size=(C, 1, 1)).astype(np.float32)) for k in "ab"
+    )
     return net.node("Add", net.node("Mul", back, scale), shift)
 
 
 def _layer_norm(net: Network, y: str) -> str:
     last = net.node("Transpose", y, perm=[0, 2, 3, 1])
-    scale, shift = (net.constant(f"ln.{k}", net.rng.normal(size=C).astype(np.float32)) for k in "ab")
-    return net.node("Transpose", net.node("LayerNormalization", last, scale, shift, axis=-1), perm=[0, 3, 1, 2])
+    scale, shift = (
+        net.constant(f"ln.{k}", net.rng.normal(size=C).astype(np.float32)) for k in "ab"
+    )
+    return net.node(
+        "Transpose", net.node("LayerNormalization", last, scale, shift, axis=-1), perm=[0, 3, 1, 2]
+    )
 
 
 def _concat(net: Network, y: str) -> str:
@@ -90,15 +116,21 @@ def _split(net: Network, y: str) -> str:
 
 
 def _mirrored(mode: str) -> Callable[[Network, str], str]:
-    return lambda net, y: net.node("Pad", y, net.constant("border", np.array([0, 0, 2, 1, 0, 0, 1, 3])), mode=mode)
+    return lambda net, y: net.node(
+        "Pad", y, net.constant("border", np.array([0, 0, 2, 1, 0, 0, 1, 3])), mode=mode
+    )
 
 
 def _eca(net: Network, y: str) -> str:
     """Efficient channel attention: a 1-D convolution over the channels' means."""
-    means = net.node("Reshape", net.node("GlobalAveragePool", y), net.constant("row", np.array([0, 1, C])))
+    means = net.node(
+        "Reshape", net.node("GlobalAveragePool", y), net.constant("row", np.array([0, 1, C]))
+    )
     gate = net.node("Sigmoid", net.conv(means, (1, 1), (3,), pads=[1, 1]))
     column = net.node("Reshape", gate, net.constant("column", np.array([0, C, 1, 1])))
-    return net.node("Mul", y, net.node("Expand", column, net.constant("whole", np.array([1, C, H, W]))))
+    return net.node(
+        "Mul", y, net.node("Expand", column, net.constant("whole", np.array([1, C, H, W])))
+    )
 
 
 def _attention(net: Network, y: str) -> str:
@@ -112,8 +144,14 @@ def _softmax_gate(net: Network, y: str) -> str:
     branches = [net.node("Unsqueeze", b, net.constant(f"one{b}", np.array([1]))) for b in branches]
     both = net.node("Concat", *branches, axis=1)
     means = net.node("GlobalAveragePool", net.conv(y, (C, 2 * C), (1, 1)))
-    gates = net.node("Softmax", net.node("Reshape", means, net.constant("gates", np.array([0, 2, C, 1, 1]))), axis=1)
-    return net.node("ReduceSum", net.node("Mul", both, gates), net.constant("axis", np.array([1])), keepdims=0)
+    gates = net.node(
+        "Softmax",
+        net.node("Reshape", means, net.constant("gates", np.array([0, 2, C, 1, 1]))),
+        axis=1,
+    )
+    return net.node(
+        "ReduceSum", net.node("Mul", both, gates), net.constant("axis", np.array([1])), keepdims=0
+    )
 
 
 def _reduce_sum(net: Network, y: str) -> str:
@@ -126,7 +164,9 @@ def _channel_mean(net: Network, y: str) -> str:
 
 
 def _elementwise(net: Network, y: str) -> str:
-    return net.node("Mul", y, net.constant("mask", net.rng.normal(size=(1, C, H, W)).astype(np.float32)))
+    return net.node(
+        "Mul", y, net.constant("mask", net.rng.normal(size=(1, C, H, W)).astype(np.float32))
+    )
 
 
 FUNCTION_CASES: dict[str, Callable[[Network, str], str]] = {
@@ -181,7 +221,9 @@ def network(case: str) -> onnx.ModelProto:
     channels = {"concat": 2 * C + 3, "mean over channels": 1}.get(case, C)
     y = net.node("Relu", net.conv(y, (channels, 4), (1, 1)))
     return net.model(
-        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 3)), ["N", 3, H + 2, W + 2], opset=20
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 3)),
+        ["N", 3, H + 2, W + 2],
+        opset=20,
     )
 
 
@@ -196,7 +238,10 @@ def test_the_gradient_is_that_of_central_differences(case: str, saved: Save) -> 
     rng, step = np.random.default_rng(0), 1e-6
     for _ in range(12):
         direction = rng.normal(size=x.shape)
-        ends = [next(iter(run_float64(model, {"x": x + s * step * direction}).values())) for s in (1, -1)]
+        ends = [
+            next(iter(run_float64(model, {"x": x + s * step * direction}).values()))
+            for s in (1, -1)
+        ]
         slope = ((ends[0] - ends[1]) / (2 * step))[np.arange(len(x)), target]
         expected = (found * direction).reshape(len(x), -1).sum(1)
         assert np.allclose(expected, slope, rtol=1e-5, atol=1e-7), case
@@ -222,7 +267,8 @@ def test_a_softmax_that_is_no_gate_has_no_rule(saved: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["concat", "split", "reflect", "edge", "eca", "attention", "softmax gate", "sum and division"]
+    "case",
+    ["concat", "split", "reflect", "edge", "eca", "attention", "softmax gate", "sum and division"],
 )
 def test_relevance_is_conserved(case: str, saved: Save) -> None:
     """With lrp-resnet and no biases in denominators, all relevance arrives at the picture."""
@@ -230,4 +276,6 @@ def test_relevance_is_conserved(case: str, saved: Save) -> None:
     x = {"x": picture(model)}
     compiled = compile_model(saved(model), composite="lrp-resnet").model
     found = run_float64(compiled, {"x": x["x"].astype(np.float64)})
-    assert np.allclose(found["heatmap"].sum((1, 2)), found[model.graph.output[0].name].max(1), rtol=1e-5)
+    assert np.allclose(
+        found["heatmap"].sum((1, 2)), found[model.graph.output[0].name].max(1), rtol=1e-5
+    )

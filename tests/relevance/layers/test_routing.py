@@ -1,4 +1,6 @@
-"""Layers that only move elements: strided slices and zero padding, alone and as option-A shortcuts."""
+"""Layers that only move elements: strided slices and zero
+padding, alone and as option-A shortcuts.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,29 @@ from lrp_onnx.plan.kinds import Role
 Save = Callable[[onnx.ModelProto], Path]
 
 
-@pytest.mark.parametrize("composite", ["gradient", "c3-lrp", "lrp-resnet", "epsilon-plus", "lrp-resnet-reference"])
+@pytest.mark.parametrize(
+    "composite", ["gradient", "c3-lrp", "lrp-resnet", "epsilon-plus", "lrp-resnet-reference"]
+)
 @pytest.mark.parametrize("form", ["slice", "slices"])
 def test_a_shortcut_without_weights_is_the_convolution_that_does_the_same(
     composite: str, form: str, saved: Save
 ) -> None:
-    """Strided slice and channel padding against a 1×1 convolution with the identity as its weights: equal maps."""
+    """Strided slice and channel padding against a 1×1
+    convolution with the identity as its weights: equal maps.
+    """
     moved, convolved = (resnet(size=(32, 32), widths=(16, 32), shortcut=s) for s in (form, "eye"))
     x = {"x": picture(moved)}
-    compiled = [compile_model(saved(model), Options(composite=composite)) for model in (moved, convolved)]
+    compiled = [
+        compile_model(saved(model), Options(composite=composite)) for model in (moved, convolved)
+    ]
     maps = [run_float64(c.model, x)["heatmap"] for c in compiled]
     # ε in the convolution's own rule, which the moved elements do not have.
     assert relative(*maps) < (1e-9 if composite == "gradient" else 2e-4)
     assert relative(run_onnx(compiled[0].model, x)["heatmap"], maps[0]) < 1e-4
     shortcut = compiled[0].plan.blocks[2]
-    assert shortcut.shortcut is Role.IDENTITY and "only moved or left out" in shortcut.branches[1].why
+    assert (
+        shortcut.shortcut is Role.IDENTITY and "only moved or left out" in shortcut.branches[1].why
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
@@ -48,7 +58,12 @@ def test_a_shortcut_without_weights_is_the_convolution_that_does_the_same(
     ],
 )
 def test_the_transpose_of_a_slice(
-    size: tuple[int, int], starts: list[int], ends: list[int], axes: list[int], steps: list[int], saved: Save
+    size: tuple[int, int],
+    starts: list[int],
+    ends: list[int],
+    axes: list[int],
+    steps: list[int],
+    saved: Save,
 ) -> None:
     net = Network(0)
     values = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
@@ -59,38 +74,60 @@ def test_the_transpose_of_a_slice(
 @pytest.mark.parametrize("pads", [[0, 0, 1, 2, 0, 0, 3, 0], [0, 2, 0, 0, 0, 1, 0, 0]])
 def test_the_transpose_of_padding(pads: list[int], saved: Save) -> None:
     net = Network(0)
-    y = net.node("Pad", "x", net.constant("pads", np.array(pads)), net.constant("value", np.float32(0)))
+    y = net.node(
+        "Pad", "x", net.constant("pads", np.array(pads)), net.constant("value", np.float32(0))
+    )
     check_transpose(net.model(net.node("Flatten", y), ["N", 4, 5, 6]), y, saved)
 
 
 def check_transpose(model: onnx.ModelProto, y: str, saved: Save) -> None:
     """⟨s, f(x)⟩ = ⟨fᵀs, x⟩, with s the start."""
     x = picture(model)
-    compiled = compile_model(saved(model), Options(composite="gradient", outputs=("relevance",))).model
+    compiled = compile_model(
+        saved(model), Options(composite="gradient", outputs=("relevance",))
+    ).model
     out = run_float64(model, {"x": x}, [y])[y]
     s = np.random.default_rng(1).normal(size=(2, out[0].size)).astype(np.float32)
     for runner in (run_float64, run_onnx):
         back = runner(compiled, {"x": x, "start": s})["relevance"].astype(np.float64)
         assert back.shape == x.shape
-        assert abs((s * out.reshape(2, -1)).sum() - (back * x).sum()) < 1e-6 * np.abs(s * out.reshape(2, -1)).sum()
+        assert (
+            abs((s * out.reshape(2, -1)).sum() - (back * x).sum())
+            < 1e-6 * np.abs(s * out.reshape(2, -1)).sum()
+        )
 
 
 def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
-    """Explicit zeros and the convolution's pads: one plan, one map, under the rules that see the border too."""
+    """Explicit zeros and the convolution's pads: one plan,
+    one map, under the rules that see the border too.
+    """
 
     def network(explicit: bool) -> onnx.ModelProto:
         net = Network(0)
-        x = net.node("Pad", "x", net.constant("pads", np.array([0, 0, 1, 2, 0, 0, 0, 1]))) if explicit else "x"
-        y = net.conv(x, (3, 4), name="conv", pads=[0, 0, 0, 0] if explicit else [1, 2, 0, 1], strides=[2, 2])
+        x = (
+            net.node("Pad", "x", net.constant("pads", np.array([0, 0, 1, 2, 0, 0, 0, 1])))
+            if explicit
+            else "x"
+        )
+        y = net.conv(
+            x, (3, 4), name="conv", pads=[0, 0, 0, 0] if explicit else [1, 2, 0, 1], strides=[2, 2]
+        )
         return net.model(
-            net.dense(net.node("Flatten", net.node("GlobalAveragePool", net.node("Relu", y))), (4, 5)), ["N", 3, 9, 8]
+            net.dense(
+                net.node("Flatten", net.node("GlobalAveragePool", net.node("Relu", y))), (4, 5)
+            ),
+            ["N", 3, 9, 8],
         )
 
     x = {"x": picture(network(False))}
     for composite in ("epsilon-plus-flat", "epsilon-gamma-box", "c3-lrp"):
-        compiled = [compile_model(saved(network(e)), Options(composite=composite)) for e in (True, False)]
+        compiled = [
+            compile_model(saved(network(e)), Options(composite=composite)) for e in (True, False)
+        ]
         layers = [next(c.plan.steps).kind for c in compiled]
-        assert all(isinstance(layer, kinds.Convolution) and layer.pads == (1, 2, 0, 1) for layer in layers)
+        assert all(
+            isinstance(layer, kinds.Convolution) and layer.pads == (1, 2, 0, 1) for layer in layers
+        )
         assert relative(*(run_onnx(c.model, x)["heatmap"] for c in compiled)) < 1e-5
 
 
@@ -102,7 +139,9 @@ def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
         ({}, [1, 0, 0, 0, 0, 0, 0, 0], "the batch"),
     ],
 )
-def test_other_padding_is_refused(attributes: dict[str, str], pads: list[int], message: str, saved: Save) -> None:
+def test_other_padding_is_refused(
+    attributes: dict[str, str], pads: list[int], message: str, saved: Save
+) -> None:
     net = Network(0)
     y = net.node("Pad", "x", net.constant("pads", np.array(pads)), **attributes)
     with pytest.raises(UnsupportedModelError, match=message):
@@ -120,11 +159,16 @@ def test_real_option_a_networks(assets: Path) -> None:
     x = {"input": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat"):
         maps = [
-            run_onnx(compile_model(folder / f"{n}.onnx", Options(composite=composite)).model, x)["heatmap"]
+            run_onnx(compile_model(folder / f"{n}.onnx", Options(composite=composite)).model, x)[
+                "heatmap"
+            ]
             for n in names
         ]
         assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
-    assert len(compile_model(folder / "cifar10-resnet56.torchscript-op13-folded.onnx").plan.blocks) == 27
+    assert (
+        len(compile_model(folder / "cifar10-resnet56.torchscript-op13-folded.onnx").plan.blocks)
+        == 27
+    )
 
 
 def turned(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -137,13 +181,19 @@ def turned(model: onnx.ModelProto) -> onnx.ModelProto:
         dim.dim_value = size
     for node in nhwc.graph.node:
         node.input[:] = ["turned" if name == "x" else name for name in node.input]
-    nhwc.graph.node.insert(0, onnx.helper.make_node("Transpose", ["x"], ["turned"], name="turn", perm=[0, 3, 1, 2]))
+    nhwc.graph.node.insert(
+        0, onnx.helper.make_node("Transpose", ["x"], ["turned"], name="turn", perm=[0, 3, 1, 2])
+    )
     return nhwc
 
 
-@pytest.mark.parametrize("composite", ["c3-lrp", "lrp-resnet", "epsilon-gamma-box", "gradient-x-input"])
+@pytest.mark.parametrize(
+    "composite", ["c3-lrp", "lrp-resnet", "epsilon-gamma-box", "gradient-x-input"]
+)
 def test_pictures_with_channels_last(composite: str, saved: Save) -> None:
-    """The explanation does not depend on the layout: equal heatmaps, relevance in the input's own order."""
+    """The explanation does not depend on the layout: equal
+    heatmaps, relevance in the input's own order.
+    """
     model = resnet(size=(32, 24), widths=(16, 32))
     x = picture(model)
     options = Options(composite=composite, outputs=("heatmap", "relevance"))
@@ -156,13 +206,17 @@ def test_pictures_with_channels_last(composite: str, saved: Save) -> None:
 
 
 def test_one_network_through_three_exporters(assets: Path) -> None:
-    """MLPerf Tiny's ResNet-8: Keras NCHW, Keras NHWC and TFLite files of the same weights give one map."""
+    """MLPerf Tiny's ResNet-8: Keras NCHW, Keras NHWC and
+    TFLite files of the same weights give one map.
+    """
     names = {"keras-nchw-op15": False, "keras-nhwc-op13": True, "tflite-op13": True}
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.float32)
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat"):
         maps = []
         for name, last in names.items():
-            compiled = compile_model(assets / "models" / f"mlperf-resnet8.{name}.onnx", Options(composite=composite))
+            compiled = compile_model(
+                assets / "models" / f"mlperf-resnet8.{name}.onnx", Options(composite=composite)
+            )
             x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
             maps.append(run_onnx(compiled.model, {compiled.contract.input: x})["heatmap"])
         assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
@@ -172,12 +226,16 @@ def test_one_network_through_three_exporters(assets: Path) -> None:
 @pytest.mark.parametrize("size", [(9, 8), (12, 13)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_automatic_padding(automatic: str, size: tuple[int, int], stride: int, saved: Save) -> None:
-    """ONNX Runtime works the pads out in the forward pass; what the backward pass assumes must be the same."""
+    """ONNX Runtime works the pads out in the forward pass;
+    what the backward pass assumes must be the same.
+    """
     net = Network(0)
     y = net.conv("x", (3, 4), (3, 2), strides=[stride] * 2, auto_pad=automatic)
     y = net.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2], auto_pad=automatic)
     y = net.node("AveragePool", y, kernel_shape=[2, 2], auto_pad="SAME_UPPER")
-    model = net.model(net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 5)), ["N", 3, *size])
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", y)), (4, 5)), ["N", 3, *size]
+    )
     compiled = compile_model(saved(model), composite="gradient", outputs=("relevance",)).model
     x, v = picture(model).astype(np.float64), np.random.default_rng(1).normal(size=(2, 3, *size))
     start = np.random.default_rng(2).normal(size=(2, 5)).astype(np.float32)
@@ -185,7 +243,8 @@ def test_automatic_padding(automatic: str, size: tuple[int, int], stride: int, s
     gradient = run_onnx(compiled, {"x": x.astype(np.float32), "start": start})["relevance"]
     step = 1e-2  # The network is piecewise linear: in float32 a larger step loses less.
     ahead, behind = (
-        run_onnx(model, {"x": (x + sign * step * v).astype(np.float32)})[logits].astype(np.float64) for sign in (1, -1)
+        run_onnx(model, {"x": (x + sign * step * v).astype(np.float32)})[logits].astype(np.float64)
+        for sign in (1, -1)
     )
     slope = (start * (ahead - behind)).sum() / (2 * step)
     assert abs((gradient * v).sum() - slope) < 0.02 * np.abs(gradient * v).sum()

@@ -23,13 +23,15 @@ SHAPE = (2, 3, 5, 4)
 
 
 def joined() -> onnx.ModelProto:
-    """``x → conv → fork; fork → conv → main; main + fork → Flatten``: both operands are signed tensors that can be
-    asked for.
+    """``x → conv → fork; fork → conv → main; main + fork → Flatten``:
+    both operands are signed tensors that can be asked for.
     """
     net = Network(3)
     fork = net.conv("x", (3, 3), (1, 1), name="fork")
     main = net.conv(fork, (3, 3), (3, 3), pads=[1, 1, 1, 1], name="main")
-    return net.model(net.node("Flatten", net.node("Add", main, fork, name="join")), ["N", *SHAPE[1:]])
+    return net.model(
+        net.node("Flatten", net.node("Add", main, fork, name="join")), ["N", *SHAPE[1:]]
+    )
 
 
 def stabilized(z: Array, epsilon: float = 1e-6) -> Array:
@@ -55,7 +57,10 @@ TWINS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
     "main-only": lambda m, s, r: (r, 0 * r),
     "skip-only": lambda m, s, r: (0 * r, r),
     "signed": lambda m, s, r: (m * r / stabilized(m + s), s * r / stabilized(m + s)),
-    "signed(epsilon=0.5)": lambda m, s, r: (m * r / stabilized(m + s, 0.5), s * r / stabilized(m + s, 0.5)),
+    "signed(epsilon=0.5)": lambda m, s, r: (
+        m * r / stabilized(m + s, 0.5),
+        s * r / stabilized(m + s, 0.5),
+    ),
     "z-plus-join": lambda m, s, r: (positive_share(m, s, r), positive_share(s, m, r)),
     "gradient-join": lambda m, s, r: (r, r),
 }
@@ -63,8 +68,8 @@ TWINS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
 
 @pytest.mark.parametrize("rule", TWINS)
 def test_join_rule_equals_its_formula(rule: str, saved: Save) -> None:
-    """With gradient rules at the convolutions, what reaches `fork` is the main share through the main branch plus the
-    skip share.
+    """With gradient rules at the convolutions, what reaches `fork`
+    is the main share through the main branch plus the skip share.
     """
     model = joined()
     rng = np.random.default_rng(0)
@@ -73,7 +78,9 @@ def test_join_rule_equals_its_formula(rule: str, saved: Save) -> None:
     compiled = compile_model(saved(model), options).model
     inner = run_float64(model, {"x": x}, ["main.out", "fork.out"])
     to_main, to_skip = TWINS[rule](inner["main.out"], inner["fork.out"], r.astype(np.float64))
-    weight = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "main.weight")
+    weight = next(
+        onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "main.weight"
+    )
     expected = to_skip + _conv_transpose(to_main, weight.astype(np.float64))
     feeds = {"x": x, "start": r.reshape(2, -1)}
     assert relative(run_float64(compiled, feeds)["relevance/fork.out"], expected) < 1e-6
@@ -86,7 +93,9 @@ def _conv_transpose(r: Array, w: Array) -> Array:
     for i in range(3):
         for j in range(3):
             result += np.einsum(
-                "nohw,oc->nchw", padded[:, :, 2 - i : 2 - i + r.shape[2], 2 - j : 2 - j + r.shape[3]], w[:, :, i, j]
+                "nohw,oc->nchw",
+                padded[:, :, 2 - i : 2 - i + r.shape[2], 2 - j : 2 - j + r.shape[3]],
+                w[:, :, i, j],
             )
     return result
 
@@ -100,7 +109,9 @@ def test_every_join_rule_has_a_formula() -> None:
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("rule", ["gate", "gradient-product"])
 def test_product_rule_equals_its_formula(rule: str, swap: bool, saved: Save) -> None:
-    """``z · sigmoid(mean(z))``: the signal takes all; or the product rule of calculus, through the gate as well."""
+    """``z · sigmoid(mean(z))``: the signal takes all; or
+    the product rule of calculus, through the gate as well.
+    """
     net = Network(7)
     z = net.conv("x", (3, 3), (1, 1), name="z")
     g = net.node("Sigmoid", net.node("GlobalAveragePool", z))
@@ -108,7 +119,9 @@ def test_product_rule_equals_its_formula(rule: str, swap: bool, saved: Save) -> 
     model = net.model(net.node("Flatten", y), ["N", *SHAPE[1:]])
     rng = np.random.default_rng(0)
     x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
-    compiled = compile_model(saved(model), composite="gradient", rules={"layer": rule}, outputs=("z.out",)).model
+    compiled = compile_model(
+        saved(model), composite="gradient", rules={"layer": rule}, outputs=("z.out",)
+    ).model
     values = run_float64(model, {"x": x}, ["z.out", g])
     expected = r.astype(np.float64)
     if rule == "gradient-product":
@@ -122,7 +135,8 @@ def test_product_rule_equals_its_formula(rule: str, swap: bool, saved: Save) -> 
 def test_ratio_of_nothing_is_nothing(saved: Save) -> None:
     """Where both operands are 0 the share is 0, not NaN."""
     compiled = compile_model(
-        saved(joined()), Options(composite="gradient", rules={"join": "ratio"}, outputs=("fork.out",))
+        saved(joined()),
+        Options(composite="gradient", rules={"join": "ratio"}, outputs=("fork.out",)),
     ).model
     for tensor in compiled.graph.initializer:
         if tensor.name.endswith(".bias"):
@@ -136,7 +150,9 @@ def activated(op: str, **attributes: Any) -> onnx.ModelProto:
     net = Network(5)
     z = net.conv("x", (3, 3), (1, 1), name="z")
     bounds = [net.constant(f"bound{v}", np.float32(v)) for v in attributes.pop("bounds", ())]
-    return net.model(net.node("Flatten", net.node(op, z, *bounds, name="layer", **attributes)), ["N", *SHAPE[1:]])
+    return net.model(
+        net.node("Flatten", net.node(op, z, *bounds, name="layer", **attributes)), ["N", *SHAPE[1:]]
+    )
 
 
 ACTIVATIONS: dict[str, tuple[dict[str, Any], Callable[[Array], Array]]] = {
@@ -194,7 +210,9 @@ def test_max_pooling_rule_equals_its_formula(rule: str, saved: Save) -> None:
             expected[cells[int(values.argmax())]] += r[n, c, i, j]
         else:
             for cell, value in zip(cells, values, strict=True):
-                expected[cell] += value / len(cells) * r[n, c, i, j] / stabilized(values.mean(), 0.25)
+                expected[cell] += (
+                    value / len(cells) * r[n, c, i, j] / stabilized(values.mean(), 0.25)
+                )
     compiled = compile_model(
         saved(model), Options(composite="gradient", rules={"layer": rule}, outputs=("z.out",))
     ).model
@@ -205,7 +223,8 @@ def test_max_pooling_rule_equals_its_formula(rule: str, saved: Save) -> None:
 
 def test_max_pooling_gives_a_tie_to_the_first(saved: Save) -> None:
     compiled = compile_model(
-        saved(activated("MaxPool", kernel_shape=[5, 4])), Options(composite="gradient", outputs=("z.out",))
+        saved(activated("MaxPool", kernel_shape=[5, 4])),
+        Options(composite="gradient", outputs=("z.out",)),
     ).model
     feeds = {"x": np.zeros(SHAPE, np.float32), "start": np.ones((2, 3), np.float32)}
     found = run_onnx(compiled, feeds)["relevance/z.out"]

@@ -1,7 +1,8 @@
-"""Every rule against a twin: the same rule written a second time, slowly, on the explicit matrix, in float64.
+"""Every rule against a twin: the same rule written a second
+time, slowly, on the explicit matrix, in float64.
 
-A layer's matrix is found by feeding unit vectors to its forward. The graph is evaluated in float64 (is it the right
-formula?) and by ONNX Runtime in float32 (does it survive rounding?).
+A layer's matrix is found by feeding unit vectors to its forward. The graph is evaluated in float64
+(is it the right formula?) and by ONNX Runtime in float32 (does it survive rounding?).
 """
 
 from __future__ import annotations
@@ -23,18 +24,30 @@ from lrp_onnx.relevance.rules.table import RULES
 Array = NDArray[np.float64]
 SHAPE = (2, 4, 7, 6)
 FLOAT64 = 1e-6
-"""Constants (ε, folded scales) are stored in float32: 6e-8 relative, amplified a little by quotients."""
+"""Constants (ε, folded scales) are stored in float32: 6e-8
+relative, amplified a little by quotients.
+"""
 FLOAT32 = 1e-4
 
 LAYERS: dict[str, dict[str, Any]] = {
     "conv": {"layer": "conv", "pads": [1, 1, 1, 1]},
     "conv-strided": {"layer": "conv", "strides": [2, 2], "pads": [1, 1, 1, 1]},
-    "conv-grouped-dilated": {"layer": "conv", "group": 2, "dilations": [2, 2], "pads": [2, 2, 2, 2]},
+    "conv-grouped-dilated": {
+        "layer": "conv",
+        "group": 2,
+        "dilations": [2, 2],
+        "pads": [2, 2, 2, 2],
+    },
     "conv-asymmetric": {"layer": "conv", "pads": [0, 1, 2, 0], "strides": [2, 1]},
     "dense": {"layer": "dense"},
     "dense-scaled": {"layer": "dense", "form": "gemm-scaled"},
     "dense-matmul": {"layer": "dense", "form": "matmul"},
-    "average": {"layer": "average", "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    "average": {
+        "layer": "average",
+        "kernel_shape": [3, 3],
+        "strides": [2, 2],
+        "pads": [1, 1, 1, 1],
+    },
     "average-with-pads": {
         "layer": "average",
         "kernel_shape": [3, 3],
@@ -51,9 +64,11 @@ def stabilized(z: Array, epsilon: float, signed: bool = True) -> Array:
     return z + epsilon * np.where(z < 0, -1.0, 1.0) if signed else z + epsilon
 
 
-def shared(contributions: Array, bias: Array, r: Array, epsilon: float, signed: bool = True) -> Array:
-    """Σ_j contribution_ji / stabilize(Σ_i contribution_ji + bias_j) · R_j for every sample; contributions (N, out,
-    in).
+def shared(
+    contributions: Array, bias: Array, r: Array, epsilon: float, signed: bool = True
+) -> Array:
+    """Σ_j contribution_ji / stabilize(Σ_i contribution_ji +
+    bias_j) · R_j for every sample; contributions (N, out, in).
     """
     z = contributions.sum(2) + bias
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -69,7 +84,9 @@ def minus(a: Array) -> Array:
     return np.minimum(a, 0)
 
 
-def twin_epsilon(x: Array, w: Array, b: Array, r: Array, *, epsilon: float = 1e-6, signed: bool = True) -> Array:
+def twin_epsilon(
+    x: Array, w: Array, b: Array, r: Array, *, epsilon: float = 1e-6, signed: bool = True
+) -> Array:
     return shared(x[:, None] * w, b, r, epsilon, signed)
 
 
@@ -104,12 +121,20 @@ TWINS: dict[str, Callable[..., Array]] = {
     "gamma(gamma=3, bias=drop)": lambda x, w, b, r: twin_gamma_dropped(x, w, b, r, gamma=3.0),
     "z-plus": lambda x, w, b, r: twin_alpha_beta(x, w, b, r, alpha=1.0, beta=0.0),
     "z-plus(bias=drop)": lambda x, w, b, r: twin_alpha_beta(x, w, 0 * b, r, alpha=1.0, beta=0.0),
-    "z-plus(ones=true)": lambda x, w, b, r: twin_alpha_beta(np.ones_like(x), w, b, r, alpha=1.0, beta=0.0),
+    "z-plus(ones=true)": lambda x, w, b, r: twin_alpha_beta(
+        np.ones_like(x), w, b, r, alpha=1.0, beta=0.0
+    ),
     "alpha-beta": lambda x, w, b, r: twin_alpha_beta(x, w, b, r, alpha=2.0, beta=1.0),
-    "alpha-beta(alpha=3.5, beta=2.5)": lambda x, w, b, r: twin_alpha_beta(x, w, b, r, alpha=3.5, beta=2.5),
+    "alpha-beta(alpha=3.5, beta=2.5)": lambda x, w, b, r: twin_alpha_beta(
+        x, w, b, r, alpha=3.5, beta=2.5
+    ),
     # Without a stabilizer: a pool's fixed weights may be scaled freely.
-    "w-square(epsilon=0)": lambda x, w, b, r: shared(np.ones_like(x)[:, None] * w**2, 0 * b, r, 0.0),
-    "flat(epsilon=0)": lambda x, w, b, r: shared(np.ones_like(x)[:, None] * (w != 0), 0 * b, r, 0.0),
+    "w-square(epsilon=0)": lambda x, w, b, r: shared(
+        np.ones_like(x)[:, None] * w**2, 0 * b, r, 0.0
+    ),
+    "flat(epsilon=0)": lambda x, w, b, r: shared(
+        np.ones_like(x)[:, None] * (w != 0), 0 * b, r, 0.0
+    ),
     "z-box(low=-4, high=5)": lambda x, w, b, r: twin_box(x, w, b, r, low=-4.0, high=5.0),
     "gradient": lambda x, w, b, r: np.einsum("ji,nj->ni", w, r),
 }
@@ -130,7 +155,9 @@ def twin_gamma_dropped(x: Array, w: Array, b: Array, r: Array, *, gamma: float) 
     z = np.einsum("ni,ji->nj", x, w) + b
     xw, none = x[:, None] * w, np.zeros_like(b)
     up, down = xw + gamma * plus(xw), xw + gamma * minus(xw)
-    return shared(up, none, np.where(z > 0, r, 0), 1e-6) + shared(down, none, np.where(z < 0, r, 0), 1e-6)
+    return shared(up, none, np.where(z > 0, r, 0), 1e-6) + shared(
+        down, none, np.where(z < 0, r, 0), 1e-6
+    )
 
 
 def matrix_of(model: onnx.ModelProto, x: Array) -> tuple[Array, Array]:
@@ -161,9 +188,13 @@ def test_rule_equals_its_matrix_twin(
     w, b = matrix_of(model, x.astype(np.float64))
     r = rng.normal(size=(2, len(b))).astype(np.float32)
     name = next(n.name for n in model.graph.node if n.op_type not in ("Relu", "Flatten"))
-    options = Options(composite="lrp-z", rules={name: rule}, outputs=("relevance" if entry == "x" else entry,))
+    options = Options(
+        composite="lrp-z", rules={name: rule}, outputs=("relevance" if entry == "x" else entry,)
+    )
     compiled = compile_model(saved(model), options).model
-    expected = TWINS[rule](inside.reshape(2, -1).astype(np.float64), w, b, r.astype(np.float64)).reshape(SHAPE)
+    expected = TWINS[rule](
+        inside.reshape(2, -1).astype(np.float64), w, b, r.astype(np.float64)
+    ).reshape(SHAPE)
     output = "relevance" if entry == "x" else f"relevance/{entry}"
     feeds = {"x": x, "start": r}
     assert relative(run_float64(compiled, feeds)[output], expected) < FLOAT64
