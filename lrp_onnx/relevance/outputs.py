@@ -22,50 +22,52 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
-    """The feature map called `which`, or the one nearest to
-    the picture of the size (height, width) `which`.
+    """The feature map called `which`, or of the size (height, width) `which`, nearest to the picture.
 
-    It is one that everything passes through; raises UnsupportedModelError where there is none.
+    It is one that everything passes through.
+
+    Raises:
+        UnsupportedModelError: there is none.
     """
     fitting = [name for name, size in plan.cut_points.items() if which in (size, name)]
     if not fitting:
         wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
         known = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in plan.cut_points.items())
         fault = (
-            "no feature map that all paths pass through is "
-            f"{wanted}; from the picture on there are {known}"
+            f"no feature map that all paths pass through is {wanted}; "
+            f"from the picture on there are {known}"
         )
         raise UnsupportedModelError("this resolution cannot be had:", [fault])
     return fitting[0]
 
 
 def check_outputs(
-    model: onnx.ModelProto, plan: Plan, asked: Sequence[str], *, coarse: bool = False
+    model: onnx.ModelProto, plan: Plan, requested: Sequence[str], *, coarse: bool = False
 ) -> None:
-    """Raise UnsupportedModelError unless every output in `asked` can be made."""
+    """Raise UnsupportedModelError unless every output in `requested` can be made."""
     names = tensor_names(model)
     faults = [
         f"the model has a tensor called '{name}' already: rename it before compiling"
-        for name in (HEATMAP, RELEVANCE, TARGET, START, *({ATTENTION} & set(asked)))
+        for name in (HEATMAP, RELEVANCE, TARGET, START, *({ATTENTION} & set(requested)))
         if name in names
     ]
     on_the_way = {plan.input, *(step.output for step in plan.steps)}
     faults += [
         f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, "
         "attention, or names that `lrp-onnx plan` shows"
-        for name in asked
+        for name in requested
         if name not in (HEATMAP, RELEVANCE, ATTENTION) and name not in on_the_way
     ]
-    if ATTENTION in asked and not plan.attention:
+    if ATTENTION in requested and not plan.attention:
         faults.append(
             "there is no attention map: no product of a tensor with one value for every pixel"
         )
-    if coarse and RELEVANCE in asked:
+    if coarse and RELEVANCE in requested:
         faults.append(
             "relevance is that of the picture's elements, "
             "which a coarse map never reaches: ask for heatmap"
         )
-    if not asked:
+    if not requested:
         faults.append(
             "no output was asked for: name heatmap, relevance, attention, or inner tensors"
         )
@@ -74,10 +76,11 @@ def check_outputs(
 
 
 def append_outputs(
-    backward: Backward, asked: Sequence[str], *, at: str | None, times_input: bool
+    backward: Backward, requested: Sequence[str], *, at: str | None, times_input: bool
 ) -> dict[str, list[int | str]]:
-    """Append the output nodes; output name → shape. `at`
-    names the feature map that a coarse map is read at.
+    """Append the output nodes; output name → shape.
+
+    `at` is the feature map that a coarse map is read at, None for the picture.
     """
     plan, builder = backward.plan, backward.builder
     end = at or plan.input
@@ -88,7 +91,7 @@ def append_outputs(
     channels = 1 if at else plan.channel_axis
     rows_columns = plan.cut_points[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
     shapes: dict[str, list[int | str]] = {}
-    for name in dict.fromkeys(asked):
+    for name in dict.fromkeys(requested):
         if name == HEATMAP:
             axis = builder.integers((channels,))
             builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
@@ -110,8 +113,9 @@ def append_outputs(
 
 
 def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str]]:
-    """The model's own attention maps, (N, H, W): one is called
-    ``attention``, of several every one after its tensor.
+    """The model's own attention maps, (N, H, W).
+
+    A single one is called ``attention``; several are called after their tensors.
     """
     shapes: dict[str, list[int | str]] = {}
     gates = backward.plan.attention

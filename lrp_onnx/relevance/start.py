@@ -16,16 +16,18 @@ ABSENT = -1e30
 
 
 def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
-    """Relevance at the logits, (N, classes): the run-time
-    inputs `target` and `start` decide where, `value` how much.
+    """Relevance at the logits, (N, classes).
 
-    Where a row of `start` has a non-zero entry it is taken as it is. Elsewhere the start is one-hot
-    at `target` (at the largest logit if `target` is negative) times the logit, its softmax
-    probability, or one; or ``contrastive``, ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's
-    probability: its logit, and of every other class the logit times minus its softmax among those
-    others. That sums to the target's logit minus a mean of the others' (ours; the idea of
-    contrasting is Gu et al.'s, 2018, its softmax weights Iwana et al.'s, 2019). Where one picture
-    serves many targets, -k is the class of the k-th largest logit.
+    The run-time inputs `target` and `start` decide where relevance starts, `value` how much:
+
+    - A row of `start` with a non-zero entry is taken as it is.
+    - Elsewhere the start is one-hot at `target`, times the logit, its softmax probability, or one.
+      A negative target is the largest logit; where one picture serves many targets, -k is the k-th
+      largest.
+    - ``contrastive`` is ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's probability: the target's
+      logit, and for every other class its logit times minus its softmax among those others. That
+      sums to the target's logit minus a mean of the others' (ours; the idea of contrasting is
+      Gu et al.'s, 2018, the softmax weights are Iwana et al.'s, 2019).
     """
     logits, target, start = builder.known(plan.logits), builder.known(TARGET), builder.known(START)
     column = builder.node("Reshape", target, builder.integers((-1, 1)))
@@ -55,9 +57,7 @@ def _predicted(logits: Value) -> Value:
 
 
 def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Value:
-    """For every row k of `column` (K, 1) the class of the
-    (−k)-th largest logit of one picture, (K, 1).
-    """
+    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit, (K, 1)."""
     _, order = builder.nodes_of(
         "TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1}
     )

@@ -1,5 +1,6 @@
-"""Composites: named lists of (which steps, which rule). The
-first match wins; no match is an error.
+"""Composites: named lists of (which steps, which rule).
+
+The first match wins; no match is an error.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def _shortcut(*roles: Role) -> Predicate:
 
 
 def _depth(plan: Plan, step: Step) -> float:
-    """Share of the convolutions that come before this one:
-    0 at the picture, below 1 at the logits; −1 for others.
+    """Share of the convolutions that come before this one: 0 at the picture, below 1 at the logits.
+
+    −1 for other steps.
     """
     names = [other.name for other in plan.steps if other.kind.category == "convolution"]
     return names.index(step.name) / len(names) if step.name in names else -1.0
@@ -65,8 +67,9 @@ WHICH: dict[str, Predicate] = {
     "upper convolution": lambda plan, step: _depth(plan, step) >= 0.5,
     "everything": lambda plan, step: not step.kind.merges,
 }
-"""What an entry of a composite can speak plan. A dense
-layer that is a 1×1 convolution is a convolution.
+"""Which steps an entry of a composite is for.
+
+A dense layer that is a 1×1 convolution is a convolution.
 """
 
 
@@ -102,22 +105,20 @@ class Choices:
     """What a user may change about a composite."""
 
     bias: str | None = None
-    """``keep`` or ``drop`` the bias in every rule's denominator; None leaves it to the composite.
+    """``keep`` or ``drop`` the bias in the denominators of rules that have one; None leaves it to
+    the composite.
     """
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern (``*`` and ``?``), or a kind of step
-    such as ``@first`` → rule as text; earlier ones win.
+    """Pattern of node names (``*`` and ``?``), or kind of step such as ``@first`` → rule as text.
+
+    Earlier ones win.
     """
     box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest possible model input per channel,
-    for z-box rules that do not state theirs.
-    """
+    """Lowest and highest possible model input per channel, for z-box rules without bounds."""
 
 
 def depends_on_exporter(plan: Plan, composite: Composite) -> list[str]:
-    """Why another export of the same network may have
-    another map under `composite`: one note for each reason.
-    """
+    """Why another export of the same network may have another map: one note for each reason."""
     notes = []
     if not composite.fold_batch_norm:
         kept = sum(s.kind.category == "affine" for s in plan.steps) - len(plan.preparation)
@@ -142,26 +143,25 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
     """Every step's rule, by the step's name.
 
     Raises:
-        RuleError: for every step without a rule, every override that
-        fits no step, and every rule that does not fit its step.
+        RuleError: a step has no rule, an override fits no step, or a rule does not fit its step;
+            all faults at once.
     """
     overrides = [(pattern, parse_rule(text)) for pattern, text in choices.overrides.items()]
     assigned: dict[str, Assigned] = {}
     faults = [
-        f"the override {pattern!r} fits no "
-        f"{'step' if pattern.startswith(KIND) else 'node'}; `lrp-onnx plan` lists them"
+        f"the override {pattern!r} fits no {_noun(pattern)}; `lrp-onnx plan` lists them"
         for pattern, _ in overrides
         if not any(_fits(pattern, plan, step) for step in plan.steps)
     ]
     for step in plan.steps:
-        found = _find(plan, composite, overrides, step)
-        if found is None:
+        first = _find(plan, composite, overrides, step)
+        if first is None:
             faults.append(
                 f"{step.op} '{step.name}' has no rule in this composite: give it one by an override"
             )
             continue
         try:
-            assigned[step.name] = _completed(step, found, choices)
+            assigned[step.name] = _completed(step, first, choices)
         except RuleError as fault:
             faults.append(str(fault))
     if faults:
@@ -170,16 +170,17 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
 
 
 def applied_rules(plan: Plan, assigned: Mapping[str, Assigned]) -> dict[str, str]:
-    """Every step's rule as text; steps of a block that is
-    one layer say which block decides for them.
-    """
-    texts = {name: rule_text(found.rule) for name, found in assigned.items()}
+    """Every step's rule as text, or which block's rule decides for the step."""
+    texts = {name: rule_text(entry.rule) for name, entry in assigned.items()}
     for block in plan.blocks:
         if assigned[block.join.name].rule.whole_block:
-            texts |= {
-                step.name: INSIDE + block.name for step in block.steps if step is not block.join
-            }
+            inner = [step.name for step in block.steps if step is not block.join]
+            texts |= dict.fromkeys(inner, INSIDE + block.name)
     return texts
+
+
+def _noun(pattern: str) -> str:
+    return "step" if pattern.startswith(KIND) else "node"
 
 
 def _fits(pattern: str, plan: Plan, step: Step) -> bool:
@@ -206,16 +207,16 @@ def _find(
     return None
 
 
-def _completed(step: Step, found: Assigned, choices: Choices) -> Assigned:
+def _completed(step: Step, assigned: Assigned, choices: Choices) -> Assigned:
     """The rule with the user's choices in it, checked against its step."""
-    rule = found.rule
+    rule = assigned.rule
     if (why := rule.fits(step)) is not None:
         raise RuleError(f"{step.op} '{step.name}' cannot have the rule {rule_text(rule)}: {why}")
     if isinstance(rule, LinearRule) and choices.bias is not None:
         rule = replace(rule, bias=choices.bias)
     if isinstance(rule, ZBox) and not rule.low:
         rule = _boxed(rule, step, choices)
-    return Assigned(rule, found.why)
+    return Assigned(rule, assigned.why)
 
 
 def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:

@@ -13,15 +13,14 @@ from lrp_onnx.relevance.layers.layer import Layer
 from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule, closes_a_block
 
 TINY = 1e-30
-"""Keeps 0/0 from being NaN where a share is taken of
-nothing; far below any activation's rounding error.
-"""
+"""Keeps the share of nothing, 0/0, from being NaN; far below any activation's rounding error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio(Rule):
-    """``Rᵢ = R·|hᵢ| / Σ|h|``: bounded and conserving (Otsuki et
-    al., ECCV 2024). Where all operands are 0, so is the share.
+    """``Rᵢ = R·|hᵢ| / Σ|h|``: bounded and conserving (Otsuki et al., ECCV 2024).
+
+    Where all operands are 0, so is the share.
     """
 
     serves: ClassVar[str] = "join"
@@ -32,8 +31,9 @@ class Ratio(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlusJoin(Rule):
-    """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of
-    signs. Where no operand is positive, nothing is handed on.
+    """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of signs.
+
+    Where no operand is positive, nothing is handed on.
     """
 
     serves: ClassVar[str] = "join"
@@ -84,16 +84,16 @@ class SkipOnly(Rule):
         shortcuts = [i for i, role in enumerate(layer.roles) if role is not Role.MAIN]
         if len(shortcuts) == 1:
             return [r if i == shortcuts[0] else None for i in range(len(layer.roles))]
-        shares = dict(
-            zip(shortcuts, _by_share(r, [layer.inputs[i].abs() for i in shortcuts]), strict=True)
-        )
+        parts = _by_share(r, [layer.inputs[i].abs() for i in shortcuts])
+        shares = dict(zip(shortcuts, parts, strict=True))
         return [shares.get(i) for i in range(len(layer.roles))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed(StabilizedRule):
-    """``Rᵢ = hᵢ·R / stabilize(Σh)``: the ε-rule of the Add
-    (Zennit's Norm). Blows up where the branches cancel.
+    """``Rᵢ = hᵢ·R / stabilize(Σh)``: the ε-rule of the Add (Zennit's Norm).
+
+    It blows up where the branches cancel.
     """
 
     serves: ClassVar[str] = "join"
@@ -116,9 +116,7 @@ class GradientJoin(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate(Rule):
-    """``R_signal = R``: the gate of a product is a
-    constant, the signal takes all (Arras et al. 2017).
-    """
+    """``R_signal = R``: the gate counts as a constant, the signal takes all (Arras et al. 2017)."""
 
     serves: ClassVar[str] = "product"
 
@@ -139,9 +137,7 @@ class GradientProduct(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts(Rule):
-    """``Rᵢ = R`` where operand i stands in the concatenation:
-    nothing is shared, every element keeps its own.
-    """
+    """``Rᵢ = R`` where operand i stands in the concatenation: every element keeps its own."""
 
     serves: ClassVar[str] = "concatenation"
 

@@ -1,5 +1,4 @@
-"""The rules of layers with one input that share relevance
-out: linear layers, pools, and the residual block as one.
+"""Rules that share relevance out: of linear layers, of pools, of a residual block as one layer.
 
 Letters as in `rule`.
 """
@@ -22,18 +21,15 @@ REFERENCE_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epsilon(LinearRule):
-    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al.
-    2015). At ε = 0: LRP-0, which telescopes to Gradient × Input.
+    """``s = R / (z + ε·sign z);  R_in = x ⊙ Wᵀs`` (Bach et al. 2015).
+
+    At ε = 0 it is LRP-0, which telescopes to Gradient × Input.
     """
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         x, w = layer.input, layer.weight
-        z, b = (
-            (layer.output, layer.bias)
-            if self.bias == "keep"
-            else (layer.forward(x, w), self.kept(layer.bias))
-        )
-        s = r.over(z, self.epsilon, signed=self.signed, bias=b)
+        z = layer.output if self.bias == "keep" else layer.forward(x, w)
+        s = r.over(z, self.epsilon, signed=self.signed, bias=self.kept(layer.bias))
         return [Relevance(layer.vjp(s, w), x)]
 
 
@@ -49,11 +45,12 @@ class Norm(StabilizedRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gamma(LinearRule):
-    """Favour what helps: W + γW⁺ (Montavon et al. 2019), in
-    the four-term form for signed x and z (Andéol et al. 2021).
+    """Favour what helps: W + γW⁺ (Montavon et al. 2019), in the form of four terms for signed x and
+    z (Andéol et al. 2021).
 
-    Where z > 0: x⁺(W + γW⁺) + x⁻(W + γW⁻); where z < 0: x⁺(W +
-    γW⁻) + x⁻(W + γW⁺). For x ≥ 0 and z > 0 it is the plain rule.
+    Where z > 0, the contributions are x⁺(W + γW⁺) + x⁻(W + γW⁻).
+    Where z < 0, they are x⁺(W + γW⁻) + x⁻(W + γW⁺).
+    For x ≥ 0 and z > 0 it is the plain rule.
     """
 
     gamma: float = 0.25
@@ -78,11 +75,11 @@ class Gamma(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlus(LinearRule):
-    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with z = W⁺x⁺ + W⁻x⁻ (+ b⁺):
-    α1β0 (Bach et al. 2015; Montavon et al. 2017 for x ≥ 0).
+    """``R_in = x⁺⊙W⁺ᵀs + x⁻⊙W⁻ᵀs`` with ``z = W⁺x⁺ + W⁻x⁻ (+ b⁺)``: α1β0 (Bach et al. 2015;
+    Montavon et al. 2017 for x ≥ 0).
 
-    `ones` puts ones in the place of the input, as the
-    C3-LRP authors' released code does at the first layer.
+    `ones` puts ones in the place of the input, as the C3-LRP authors' released code does at the
+    first layer.
     """
 
     ones: bool = False
@@ -97,8 +94,8 @@ class ZPlus(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaBeta(LinearRule):
-    """``R_in = α·(xW)⁺/Σ(xW)⁺·R − β·(xW)⁻/Σ(xW)⁻·R`` with α
-    − β = 1 and (xW)⁺ = x⁺W⁺ + x⁻W⁻ (Bach et al. 2015).
+    """``R_in = α·(xW)⁺/Σ(xW)⁺·R − β·(xW)⁻/Σ(xW)⁻·R`` with ``α − β = 1`` and
+    ``(xW)⁺ = x⁺W⁺ + x⁻W⁻`` (Bach et al. 2015).
     """
 
     alpha: float = 2.0
@@ -124,8 +121,9 @@ class AlphaBeta(LinearRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WSquare(LinearRule):
-    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et
-    al. 2017). Zennit adds b² to the denominator: ``bias=keep``.
+    """``R_in = (W²)ᵀ(R / ΣW²)``: by the weights alone (Montavon et al. 2017).
+
+    Zennit adds b² to the denominator: ``bias=keep``.
     """
 
     bias: str = "drop"
@@ -147,12 +145,12 @@ class Flat(StabilizedRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZBox(StabilizedRule):
-    """``z = Wx − W⁺l − W⁻h;  R_in = x⊙Wᵀs − l⊙W⁺ᵀs − h⊙W⁻ᵀs``
-    for inputs in [l, h] (Montavon et al. 2017).
+    """``z = Wx − W⁺l − W⁻h;  R_in = x⊙Wᵀs − l⊙W⁺ᵀs − h⊙W⁻ᵀs`` for inputs in [l, h] (Montavon et al.
+    2017).
 
-    `low` and `high` are in the units of the model's input, one value or
-    one per channel; where they are not given they are the lowest and
-    highest value that a pixel can have, by how pictures are prepared.
+    `low` and `high` are in the units of the model's input, one value or one per channel. Where they
+    are not given, they are the lowest and the highest value that a pixel can have, by how pictures
+    are prepared.
     """
 
     low: tuple[float, ...] = ()
@@ -164,10 +162,8 @@ class ZBox(StabilizedRule):
             raise RuleError(
                 f"low has {len(self.low)} values and high {len(self.high)}: give as many of each"
             )
-        if not all(
-            -inf < low <= 0 <= high < inf and low < high
-            for low, high in zip(self.low, self.high, strict=True)
-        ):
+        bounds = zip(self.low, self.high, strict=True)
+        if not all(-inf < low <= 0 <= high < inf and low < high for low, high in bounds):
             raise RuleError(
                 f"low={self.low} and high={self.high} must enclose 0: low ≤ 0 ≤ high, low < high"
             )
@@ -186,12 +182,12 @@ class ZBox(StabilizedRule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WholeBlock(StabilizedRule):
-    """C3-LRP Eq. 1: the ε-rule with the whole residual
-    block as the layer (Doublet et al., JSAI 2024).
+class WholeBlock(Norm):
+    """C3-LRP Eq. 1: the ε-rule with the whole residual block as the layer (Doublet et al., JSAI
+    2024).
 
-    ``s = R / (y + ε);  R_in = x ⊙ J_blockᵀ s``. ε = 0 is the
-    telescoped limit: Gradient × Input through the block.
+    ``s = R / (y + ε);  R_in = x ⊙ J_blockᵀ s``: the block's Jacobian stands in the place of W.
+    ε = 0 is the telescoped limit: Gradient × Input through the block.
     """
 
     conserves: ClassVar[bool] = False
@@ -201,8 +197,3 @@ class WholeBlock(StabilizedRule):
 
     def fits(self, step: Step) -> str | None:
         return closes_a_block(step)
-
-    def __call__(self, layer: Layer, r: Relevance) -> Shares:
-        x, w = layer.input, layer.weight
-        s = r.over(layer.output, self.epsilon, signed=self.signed, bias=layer.bias)
-        return [Relevance(layer.vjp(s, w), x)]

@@ -1,6 +1,4 @@
-"""The rules of layers without weights, and of the gradient
-family: what is passed on rather than shared out.
-"""
+"""Rules that pass relevance on: of layers without weights, and of the gradient family."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ def _routed(layer: Layer, r: Relevance) -> Relevance:
 class Pass(Rule):
     """``R_in = R``: activations, reshapes, and batch normalisations that are not folded.
 
-    Behind a ReLU the relevance a⊙c is noted to be that of
-    z, so that a later division by z may take `a` instead.
+    Behind a ReLU, relevance a⊙c is also that of z: a later division by z may take `a` instead.
     """
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
