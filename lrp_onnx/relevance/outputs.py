@@ -22,7 +22,7 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
-    """The feature map called `which`, or of the size (height, width) `which`, nearest to the picture.
+    """The feature map called `which`, or the one of that (height, width) nearest to the picture.
 
     It is one that everything passes through.
 

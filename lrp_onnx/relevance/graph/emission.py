@@ -1,5 +1,4 @@
-"""How equations become operators, where runtimes differ in
-what is fast and in what is there at all.
+"""How equations become operators: runtimes differ in what is fast and in what they have at all.
 
 The facts are those of ONNX Runtime 1.31's CPU and CUDA providers, its operator lists for the web,
 and TensorRT's list of ONNX operators. Maps are the same whichever is chosen, to rounding.
@@ -15,17 +14,18 @@ from lrp_onnx.errors import RuleError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emission:
-    """Choices among equivalent operators; what each is
-    worth is measured by tools/benchmark/passes.py.
+    """Choices among equivalent operators.
+
+    `tools/benchmark/passes.py` measures what each is worth.
     """
 
     telescoped: bool = True
-    """Relevance stays ``activation ⊙ coefficient`` until somebody
-    needs the product, so that proportional rules divide by nothing.
+    """Relevance stays ``activation ⊙ coefficient`` until a rule needs the product: proportional
+    rules then divide by nothing.
     """
     signs: bool = True
-    """What is known not to be negative saves its absolute
-    value and half of every rule that tells signs apart.
+    """A tensor that is known not to be negative needs no absolute value, and half of every rule
+    that tells signs apart falls away.
     """
     ratios: bool = True
     """A quotient of relevance is its coefficient times a ratio of the forward pass: nothing but a
@@ -39,25 +39,25 @@ class Emission:
     """A stabilizer is added by the convolution that computes the denominator, as part of its bias.
     """
     flipped_convolutions: bool = True
-    """Backward through a convolution of stride 1 is a
-    convolution with flipped weights, not a ConvTranspose.
+    """The transpose of a convolution of stride 1 is a convolution with flipped weights, not a
+    ConvTranspose.
     """
     declared_shapes: bool = True
-    """The shape of every tensor of relevance is stated: what
-    a runtime cannot prove equal leaves its fast layouts.
+    """The shape of every tensor of relevance is stated: a runtime leaves its fast layouts where it
+    cannot prove that two shapes are equal.
     """
     relevance_last: bool = True
     """What depends on the target stands last in the file: a runtime then computes denominators when
     they are needed, instead of holding all of them.
     """
     blocked_masks: bool = False
-    """ReLU's derivative as a depthwise convolution with a tanh: the CPU provider
-    keeps channels in blocks around convolutions, additions and products, and
-    leaves that layout for a comparison. Elsewhere a comparison is cheaper.
+    """ReLU's derivative is a depthwise convolution with a tanh: the CPU provider keeps channels in
+    blocks around convolutions, additions and products, and leaves that layout for a comparison.
+    Elsewhere a comparison is cheaper.
     """
     indexed_pools: bool = False
-    """Max pooling hands back with MaxPool's second output and ScatterElements, which TensorRT and
-    WebGPU do not have; otherwise with comparisons, one for every place in the window.
+    """Max pooling hands relevance back with MaxPool's second output and ScatterElements, which
+    TensorRT and WebGPU do not have; otherwise with a comparison for every place in the window.
     """
 
 
@@ -74,7 +74,7 @@ DEFAULT_EMISSION = "cpu"
 
 
 def find_emission(name: str) -> Emission:
-    """What is right for the runtime called `name`; raises RuleError where none is."""
+    """The choices for the runtime called `name`; raises RuleError where the name is not known."""
     if name not in EMISSIONS:
         raise RuleError(
             f"there is nothing to optimize for called {name!r}: it is {', '.join(EMISSIONS)}"

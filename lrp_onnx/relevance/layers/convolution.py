@@ -1,5 +1,4 @@
-"""Convolution forward and backward-data as ONNX nodes; every
-strategy computes the same transpose, they differ in speed.
+"""Convolution and its transpose as ONNX nodes, by strategies that differ in speed alone.
 
 Stride 1: a convolution with flipped, transposed weights, which runtimes run on their fastest
 kernels. Otherwise: ConvTranspose, with symmetric pads only (asymmetric ones leave the CUDA
@@ -59,22 +58,18 @@ class Geometry:
     @property
     def out_size(self) -> tuple[int, int]:
         """(H', W')"""
-        padded = (
-            self.in_shape[1] + self.pads[0] + self.pads[2],
-            self.in_shape[2] + self.pads[1] + self.pads[3],
-        )
-        return tuple((padded[i] - self.reach[i] - 1) // self.strides[i] + 1 for i in (0, 1))  # type: ignore[return-value]
+        return self._windows(0)[0], self._windows(1)[0]
 
     @property
     def remainder(self) -> tuple[int, int]:
         """Rows and columns at the end of the padded input that no window reaches."""
-        padded = (
-            self.in_shape[1] + self.pads[0] + self.pads[2],
-            self.in_shape[2] + self.pads[1] + self.pads[3],
-        )
-        return tuple(
-            padded[i] - (self.out_size[i] - 1) * self.strides[i] - self.reach[i] - 1 for i in (0, 1)
-        )  # type: ignore[return-value]
+        return self._windows(0)[1], self._windows(1)[1]
+
+    def _windows(self, axis: int) -> tuple[int, int]:
+        """(how many windows fit along the axis, what is left behind the last one)."""
+        padded = self.in_shape[axis + 1] + self.pads[axis] + self.pads[axis + 2]
+        steps, left = divmod(padded - self.reach[axis] - 1, self.strides[axis])
+        return steps + 1, left
 
 
 def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, int]:
@@ -108,8 +103,9 @@ def vjp(s: Value, w: Value, geometry: Geometry) -> Value:
 
 
 def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
-    """Stride 1: convolve with the weights flipped and their
-    channel axes exchanged; pads become d(k − 1) − p.
+    """Stride 1: a convolution with the weights flipped and their channel axes exchanged.
+
+    Pads p become ``d(k − 1) − p``. None for another stride.
     """
     if not s.builder.emission.flipped_convolutions:
         return None
