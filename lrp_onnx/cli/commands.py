@@ -33,11 +33,15 @@ class Commands(click.Group):
             ctx.exit(1)
 
 
+def _to_stderr(text: str) -> None:
+    click.echo(text, err=True)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
-    """Compile a classifier's ONNX file into one that also
-    explains itself, and explain pictures with it.
+    """Compile a classifier's ONNX file into one that also explains itself, and explain pictures
+    with it.
     """
 
 
@@ -86,7 +90,7 @@ def compile_(
     force: bool,
     check: bool,
     as_json: bool,
-    **given: Any,
+    **values: Any,
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
     from lrp_onnx.cli.verify import run_once
@@ -94,7 +98,7 @@ def compile_(
     from lrp_onnx.files.writing import check_writable
 
     target = output or model.with_name(f"{model.stem}.lrp.onnx")
-    options = to_options(outputs, **given)
+    options = to_options(outputs, **values)
     if model.exists():
         check_writable(target, force=force)
     compiled = compile_model(model, options, runner=run_once if check else None)
@@ -114,13 +118,13 @@ def compile_(
 @click.argument("model", type=MODEL)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @compile_options
-def plan(model: Path, as_json: bool, **given: Any) -> None:
+def plan(model: Path, as_json: bool, **values: Any) -> None:
     """Print what is recognised in MODEL, and every layer's rule, without compiling."""
     from lrp_onnx.compiler import plan_model
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
 
-    _, recognised, assigned = plan_model(model, to_options(**given))
+    _, recognised, assigned = plan_model(model, to_options(**values))
     texts = applied_rules(recognised, assigned)
     reasons = {name: entry.why for name, entry in assigned.items()}
     if as_json:
@@ -199,18 +203,16 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option("--force", is_flag=True, help="Overwrite results.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
 @compile_options
-def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
+def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
-    from lrp_onnx.cli.explain import ExplainRequest, explain_files
+    from lrp_onnx.cli.explain import ExplainCommand, explain_files
 
-    if given["targets"] and given["top"]:
+    if values["targets"] and values["top"]:
         raise click.UsageError("--target and --top exclude each other")
-    given["memory"] = given["memory"] and 1e9 * given["memory"]
-    options = to_options(**{name: given.pop(name) for name in (*COMPILING, "outputs")})
-    for line in explain_files(
-        ExplainRequest(model=model, images=images, options=options, **given),
-        report=lambda text: click.echo(text, err=True),
-    ):
+    values["memory"] = values["memory"] and 1e9 * values["memory"]
+    options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
+    command = ExplainCommand(model=model, images=images, options=options, **values)
+    for line in explain_files(command, report=_to_stderr):
         click.echo(line)
 
 
@@ -272,16 +274,14 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
 @some_options(*SEEING)
-def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Score methods on photos: does the map say what MODEL goes by?"""
     from lrp_onnx.cli.evaluate import evaluate_files
 
-    options = to_options(**{name: given.pop(name) for name in SEEING})
-    table, found = evaluate_files(
-        model, images, options=options, report=lambda text: click.echo(text, err=True), **given
-    )
+    options = to_options(**{name: values.pop(name) for name in SEEING})
+    table, means = evaluate_files(model, images, options=options, report=_to_stderr, **values)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(means))
     else:
         from lrp_onnx.cli.tables import show
 
@@ -323,12 +323,12 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @some_options(*SEEING, "classes")
-def compare(model: Path, image: str, output: Path, **given: Any) -> None:
+def compare(model: Path, image: str, output: Path, **values: Any) -> None:
     """Show IMAGE under many methods side by side."""
     from lrp_onnx.cli.compare import compare_file
 
-    options = to_options(**{name: given.pop(name) for name in (*SEEING, "classes")})
-    click.echo(compare_file(model, image, output, options=options, **given))
+    options = to_options(**{name: values.pop(name) for name in (*SEEING, "classes")})
+    click.echo(compare_file(model, image, output, options=options, **values))
 
 
 @main.command()
@@ -346,6 +346,7 @@ def composites(as_json: bool) -> None:
                         "title": c.title,
                         "source": c.source,
                         "start": c.start,
+                        "post": c.post,
                         "rules": [[which, rule_text(rule)] for which, rule in c.entries],
                     }
                     for name, c in COMPOSITES.items()
@@ -386,17 +387,15 @@ def verify(
     provider: str | None,
     as_json: bool,
 ) -> None:
-    """Check a COMPILED file: outputs unchanged, batches
-    consistent, no NaN, all relevance accounted for.
-    """
+    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance there."""
     from lrp_onnx.cli.verify import verify_file
 
-    found = verify_file(compiled, original=original, images=images, provider=provider)
+    audit = verify_file(compiled, original=original, images=images, provider=provider)
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        click.echo(json.dumps(audit.to_json()))
     else:
         from lrp_onnx.cli.tables import account_table, check_lines, show
 
-        show(account_table(found.rows, found.start), *check_lines(found.checks))
-    if not found.passed:
+        show(account_table(audit.rows, audit.start), *check_lines(audit.checks))
+    if not audit.passed:
         click.get_current_context().exit(1)

@@ -1,5 +1,5 @@
-"""The `evaluate` command's work: photos, labels and masks
-from files; results, tables and curves into a folder.
+"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves
+into a folder.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
-from lrp_onnx.evaluation.methods import DEFAULT_METHOD
+from lrp_onnx.evaluation.methods import with_own_post
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import Request
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
 from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
 
-EVALUATED = (DEFAULT_METHOD, "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
+DEFAULT_METHODS = (
+    with_own_post(DEFAULT),
+    "c3-lrp",
+    with_own_post("c3-lrp"),
+    "lrp-resnet",
+    "epsilon-plus-flat",
+    "grad-cam",
+)
 
 
 def evaluate_files(
@@ -38,10 +46,15 @@ def evaluate_files(
     labels: Path | None,
     masks: Path | None,
     output: Path | None,
-    **given: Any,
+    **settings: Any,
 ) -> tuple[Table, dict[str, Any]]:
-    """(a table for the terminal, means with intervals), and
-    in `output` results.jsonl, tables and curves.
+    """(a table for the terminal, means with intervals); results.jsonl, tables and curves in
+    `output`.
+
+    `settings` are further fields of `evaluation.request.Request`.
+
+    Raises:
+        What `evaluate` raises; OutputError where tables or curves cannot be written.
     """
     photos = find_images(images)
     table = labels or labels_beside(photos)
@@ -49,7 +62,7 @@ def evaluate_files(
     request = Request(
         model=model,
         photos=photos,
-        methods=(*(methods or EVALUATED), *SANITY),
+        methods=(*(methods or DEFAULT_METHODS), *SANITY),
         metrics=[name.strip() for name in metrics.split(",") if name.strip()],
         labels=read_labels(table) if table else {},
         masks=find_masks(masks, photos) if masks else boxes,
@@ -59,7 +72,7 @@ def evaluate_files(
             "input_size": options.input_size,
             "preprocessing": options.preprocessing,
         },
-        **given,
+        **settings,
     )
     if not table:
         report("no labels: where a metric follows the label, the predicted class is followed")
@@ -70,23 +83,22 @@ def evaluate_files(
                 mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero
             )
             write_png(output / f"{metric}.png", drawn, force=True)
-        write_bytes(
-            output / "table.md",
-            (markdown(rows, every=True, seed=request.seed) + "\n").encode(),
-            force=True,
-        )
+        text = markdown(rows, every=True, seed=request.seed) + "\n"
+        write_bytes(output / "table.md", text.encode(), force=True)
         write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
         report(f"results.jsonl, table.md, table.csv and curves are in {output}")
     return evaluation_table(rows, seed=request.seed), as_json(rows, seed=request.seed)
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A line a tenth of the way."""
-    said = [0]
+    """What reports a line for every tenth of the way."""
+    last = 0
 
-    def at(done: int, total: int) -> None:
-        if total and 10 * done // total > said[0]:
-            said[0] = 10 * done // total
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        tenths = 10 * done // total if total else 0
+        if tenths > last:
+            last = tenths
             report(f"{done} of {total} maps judged")
 
-    return at
+    return progress

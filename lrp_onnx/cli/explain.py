@@ -1,5 +1,5 @@
-"""The `explain` command's work: find the pictures, explain
-them in batches, write the results, report.
+"""The `explain` command's work: find the pictures, explain them in batches, write the results,
+report.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lrp_onnx.maps.chain import NONE, Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
 from lrp_onnx.report.render import RenderStyle
+from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
@@ -28,7 +29,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainRequest:
+class ExplainCommand:
     """What the command line asked for."""
 
     model: Path
@@ -40,6 +41,7 @@ class ExplainRequest:
     top: int | None = None
     """Explain the classes of the largest logits instead, so many of them."""
     post: str | None = None
+    """Post-processing as text; None for the composite's own."""
     provider: str | None = None
     batch: int | None = 8
     """Pictures a run; None for as many as fit `memory`."""
@@ -51,112 +53,125 @@ class ExplainRequest:
     as_json: bool = False
 
 
-def explain_files(request: ExplainRequest, *, report: Report) -> Iterator[str]:
-    """Explain and write everything; yields the lines for
-    standard output, reports progress and findings to `report`.
+def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
+    """Explain and write everything.
 
-    Raises every LrpOnnxError that its parts raise, those of
-    images and outputs before anything is computed.
+    Yields the lines for standard output; progress and remarks go to `report`.
+
+    Raises:
+        Every LrpOnnxError that its parts raise, those of images and outputs before anything is
+        computed.
     """
-    pictures = find_images(request.images)
-    asked = None if request.post is None else _chain(request.post)
-    table = request.labels or labels_beside(pictures)
+    pictures = find_images(command.images)
+    if command.post is not None:
+        _parse_post(command.post)
+    table = command.labels or labels_beside(pictures)
     labels = read_labels(table) if table else {}
-    targets = _targets(request)
-    planned = plan_paths(request.output, pictures, each=max(len(targets), 1), force=request.force)
-    options = replace(request.options, many_targets=len(targets) > 1)
+    targets = _targets(command)
+    results = plan_paths(command.output, pictures, each=max(len(targets), 1), force=command.force)
+    options = replace(command.options, many_targets=len(targets) > 1)
     explainer = Explainer(
-        request.model,
-        providers=request.provider,
-        threads=request.threads,
-        preprocessing=request.options.preprocessing,
-        labels=request.options.labels,
+        command.model,
+        providers=command.provider,
+        threads=command.threads,
+        preprocessing=command.options.preprocessing,
+        labels=command.options.labels,
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
     )
-    report(f"running on {explainer.provider} with {explainer.contract.composite}")
-    composite, start = explainer.contract.composite, explainer.contract.start_value
-    chain = parse_chain(default_post(composite)) if asked is None else asked
-    if asked is None and chain.steps:
-        report(
-            f"maps of {composite} are post-processed with "
-            f"--post {chain}; raw values are in the .npz"
-        )
-    if explainer.contract.randomized:
-        report(
-            f"the weights of {explainer.contract.randomized} "
-            "layers are shuffled: predictions and maps mean nothing"
-        )
-    if explainer.assumed_preprocessing:
-        report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     if len(targets) > 1 and not explainer.contract.many_targets:
         raise RuleError(
-            f"{request.model} explains one class a picture: "
+            f"{command.model} explains one class a picture: "
             "compile it with --many-targets, or give MODEL"
         )
-    batch = request.batch or explainer.batch_within(request.memory)
-    if request.batch is None:
-        report(f"{batch} pictures a run, {explainer.contract.memory_each / 1e6:.0f} MB each")
+    composite = explainer.contract.composite
+    chain = _parse_post(default_post(composite) if command.post is None else command.post)
+    batch = command.batch or explainer.batch_within(command.memory)
+    for remark in _remarks(command, explainer, chain, batch):
+        report(remark)
     one = targets[0] if len(targets) == 1 else None
-    found = explainer.explain_images(
+    explanations = explainer.explain_images(
         pictures, batch_size=batch, target=targets if len(targets) > 1 else one
     )
     correct: list[bool] = []
     for line in write_all(
-        _with_progress(found, len(planned)),
-        planned,
-        request.output,
+        _with_progress(explanations, len(results)),
+        results,
+        command.output,
         post=chain if chain.steps else None,
-        style=style_for(chain, start, composite),
-        force=request.force,
+        style=style_for(chain, explainer.contract.start_value, composite),
+        force=command.force,
     ):
         _score(line, labels, correct)
-        yield json.dumps(line) if request.as_json else _sentence(line)
+        yield json.dumps(line) if command.as_json else _sentence(line)
     report(
-        f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}"
+        f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {command.output}"
     )
     if table:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
 
 
-def _targets(request: ExplainRequest) -> list[int | str]:
-    if request.top is not None:
-        return [PREDICTED - rank for rank in range(request.top)]
-    return [int(text) if text.lstrip("-").isdigit() else text for text in request.targets]
+def _remarks(
+    command: ExplainCommand, explainer: Explainer, chain: Chain, batch: int
+) -> Iterator[str]:
+    """What a user should know before the first picture."""
+    contract = explainer.contract
+    yield f"running on {explainer.provider} with {contract.composite}"
+    if command.post is None and chain.steps:
+        yield (
+            f"maps of {contract.composite} are post-processed "
+            f"with --post {chain}; raw values are in the .npz"
+        )
+    if contract.randomized:
+        yield (
+            f"the weights of {contract.randomized} layers "
+            "are shuffled: predictions and maps mean nothing"
+        )
+    if explainer.assumed_preprocessing:
+        yield "the model does not say how pictures are prepared: assuming --preprocess imagenet"
+    if command.batch is None:
+        yield f"{batch} pictures a run, {contract.memory_each / 1e6:.0f} MB each"
+
+
+def _targets(command: ExplainCommand) -> list[int | str]:
+    if command.top is not None:
+        return [PREDICTED - rank for rank in range(command.top)]
+    return [class_of(text) for text in command.targets]
 
 
 def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
-    """One set of colours a run: those of the chain where it keeps only what
-    speaks for the class; two colours where relevance starts from a contrast,
-    even where nothing speaks against the class; else those of the composite.
+    """One set of colours a run.
+
+    A chain that keeps only what speaks for the class decides first. Then the start: a contrastive
+    one speaks for and against a class, which takes two colours even where nothing speaks against
+    it. Then the composite, if its name is known.
     """
     if chain.colors != "auto":
         return RenderStyle(colors=chain.colors)
+    if start == "contrastive":
+        return RenderStyle(colors="diverging")
     known = COMPOSITES.get(composite)
-    own = known.colors if known else "auto"
-    return RenderStyle(colors="diverging" if start == "contrastive" else own)
+    return RenderStyle(colors=known.colors) if known else RenderStyle()
 
 
 def default_post(composite: str) -> str:
-    """The post-processing that belongs to a composite's
-    maps; none where the composite is not known.
-    """
-    return COMPOSITES[composite].post if composite in COMPOSITES else NONE
+    """The post-processing of a composite's maps; none for a name that is not known."""
+    known = COMPOSITES.get(composite)
+    return known.post if known else NONE
 
 
-def _chain(text: str) -> Chain:
-    """What --post asks for."""
+def _parse_post(text: str) -> Chain:
     try:
         return parse_chain(text)
     except RuleError as error:
         raise RuleError(f"--post {text}: {error}") from error
 
 
-def _with_progress(found: Iterator[Explanation], total: int) -> Iterator[Explanation]:
+def _with_progress(explanations: Iterator[Explanation], total: int) -> Iterator[Explanation]:
     console = Console(stderr=True)
     columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(found, total=total)
+        yield from progress.track(explanations, total=total)
 
 
 def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[bool]) -> None:

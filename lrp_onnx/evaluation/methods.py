@@ -1,32 +1,28 @@
-"""Everything that gives a relevance map of a picture from
-an ONNX file alone: composites, and what others use.
+"""Everything that gives a relevance map of a picture from an ONNX file alone: composites, and what
+others use.
 
-A method is named as text: a composite or a baseline, with parameters in brackets, then
+A method is named as text (see `notation`): a composite or a baseline with its parameters, then
 post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's
-parameters are how it is compiled: ``start``, ``bias``, ``resolution``, and rules for kinds of steps
-or for nodes:
+parameters are how it is compiled, and rules for kinds of steps or for nodes:
 ``epsilon-plus-flat(start=contrastive, @join=z-plus-join, @upper convolution=gamma(gamma=0.1))``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline, Run
-from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, in_parts
-from lrp_onnx.maps.chain import Chain, parse_chain
+from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, explain_all
+from lrp_onnx.maps.chain import NONE, Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.notation import Call, build, parse, split, suggestion
-from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.relevance.rules.table import parse_rule
 from lrp_onnx.relevance.start import START_VALUES
-
-DEFAULT_METHOD = f"{DEFAULT}+{COMPOSITES[DEFAULT].post}"
-"""The default composite with its own post-processing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,121 +41,143 @@ class Made:
     maps: Maps
 
 
-def check_method(text: str, subject: Subject | None = None) -> None:
-    """Raise RuleError, with what there is, unless `text`
-    names a method, and one that fits the model if given.
-    """
-    read = _read(text)
-    if subject is not None and isinstance(read.maker, Baseline) and read.maker.reads_features:
-        _ = subject.feature
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """A composite's parameters but for its rules; None leaves one to the composite."""
 
-
-def find_method(text: str, subject: Subject) -> Method:
-    """The method that `text` names, its model compiled and
-    loaded; raises RuleError with what there is.
-    """
-    read = _read(text)
-    return Method(text, _then(read.chain, read.maker(subject)))
-
-
-def make_maps(
-    names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets
-) -> Iterator[Made]:
-    """Every method with its maps of all pictures. One model is loaded at a time; methods that
-    differ in post-processing alone share their maps.
-    """
-    bases: dict[str, list[str]] = {}
-    for name in names:
-        bases.setdefault(split(name, "+")[0].strip(), []).append(name)
-    for base, variants in bases.items():
-        method = find_method(base, subject)
-        maps = method.maps(pictures, targets)
-        for name in variants:
-            chain = _read(name).chain
-            yield Made(
-                Method(name, _then(chain, method.maps)), _each(chain, maps) if chain.steps else maps
-            )
-
-
-def _then(chain: Chain, run: Run) -> Run:
-    return (lambda x, t: _each(chain, run(x, t))) if chain.steps else run
-
-
-def _each(chain: Chain, maps: Maps) -> Maps:
-    return np.stack([chain(one) for one in maps])
-
-
-@dataclass(frozen=True, slots=True)
-class Compiling:
-    """A composite as a method: how the model is compiled, beside its name."""
-
-    composite: str
     start: str | None = None
     bias: str | None = None
     resolution: tuple[int, int] | None = None
-    rules: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of steps (``@join``) or patterns of node names → rule as text."""
+    """(height, width) of the feature map at which relevance stops."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("start", self.start, START_VALUES),
-            ("bias", self.bias, ("keep", "drop")),
-        ):
-            if value not in (None, *allowed):
-                raise RuleError(f"{value!r} is no {name}: it is {', '.join(allowed)}")
-        for rule in self.rules.values():
-            parse_rule(rule)
+        if self.start not in (None, *START_VALUES):
+            raise RuleError(f"{self.start!r} is no start: it is one of {', '.join(START_VALUES)}")
+        if self.bias not in (None, "keep", "drop"):
+            raise RuleError(f"{self.bias!r} is no bias: it is keep or drop")
+
+
+_PARAMETERS = tuple(entry.name for entry in fields(Parameters))
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeMaps:
+    """A composite as a method: called on a model, it compiles it and gives what makes maps."""
+
+    composite: str
+    parameters: Parameters = Parameters()
+    rules: Mapping[str, str] = field(default_factory=dict)
+    """Node-name pattern, or kind of step such as ``@first`` → rule as text."""
 
     def __call__(self, subject: Subject) -> Run:
         """Maps as large as the picture, also where relevance stops at a smaller feature map."""
-        stated = {f.name: getattr(self, f.name) for f in fields(self)}
-        explainer = subject.compiled(**{name: value for name, value in stated.items() if value})
+        stated = {name: getattr(self.parameters, name) for name in _PARAMETERS}
+        choices = {name: value for name, value in stated.items() if value is not None}
+        # A composite without rules of its own leaves those that the subject is studied with.
+        rules = {"rules": dict(self.rules)} if self.rules else {}
+        explainer = subject.compiled(composite=self.composite, **choices, **rules)
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            relevance = in_parts(explainer, "heatmap", x, t)
-            if relevance.shape[1:] == subject.grid(x):
-                return relevance
-            return np.stack(
-                [resample(one, subject.grid(x), method="bilinear") for one in relevance]
-            )
+            made = explain_all(explainer, "heatmap", x, t)
+            if made.shape[1:] == subject.grid(x):
+                return made
+            return np.stack([resample(one, subject.grid(x), method="bilinear") for one in made])
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A method's text, read."""
+class Recipe:
+    """What a method's text says."""
 
-    maker: Callable[[Subject], Run]
-    chain: Chain
+    source: CompositeMaps | Baseline
+    post: Chain
 
 
-def _read(text: str) -> _Read:
-    """What a method's text describes; raises RuleError with what there is."""
-    first, *steps = split(text, "+")
+def read_method(text: str) -> Recipe:
+    """What `text` says, before any model is read.
+
+    Raises:
+        RuleError: it names no method, or a parameter, a rule or a step does not fit; the text says
+            what there is.
+    """
+    base, *steps = split(text, "+")
+    call = parse(base, what="method")
     try:
-        return _Read(_maker(parse(first, what="method")), parse_chain(steps))
+        if call.name in COMPOSITES:
+            return Recipe(_composite(call), parse_chain("+".join(steps)))
+        if call.name in BASELINES:
+            source = build(call, BASELINES, what="method")
+            return Recipe(source, parse_chain("+".join(steps)))
     except RuleError as error:
         raise RuleError(f"{text}: {error}") from error
+    raise RuleError(
+        f"there is no method {call.name!r}; {suggestion(call.name, [*BASELINES, *COMPOSITES])}"
+    )
 
 
-def _maker(call: Call) -> Callable[[Subject], Run]:
-    if call.name not in COMPOSITES:
-        if call.name not in BASELINES:
+def _composite(call: Call) -> CompositeMaps:
+    """A composite with its parameters; what is none of them is a rule for what its name says."""
+    own = tuple(pair for pair in call.arguments if pair[0] in _PARAMETERS)
+    rules = {key: rule for key, rule in call.arguments if key not in _PARAMETERS}
+    parameters = build(Call(call.name, own), {call.name: Parameters()}, what="composite")
+    for key, rule in rules.items():
+        if not key:
+            raise RuleError(f"{rule!r} is not parameter=value")
+        try:
+            parse_rule(rule)
+        except RuleError as error:
             raise RuleError(
-                f"there is no method {call.name!r}; "
-                f"{suggestion(call.name, [*BASELINES, *COMPOSITES])}"
-            )
-        return build(call, BASELINES, what="method")
-    own = [field.name for field in fields(Compiling) if field.name not in ("composite", "rules")]
-    choices = Call(call.name, tuple((key, value) for key, value in call.arguments if key in own))
-    rules = {key: value for key, value in call.arguments if key not in own}
-    if unknown := [key for key in rules if not key]:
-        raise RuleError(f"{rules[unknown[0]]!r} is not parameter=value")
-    compiling = build(choices, {call.name: Compiling(call.name)}, what="method")
-    try:
-        return replace(compiling, rules=rules)
-    except RuleError as error:
-        raise RuleError(
-            f"a composite takes {', '.join(own)}, and rules for @KIND or a node: {error}"
-        ) from error
+                f"{key} is {rule!r}; a composite takes {', '.join(_PARAMETERS)}, "
+                f"and rules for @KIND or a node: {error}"
+            ) from error
+    return CompositeMaps(call.name, parameters, rules)
+
+
+def check_method(text: str, subject: Subject | None = None) -> None:
+    """Raise RuleError, with what there is, unless `text` names a method that fits the model."""
+    source = read_method(text).source
+    if subject is not None and isinstance(source, Baseline) and source.reads_features:
+        _ = subject.feature
+
+
+def find_method(text: str, subject: Subject) -> Method:
+    """The method that `text` names, its model compiled and loaded.
+
+    Raises:
+        RuleError: there is no such method; the text says what there is.
+    """
+    recipe = read_method(text)
+    return Method(text, _then(recipe.post, recipe.source(subject)))
+
+
+def make_maps(
+    names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets
+) -> Iterator[Made]:
+    """Every method with its maps of all pictures.
+
+    One model is loaded at a time; methods that differ in post-processing alone share their maps.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(split(name, "+")[0].strip(), []).append(name)
+    for base, group in groups.items():
+        run = find_method(base, subject).maps
+        maps = run(pictures, targets)
+        for name in group:
+            post = read_method(name).post
+            yield Made(Method(name, _then(post, run)), _each(post, maps))
+
+
+def with_own_post(composite: str) -> str:
+    """The method that is a composite with the post-processing that belongs to it."""
+    post = COMPOSITES[composite].post
+    return composite if post == NONE else f"{composite}+{post}"
+
+
+def _then(post: Chain, run: Run) -> Run:
+    return (lambda x, t: _each(post, run(x, t))) if post.steps else run
+
+
+def _each(post: Chain, maps: Maps) -> Maps:
+    return np.stack([post(one) for one in maps]) if post.steps else maps

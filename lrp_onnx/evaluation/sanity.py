@@ -1,5 +1,5 @@
-"""Metrics that make a method's maps anew: of another class,
-of a changed picture, of a model with shuffled weights.
+"""Metrics that make a method's maps anew: of another class, of a changed picture, of a model with
+shuffled weights.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lrp_onnx.plan.kinds import Convolution, Dense
 
 T = TypeVar("T")
 Metric = Callable[[Made, Subject, Pictures, Targets], list[float]]
-"""A method with its maps (N, H, W) of pictures (N, …) and
-targets (N,), the model → one value a picture.
+"""A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a
+picture.
 """
 PERTURBED = 8
 RADIUS = 0.02
 """How many perturbed pictures, and by how much at most, as a share of the picture's range."""
 DEPTHS = (0.0, 0.25, 0.5, 1.0)
-"""Shares of the layers, from the logits on, whose weights
-are shuffled; the first is the last layer alone.
+"""Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer
+alone.
 """
 
 
@@ -56,9 +56,9 @@ def random_logit(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[
 
 
 def sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """Max-sensitivity over `PERTURBED` pictures, uniform noise within
-    `RADIUS` of the picture's range. What is added to a whole map lowers
-    it: compare it among maps that are near zero where nothing is.
+    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's
+    range. What is added to a whole map lowers it: compare it among maps that are near zero where
+    nothing is.
     """
     rng = np.random.default_rng(subject.seed)
     reach = RADIUS * np.ptp(x.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
@@ -86,12 +86,12 @@ def _always(value: T) -> Callable[[Map], T]:
 
 
 def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Rank correlation| between a map and the maps of the model with shuffled
-    weights, from the logits on, averaged over `DEPTHS` (MPRT, Adebayo et al.
-    2018); lower is better, and a map that knows nothing of the model has 1.
+    """|Rank correlation| between a map and the maps of the model with shuffled weights, from the
+    logits on, averaged over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that
+    knows nothing of the model has 1.
     """
     layers = sum(isinstance(step.kind, Convolution | Dense) for step in subject.plan.steps)
-    found = []
+    correlations = []
     for share in DEPTHS:
         choices = {
             **subject.choices,
@@ -99,8 +99,8 @@ def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list
             "seed": subject.seed,
         }
         maps: Maps = find_method(made.method.name, replace(subject, choices=choices)).maps(x, t)
-        found.append(_pairs(rank_correlation, made.maps, maps))
-    return [float(np.mean(values)) for values in zip(*found, strict=True)]
+        correlations.append(_pairs(rank_correlation, made.maps, maps))
+    return [float(np.mean(values)) for values in zip(*correlations, strict=True)]
 
 
 def _pairs(measure: Callable[[Map, Map], float], ours: Maps, others: Maps) -> list[float]:

@@ -26,16 +26,14 @@ Pictures = NDArray[np.float32]
 Maps = NDArray[np.float32]
 """(N, H, W)"""
 Targets = NDArray[np.int64]
-"""(N,)"""
+"""(N,): the class to explain of each picture."""
 CHUNK = 32
 """Pictures a run: more do not run faster on a CPU, and need more memory."""
 
 
 @dataclass(eq=False)
 class Subject:
-    """A model that methods are applied to: its forward pass, its
-    feature maps, its compiled forms.
-    """
+    """A model that methods are applied to: its forward pass, feature maps and compiled forms."""
 
     path: Path
     provider: str | None = None
@@ -72,10 +70,10 @@ class Subject:
     @cached_property
     def feature(self) -> str:
         """The last feature map of more than one pixel that everything passes through."""
-        found = [name for name, size in self.plan.cut_points.items() if min(size) > 1]
-        if not found:
+        maps = [name for name, size in self.plan.cut_points.items() if min(size) > 1]
+        if not maps:
             raise RuleError(f"{self.path} has no feature map that CAM methods could read")
-        return found[-1]
+        return maps[-1]
 
     def compiled(self, **choices: Any) -> Explainer:
         """The model compiled so, ready to run."""
@@ -87,7 +85,7 @@ class Subject:
         kind, name = self._scores
         element, _ = self.forward.input_of(self._input)
         x = pictures.astype(element_type(element), copy=False)
-        scores = [self.forward.run([name], {self._input: part})[name] for part in parts_of(x)]
+        scores = [self.forward.run([name], {self._input: part})[name] for part in chunks_of(x)]
         return probabilities_of(kind, np.concatenate(scores))
 
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
@@ -95,14 +93,16 @@ class Subject:
         return np.concatenate(
             [
                 self._trunk.run([self.feature], {self._input: part})[self.feature]
-                for part in parts_of(pictures)
+                for part in chunks_of(pictures)
             ]
         )
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities of the last feature map, (N, C, h, w) → (N, classes)."""
         kind, name = self._scores
-        scores = [self._head.run([name], {self.feature: part})[name] for part in parts_of(features)]
+        scores = [
+            self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)
+        ]
         return probabilities_of(kind, np.concatenate(scores))
 
     @cached_property
@@ -132,10 +132,10 @@ class Subject:
         return kind, name
 
     def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
-        """The target's logit's gradient with respect to
-        every input element, shaped as the pictures.
+        """The target's logit's gradient with respect to every input element, shaped as the
+        pictures.
         """
-        return in_parts(self.explainer, "relevance", pictures, targets)
+        return explain_all(self.explainer, "relevance", pictures, targets)
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -159,21 +159,21 @@ class Subject:
     def masked(
         self, picture: Pictures, masks: NDArray[Any], fill: Pictures | float = 0.0
     ) -> Pictures:
-        """One picture under masks (M, H, W), 1 where it
-        stays: (M, …); `fill` is what it becomes elsewhere.
+        """One picture under masks (M, H, W), 1 where it stays: (M, …); `fill` is what it becomes
+        elsewhere.
         """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
 
 
-def parts_of(x: NDArray[Any]) -> list[NDArray[Any]]:
+def chunks_of(x: NDArray[Any]) -> list[NDArray[Any]]:
     """`x` in parts of `CHUNK` rows."""
     return [x[first : first + CHUNK] for first in range(0, len(x), CHUNK)]
 
 
-def in_parts(
+def explain_all(
     explainer: Explainer, output: str, pictures: Pictures, targets: Targets
 ) -> NDArray[np.float32]:
     """One output for all pictures, a part at a time."""
-    pairs = zip(parts_of(pictures), parts_of(targets), strict=True)
+    pairs = zip(chunks_of(pictures), chunks_of(targets), strict=True)
     return np.concatenate([explainer.explain(x, target=t)[output] for x, t in pairs])

@@ -1,7 +1,7 @@
 """C3, "contour and component choice", and C1C, "component choice", for relevance maps.
 
-Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024,
-4Q1-IS-2c-03, Eq. 3-4 (C3); Iida et al. 2023 (C1C).
+Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024, 4Q1-IS-2c-03, Eq. 3-4 (C3); Iida et al. 2023
+(C1C).
 
     coarse  = R reduced to 28 x 28
     C1      = the largest contour of {coarse > threshold}, filled
@@ -40,8 +40,8 @@ OUTSIDES = ("zero", "rank")
 
 
 def _parse_threshold(threshold: str | float) -> tuple[str, float]:
-    """Return (kind, number): ``("mean", 0)``,
-    ``("quantile", q)`` or ``("value", v)``; raises ValueError.
+    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``; raises
+    ValueError.
     """
     if threshold == "mean":
         return "mean", 0.0
@@ -69,19 +69,19 @@ class C3Options:
     size: int = 28
     """Side of the coarse grid in pixels, at least 1; 28 in the paper."""
     threshold: str | float = "mean"
-    """Foreground is what lies strictly above: the coarse map's
-    ``mean``, its ``quantile:q`` (0 <= q <= 1), or a number.
+    """Foreground is what lies strictly above: the coarse map's ``mean``, its ``quantile:q`` with q
+    from 0 to 1, or a number.
     """
     component: str = "area"
-    """Which component is C2: ``area``, the one with most pixels (the
-    paper), or ``peak``, the one with the highest value (C1C's released
-    code). A tie goes to the component that comes first in raster order.
+    """Which component is C2: ``area``, the one with most pixels (the paper), or ``peak``, the one
+    with the highest value (C1C's released code). A tie goes to the component that comes first in
+    raster order.
     """
     connectivity: int = 8
     """Of components, 8 or 4. Contours are always traced 8-connected."""
     reduction: str = "area"
-    """``area``: mean over each coarse pixel; ``antialiased``:
-    Gaussian, then linear; ``nearest``: one sample.
+    """``area``: mean over each coarse pixel; ``antialiased``: Gaussian, then linear; ``nearest``:
+    one sample.
     """
     expansion: str = "nearest"
     """``nearest`` or ``bilinear``."""
@@ -91,9 +91,9 @@ class C3Options:
     rank below those inside, so that a ranking metric meets no sea of ties.
     """
     empty: str = "component"
-    """What C3 is where the largest contour and the chosen component
-    are different blobs, so that their AND is empty: ``component``
-    alone, ``contour`` alone, or ``nothing``. The paper does not say.
+    """What C3 is where the largest contour and the chosen component are different blobs, so that
+    their AND is empty: ``component`` alone, ``contour`` alone, or ``nothing``. The paper does not
+    say.
     """
 
     def __post_init__(self) -> None:
@@ -112,12 +112,12 @@ class C3Result:
     """A chosen map and how it was chosen. `size` below is `C3Options.size`."""
 
     map: Map
-    """(h, w) float32: relevance inside the mask, in the
-    input's units; outside as `C3Options.outside` has it.
+    """(h, w) float32: relevance inside the mask, in the input's units; outside as
+    `C3Options.outside` has it.
     """
     mask: Mask
-    """(size, size) bool: what was kept. Empty where nothing
-    lies above the threshold, as in a constant map.
+    """(size, size) bool: what was kept. Empty where nothing lies above the threshold, as in a
+    constant map.
     """
     coarse: Map
     """(size, size) float32: the reduced map, before any choice."""
@@ -126,8 +126,8 @@ class C3Result:
     component: Mask
     """(size, size) bool: C2, the chosen component."""
     fallback: bool
-    """Whether C1 AND C2 was empty although neither of them
-    is, so that `C3Options.empty` decided. False for C1C.
+    """Whether C1 AND C2 was empty although neither of them is, so that `C3Options.empty` decided.
+    False for C1C.
     """
 
 
@@ -145,12 +145,12 @@ def c3(
     Args:
         relevance: (H, W), summed over channels; taken as float32, any scale and sign.
         options: the choices that the paper leaves open.
-        shape: (h, w) of the result; (H, W) where it is not given.
+        shape: (h, w) of the result; None for (H, W).
 
     Returns:
-        The map and its masks. A map without foreground (a constant one,
-        or all at or below a given threshold) has an empty mask: its
-        result is zero, or with ``outside="rank"`` the plain coarse map.
+        The map and its masks. A map without foreground (a constant one, or all at or below a given
+        threshold) has an empty mask: its result is zero, or with ``outside="rank"`` the plain
+        coarse map.
 
     Raises:
         ValueError: the map is not a finite, non-empty (H, W) array of numbers.
@@ -172,8 +172,8 @@ def c1c(
 
 
 def largest_contour(foreground: Mask) -> Mask:
-    """Return the outer contour that encloses most pixels,
-    filled: holes, and blobs within holes, are inside.
+    """Return the outer contour that encloses most pixels, filled: holes, and blobs within holes,
+    are inside.
 
     Size is the number of filled pixels, the contour's own among them. A tie goes to the contour
     whose first pixel comes first in raster order, whatever the order in which OpenCV lists them.
@@ -214,8 +214,8 @@ def choose_component(
     """
     if not foreground.any():
         return np.zeros(foreground.shape, dtype=np.bool_)
-    _, found = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
-    labels = np.asarray(found)
+    _, numbered = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
+    labels = np.asarray(numbered)
     if component == "peak":
         chosen = labels.flat[np.where(foreground, coarse, -np.inf).argmax()]
     else:
@@ -244,8 +244,8 @@ def _choose(
 
 
 def _contour_and_component(contour: Mask, component: Mask, empty: str) -> tuple[Mask, bool]:
-    """Return C1 AND C2 (Eq. 3), or what `empty` names where
-    that is empty though C2 is not; and which it was.
+    """Return C1 AND C2 (Eq. 3), or what `empty` names where that is empty though C2 is not; and
+    which it was.
     """
     both = contour & component
     if both.any() or not component.any():
@@ -254,8 +254,8 @@ def _contour_and_component(contour: Mask, component: Mask, empty: str) -> tuple[
 
 
 def _above(coarse: Map, threshold: str | float) -> Mask:
-    """Return (size, size) bool: what lies strictly above.
-    In float64, as a mean is seldom a float32.
+    """Return (size, size) bool: what lies strictly above. In float64, as a mean is seldom a
+    float32.
     """
     kind, number = _parse_threshold(threshold)
     exact = coarse.astype(np.float64)
@@ -270,19 +270,17 @@ def _above(coarse: Map, threshold: str | float) -> Mask:
 
 
 def _zero_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Eq. 4: mask at the coarse size, then expand; with bilinear
-    expansion the mask's edge is soft.
-    """
+    """Eq. 4: mask at the coarse size, then expand; bilinear expansion softens the mask's edge."""
     return resample(np.where(mask, coarse, np.float32(0)), shape, method=expansion)
 
 
 def _rank_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Expand, then replace what is outside by its rank,
-    spread evenly below the lowest value inside.
+    """Expand, then replace what is outside by its rank, spread evenly below the lowest value
+    inside.
 
-    With dense ranks 0..K-1 (equal values share one) and a = max
-    |map|:  ``min_inside - a * (1 - rank / K)``. The order is strict
-    in float32 for K up to some 2**20 and never inverted beyond.
+    With dense ranks 0..K-1 (equal values share one) and a = max |map|:
+    ``min_inside - a * (1 - rank / K)``. The order is strict in float32 for K up to about 2**20, and
+    never inverted beyond.
     """
     expanded = resample(coarse, shape, method=expansion)
     inside = resample(mask, shape, method="nearest") > 0

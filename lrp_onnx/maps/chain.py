@@ -25,8 +25,7 @@ class MapStep:
     title: ClassVar[str]
     """One line, for a list of the steps."""
     one_sided: ClassVar[bool] = False
-    """Whether a step keeps only what speaks for the class, so that one side of the colours will do.
-    """
+    """Whether a step keeps only what speaks for the class: one side of the colours will do."""
 
     def __call__(self, relevance: Map) -> Map:
         """(H, W) float32 → (H, W) float32, a new array."""
@@ -91,7 +90,7 @@ class Average(MapStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Smooth(Average):
+class SmoothAverage(Average):
     """The average that raised insertion, deletion and rank accuracy most (models/EVALUATION.md)."""
 
     title: ClassVar[str] = "average over a 14x14 grid, with bilinear transitions"
@@ -123,7 +122,7 @@ STEPS: Mapping[str, MapStep] = MappingProxyType(
         "c1c": C1C(),
         "quantize": Quantize(),
         "average": Average(),
-        "smooth": Smooth(),
+        "smooth": SmoothAverage(),
         "normalize": Normalize(),
     }
 )

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from lrp_onnx.maps.heatmap import normalize
 from lrp_onnx.maps.resample import as_map
 
-Table = NDArray[np.uint8]
+ColorTable = NDArray[np.uint8]
 """(levels, 3) uint8, RGB."""
 
 ENTRIES = 255
@@ -48,26 +48,26 @@ _DARK_TO_LIGHT = (
 )
 
 
-def _table(points: tuple[tuple[int, int, int], ...]) -> Table:
+def _table(points: tuple[tuple[int, int, int], ...]) -> ColorTable:
     """Return (ENTRIES, 3) uint8: the control points, evenly spaced, and what lies between them."""
     at = np.linspace(0, len(points) - 1, ENTRIES)
     channels = [
         np.interp(at, np.arange(len(points)), channel) for channel in zip(*points, strict=True)
     ]
-    table: Table = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    table: ColorTable = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     table.flags.writeable = False
     return table
 
 
-TABLES: MappingProxyType[str, Table] = MappingProxyType(
+TABLES: MappingProxyType[str, ColorTable] = MappingProxyType(
     {"diverging": _table(_BLUE_TO_RED), "sequential": _table(_DARK_TO_LIGHT)}
 )
 """Name → (255, 3) uint8 RGB. ``diverging`` spans -1..1, ``sequential`` 0..1."""
 
 
 def color_scheme(relevance: ArrayLike) -> str:
-    """Return ``diverging`` for a signed (H, W) map,
-    ``sequential`` for a positive one (see `SIGNED_FROM`).
+    """Return ``diverging`` for a signed (H, W) map, ``sequential`` for a positive one (see
+    `SIGNED_FROM`).
     """
     values = as_map(relevance)
     lowest = float(values.min())
@@ -77,16 +77,16 @@ def color_scheme(relevance: ArrayLike) -> str:
 def scale_for(
     relevance: ArrayLike, scheme: str, *, percentile: float = 100.0
 ) -> NDArray[np.float32]:
-    """Return the (H, W) map scaled for a scheme: -1..1 for
-    ``diverging``, 0..1 for ``sequential``; zero stays zero.
+    """Return the (H, W) map scaled for a scheme: -1..1 for ``diverging``, 0..1 for ``sequential``;
+    zero stays zero.
     """
     mode = {"diverging": "symmetric", "sequential": "positive"}[scheme]
     return normalize(relevance, mode=mode, percentile=percentile)
 
 
 def paint(scaled: NDArray[np.float32], scheme: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 RGB: the colour of each value
-    that `scale_for` scaled for the same scheme.
+    """Return (H, W, 3) uint8 RGB: the colour of each value that `scale_for` scaled for the same
+    scheme.
     """
     position = (scaled + 1) / 2 if scheme == "diverging" else scaled
     return np.take(TABLES[scheme], np.rint(position * (ENTRIES - 1)).astype(np.int64), axis=0)

@@ -21,16 +21,17 @@ ENCODING = "utf-8-sig"
 """UTF-8, with or without the byte order mark that spreadsheets write."""
 
 Picture = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
 
 
 def find_images(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files, every picture of a folder (sorted, not of its
-    subfolders), and what globs match, each once, in this order.
+    """Files, every picture of a folder (sorted, not of its subfolders), and what globs match, each
+    once, in this order.
 
     Raises:
         ImageError: for everything that names no picture, all at once.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     faults = []
     for pattern in map(str, patterns):
         path = Path(pattern)
@@ -51,10 +52,10 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
                 else "is no file, no folder, and matches nothing"
             )
             faults.append(f"{pattern} {kind}")
-        found |= dict.fromkeys(matched)
+        paths |= dict.fromkeys(matched)
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
-    return list(found)
+    return list(paths)
 
 
 def _glob(pattern: str) -> list[Path]:
@@ -67,8 +68,8 @@ def _glob(pattern: str) -> list[Path]:
 
 
 def read_image(path: Path) -> Picture:
-    """The picture as (H, W, 3) uint8 RGB, turned as its
-    EXIF data says; transparency is laid on white.
+    """The picture as (H, W, 3) uint8 RGB, turned as its EXIF data says; transparency is laid on
+    white.
 
     Raises:
         ImageError: `path` is missing, no picture, damaged, or larger than 100 megapixels.
@@ -86,8 +87,8 @@ def read_image(path: Path) -> Picture:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} "
-            "are read: make it smaller, the model sees far less"
+            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it "
+            "smaller, the model sees far less"
         )
 
 
@@ -109,8 +110,8 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
         except cv2.error:
             decoded = None
     if decoded is None:
-        found = looks_like(data) or "it is damaged, or of another format"
-        raise ImageError(f"{path} is not a picture that can be read: {found}; PNG and JPEG are")
+        content = looks_like(data) or "it is damaged, or of another format"
+        raise ImageError(f"{path} is not a picture that can be read: {content}; PNG and JPEG are")
     return np.asarray(decoded)
 
 
@@ -139,14 +140,14 @@ def read_labels(path: Path) -> dict[str, int]:
 
 
 def labels_beside(pictures: Sequence[Path]) -> Path | None:
-    """The table ``labels.csv`` in the pictures' one folder,
-    where it has the columns ``file`` and ``label``.
+    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and
+    ``label``.
     """
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():
         return None
-    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+    with table.open(encoding=ENCODING, errors="replace") as lines:
         columns = {name.strip().strip('"') for name in lines.readline().split(",")}
     return table if {"file", "label"} <= columns else None
 

@@ -11,8 +11,8 @@ from typing import Any
 from lrp_onnx.errors import ProviderError
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-"""They share one import name: the last one installed
-overwrites the other's files, removing either breaks both.
+"""They share one import name: the last one installed overwrites the other's files, removing either
+breaks both.
 """
 REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install lrp-onnx"
 """The second half brings back the one that lrp-onnx needs on this platform."""
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def onnx_runtime() -> Any:
-    """The module onnxruntime; logs one warning where both
-    distributions are installed and it works nevertheless.
+    """The module onnxruntime; logs one warning where both distributions are installed and it works
+    nevertheless.
 
     Raises:
         ProviderError: it is missing or broken.
@@ -38,9 +38,9 @@ def onnx_runtime() -> Any:
         if not hasattr(module, "InferenceSession"):
             fault = "its files are gone, as happens where one of two distributions is uninstalled"
     if fault:
-        there = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
+        present = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
         raise ProviderError(
-            f"ONNX Runtime cannot be imported ({fault}); {there} is installed: run `{REPAIR}`"
+            f"ONNX Runtime cannot be imported ({fault}); {present} is installed: run `{REPAIR}`"
         )
     if len(names) > 1:
         _log.warning(
@@ -51,11 +51,11 @@ def onnx_runtime() -> Any:
 
 def installed() -> list[str]:
     """Which of `DISTRIBUTIONS` are installed."""
-    found = []
+    present = []
     for name in DISTRIBUTIONS:
         try:
             importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found.append(name)
-    return found
+        present.append(name)
+    return present

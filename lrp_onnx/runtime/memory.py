@@ -9,8 +9,8 @@ UNKNOWN_FREE = 4e9
 
 
 def memory_now(processes: Path = Path("/proc")) -> tuple[float, float]:
-    """(bytes that this process holds, bytes that are free),
-    as Linux says; elsewhere 0 and `UNKNOWN_FREE`.
+    """(bytes that this process holds, bytes that are free), as Linux says; elsewhere 0 and
+    `UNKNOWN_FREE`.
     """
     held = _field(processes / "self" / "status", "VmRSS:")
     free = _field(processes / "meminfo", "MemAvailable:")

@@ -78,18 +78,22 @@ class Prepared:
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``,
-    or the same in brackets (see `notation`).
+    """A preset, perhaps with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see
+    `notation`).
 
     Raises:
-        ImageError: a name or a value is not known; it says what there is.
+        ImageError: a preset or a parameter is unknown, or a value does not fit.
     """
-    table = {name: preset for name, (preset, _) in PRESETS.items()}
-    return checked(build(text, table, what="preprocessing", error=ImageError))
+    specs = {name: spec for name, (spec, _) in PRESETS.items()}
+    return checked(build(text, specs, what="preprocessing preset", error=ImageError))
 
 
 def checked(spec: Preprocessing) -> Preprocessing:
-    """`spec`, or ImageError where its parts do not fit each other."""
+    """`spec` itself.
+
+    Raises:
+        ImageError: a value is none of `CHOICES`, or values do not fit each other.
+    """
     for name, allowed in CHOICES.items():
         if getattr(spec, name) not in allowed:
             raise ImageError(
@@ -110,8 +114,10 @@ def checked(spec: Preprocessing) -> Preprocessing:
 
 
 def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int, int]:
-    """(height, width) of a model's input of `shape` under
-    `spec`; raises ImageError where they do not fit.
+    """(height, width) of a model's input of `shape`.
+
+    Raises:
+        ImageError: the shape does not fit `spec`, or leaves height or width open.
     """
     channels = 1 if spec.channels == "GRAY" else 3
     axis = 1 if spec.layout == "NCHW" else 3
@@ -150,8 +156,8 @@ def preprocess(
 
 
 def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
-    """What of a picture of `rows` × `columns` the model sees:
-    for ``crop`` the largest centred part of its aspect.
+    """The part of a picture of `rows` × `columns` that a model of `height` × `width` sees: all of
+    it, or for ``crop`` the largest centred part of the model's aspect.
     """
     if spec.resize == "stretch":
         return Box(0, 0, columns, rows)

@@ -25,8 +25,8 @@ from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
 FATAL_ONLY = 4
-"""Log level: what the runtime logs as an error it also
-raises, and optional inputs, which it warns of, are meant.
+"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns
+of, are meant.
 """
 
 OUT_OF_MEMORY = (
@@ -48,20 +48,20 @@ class Tuning:
     """How a session uses its machine. Results do not depend on it but by rounding."""
 
     spinning: bool = True
-    """Whether threads wait busily between operators: faster
-    runs, and idle cores that others cannot use.
+    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot
+    use.
     """
     arena: bool = True
-    """Whether the CPU provider keeps freed memory for the
-    next run; without, runs are slower and peaks lower.
+    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and
+    peaks lower.
     """
     tf32: bool = False
     """CUDA: round products to TensorFloat-32 (10 bits of mantissa)."""
     nhwc: bool = False
     """CUDA: convolutions with channels last."""
     cuda_graph: bool = False
-    """CUDA: record a run and play it back. Only for `Bound`
-    runs, and only where every node runs on CUDA.
+    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on
+    CUDA.
     """
 
 
@@ -104,7 +104,7 @@ class Session:
 
     @contextmanager
     def faults(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-        """Says in our words what the runtime raises inside."""
+        """Turns what the runtime raises inside into our errors."""
         try:
             yield
         except Exception as error:  # the runtime's exceptions have no common base below Exception
@@ -132,35 +132,35 @@ def open_session(
 
     Args:
         model: a file or a serialized model.
-        providers: ``cpu``, ``cuda``, or several in the order
-            of preference; None for CUDA, then the CPU.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the
+            CPU.
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
         tuning: how the session uses its machine.
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
-        ProviderError: none of `providers` is there. There is no silent
-            fallback: where CUDA is preferred, a GPU is there, and yet it
-            does not start, the CPU takes over with a warning in the log.
+        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is
+            preferred, a GPU is there, and yet it does not start, the CPU takes over with a warning
+            in the log.
         ModelFileError: the runtime cannot load the model.
     """
-    wanted = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
-    if unknown := [name for name in wanted if name not in PROVIDERS]:
+    preferred = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
+    if unknown := [name for name in preferred if name not in PROVIDERS]:
         raise ProviderError(
             f"there is no provider {unknown[0]!r}; there are {', '.join(PROVIDERS)}"
         )
-    fault = cuda_fault() if "cuda" in wanted else None
-    if fault is not None and "cpu" not in wanted:
+    fault = cuda_fault() if "cuda" in preferred else None
+    if fault is not None and "cpu" not in preferred:
         raise ProviderError(_no_cuda(fault))
-    chosen = next(name for name in wanted if name != "cuda" or fault is None)
+    chosen = next(name for name in preferred if name != "cuda" or fault is None)
     load = functools.partial(
         _load, model, threads=threads, optimize=optimize, tuning=tuning, profile=profile
     )
     try:
         return Session(load(chosen), chosen)
     except ProviderError as error:
-        if chosen == "cpu" or "cpu" not in wanted:
+        if chosen == "cpu" or "cpu" not in preferred:
             raise
         _log.warning("running on the CPU: %s", error)
     return Session(load("cpu"), "cpu")
@@ -175,8 +175,8 @@ def _load(
     tuning: Tuning,
     profile: Path | None,
 ) -> Any:
-    """A session that really runs on `provider`;
-    ProviderError or ModelFileError, whichever is at fault.
+    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at
+    fault.
     """
     onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
@@ -193,10 +193,10 @@ def _load(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
-    asked = _providers(provider, tuning)
+    names = _providers(provider, tuning)
     try:
         # Its own fallback would print to standard output and go on without CUDA.
-        runtime = onnxruntime.InferenceSession(source, options, providers=asked, enable_fallback=0)
+        runtime = onnxruntime.InferenceSession(source, options, providers=names, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common base below Exception
         # What it says of a model is of its own types; a
         # provider that does not start is a plain RuntimeError.
@@ -218,8 +218,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _providers(wanted: str, tuning: Tuning) -> list[Any]:
-    if wanted == "cpu":
+def _providers(provider: str, tuning: Tuning) -> list[Any]:
+    if provider == "cpu":
         return [PROVIDERS["cpu"]]
     options = {
         # The default asks cuDNN for its slow fallback; HEURISTIC asks for its own choice.
@@ -233,8 +233,8 @@ def _providers(wanted: str, tuning: Tuning) -> list[Any]:
 
 
 def cuda_fault() -> str | None:
-    """Why CUDA cannot be used, or None where it can: the
-    runtime lists it even where its libraries are missing.
+    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries
+    are missing.
     """
     onnxruntime = onnx_runtime()
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
@@ -276,8 +276,8 @@ def _no_cuda(fault: str) -> str:
 def nodes_by_provider(
     model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str
 ) -> dict[str, list[str]]:
-    """Which nodes ran where, from the runtime's own profile
-    of one run: provider → ``Op name`` of each.
+    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of
+    each.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, providers=provider, profile=Path(folder) / "profile")

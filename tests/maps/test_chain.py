@@ -21,7 +21,7 @@ from lrp_onnx.maps.chain import (
     MapStep,
     Normalize,
     Quantize,
-    Smooth,
+    SmoothAverage,
     parse_chain,
     post_process,
 )
@@ -155,7 +155,7 @@ steps = st.one_of(
     st.builds(C1C, **blobs),
     st.builds(Quantize, st.integers(2)),
     st.builds(Average, st.integers(1), expansions),
-    st.builds(Smooth, st.integers(1), expansions),
+    st.builds(SmoothAverage, st.integers(1), expansions),
     st.builds(
         Normalize,
         st.sampled_from(NORMALIZATIONS),
@@ -173,7 +173,7 @@ def test_every_chain_comes_back(made: list[MapStep]) -> None:
         C1C,
         Quantize,
         Average,
-        Smooth,
+        SmoothAverage,
         Normalize,
     }
 

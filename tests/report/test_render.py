@@ -215,12 +215,20 @@ def test_png_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OutputError, match="disk full"):
+    with pytest.raises(OutputError, match=r"a\.png cannot be written: disk full"):
         write_png(path, PHOTO, force=True)
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [
         ("a.png", b"mine")
     ]
-    with pytest.raises(OutputError, match="missing does not exist"):
+
+
+def test_where_no_png_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"the folder .*missing does not exist: create it"):
         write_png(tmp_path / "missing" / "a.png", PHOTO)
-    with pytest.raises(OutputError, match=r"a\.png"):  # a file where a folder should be
-        write_png(path / "b.png", PHOTO)
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"cannot be written: .*file is a file, not a folder"):
+        write_png(tmp_path / "file" / "a.png", PHOTO, force=True)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.png is a folder: name a file"):
+        write_png(tmp_path / "folder.png", PHOTO, force=True)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.png"}

@@ -27,6 +27,7 @@ import numpy as np
 from lrp_onnx import Options, Request, evaluate
 from lrp_onnx.cli.compare import compare_file
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.metrics.intervals import Mean, difference_of
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.summary import heading, mean_curves, summary
@@ -348,7 +349,8 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
     curves = {protocol: mean_curves(rows, protocol) for protocol in protocols}
     for protocol, found in curves.items():
         some = {name: found[name] for name in DRAWN if name in found}
-        write_png(folder / f"{case.name}-{protocol}.png", draw_curves(some, protocol), force=True)
+        drawn = draw_curves(some, protocol, from_zero=PROTOCOLS[protocol].from_zero)
+        write_png(folder / f"{case.name}-{protocol}.png", drawn, force=True)
     return {
         "title": case.title,
         "model": case.model.name,

@@ -9,8 +9,8 @@ from lrp_onnx.maps.resample import Map, Mask
 
 
 def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) -> float:
-    """1 where the most relevant pixel lies on the object or
-    within `tolerance` of it, else 0 (Zhang et al. 2016).
+    """1 where the most relevant pixel lies on the object or within `tolerance` of it, else 0 (Zhang
+    et al. 2016).
 
     Of several highest pixels the share that does counts. `tolerance` is a share of the map's
     shorter side; the source's is 15 pixels, of pictures of about 224.
@@ -23,8 +23,8 @@ def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) ->
 
 
 def mass_accuracy(relevance: Map, mask: Mask) -> float:
-    """Share of the positive relevance that lies on the
-    object (Arras et al. 2022); 0 where there is none.
+    """Share of the positive relevance that lies on the object (Arras et al. 2022); 0 where there is
+    none.
     """
     positive = np.maximum(relevance.astype(np.float64), 0)
     total = positive.sum()
