@@ -25,6 +25,10 @@ class Commands(click.Group):
             ctx.exit(1)
 
 
+def _to_stderr(text: str) -> None:
+    click.echo(text, err=True)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
@@ -91,15 +95,15 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
 
-    _, found, rules = plan_model(model, to_options(**given))
+    _, recognized, rules = plan_model(model, to_options(**given))
     if as_json:
-        texts = applied_rules(found, rules)
-        assigned = {name: {"rule": texts[name], "why": a.why} for name, a in rules.items()}
-        click.echo(json.dumps({"plan": plan_json(found), "rules": assigned}))
+        texts = applied_rules(recognized, rules)
+        assigned = {name: {"rule": texts[name], "why": rule.why} for name, rule in rules.items()}
+        click.echo(json.dumps({"plan": plan_json(recognized), "rules": assigned}))
     else:
         from lrp_onnx.cli.tables import plan_table, show
 
-        show(plan_table(found, rules))
+        show(plan_table(recognized, rules))
 
 
 @main.command()
@@ -152,15 +156,14 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
-    from lrp_onnx.cli.explain import Request, explain_files
+    from lrp_onnx.cli.explain import ExplainCommand, explain_files
 
     if given["targets"] and given["top"]:
         raise click.UsageError("--target and --top exclude each other")
     given["memory"] = given["memory"] and 1e9 * given["memory"]
     options = to_options(**{name: given.pop(name) for name in (*COMPILING, "outputs")})
-    for line in explain_files(
-        Request(model=model, images=images, options=options, **given), report=lambda text: click.echo(text, err=True)
-    ):
+    command = ExplainCommand(model=model, images=images, options=options, **given)
+    for line in explain_files(command, report=_to_stderr):
         click.echo(line)
 
 
@@ -202,11 +205,9 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
     from lrp_onnx.cli.evaluate import evaluate_files
 
     options = to_options(**{name: given.pop(name) for name in SEEING})
-    table, found = evaluate_files(
-        model, images, options=options, report=lambda text: click.echo(text, err=True), **given
-    )
+    table, means = evaluate_files(model, images, options=options, report=_to_stderr, **given)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(means))
     else:
         from lrp_onnx.cli.tables import show
 
@@ -252,6 +253,7 @@ def composites(as_json: bool) -> None:
                         "title": c.title,
                         "source": c.source,
                         "start": c.start,
+                        "post": c.post,
                         "rules": [[which, rule_text(rule)] for which, rule in c.entries],
                     }
                     for name, c in COMPOSITES.items()
@@ -289,12 +291,12 @@ def verify(
     """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance accounted for."""
     from lrp_onnx.cli.verify import verify_file
 
-    found = verify_file(compiled, original=original, images=images, provider=provider)
+    audit = verify_file(compiled, original=original, images=images, provider=provider)
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        click.echo(json.dumps(audit.to_json()))
     else:
         from lrp_onnx.cli.tables import account_table, check_lines, show
 
-        show(account_table(found.rows, found.start), *check_lines(found.checks))
-    if not found.passed:
+        show(account_table(audit.rows, audit.start), *check_lines(audit.checks))
+    if not audit.passed:
         click.get_current_context().exit(1)

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import PREDICTED
 from lrp_onnx.errors import RuleError
-from lrp_onnx.maps.chain import parse_chain
-from lrp_onnx.maps.resample import Map
-from lrp_onnx.relevance.composites.presets import DEFAULT
+from lrp_onnx.maps.chain import NONE, Chain, parse_chain
+from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
 from lrp_onnx.report.render import RenderStyle
+from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ExplainCommand:
     """What the command line asked for."""
 
     model: Path
@@ -39,6 +39,7 @@ class Request:
     top: int | None = None
     """Explain the classes of the largest logits instead, so many of them."""
     post: str | None = None
+    """Post-processing as text; None for the composite's own."""
     provider: str | None = None
     batch: int | None = 8
     """Pictures a run; None for as many as fit `memory`."""
@@ -50,100 +51,110 @@ class Request:
     as_json: bool = False
 
 
-def explain_files(request: Request, *, report: Report) -> Iterator[str]:
-    """Explain and write everything; yields the lines for standard output, reports progress and findings to `report`.
+def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
+    """Explain and write everything.
 
-    Raises every LrpOnnxError that its parts raise, those of images and outputs before anything is computed.
+    Yields the lines for standard output; progress and remarks go to `report`.
+
+    Raises:
+        Every LrpOnnxError that its parts raise, those of images and outputs before anything is
+        computed.
     """
-    pictures = find_images(request.images)
-    if request.post is not None:
-        _parse_post(request.post)
-    table = request.labels or labels_beside(pictures)
+    pictures = find_images(command.images)
+    if command.post is not None:
+        _parse_post(command.post)
+    table = command.labels or labels_beside(pictures)
     labels = read_labels(table) if table else {}
-    targets = _targets(request)
-    planned = plan_paths(request.output, pictures, each=max(len(targets), 1), force=request.force)
-    options = replace(request.options, many_targets=len(targets) > 1)
+    targets = _targets(command)
+    results = plan_paths(command.output, pictures, each=max(len(targets), 1), force=command.force)
+    options = replace(command.options, many_targets=len(targets) > 1)
     explainer = Explainer(
-        request.model,
-        providers=request.provider,
-        threads=request.threads,
-        preprocessing=request.options.preprocessing,
-        labels=request.options.labels,
+        command.model,
+        providers=command.provider,
+        threads=command.threads,
+        preprocessing=command.options.preprocessing,
+        labels=command.options.labels,
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
     )
-    report(f"running on {explainer.provider} with {explainer.contract.composite}")
-    chain = default_post(explainer.contract.composite) if request.post is None else request.post
-    if request.post is None and chain != "none":
-        report(
-            f"maps of {explainer.contract.composite} are post-processed with --post {chain}; raw values are in the .npz"
-        )
-    if explainer.contract.randomized:
-        report(f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and maps mean nothing")
-    if explainer.assumed_preprocessing:
-        report("the model does not say how pictures are prepared: assuming --preprocess imagenet")
     if len(targets) > 1 and not explainer.contract.many_targets:
-        raise RuleError(f"{request.model} explains one class a picture: compile it with --many-targets, or give MODEL")
-    batch = request.batch or explainer.batch_within(request.memory)
-    if request.batch is None:
-        report(f"{batch} pictures a run, {explainer.contract.memory_each / 1e6:.0f} MB each")
-    post = _parse_post(chain)
+        raise RuleError(f"{command.model} explains one class a picture: compile it with --many-targets, or give MODEL")
+    composite = explainer.contract.composite
+    chain = _parse_post(default_post(composite) if command.post is None else command.post)
+    batch = command.batch or explainer.batch_within(command.memory)
+    for remark in _remarks(command, explainer, chain, batch):
+        report(remark)
     one = targets[0] if len(targets) == 1 else None
-    found = explainer.explain_images(pictures, batch_size=batch, target=targets if len(targets) > 1 else one)
+    explanations = explainer.explain_images(pictures, batch_size=batch, target=targets if len(targets) > 1 else one)
     correct: list[bool] = []
     for line in write_all(
-        _with_progress(found, len(planned)),
-        planned,
-        request.output,
-        post=post,
-        style=style_for(chain, explainer.contract.start_value),
-        force=request.force,
+        _with_progress(explanations, len(results)),
+        results,
+        command.output,
+        post=chain if chain.steps else None,
+        style=style_for(chain, explainer.contract.start_value, composite),
+        force=command.force,
     ):
         _score(line, labels, correct)
-        yield json.dumps(line) if request.as_json else _sentence(line)
-    report(f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {request.output}")
+        yield json.dumps(line) if command.as_json else _sentence(line)
+    report(f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {command.output}")
     if table:
         share = sum(correct) / max(len(correct), 1)
         report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
 
 
-def _targets(request: Request) -> list[int | str]:
-    if request.top is not None:
-        return [PREDICTED - rank for rank in range(request.top)]
-    return [int(text) if text.lstrip("-").isdigit() else text for text in request.targets]
+def _remarks(command: ExplainCommand, explainer: Explainer, chain: Chain, batch: int) -> Iterator[str]:
+    """What a user should know before the first picture."""
+    contract = explainer.contract
+    yield f"running on {explainer.provider} with {contract.composite}"
+    if command.post is None and chain.steps:
+        yield (f"maps of {contract.composite} are post-processed with --post {chain}; raw values are in the .npz")
+    if contract.randomized:
+        yield (f"the weights of {contract.randomized} layers are shuffled: predictions and maps mean nothing")
+    if explainer.assumed_preprocessing:
+        yield "the model does not say how pictures are prepared: assuming --preprocess imagenet"
+    if command.batch is None:
+        yield f"{batch} pictures a run, {contract.memory_each / 1e6:.0f} MB each"
 
 
-def style_for(chain: str, start: str) -> RenderStyle:
-    """One set of colours a run: what C3 and C1C keep is shown as positive relevance; what speaks for and against a
-    class in two colours, even where nothing speaks against it.
+def _targets(command: ExplainCommand) -> list[int | str]:
+    if command.top is not None:
+        return [PREDICTED - rank for rank in range(command.top)]
+    return [class_of(text) for text in command.targets]
+
+
+def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
+    """One set of colours a run.
+
+    A chain that keeps only what speaks for the class decides first. Then the start: a contrastive
+    one speaks for and against a class, which takes two colours even where nothing speaks against
+    it. Then the composite, if its name is known.
     """
-    if chain.startswith(("c3", "c1c")):
-        return RenderStyle(colors="sequential")
-    return RenderStyle(colors="diverging") if start == "contrastive" else RenderStyle()
+    if chain.colors != "auto":
+        return RenderStyle(colors=chain.colors)
+    if start == "contrastive":
+        return RenderStyle(colors="diverging")
+    known = COMPOSITES.get(composite)
+    return RenderStyle(colors=known.colors) if known else RenderStyle()
 
 
 def default_post(composite: str) -> str:
-    """C3 belongs to C3-LRP, and the default composite was found best when smoothed (models/EVALUATION.md); other
-    composites' maps are shown as they are.
-    """
-    if composite == DEFAULT:
-        return "smooth"
-    return "c3" if composite.startswith("c3-lrp") else "none"
+    """The post-processing of a composite's maps; none for a name that is not known."""
+    known = COMPOSITES.get(composite)
+    return known.post if known else NONE
 
 
-def _parse_post(chain: str) -> Callable[[Map], Map] | None:
-    if chain == "none":
-        return None
+def _parse_post(text: str) -> Chain:
     try:
-        return parse_chain(chain)
-    except ValueError as error:
-        raise RuleError(f"--post {chain}: {error}") from error
+        return parse_chain(text)
+    except RuleError as error:
+        raise RuleError(f"--post {text}: {error}") from error
 
 
-def _with_progress(found: Iterator[Explanation], total: int) -> Iterator[Explanation]:
+def _with_progress(explanations: Iterator[Explanation], total: int) -> Iterator[Explanation]:
     console = Console(stderr=True)
     columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(found, total=total)
+        yield from progress.track(explanations, total=total)
 
 
 def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[bool]) -> None:

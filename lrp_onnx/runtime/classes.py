@@ -15,6 +15,11 @@ from lrp_onnx.errors import ImageError
 Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
 
 
+def class_of(text: str) -> int | str:
+    """A class as a user writes it: an index, or else a name."""
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
 @dataclass(frozen=True, slots=True)
 class Classes:
     """A model's classes, by index from 0 and by name where names are known."""
