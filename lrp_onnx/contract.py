@@ -65,7 +65,7 @@ KEYS = (
 PREFIX = "lrp_onnx."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How a picture becomes the model's input.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
+from lrp_onnx.notation import build
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
     "imagenet": (Preprocessing(), "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out"),
@@ -73,38 +72,24 @@ class Prepared:
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, optionally with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5``; ImageError says what exists."""
-    name, _, changes = text.partition(":")
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ImageError(f"there is no preprocessing preset {name!r}{hint}; there are {', '.join(PRESETS)}")
-    spec = PRESETS[name][0]
-    known = {entry.name for entry in fields(Preprocessing)}
-    values: dict[str, Any] = {}
-    for part in filter(None, changes.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or key not in known:
-            raise ImageError(f"preprocessing has no {key!r}; it has {', '.join(sorted(known))}")
-        values[key] = _value(key, value)
-    return checked(replace(spec, **values))
+    """A preset, perhaps with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see `notation`).
 
-
-def _value(key: str, text: str) -> Any:
-    try:
-        if key in ("mean", "std"):
-            return tuple(float(part) for part in text.split("/"))
-        if key in ("divisor", "crop_fraction"):
-            return float(text)
-    except ValueError:
-        raise ImageError(f"preprocessing {key}={text}: a number is expected, or numbers joined by /") from None
-    if text not in CHOICES[key]:
-        raise ImageError(f"preprocessing {key}={text}: it is one of {', '.join(CHOICES[key])}")
-    return text
+    Raises:
+        ImageError: a preset or a parameter is unknown, or a value does not fit.
+    """
+    specs = {name: spec for name, (spec, _) in PRESETS.items()}
+    return checked(build(text, specs, what="preprocessing preset", error=ImageError))
 
 
 def checked(spec: Preprocessing) -> Preprocessing:
-    """`spec`, or ImageError where its parts do not fit each other."""
+    """`spec` itself.
+
+    Raises:
+        ImageError: a value is none of `CHOICES`, or values do not fit each other.
+    """
+    for name, allowed in CHOICES.items():
+        if getattr(spec, name) not in allowed:
+            raise ImageError(f"preprocessing {name}={getattr(spec, name)}: it is one of {', '.join(allowed)}")
     channels = 1 if spec.channels == "GRAY" else 3
     if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
         raise ImageError(f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one")
@@ -116,7 +101,11 @@ def checked(spec: Preprocessing) -> Preprocessing:
 
 
 def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int, int]:
-    """(height, width) of a model's input of `shape` under `spec`; raises ImageError where they do not fit."""
+    """(height, width) of a model's input of `shape`.
+
+    Raises:
+        ImageError: the shape does not fit `spec`, or leaves height or width open.
+    """
     channels = 1 if spec.channels == "GRAY" else 3
     axis = 1 if spec.layout == "NCHW" else 3
     if len(shape) != 4 or shape[axis] != channels:
@@ -148,7 +137,9 @@ def preprocess(picture: NDArray[np.uint8], spec: Preprocessing, height: int, wid
 
 
 def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
-    """What of a picture of `rows` × `columns` the model sees: for ``crop`` the largest centred part of its aspect."""
+    """The part of a picture of `rows` × `columns` that a model of `height` × `width` sees: all of
+    it, or for ``crop`` the largest centred part of the model's aspect.
+    """
     if spec.resize == "stretch":
         return Box(0, 0, columns, rows)
     scale = spec.crop_fraction * min(rows / height, columns / width)

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
-from lrp_onnx.runtime.preprocess import PRESETS, crop_box, input_size, parse_preprocessing, preprocess
+from lrp_onnx.notation import write
+from lrp_onnx.runtime.preprocess import (
+    CHOICES,
+    PRESETS,
+    checked,
+    crop_box,
+    input_size,
+    parse_preprocessing,
+    preprocess,
+)
 
 RAW = PRESETS["raw"][0]
 
@@ -76,10 +85,15 @@ def test_stretch_sees_everything() -> None:
     ("text", "message"),
     [
         ("imagnet", "did you mean imagenet"),
-        ("imagenet:sise=3", "no 'sise'"),
-        ("imagenet:resize", "no 'resize'"),
+        ("tensorflow", "there are imagenet, imagenet-stretch, torchvision"),
+        ("imagenet:sise=3", "no parameter 'sise'; it takes mean, std, divisor, channels"),
+        ("imagenet:resize", "'resize' is not parameter=value"),
+        ("imagenet:layout=NCHW,layout=NCHW", "layout is given twice"),
+        ("imagenet:mean=", "3 values"),
         ("imagenet:resize=zoom", "crop, stretch"),
-        ("imagenet:mean=a/b/c", "a number is expected"),
+        ("imagenet:mean=a/b/c", "mean=a/b/c: the value must be a number, or numbers joined by /"),
+        ("imagenet:divisor=1/2", "divisor=1/2: the value must be a number"),
+        ("imagenet:interpolation=lanczos", "bilinear, area, cubic, nearest"),
         ("imagenet:mean=1/2", "3 values"),
         ("imagenet:std=0/1/1", "above 0"),
         ("imagenet:crop_fraction=1.5", "up to 1"),
@@ -89,6 +103,47 @@ def test_stretch_sees_everything() -> None:
 def test_a_wrong_specification_is_explained(text: str, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         parse_preprocessing(text)
+
+
+SPECS = {name: spec for name, (spec, _) in PRESETS.items()}
+
+
+@pytest.mark.parametrize(
+    "text", ["raw:layout=NHWC,mean=1/2/3", "raw(layout=NHWC, mean=1/2/3)", " raw( mean=1/2/3,layout=NHWC ) "]
+)
+def test_one_specification_in_two_forms(text: str) -> None:
+    spec = parse_preprocessing(text)
+    assert spec == Preprocessing(mean=(1.0, 2.0, 3.0), std=(1.0,) * 3, divisor=1.0, layout="NHWC")
+    assert write(spec, SPECS) == "raw(mean=1/2/3, layout=NHWC)"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_comes_back(preset: str) -> None:
+    assert write(SPECS[preset], SPECS) == preset and parse_preprocessing(preset) == SPECS[preset]
+
+
+three = st.tuples(*[st.floats(1e-3, 1e6)] * 3)
+
+
+@given(
+    st.builds(
+        Preprocessing,
+        mean=three,
+        std=three,
+        divisor=st.floats(1e-3, 1e6),
+        crop_fraction=st.floats(0, 1, exclude_min=True),
+        channels=st.sampled_from(["RGB", "BGR"]),
+        **{name: st.sampled_from(CHOICES[name]) for name in ("layout", "resize", "interpolation")},
+    )
+)
+def test_every_specification_comes_back(spec: Preprocessing) -> None:
+    assert parse_preprocessing(write(spec, SPECS)) == spec
+
+
+def test_what_a_file_states_is_checked_too() -> None:
+    assert checked(Preprocessing()) == Preprocessing()
+    with pytest.raises(ImageError, match="resize=zoom: it is one of crop, stretch"):
+        checked(Preprocessing.from_json('{"resize": "zoom"}'))
 
 
 def test_the_input_must_fit() -> None:
