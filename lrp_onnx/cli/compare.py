@@ -9,21 +9,22 @@ import cv2
 import numpy as np
 
 from lrp_onnx.compiler import Options
-from lrp_onnx.evaluation.methods import check_method, find_method
+from lrp_onnx.evaluation.methods import check_method, find_method, with_own_post
 from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.files.writing import check_writable
+from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.images import Picture, find_images, read_image
 from lrp_onnx.runtime.preprocess import preprocess
 
 DEFAULT_METHODS = (
-    "epsilon-gamma-plus+smooth",
+    with_own_post(DEFAULT),
     "lrp-resnet",
     "epsilon-plus-flat",
     "epsilon-gamma-box",
     "c3-lrp",
-    "c3-lrp+c3",
+    with_own_post("c3-lrp"),
     "guided-backprop",
     "grad-cam",
     "occlusion",

@@ -12,16 +12,25 @@ from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
+from lrp_onnx.evaluation.methods import with_own_post
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import Request
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
 from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
 
-DEFAULT_METHODS = ("epsilon-gamma-plus+smooth", "c3-lrp", "c3-lrp+c3", "lrp-resnet", "epsilon-plus-flat", "grad-cam")
+DEFAULT_METHODS = (
+    with_own_post(DEFAULT),
+    "c3-lrp",
+    with_own_post("c3-lrp"),
+    "lrp-resnet",
+    "epsilon-plus-flat",
+    "grad-cam",
+)
 
 
 def evaluate_files(

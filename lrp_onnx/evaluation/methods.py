@@ -1,33 +1,28 @@
-"""Everything that gives a relevance map of a picture from an ONNX file alone: composites, and what others use.
+"""Everything that gives a relevance map of a picture from an ONNX file alone: composites, and what
+others use.
 
-A method is named as text: a composite or a baseline, with parameters in brackets, then post-processing:
-``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's parameters are how it is compiled:
-``start``, ``bias``, ``resolution``, and rules for kinds of steps or for nodes:
+A method is named as text (see `notation`): a composite or a baseline with its parameters, then
+post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's
+parameters are how it is compiled, and rules for kinds of steps or for nodes:
 ``epsilon-plus-flat(start=contrastive, @join=z-plus-join, @upper convolution=gamma(gamma=0.1))``.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.baselines import BASELINES, OF_FEATURES, Run
-from lrp_onnx.evaluation.subject import Classes, Maps, Pictures, Subject, in_parts
-from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.evaluation.baselines import BASELINES, Baseline, Run
+from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, explain_all
+from lrp_onnx.maps.chain import NONE, Chain, parse_chain
 from lrp_onnx.maps.resample import resample
+from lrp_onnx.notation import Call, build, parse, split, suggestion
 from lrp_onnx.relevance.composites.assign import START_VALUES
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.relevance.rules.table import parse_rule
-
-Post = Callable[[ArrayLike], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,136 +41,149 @@ class Made:
     maps: Maps
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """A composite's parameters but for its rules; None leaves one to the composite."""
+
+    start: str | None = None
+    bias: str | None = None
+    resolution: tuple[int, int] | None = None
+    """(height, width) of the feature map at which relevance stops."""
+
+    def __post_init__(self) -> None:
+        if self.start not in (None, *START_VALUES):
+            raise RuleError(f"{self.start!r} is no start: it is one of {', '.join(START_VALUES)}")
+        if self.bias not in (None, "keep", "drop"):
+            raise RuleError(f"{self.bias!r} is no bias: it is keep or drop")
+
+
+_PARAMETERS = tuple(entry.name for entry in fields(Parameters))
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeMaps:
+    """A composite as a method: called on a model, it compiles it and gives what makes maps."""
+
+    composite: str
+    parameters: Parameters = Parameters()
+    rules: Mapping[str, str] = field(default_factory=dict)
+    """Node-name pattern, or kind of step such as ``@first`` → rule as text."""
+
+    def __call__(self, subject: Subject) -> Run:
+        """Maps as large as the picture, also where relevance stops at a smaller feature map."""
+        stated = {name: getattr(self.parameters, name) for name in _PARAMETERS}
+        choices = {name: value for name, value in stated.items() if value is not None}
+        # A composite without rules of its own leaves those that the subject is studied with.
+        rules = {"rules": dict(self.rules)} if self.rules else {}
+        explainer = subject.compiled(composite=self.composite, **choices, **rules)
+
+        def maps(x: Pictures, t: Targets) -> Maps:
+            made = explain_all(explainer, "heatmap", x, t)
+            if made.shape[1:] == subject.grid(x):
+                return made
+            return np.stack([resample(one, subject.grid(x), method="bilinear") for one in made])
+
+        return maps
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a method's text says."""
+
+    source: CompositeMaps | Baseline
+    post: Chain
+
+
+def read_method(text: str) -> Recipe:
+    """What `text` says, before any model is read.
+
+    Raises:
+        RuleError: it names no method, or a parameter, a rule or a step does not fit; the text says
+            what there is.
+    """
+    base, *steps = split(text, "+")
+    call = parse(base, what="method")
+    try:
+        if call.name in COMPOSITES:
+            return Recipe(_composite(call), parse_chain("+".join(steps)))
+        if call.name in BASELINES:
+            source = build(call, BASELINES, what="method")
+            return Recipe(source, parse_chain("+".join(steps)))
+    except RuleError as error:
+        raise RuleError(f"{text}: {error}") from error
+    raise RuleError(f"there is no method {call.name!r}; {suggestion(call.name, [*BASELINES, *COMPOSITES])}")
+
+
+def _composite(call: Call) -> CompositeMaps:
+    """A composite with its parameters; what is none of them is a rule for what its name says."""
+    own = tuple(pair for pair in call.arguments if pair[0] in _PARAMETERS)
+    rules = {key: rule for key, rule in call.arguments if key not in _PARAMETERS}
+    parameters = build(Call(call.name, own), {call.name: Parameters()}, what="composite")
+    for key, rule in rules.items():
+        if not key:
+            raise RuleError(f"{rule!r} is not parameter=value")
+        try:
+            parse_rule(rule)
+        except RuleError as error:
+            raise RuleError(
+                f"{key} is {rule!r}; a composite takes {', '.join(_PARAMETERS)}, and rules for @KIND or a node: {error}"
+            ) from error
+    return CompositeMaps(call.name, parameters, rules)
+
+
 def check_method(text: str, subject: Subject | None = None) -> None:
-    """Raise RuleError, with what there is, unless `text` names a method, and one that fits the model if given."""
-    base, _, _ = _taken_apart(text)
-    if subject is not None and base in OF_FEATURES:
+    """Raise RuleError, with what there is, unless `text` names a method that fits the model."""
+    source = read_method(text).source
+    if subject is not None and isinstance(source, Baseline) and source.reads_features:
         _ = subject.feature
 
 
 def find_method(text: str, subject: Subject) -> Method:
-    """The method that `text` names, its model compiled and loaded; raises RuleError with what there is."""
-    base, parameters, post = _taken_apart(text)
-    maps = _composite(base, parameters, subject) if base in COMPOSITES else BASELINES[base](subject, **parameters)
-    return Method(text, _then(post, maps))
+    """The method that `text` names, its model compiled and loaded.
 
-
-def make_maps(names: Sequence[str], subject: Subject, pictures: Pictures, targets: Classes) -> Iterator[Made]:
-    """Every method with its maps of all pictures. One model is loaded at a time; methods that differ in post-processing
-    alone share their maps.
+    Raises:
+        RuleError: there is no such method; the text says what there is.
     """
-    bases: dict[str, list[str]] = {}
+    recipe = read_method(text)
+    return Method(text, _then(recipe.post, recipe.source(subject)))
+
+
+def make_maps(names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets) -> Iterator[Made]:
+    """Every method with its maps of all pictures.
+
+    One model is loaded at a time; methods that differ in post-processing alone share their maps.
+    """
+    groups: dict[str, list[str]] = {}
     for name in names:
-        bases.setdefault(_split(name, "+")[0].strip(), []).append(name)
-    for base, some in bases.items():
-        found = find_method(base, subject)
-        maps = found.maps(pictures, targets)
-        for name in some:
-            post = _taken_apart(name)[2]
-            yield Made(Method(name, _then(post, found.maps)), maps if post is None else _each(post, maps))
+        groups.setdefault(split(name, "+")[0].strip(), []).append(name)
+    for base, group in groups.items():
+        run = find_method(base, subject).maps
+        maps = run(pictures, targets)
+        for name in group:
+            post = read_method(name).post
+            yield Made(Method(name, _then(post, run)), _each(post, maps))
 
 
-def _then(post: Post | None, run: Run) -> Run:
-    return run if post is None else lambda x, t: _each(post, run(x, t))
-
-
-def _each(post: Post, maps: Maps) -> Maps:
-    return np.stack([post(one) for one in maps])
-
-
-def _composite(name: str, choices: dict[str, Any], subject: Subject) -> Run:
-    """A composite's maps, as large as the picture where relevance stops at a smaller feature map."""
-    explainer = subject.compiled(composite=name, **choices)
-
-    def maps(x: Pictures, t: Classes) -> Maps:
-        found = in_parts(explainer, "heatmap", x, t)
-        if found.shape[1:] == subject.grid(x):
-            return found
-        return np.stack([resample(one, subject.grid(x), method="bilinear") for one in found])
-
-    return maps
-
-
-def _taken_apart(text: str) -> tuple[str, dict[str, Any], Post | None]:
-    """(composite or baseline, its parameters, post-processing or None)."""
-    base, given, chain = parts_of(text)
-    if base not in BASELINES and base not in COMPOSITES:
-        known = [*BASELINES, *COMPOSITES]
-        close = difflib.get_close_matches(base, known, 2)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-        raise RuleError(f"there is no method {base!r}; {hint}")
-    parameters = _choices(text, given) if base in COMPOSITES else _numbers(text, base, given)
-    try:
-        return base, parameters, parse_chain(chain) if chain else None
-    except ValueError as error:
-        raise RuleError(f"{text}: {error}") from error
+def with_own_post(composite: str) -> str:
+    """The method that is a composite with the post-processing that belongs to it."""
+    post = COMPOSITES[composite].post
+    return composite if post == NONE else f"{composite}+{post}"
 
 
 def parts_of(text: str) -> tuple[str, dict[str, str], str]:
-    """(name, its parameters, post-processing), as written; raises RuleError where the brackets or the name cannot be
-    read.
+    """(name, its parameters, post-processing) of a method's text, as written.
+
+    Raises:
+        RuleError: brackets or the name cannot be read.
     """
-    first, *chain = _split(text, "+")
-    matched = re.fullmatch(r"\s*([a-z0-9-]+)\s*(?:\((.*)\))?\s*", first)
-    if matched is None:
-        raise RuleError(f"{first!r} is no method: write a name, or name(parameter=number)")
-    given = {}
-    for part in filter(None, map(str.strip, _split(matched[2] or "", ","))):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals:
-            raise RuleError(f"{text}: {part!r} is not parameter=value")
-        given[key] = value
-    return matched[1], given, "+".join(chain)
+    base, *steps = split(text, "+")
+    call = parse(base, what="method")
+    return call.name, dict(call.arguments), "+".join(steps)
 
 
-def _choices(text: str, given: dict[str, str]) -> dict[str, Any]:
-    """A composite's parameters as fields of `compiler.Options`."""
-    found: dict[str, Any] = {}
-    rules = {key: value for key, value in given.items() if key not in _COMPILED}
-    for key, value in rules.items():
-        try:
-            parse_rule(value)
-        except RuleError as error:
-            raise RuleError(
-                f"{text}: {key} is {value!r}; a composite takes {', '.join(_COMPILED)}, and rules for @KIND or a node: "
-                f"{error}"
-            ) from error
-    for key, value in given.items():
-        if key in _COMPILED:
-            try:
-                found[key] = _COMPILED[key](value)
-            except (KeyError, ValueError):
-                raise RuleError(f"{text}: {value!r} is no {key}") from None
-    return found | {"rules": rules} if rules else found
+def _then(post: Chain, run: Run) -> Run:
+    return (lambda x, t: _each(post, run(x, t))) if post.steps else run
 
 
-_COMPILED: dict[str, Callable[[str], Any]] = {
-    "start": lambda text: {name: name for name in START_VALUES}[text],
-    "bias": lambda text: {name: name for name in ("keep", "drop")}[text],
-    "resolution": lambda text: tuple(int(side) for side in (text.split("x") * 2)[:2]),
-}
-"""Parameters of every composite; other keys are kinds of steps or node patterns."""
-
-
-def _numbers(text: str, base: str, given: dict[str, str]) -> dict[str, float]:
-    """A baseline's parameters."""
-    takes = list(inspect.signature(BASELINES[base]).parameters)[1:]
-    if unknown := sorted(set(given) - set(takes)):
-        said = f"it takes {', '.join(takes)}" if takes else "it takes none"
-        raise RuleError(f"{text}: {base} has no parameter {unknown[0]!r}; {said}")
-    try:
-        return {key: float(value) for key, value in given.items()}
-    except ValueError:
-        raise RuleError(f"{text}: a parameter of {base} is a number") from None
-
-
-def _split(text: str, mark: str) -> list[str]:
-    """`text` cut at every `mark` outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == mark and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
+def _each(post: Chain, maps: Maps) -> Maps:
+    return np.stack([post(one) for one in maps]) if post.steps else maps

@@ -10,12 +10,12 @@ import numpy as np
 
 from lrp_onnx.evaluation.methods import Made, find_method
 from lrp_onnx.evaluation.metrics.properties import adcc, max_sensitivity, rank_correlation, similarity, unit
-from lrp_onnx.evaluation.subject import Classes, Maps, Pictures, Subject
+from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets
 from lrp_onnx.maps.resample import Map
 from lrp_onnx.plan.kinds import Convolution, Dense
 
 T = TypeVar("T")
-Metric = Callable[[Made, Subject, Pictures, Classes], list[float]]
+Metric = Callable[[Made, Subject, Pictures, Targets], list[float]]
 """A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a picture."""
 PERTURBED = 8
 RADIUS = 0.02
@@ -24,7 +24,7 @@ DEPTHS = (0.0, 0.25, 0.5, 1.0)
 """Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer alone."""
 
 
-def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
     """|Cosine| between the maps of the target and of the most probable other class; near 1, a map does not tell classes
     apart (after Sixt et al. 2020). A map and its negative are the same but for what it started from, so signs do not
     count.
@@ -34,7 +34,7 @@ def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> 
     return _pairs(similarity, made.maps, made.method.maps(x, scores.argmax(1)))
 
 
-def random_logit(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+def random_logit(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
     """|Rank correlation| between the maps of the target and of a random other class; lower is better (the random-logit
     test of Sixt et al. 2020, who measure structural similarity).
     """
@@ -43,7 +43,7 @@ def random_logit(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[
     return _pairs(rank_correlation, made.maps, made.method.maps(x, (t + shifts) % classes))
 
 
-def sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+def sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
     """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's range. What is added to
     a whole map lowers it: compare it among maps that are near zero where nothing is.
     """
@@ -54,7 +54,7 @@ def sensitivity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[f
     return [max_sensitivity(one, [maps[i] for maps in changed]) for i, one in enumerate(made.maps)]
 
 
-def average_drop_coherency_complexity(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+def average_drop_coherency_complexity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
     """ADCC: pictures are multiplied by their maps, scaled to 0..1, in the model's units."""
     shown = x * np.expand_dims(np.stack(list(map(unit, made.maps))), subject.channels)
     again = made.method.maps(shown, t)
@@ -70,7 +70,7 @@ def _always(value: T) -> Callable[[Map], T]:
     return lambda scaled: value
 
 
-def randomisation(made: Made, subject: Subject, x: Pictures, t: Classes) -> list[float]:
+def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
     """|Rank correlation| between a map and the maps of the model with shuffled weights, from the logits on, averaged
     over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
     """

@@ -25,8 +25,8 @@ Pictures = NDArray[np.float32]
 """(N, C, H, W) or (N, H, W, C), as the model takes them."""
 Maps = NDArray[np.float32]
 """(N, H, W)"""
-Classes = NDArray[np.int64]
-"""(N,)"""
+Targets = NDArray[np.int64]
+"""(N,): the class to explain of each picture."""
 CHUNK = 32
 """Pictures a run: more do not run faster on a CPU, and need more memory."""
 
@@ -83,19 +83,19 @@ class Subject:
         kind, name = self._scores
         element, _ = self.forward.input_of(self._input)
         x = pictures.astype(element_type(element), copy=False)
-        scores = [self.forward.run([name], {self._input: part})[name] for part in parts_of(x)]
+        scores = [self.forward.run([name], {self._input: part})[name] for part in chunks_of(x)]
         return probabilities_of(kind, np.concatenate(scores))
 
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
         """The last feature map, (N, C, h, w)."""
         return np.concatenate(
-            [self._trunk.run([self.feature], {self._input: part})[self.feature] for part in parts_of(pictures)]
+            [self._trunk.run([self.feature], {self._input: part})[self.feature] for part in chunks_of(pictures)]
         )
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities of the last feature map, (N, C, h, w) → (N, classes)."""
         kind, name = self._scores
-        scores = [self._head.run([name], {self.feature: part})[name] for part in parts_of(features)]
+        scores = [self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)]
         return probabilities_of(kind, np.concatenate(scores))
 
     @cached_property
@@ -122,9 +122,9 @@ class Subject:
             raise RuleError(f"{self.path} gives neither logits nor probabilities: nothing can be followed")
         return kind, name
 
-    def gradients(self, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
+    def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
         """The target's logit's gradient with respect to every input element, shaped as the pictures."""
-        return in_parts(self.explainer, "relevance", pictures, targets)
+        return explain_all(self.explainer, "relevance", pictures, targets)
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -147,12 +147,12 @@ class Subject:
         return (fill + weights * (picture - fill)).astype(np.float32)
 
 
-def parts_of(x: NDArray[Any]) -> list[NDArray[Any]]:
+def chunks_of(x: NDArray[Any]) -> list[NDArray[Any]]:
     """`x` in parts of `CHUNK` rows."""
     return [x[first : first + CHUNK] for first in range(0, len(x), CHUNK)]
 
 
-def in_parts(explainer: Explainer, output: str, pictures: Pictures, targets: Classes) -> NDArray[np.float32]:
+def explain_all(explainer: Explainer, output: str, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
     """One output for all pictures, a part at a time."""
-    pairs = zip(parts_of(pictures), parts_of(targets), strict=True)
+    pairs = zip(chunks_of(pictures), chunks_of(targets), strict=True)
     return np.concatenate([explainer.explain(x, target=t)[output] for x, t in pairs])

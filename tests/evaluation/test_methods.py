@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +17,22 @@ from networks import Network, picture, resnet
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.baselines import BASELINES, rise_masks
-from lrp_onnx.evaluation.methods import find_method, make_maps
+from lrp_onnx.evaluation.baselines import BASELINES, SANITY, Rise, rise_masks
+from lrp_onnx.evaluation.methods import (
+    CompositeMaps,
+    Parameters,
+    Recipe,
+    find_method,
+    make_maps,
+    parts_of,
+    read_method,
+    with_own_post,
+)
 from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.maps.c3 import c3
+from lrp_onnx.maps.chain import C3, Chain, Quantize, parse_chain
+from lrp_onnx.notation import write
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 
 Save = Callable[[onnx.ModelProto], Path]
 TARGETS = np.array([3, 7])
@@ -124,18 +139,105 @@ def test_occlusion_finds_the_only_thing_that_counts(saved: Save) -> None:
 def test_unknown_methods_and_parameters(subject: Subject) -> None:
     for text, message in (
         ("grad-kam", "did you mean grad-cam"),
+        ("zzz", "there are constant, random, gaussian, .*lrp-resnet"),
         ("rise(mask=3)", "no parameter 'mask'; it takes masks, cells, keep"),
+        ("rise(masks=3, masks=4)", "masks is given twice"),
+        ("rise(masks=0)", "masks must be a whole number of at least 1"),
+        ("occlusion(side=2)", "side must be a number above 0 and up to 1"),
         ("lrp-resnet(epsilon=3)", "a composite takes start, bias, resolution, and rules"),
+        ("lrp-resnet(@join=ratio, @join=signed)", "@join is given twice"),
         ("lrp-resnet(start=here)", "'here' is no start"),
-        ("lrp-resnet(resolution=many)", "'many' is no resolution"),
+        ("lrp-resnet(bias=lost)", "'lost' is no bias"),
+        ("lrp-resnet(resolution=many)", "resolution=many: the value must be a size"),
+        ("lrp-resnet(resolution=0)", "resolution=0: the value must be a size"),
         ("lrp-resnet(@convolution)", "not parameter=value"),
         ("gaussian(@first=flat)", "no parameter '@first'"),
-        ("rise(masks=many)", "a parameter of rise is a number"),
-        ("lrp-resnet+c4", "unknown step 'c4'"),
-        ("c3 lrp", "is no method"),
+        ("rise(masks=many)", "masks=many: the value must be a whole number"),
+        ("rise(masks=8.5)", "masks=8.5: the value must be a whole number"),
+        ("gaussian(width=wide)", "width=wide: the value must be a number"),
+        ("lrp-resnet+c4", "there is no step 'c4'"),
+        ("lrp-resnet+c3(size=14", "brackets of .* do not match"),
+        ("c3 lrp", "'c3 lrp' is not a method"),
     ):
         with pytest.raises(RuleError, match=message):
             find_method(text, subject)
+
+
+def stored_names(found: dict[str, Any]) -> set[str]:
+    """Every method's name in what a study stored."""
+    names = {found[key] for key in ("best", "rival", "method") if key in found}
+    for key in ("methods", "held_out", "judged", "by_hand"):
+        names.update(found.get(key, {}))
+    for curves in found.get("curves", {}).values():
+        names.update(curves)
+    for gaps in found.get("gaps", {}).values():
+        names.update(gaps)
+        for columns in gaps.values():
+            names.update(*columns.values())
+    for step in found.get("way", []):
+        names.update(step["tried"], [step["best"]])
+    return names
+
+
+STORED = sorted((Path(__file__).parents[2] / "models" / "evaluation").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", STORED, ids=[path.stem for path in STORED])
+def test_every_stored_method_is_still_one(path: Path) -> None:
+    names = stored_names(json.loads(path.read_text(encoding="utf-8")))
+    assert len(names) >= (1 if path.name.endswith(".speed.json") else 3)
+    for name in names:
+        recipe = read_method(name)
+        base, parameters, post = parts_of(name)
+        assert recipe.post == parse_chain(post)
+        if base in COMPOSITES:
+            assert isinstance(recipe.source, CompositeMaps) and recipe.source.composite == base
+            stated = {"start", "bias", "resolution"} & set(parameters)
+            assert len(recipe.source.rules) == len(parameters) - len(stated)
+        else:
+            assert type(recipe.source) is type(BASELINES[base])
+            assert parameters or recipe.source == BASELINES[base]
+
+
+def test_what_a_text_says() -> None:
+    text = "epsilon-plus(start=contrastive, resolution=30X40, @join=ratio, @upper convolution=gamma(gamma=0.1))"
+    expected = Recipe(
+        CompositeMaps(
+            "epsilon-plus",
+            Parameters(start="contrastive", resolution=(30, 40)),
+            {"@join": "ratio", "@upper convolution": "gamma(gamma=0.1)"},
+        ),
+        Chain((C3(outside="rank", size=14), Quantize(4))),
+    )
+    assert read_method(f"{text}+c3:outside=rank,size=14+quantize:4") == expected
+    assert read_method(f" {text} + c3(outside=rank, size=14) + quantize(levels=4)") == expected
+    assert read_method("rise(masks=1e+3, keep=0.25)") == Recipe(Rise(1000, keep=0.25), Chain())
+    assert read_method("rise:500") == read_method("rise(500)") == Recipe(Rise(500), Chain())
+    assert read_method("lrp-resnet:start=one").source == CompositeMaps("lrp-resnet", Parameters(start="one"))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_comes_back(name: str) -> None:
+    baseline: Any = BASELINES[name]
+    assert write(baseline, BASELINES) == name
+    doubled = {
+        field.name: getattr(baseline, field.name) * (1.5 if field.type == "float" else 2) for field in fields(baseline)
+    }
+    changed = replace(baseline, **doubled)
+    assert read_method(write(changed, BASELINES)).source == changed
+    assert (changed == baseline) == (not doubled)
+
+
+def test_methods_for_all_tables() -> None:
+    assert SANITY == ("constant", "random", "gaussian", "edges")
+    assert {name for name, one in BASELINES.items() if one.reads_features} == {
+        "grad-cam",
+        "cam",
+        "score-cam",
+        "recipro-cam",
+    }
+    assert with_own_post(DEFAULT) == f"{DEFAULT}+smooth"
+    assert with_own_post("c3-lrp") == "c3-lrp+c3" and with_own_post("lrp-resnet") == "lrp-resnet"
 
 
 def test_a_composites_parameters_are_compile_options(subject: Subject, x: np.ndarray) -> None:
