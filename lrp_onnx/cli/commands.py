@@ -61,7 +61,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
 @compile_options
 def compile_(
-    model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **given: Any
+    model: Path, output: Path | None, outputs: str, force: bool, check: bool, as_json: bool, **values: Any
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
     from lrp_onnx.cli.verify import run_once
@@ -69,7 +69,7 @@ def compile_(
     from lrp_onnx.files.writing import check_writable
 
     target = output or model.with_name(f"{model.stem}.lrp.onnx")
-    options = to_options(outputs, **given)
+    options = to_options(outputs, **values)
     if model.exists():
         check_writable(target, force=force)
     compiled = compile_model(model, options, runner=run_once if check else None)
@@ -89,13 +89,13 @@ def compile_(
 @click.argument("model", type=MODEL)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @compile_options
-def plan(model: Path, as_json: bool, **given: Any) -> None:
+def plan(model: Path, as_json: bool, **values: Any) -> None:
     """Print what is recognised in MODEL, and every layer's rule, without compiling."""
     from lrp_onnx.compiler import plan_model
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
 
-    _, recognized, rules = plan_model(model, to_options(**given))
+    _, recognized, rules = plan_model(model, to_options(**values))
     if as_json:
         texts = applied_rules(recognized, rules)
         assigned = {name: {"rule": texts[name], "why": rule.why} for name, rule in rules.items()}
@@ -154,15 +154,15 @@ def plan(model: Path, as_json: bool, **given: Any) -> None:
 @click.option("--force", is_flag=True, help="Overwrite results.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
 @compile_options
-def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
+def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
     from lrp_onnx.cli.explain import ExplainCommand, explain_files
 
-    if given["targets"] and given["top"]:
+    if values["targets"] and values["top"]:
         raise click.UsageError("--target and --top exclude each other")
-    given["memory"] = given["memory"] and 1e9 * given["memory"]
-    options = to_options(**{name: given.pop(name) for name in (*COMPILING, "outputs")})
-    command = ExplainCommand(model=model, images=images, options=options, **given)
+    values["memory"] = values["memory"] and 1e9 * values["memory"]
+    options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
+    command = ExplainCommand(model=model, images=images, options=options, **values)
     for line in explain_files(command, report=_to_stderr):
         click.echo(line)
 
@@ -200,12 +200,12 @@ def explain(model: Path, images: tuple[str, ...], **given: Any) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
 @some_options(*SEEING)
-def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Score methods on photos: does the map say what MODEL goes by?"""
     from lrp_onnx.cli.evaluate import evaluate_files
 
-    options = to_options(**{name: given.pop(name) for name in SEEING})
-    table, means = evaluate_files(model, images, options=options, report=_to_stderr, **given)
+    options = to_options(**{name: values.pop(name) for name in SEEING})
+    table, means = evaluate_files(model, images, options=options, report=_to_stderr, **values)
     if as_json:
         click.echo(json.dumps(means))
     else:
@@ -230,12 +230,12 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **given: Any) 
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @some_options(*SEEING, "classes")
-def compare(model: Path, image: str, output: Path, **given: Any) -> None:
+def compare(model: Path, image: str, output: Path, **values: Any) -> None:
     """Show IMAGE under many methods side by side."""
     from lrp_onnx.cli.compare import compare_file
 
-    options = to_options(**{name: given.pop(name) for name in (*SEEING, "classes")})
-    click.echo(compare_file(model, image, output, options=options, **given))
+    options = to_options(**{name: values.pop(name) for name in (*SEEING, "classes")})
+    click.echo(compare_file(model, image, output, options=options, **values))
 
 
 @main.command()

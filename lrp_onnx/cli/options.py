@@ -1,4 +1,4 @@
-"""The options of every command that may compile, and what they come to."""
+"""The options of every command that may compile, and the compilation that they describe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from lrp_onnx.notation import is_size, read_size
 
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Options
@@ -31,8 +33,7 @@ class Batch(click.ParamType[int | None]):
 
 BATCH = Batch()
 SEEING = ("output_name", "input_size", "preprocess")
-"""Those that say how a model is looked at, for commands whose methods say the rest."""
-
+"""Parameters that say how a model sees pictures, for commands whose methods say the rest."""
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 OPTIONS: Mapping[str, Decorator] = {
@@ -98,12 +99,12 @@ COMPILING = tuple(OPTIONS)
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that compiles."""
+    """All options of a command that compiles."""
     return some_options(*COMPILING)(command)
 
 
 def some_options(*names: str) -> Decorator:
-    """Those of `COMPILING` that a command has a use for."""
+    """The options `names` of `OPTIONS`, in its order."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name in reversed([name for name in OPTIONS if name in names]):
@@ -113,50 +114,59 @@ def some_options(*names: str) -> Decorator:
     return decorate
 
 
-def to_options(outputs: str | None = None, **given: Any) -> Options:
-    """Command-line values as Options; what is given on the line wins over the rules file."""
+def to_options(outputs: str = "heatmap", **values: Any) -> Options:
+    """Options of a compilation from the command line's values.
+
+    Args:
+        outputs: names, comma-separated.
+        values: by parameter, those of `COMPILING` and further fields of `compiler.Options`; what
+            a command does not take is left to its default. The line wins over the rules file.
+
+    Raises:
+        click.BadParameter: a rule is not NODE=RULE, or a size is none.
+        RuleError, ImageError: a file or the preprocessing cannot be read.
+    """
     from lrp_onnx.cli.settings import Settings, read_settings
     from lrp_onnx.compiler import Options
     from lrp_onnx.relevance.composites.presets import DEFAULT
     from lrp_onnx.runtime.images import read_classes
     from lrp_onnx.runtime.preprocess import parse_preprocessing
 
-    given = dict.fromkeys(COMPILING) | given
-    said = read_settings(given["rules_file"]) if given["rules_file"] else Settings()
-    rules = {}
-    for text in given["rules"] or ():
-        pattern, equals, rule = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
-        rules[pattern] = rule
+    line = {name: values.pop(name, None) for name in COMPILING}
+    settings = read_settings(line["rules_file"]) if line["rules_file"] else Settings()
+    rules = dict(_rule(text) for text in line["rules"] or ())
     return Options(
-        composite=given["composite"] or said.composite or DEFAULT,
-        start=given["start"] or said.start,
-        bias=given["bias"] or said.bias,
-        rules=rules | {pattern: rule for pattern, rule in said.rules.items() if pattern not in rules},
-        explain=given["output_name"],
-        input_size=_size(given["input_size"]) if given["input_size"] else None,
-        resolution=_resolution(given["resolution"]) if given["resolution"] else None,
-        optimize_for=given["optimize_for"] or "cpu",
-        many_targets=given.get("many_targets", False),
-        randomize=given.get("randomize", 0),
-        seed=given.get("seed", 0),
-        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip())
-        if outputs is not None
-        else ("heatmap",),
-        preprocessing=parse_preprocessing(given["preprocess"]) if given["preprocess"] else None,
-        labels=read_classes(given["classes"]) if given["classes"] else (),
+        composite=line["composite"] or settings.composite or DEFAULT,
+        start=line["start"] or settings.start,
+        bias=line["bias"] or settings.bias,
+        rules=rules | {pattern: rule for pattern, rule in settings.rules.items() if pattern not in rules},
+        explain=line["output_name"],
+        input_size=_size(line["input_size"]) if line["input_size"] else None,
+        resolution=_resolution(line["resolution"]) if line["resolution"] else None,
+        optimize_for=line["optimize_for"] or "cpu",
+        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
+        preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
+        labels=read_classes(line["classes"]) if line["classes"] else (),
+        **values,
     )
+
+
+def _rule(text: str) -> tuple[str, str]:
+    """(node-name pattern or kind of step, rule), of ``NODE=RULE``."""
+    pattern, equals, rule = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
+    return pattern, rule
 
 
 def _resolution(text: str) -> tuple[int, int] | str:
     """A size, or the name of a feature map."""
-    return _size(text) if all(part.isdecimal() for part in text.lower().split("x")) else text
+    return _size(text, "--resolution") if is_size(text) else text
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, option: str = "--input-size") -> tuple[int, int]:
     """``224`` or ``480x640`` as (height, width)."""
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and 0 < int(part) < 2**15 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a size: write 224, or 480x640", param_hint="--input-size")
-    return int(parts[0]), int(parts[-1])
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None

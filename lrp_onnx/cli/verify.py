@@ -21,56 +21,60 @@ from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.runtime.session import open_session
 
 BATCH = 2
-"""Random pictures to verify with where none are given: the fewest that show a batch to be consistent."""
+"""Random pictures to verify with where no pictures are named: the fewest that are a batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class SessionRunner:
     """Runs serialized models on one provider."""
 
     provider: str | None = None
 
     def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """All outputs by name."""
+        """Name → output."""
         return dict(open_session(model, providers=self.provider).run(None, feeds))
 
 
 def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Arrays:
-    """All outputs of one run on the CPU."""
-    return Runner("cpu")(model, feeds)
+    """Name → output, of one run on the CPU."""
+    return SessionRunner("cpu")(model, feeds)
 
 
 def verify_file(compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None) -> Audit:
-    """Audit the file `compiled`; raises ModelFileError, ContractError, ImageError or ProviderError where it cannot be
-    done.
+    """What an audit of the file `compiled` found.
+
+    Raises:
+        ModelFileError, ContractError, UnsupportedModelError, ImageError, ProviderError: it cannot
+            be audited.
     """
     model = load_proto(compiled)
-    promise = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    before = runnable(load_proto(original)) if original is not None else None
-    if before is not None:
-        _same_interface(model, before, promise, original)
-    return audit(model, promise, Runner(provider), pictures=_pictures(model, promise, images), original=before)
+    contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    reference = runnable(load_proto(original)) if original is not None else None
+    if reference is not None:
+        _same_interface(model, reference, contract, original)
+    pictures = _pictures(model, contract, images)
+    return audit(model, contract, SessionRunner(provider), pictures=pictures, original=reference)
 
 
-def _same_interface(model: onnx.ModelProto, before: onnx.ModelProto, promise: Contract, path: Path | None) -> None:
-    inputs = {value.name for value in before.graph.input} - {tensor.name for tensor in before.graph.initializer}
-    outputs = {value.name for value in before.graph.output}
-    if inputs != {promise.input} or outputs != set(promise.outputs):
+def _same_interface(model: onnx.ModelProto, reference: onnx.ModelProto, contract: Contract, path: Path | None) -> None:
+    inputs = {value.name for value in reference.graph.input} - {tensor.name for tensor in reference.graph.initializer}
+    outputs = {value.name for value in reference.graph.output}
+    if inputs != {contract.input} or outputs != set(contract.outputs):
         raise UnsupportedModelError(
             "these two files cannot be compared:",
             [
-                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled file was "
-                f"made from one with "
-                f"input '{promise.input}' and outputs {sorted(promise.outputs)}"
+                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled "
+                f"file was made from one with input '{contract.input}' and outputs "
+                f"{sorted(contract.outputs)}"
             ],
         )
 
 
-def _pictures(model: onnx.ModelProto, promise: Contract, images: Sequence[Path]) -> NDArray[Any]:
+def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]) -> NDArray[Any]:
     if not images:
-        return random_picture(model, promise.input, batch=BATCH)
-    spec = promise.preprocessing or Preprocessing(layout=promise.layout)
-    value = next(v for v in model.graph.input if v.name == promise.input)
+        return random_picture(model, contract.input, batch=BATCH)
+    spec = contract.preprocessing or Preprocessing(layout=contract.layout)
+    value = next(v for v in model.graph.input if v.name == contract.input)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     height, width = sizes[2:] if spec.layout == "NCHW" else sizes[1:3]
     return np.stack([preprocess(read_image(path), spec, height, width).tensor for path in images])

@@ -23,7 +23,7 @@ from lrp_onnx.evaluation.metrics.localisation import (
 )
 from lrp_onnx.evaluation.metrics.properties import sparseness
 from lrp_onnx.evaluation.photos import Photo, load_photo
-from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Row, append, check_labels, mask_text, resumed
+from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Result, append, check_labels, mask_text, resumed
 from lrp_onnx.evaluation.sanity import REMADE
 from lrp_onnx.evaluation.scoring import Scorer, fill
 from lrp_onnx.evaluation.subject import Subject
@@ -44,7 +44,7 @@ def evaluate(
     *,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
-) -> list[Row]:
+) -> list[Result]:
     """One row for every photo and method: what was explained, and every metric's value.
 
     `report` is told how many rows of how many there are, `say` whose maps were made, which may take long too.
@@ -85,7 +85,7 @@ def evaluate(
 
 def _group(
     missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request, say: Callable[[str], None]
-) -> Iterator[Row]:
+) -> Iterator[Result]:
     """The rows of some photos, each with the methods that it misses. One method's model is loaded at a time."""
     if not missing:
         return
@@ -116,7 +116,7 @@ def _group(
         found = maps.pop(photo.path)
         curves = _curves(photo, found, subject, request, {"label": label, "target": target})
         for name, relevance in found.items():
-            head: Row = {"image": photo.path.name, "method": name, "target": target, "label": label}
+            head: dict[str, Any] = {"image": photo.path.name, "method": name, "target": target, "label": label}
             head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
             probability = {"probability": float(whole[index, target])}
             yield head | probability | curves[name] | _local(photo, relevance, request) | remade[index, name]

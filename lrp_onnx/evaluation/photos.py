@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import ImageError
 from lrp_onnx.evaluation.subject import Pictures, Subject
 from lrp_onnx.maps.resample import Mask
-from lrp_onnx.runtime.images import read_image
+from lrp_onnx.runtime.images import ENCODING, read_image
 from lrp_onnx.runtime.preprocess import preprocess
+
+CORNERS = ("x0", "y0", "x1", "y1")
+"""Columns of a box: left, top, right, bottom, in the photo's pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +35,15 @@ class Photo:
 
 
 def load_photo(path: Path, subject: Subject, label: int | None, mask_source: Path | Sequence[Any] | None) -> Photo:
-    """The photo as the model takes it; its object's mask from a picture's path (more than half as light as its lightest
-    pixel) or from boxes (x0, y0, x1, y1). Where the model does not see the object there is no mask.
+    """The photo as the model takes it.
+
+    Args:
+        path: the photo.
+        subject: the model, which says how pictures are prepared.
+        label: the class index, if known.
+        mask_source: where the object is: a picture's path (what is more than half as light as its
+            lightest pixel), or one box or several (x0, y0, x1, y1). Where the model does not see
+            the object there is no mask.
 
     Raises:
         ImageError: the photo or the mask cannot be read, or they do not fit.
@@ -54,10 +64,10 @@ def load_photo(path: Path, subject: Subject, label: int | None, mask_source: Pat
 def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """A mask of the photo's size, 0 or 255."""
     if isinstance(source, Path):
-        found = read_image(source)[..., 0]
-        if found.shape != tuple(shape):
-            raise ImageError(f"the mask {source} has {found.shape} pixels, its photo {tuple(shape)}")
-        return np.where(found > found.max() / 2, 255, 0).astype(np.uint8)
+        grey = read_image(source)[..., 0]
+        if grey.shape != tuple(shape):
+            raise ImageError(f"the mask {source} has {grey.shape} pixels, its photo {tuple(shape)}")
+        return np.where(grey > grey.max() / 2, 255, 0).astype(np.uint8)
     boxes = [source] if isinstance(source[0], int | float) else source
     mask = np.zeros(shape, np.uint8)
     for left, top, right, bottom in np.maximum(np.asarray(boxes, np.int64), 0):
@@ -66,23 +76,30 @@ def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.ui
 
 
 def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """File name → boxes, from a CSV with the columns ``file,x0,y0,x1,y1``, one line a box; nothing where it has no such
-    columns, and none for a line without numbers there.
+    """File name → boxes (x0, y0, x1, y1), from a CSV with the columns ``file,x0,y0,x1,y1``, one line
+    a box; nothing without such columns, and no box for a line without numbers there.
+
+    Raises:
+        ImageError: the table cannot be read, or a box is not four numbers.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    corners = ("x0", "y0", "x1", "y1")
-    found: dict[str, list[tuple[int, ...]]] = {}
-    for row in rows if rows and set(corners) <= set(rows[0]) else ():
-        if all(row[key] for key in corners):
+    try:
+        with path.open(newline="", encoding=ENCODING) as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ImageError(f"the table {path} cannot be read: {error}") from error
+    columns = {"file", *CORNERS}
+    boxes: dict[str, list[tuple[int, ...]]] = {}
+    for row in rows if rows and columns <= set(rows[0]) else ():
+        if all(row[corner] for corner in CORNERS):
             try:
-                box = tuple(int(float(row[key])) for key in corners)
+                box = tuple(int(float(row[corner])) for corner in CORNERS)
             except ValueError as error:
                 raise ImageError(f"{path}: the box of {row['file']} is no four numbers: {error}") from error
-            found.setdefault(Path(row["file"]).name, []).append(box)
-    return found
+            boxes.setdefault(Path(row["file"]).name, []).append(box)
+    return boxes
 
 
 def find_masks(folder: Path, photos: Sequence[Path]) -> dict[str, Path]:
     """File name → the PNG of the same stem in `folder`."""
-    return {photo.name: found for photo in photos if (found := folder / f"{photo.stem}.png").is_file()}
+    masks = {photo.name: folder / f"{photo.stem}.png" for photo in photos}
+    return {name: path for name, path in masks.items() if path.is_file()}

@@ -1,4 +1,4 @@
-"""What is evaluated, and what of it a results file knows already."""
+"""What is evaluated, and the results of it that a file holds already."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.metrics.localisation import ATTENTION
-from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.files.writing import append_line, make_folder, write_bytes
 
-Row = dict[str, Any]
+Result = Mapping[str, Any]
+"""One photo under one method: what was explained, and every metric's value."""
 NEEDING_MASKS = ("pointing", "mass", "rank", "attention")
-"""Metrics that a photo without a mask does not have."""
+"""Metrics that need the object's mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Request:
     patch: int = 1
     seed: int = 0
     results: Path | None = None
-    """JSON lines, one a photo and method, that a later run goes on from."""
+    """A file of JSON lines, one a photo and method, that a later run goes on from."""
     provider: str | None = None
     threads: int | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
@@ -56,43 +57,72 @@ class Request:
 
 
 def check_labels(request: Request, classes: int) -> None:
-    """Raise RuleError where photos cannot be told apart by name, or a label is no class."""
-    twice = [name for name, many in Counter(photo.name for photo in request.photos).items() if many > 1]
-    if twice:
-        raise RuleError(f"several photos are called {', '.join(sorted(twice)[:5])}: evaluate one folder at a time")
-    wrong = {name: label for name, label in request.labels.items() if not 0 <= label < classes}
-    if wrong:
-        some = ", ".join(f"{name}: {label}" for name, label in sorted(wrong.items())[:5])
-        raise RuleError(f"labels are 0 to {classes - 1} for {request.model}; {len(wrong)} are not ({some})")
+    """Compare photos and labels with a model of so many `classes`.
 
-
-def resumed(request: Request) -> list[Row]:
-    """What the results file already holds of this request; an incomplete last line is left out, and so is what lacks a
-    metric or was found with another label or mask. Of two rows of a photo and method the later one counts.
+    Raises:
+        RuleError: two photos have one name, or a label is no class.
     """
-    if request.results is None or not request.results.exists():
-        if request.results is not None:
-            request.results.parent.mkdir(parents=True, exist_ok=True)
-            request.results.write_text(json.dumps({"settings": request.settings}) + "\n", encoding="utf-8")
+    counts = Counter(photo.name for photo in request.photos)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        names = ", ".join(twice[:5])
+        raise RuleError(f"several photos are called {names}: evaluate one folder at a time")
+    wrong = sorted((name, label) for name, label in request.labels.items() if not 0 <= label < classes)
+    if wrong:
+        first = ", ".join(f"{name}: {label}" for name, label in wrong[:5])
+        raise RuleError(f"labels are 0 to {classes - 1} for {request.model}; {len(wrong)} are not ({first})")
+
+
+def resumed(request: Request) -> list[Result]:
+    """The results of this request that its file holds already; an empty file is begun.
+
+    Left out are an incomplete last line, and what lacks a metric or was made with another label or
+    mask. Of two results of a photo and method the later one counts.
+
+    Raises:
+        RuleError: the file holds results of other settings, or is damaged.
+        OutputError: it cannot be written.
+    """
+    path = request.results
+    if path is None:
         return []
-    text = request.results.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = [json.loads(line) for line in whole.splitlines()]
-    if not rows or rows[0].get("settings") != request.settings:
-        raise RuleError(f"{request.results} holds results of other settings: name another file, or remove it")
-    if whole != text:
-        write_bytes(request.results, whole.encode(), force=True)
+    if not path.exists():
+        make_folder(path.parent)
+        write_bytes(path, (json.dumps({"settings": request.settings}) + "\n").encode())
+        return []
+    settings, *stored = _stored(path) or [{}]
+    if settings.get("settings") != request.settings:
+        raise RuleError(f"{path} holds results of other settings: name another file, or remove it")
     asked = {photo.name for photo in request.photos}
-    found: dict[tuple[str, str], Row] = {}
-    for row in rows[1:]:
-        image = row["image"]
-        if image not in asked or row["method"] not in request.methods:
-            continue
-        same = row["label"] == request.labels.get(image, row["target"]) and row["mask"] == mask_text(request, image)
-        wanted = [metric for metric in request.metrics if row["seen"] or metric not in NEEDING_MASKS]
-        if same and all(column in row for metric in wanted for column in _columns(metric)):
-            found[image, row["method"]] = row
-    return list(found.values())
+    results = {(one["image"], one["method"]): one for one in stored if one["image"] in asked and _answers(one, request)}
+    return list(results.values())
+
+
+def _stored(path: Path) -> list[Result]:
+    """Every whole line of a results file; an incomplete last one is cut off."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        lines: list[Result] = [json.loads(line) for line in whole.splitlines()]
+    except (OSError, ValueError) as error:
+        raise RuleError(f"{path} cannot be gone on with: {error}; name another file") from error
+    if whole != text:
+        write_bytes(path, whole.encode(), force=True)
+    return lines
+
+
+def _answers(result: Result, request: Request) -> bool:
+    """Whether a stored result is one of this request's methods, with the same label and mask and
+    with all metrics.
+    """
+    image = result["image"]
+    if result["method"] not in request.methods:
+        return False
+    same_label = result["label"] == request.labels.get(image, result["target"])
+    same_mask = result["mask"] == mask_text(request, image)
+    needed = [name for name in request.metrics if result["seen"] or name not in NEEDING_MASKS]
+    columns = [column for metric in needed for column in _columns(metric)]
+    return same_label and same_mask and all(column in result for column in columns)
 
 
 def _columns(metric: str) -> tuple[str, ...]:
@@ -105,8 +135,7 @@ def mask_text(request: Request, image: str) -> str | None:
     return None if source is None else source.name if isinstance(source, Path) else str(source)
 
 
-def append(path: Path | None, row: Row) -> None:
-    """Add a row to a results file."""
+def append(path: Path | None, result: Result) -> None:
+    """Add a result to a results file, if there is one; raises OutputError."""
     if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(path, json.dumps(result))

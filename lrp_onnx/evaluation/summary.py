@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of
+from lrp_onnx.evaluation.request import Result
 
-Row = Mapping[str, Any]
 PARTS = ("insertion", "deletion", "id")
 """What a protocol says of a map; a table shows the last unless all are asked for."""
 
 
-def columns_of(rows: Sequence[Row]) -> list[tuple[str, str | None]]:
+def columns_of(rows: Sequence[Result]) -> list[tuple[str, str | None]]:
     """(metric, part or None) in the order that they appear in."""
     found: dict[tuple[str, str | None], None] = {}
     skipped = {"image", "method", "target", "label", "mask", "seen", "probability"}
@@ -30,7 +30,7 @@ def columns_of(rows: Sequence[Row]) -> list[tuple[str, str | None]]:
     return list(found)
 
 
-def summary(rows: Sequence[Row], *, seed: int = 0) -> dict[str, dict[tuple[str, str | None], Mean]]:
+def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[tuple[str, str | None], Mean]]:
     """Method → column → mean over the photos that have it, with its interval."""
     columns = columns_of(rows)
     found: dict[str, dict[tuple[str, str | None], Mean]] = {}
@@ -45,7 +45,7 @@ def summary(rows: Sequence[Row], *, seed: int = 0) -> dict[str, dict[tuple[str, 
     return found
 
 
-def _value(row: Row, metric: str, part: str | None) -> float:
+def _value(row: Result, metric: str, part: str | None) -> float:
     return float(row[metric] if part is None else row[metric][part])
 
 
@@ -59,7 +59,7 @@ def shown(columns: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | No
     return [column for column in columns if column[1] in (None, "id")]
 
 
-def markdown(rows: Sequence[Row], *, every: bool = False, seed: int = 0) -> str:
+def markdown(rows: Sequence[Result], *, every: bool = False, seed: int = 0) -> str:
     """A table of means with intervals; `every` also shows insertion and deletion."""
     found = summary(rows, seed=seed)
     columns = columns_of(rows) if every else shown(columns_of(rows))
@@ -73,7 +73,7 @@ def markdown(rows: Sequence[Row], *, every: bool = False, seed: int = 0) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
+def as_json(rows: Sequence[Result], *, seed: int = 0) -> dict[str, Any]:
     """Method → metric → mean, interval and count."""
     return {
         method: {
@@ -84,7 +84,7 @@ def as_json(rows: Sequence[Row], *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Result]) -> str:
     """One line a photo and method, every metric's value."""
     columns = columns_of(rows)
     text = io.StringIO()
@@ -96,7 +96,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def mean_curves(rows: Sequence[Row], protocol: str) -> dict[str, NDArray[np.float64]]:
+def mean_curves(rows: Sequence[Result], protocol: str) -> dict[str, NDArray[np.float64]]:
     """Method → (2, K): mean insertion and deletion curve."""
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):

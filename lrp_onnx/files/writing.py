@@ -10,30 +10,59 @@ from lrp_onnx.errors import OutputError, OutputExistsError
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Raise OutputExistsError where `path` cannot be written."""
+    """Look whether a file can be written, before the work that it is for.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is not set.
+        OutputError: it is a folder, or its folder is missing or a file.
+    """
     if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder: name a file to write")
+        raise OutputError(f"{path} is a folder: name a file to write")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists: give another -o/--output, or --force to overwrite it")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: {path.parent} is a file, not a folder")
     if not path.parent.is_dir():
-        raise OutputExistsError(f"the folder {path.parent} does not exist: create it, or give another -o/--output")
+        raise OutputError(f"the folder {path.parent} does not exist: create it, or give another -o/--output")
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it; raises OutputError where that cannot be done."""
+    """Create a folder and those above it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {path} cannot be created: {error.strerror}") from error
+        raise OutputError(f"the folder {path} cannot be created: {error.strerror or error}") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
-    """Write `data` to a temporary file beside `path`, then rename it: readers see the old file or the whole new one."""
+    """Write a file through a temporary one beside it: readers see the old file or the whole new one.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is not set.
+        OutputError: it cannot be written; nothing is left behind.
+    """
     check_writable(path, force=force)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -44,6 +73,6 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
     return path

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from lrp_onnx.maps.heatmap import normalize
 from lrp_onnx.maps.resample import as_map
 
-Table = NDArray[np.uint8]
+ColorTable = NDArray[np.uint8]
 """(levels, 3) uint8, RGB."""
 
 ENTRIES = 255
@@ -47,16 +47,16 @@ _DARK_TO_LIGHT = (
 )
 
 
-def _table(points: tuple[tuple[int, int, int], ...]) -> Table:
+def _table(points: tuple[tuple[int, int, int], ...]) -> ColorTable:
     """Return (ENTRIES, 3) uint8: the control points, evenly spaced, and what lies between them."""
     at = np.linspace(0, len(points) - 1, ENTRIES)
     channels = [np.interp(at, np.arange(len(points)), channel) for channel in zip(*points, strict=True)]
-    table: Table = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    table: ColorTable = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     table.flags.writeable = False
     return table
 
 
-TABLES: MappingProxyType[str, Table] = MappingProxyType(
+TABLES: MappingProxyType[str, ColorTable] = MappingProxyType(
     {"diverging": _table(_BLUE_TO_RED), "sequential": _table(_DARK_TO_LIGHT)}
 )
 """Name → (255, 3) uint8 RGB. ``diverging`` spans -1..1, ``sequential`` 0..1."""

@@ -5,7 +5,6 @@ Pictures are (H, W, 3) uint8 RGB throughout; nothing here changes its input.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
 from lrp_onnx.maps.resample import as_map, resample
 from lrp_onnx.report.colors import TABLES, color_scheme, paint, scale_for
-
-Picture = NDArray[np.uint8]
-"""(H, W, 3) uint8 RGB."""
+from lrp_onnx.runtime.images import Picture
 
 WHITE = (255, 255, 255)
 INK = (40, 40, 40)
@@ -204,32 +201,24 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
     return np.ascontiguousarray(np.vstack(rows)[:, :-gutter])
 
 
-def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
-    """Write a picture as PNG: whole or not at all, through a temporary file in the same folder.
-
-    Args:
-        path: of the file; its folder must exist.
-        rgb: (H, W, 3) uint8 RGB.
-        force: whether a file that exists may be replaced.
-
-    Raises:
-        OutputExistsError: the path exists and `force` was not given.
-        ValueError: the array is not a picture.
-        OSError: the folder is missing or cannot be written to.
-    """
-    target = Path(path)
+def png(rgb: Picture) -> bytes:
+    """A picture as a PNG file's bytes; raises ValueError where it is not a picture."""
     check_picture(rgb)
-    if target.exists() and not force:
-        raise OutputExistsError(f"{target} exists; choose another name or give --force to replace it")
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
     if not done:
         raise ValueError(f"a picture of shape {rgb.shape} cannot be written as PNG")
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(encoded.tobytes())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return encoded.tobytes()
+
+
+def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is not set.
+        OutputError: its folder is missing, or it cannot be written.
+        ValueError: the array is not a picture.
+    """
+    write_bytes(Path(path), png(rgb), force=force)
 
 
 def check_picture(picture: Picture) -> None:

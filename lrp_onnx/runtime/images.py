@@ -21,6 +21,7 @@ ENCODING = "utf-8-sig"
 """UTF-8, with or without the byte order mark that spreadsheets write."""
 
 Picture = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
 
 
 def find_images(patterns: Sequence[str | Path]) -> list[Path]:
@@ -76,9 +77,8 @@ def read_image(path: Path) -> Picture:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it smaller, the "
-            f"model sees far "
-            "less"
+            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it "
+            "smaller, the model sees far less"
         )
 
 
@@ -128,7 +128,7 @@ def labels_beside(pictures: Sequence[Path]) -> Path | None:
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():
         return None
-    with table.open(encoding="utf-8-sig", errors="replace") as lines:
+    with table.open(encoding=ENCODING, errors="replace") as lines:
         columns = {name.strip().strip('"') for name in lines.readline().split(",")}
     return table if {"file", "label"} <= columns else None
 

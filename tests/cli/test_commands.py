@@ -256,6 +256,18 @@ BAD = {
     ),
     "no place for results": (["explain", "{model}", "{photo}", "-o", "/proc/nowhere"], "cannot be created"),
     "no place for a model": (["compile", "{model}", "-o", "/proc/nothing.onnx"], "cannot be written"),
+    "a model inside a file": (["compile", "{model}", "-o", "{photo}/m.onnx"], "is a file, not a folder"),
+    "a grid inside a file": (["compare", "{model}", "{photo}", "-o", "{photo}/g.png"], "is a file, not a folder"),
+    "no folder for a grid": (["compare", "{model}", "{photo}", "-o", "{tmp}/no/g.png"], "does not exist"),
+    "results inside a file": (
+        ["evaluate", "{model}", "{photo}", "--method", "edges", "-o", "{photo}/out"],
+        "cannot be created",
+    ),
+    "no labels": (
+        ["evaluate", "{model}", "{photo}", "--labels", "{tmp}/no.csv"],
+        "no.csv cannot be read",
+    ),
+    "unknown method": (["evaluate", "{model}", "{photo}", "--method", "rise(mask=3)"], "no parameter 'mask'"),
     "output is a file": (["explain", "{model}", "{photo}", "-o", "{photo}"], "name a folder"),
 }
 
@@ -336,6 +348,12 @@ def test_compile_names_what_depends_on_the_exporter(model: Path, tmp_path: Path)
 def test_a_size_that_is_none(size: str, model: Path) -> None:
     result = call("plan", model, "--input-size", size)
     assert result.exit_code == 2 and "is not a size" in result.stderr
+
+
+@pytest.mark.parametrize("size", ["0", "99999", "1x2x3"])
+def test_a_resolution_that_is_none(size: str, model: Path) -> None:
+    result = call("plan", model, "--resolution", size)
+    assert result.exit_code == 2 and "is not a size" in result.stderr and "--resolution" in result.stderr
 
 
 def test_a_size_that_does_not_fit_is_refused(model: Path) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from networks import resnet
 
 from lrp_onnx.cli.commands import main
-from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.errors import ImageError, OutputError, RuleError
 from lrp_onnx.evaluation.evaluate import Request, evaluate
 from lrp_onnx.evaluation.methods import find_method
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, masks, read
@@ -25,6 +25,7 @@ from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.scoring import Scorer, fill
 from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves, summary
+from lrp_onnx.files.writing import append_line
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.runtime.preprocess import preprocess
 
@@ -283,3 +284,32 @@ def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     assert code == 1 and "did you mean grad-cam" in said
     code, _, said = call("compare", request_.model, photos[0], "-o", out, "--target", 10, "--force")
     assert code == 1 and "there is no class 10" in said
+
+
+def test_results_that_cannot_be_written_or_read(request_: Request, tmp_path: Path) -> None:
+    small = replace(request_, photos=request_.photos[:1], methods=("edges",), metrics=("sparseness",))
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"the folder .*file cannot be created"):
+        evaluate(replace(small, results=blocked / "results.jsonl"))
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
+    with pytest.raises(RuleError, match=r"folder\.jsonl cannot be gone on with"):
+        evaluate(replace(small, results=folder))
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_text("{\n")
+    with pytest.raises(RuleError, match=r"damaged\.jsonl cannot be gone on with"):
+        evaluate(replace(small, results=damaged))
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(RuleError, match="of other settings"):
+        evaluate(replace(small, results=tmp_path / "empty.jsonl"))
+    with pytest.raises(OutputError, match=r"folder\.jsonl cannot be written"):
+        append_line(folder, "{}")
+    assert blocked.read_bytes() == b"mine"
+
+
+def test_a_table_of_boxes_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"no\.csv cannot be read"):
+        read_boxes(tmp_path / "no.csv")
+    (tmp_path / "other.csv").write_text("name,x0,y0,x1,y1\na,1,2,3,4\n")
+    assert read_boxes(tmp_path / "other.csv") == {}

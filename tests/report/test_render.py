@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.errors import OutputError, OutputExistsError
 from lrp_onnx.report.colors import ENTRIES, TABLES
 from lrp_onnx.report.render import RenderStyle, colorize, outline, overlay, panel, write_png
 
@@ -200,8 +200,18 @@ def test_png_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"a\.png cannot be written: disk full"):
         write_png(path, PHOTO, force=True)
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.png", b"mine")]
-    with pytest.raises(OSError, match="missing"):
+
+
+def test_where_no_png_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"the folder .*missing does not exist: create it"):
         write_png(tmp_path / "missing" / "a.png", PHOTO)
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"cannot be written: .*file is a file, not a folder"):
+        write_png(tmp_path / "file" / "a.png", PHOTO, force=True)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match=r"folder\.png is a folder: name a file"):
+        write_png(tmp_path / "folder.png", PHOTO, force=True)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.png"}
