@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 
 from lrp_onnx.compiler import Options
+from lrp_onnx.contract import PREDICTED
 from lrp_onnx.evaluation.methods import check_method, find_method, with_own_post
 from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.files.writing import check_writable
 from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
-from lrp_onnx.runtime.classes import Classes
+from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.images import Picture, find_images, read_image
 from lrp_onnx.runtime.preprocess import preprocess
 
@@ -47,41 +48,43 @@ def compare_file(
     threads: int | None = None,
     force: bool = False,
 ) -> str:
-    """Write the grid to `output`, a PNG, and return what was explained, in one line.
+    """Write the grid to `output`, a PNG, and return in one line what was explained.
 
     Raises:
-        RuleError: a method is unknown. ImageError, OutputExistsError, and what compiling raises.
+        RuleError: a method is unknown.
+        OutputError: the grid cannot be written.
+        ImageError, and what compiling raises.
     """
     names = list(dict.fromkeys(methods or DEFAULT_METHODS))
     for name in names:
         check_method(name)
     check_writable(output, force=force)
-    (path,) = find_images([image])[:1]
-    choices = {"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing}
-    subject = Subject(model, provider=provider, threads=threads, choices={**choices, "labels": options.labels})
+    path = find_images([image])[0]
+    choices = {
+        "explain": options.explain,
+        "input_size": options.input_size,
+        "preprocessing": options.preprocessing,
+        "labels": options.labels,
+    }
+    subject = Subject(model, provider=provider, threads=threads, choices=choices)
     explainer = subject.explainer
     picture = read_image(path)
     prepared = preprocess(picture, explainer.preprocessing, *subject.size)
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
     predicted = int(probabilities.argmax())
-    chosen = _class(explainer.classes, target)
-    explained = predicted if chosen < 0 else chosen
+    chosen = PREDICTED if target is None else class_of(target)
+    (index,) = explainer.classes.indices(chosen, 1)
+    explained = int(index) if index >= 0 else predicted
     seen = _large(prepared.box.cut(picture))
-    said = f"{explainer.classes.name(explained) or explained} {probabilities[explained]:.0%}"
-    tiles = [(seen, said)]
+    caption = f"{explainer.classes.name(explained) or explained} {probabilities[explained]:.0%}"
+    tiles = [(seen, caption)]
     for name in names:
         (relevance,) = find_method(name, subject).maps(tensor, np.array([explained]))
         drawn = overlay(seen, relevance, STYLE) if overlaid else colorize(relevance, STYLE, shape=seen.shape[:2])
         tiles.append((drawn, name))
     write_png(output, grid(tiles, columns=columns, height=TILE), force=force)
-    return f"{path}: {said}, by {len(names)} methods → {output}"
-
-
-def _class(classes: Classes, target: str | None) -> int:
-    if target is None:
-        return -1
-    return int(classes.indices(int(target) if target.lstrip("-").isdigit() else target, 1)[0])
+    return f"{path}: {caption}, by {len(names)} methods → {output}"
 
 
 def _large(picture: Picture) -> Picture:

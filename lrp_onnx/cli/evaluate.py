@@ -1,4 +1,6 @@
-"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves into a folder."""
+"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves
+into a folder.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,15 @@ def evaluate_files(
     labels: Path | None,
     masks: Path | None,
     output: Path | None,
-    **given: Any,
+    **settings: Any,
 ) -> tuple[Table, dict[str, Any]]:
-    """(a table for the terminal, means with intervals), and in `output` results.jsonl, tables and curves."""
+    """(a table for the terminal, means with intervals); results.jsonl, tables and curves in `output`.
+
+    `settings` are further fields of `evaluation.request.Request`.
+
+    Raises:
+        What `evaluate` raises; OutputError where tables or curves cannot be written.
+    """
     photos = find_images(images)
     table = labels or labels_beside(photos)
     boxes = read_boxes(table) if table else {}
@@ -58,8 +66,12 @@ def evaluate_files(
         labels=read_labels(table) if table else {},
         masks=find_masks(masks, photos) if masks else boxes,
         results=output / "results.jsonl" if output else None,
-        choices={"explain": options.explain, "input_size": options.input_size, "preprocessing": options.preprocessing},
-        **given,
+        choices={
+            "explain": options.explain,
+            "input_size": options.input_size,
+            "preprocessing": options.preprocessing,
+        },
+        **settings,
     )
     if not table:
         report("no labels: where a metric follows the label, the predicted class is followed")
@@ -68,19 +80,22 @@ def evaluate_files(
         for metric in (name for name in request.metrics if name in PROTOCOLS):
             drawn = draw_curves(mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero)
             write_png(output / f"{metric}.png", drawn, force=True)
-        write_bytes(output / "table.md", (markdown(rows, every=True, seed=request.seed) + "\n").encode(), force=True)
+        text = markdown(rows, every=True, seed=request.seed) + "\n"
+        write_bytes(output / "table.md", text.encode(), force=True)
         write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
         report(f"results.jsonl, table.md, table.csv and curves are in {output}")
     return evaluation_table(rows, seed=request.seed), as_json(rows, seed=request.seed)
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A line a tenth of the way."""
-    said = [0]
+    """What reports a line for every tenth of the way."""
+    last = 0
 
-    def at(done: int, total: int) -> None:
-        if total and 10 * done // total > said[0]:
-            said[0] = 10 * done // total
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        tenths = 10 * done // total if total else 0
+        if tenths > last:
+            last = tenths
             report(f"{done} of {total} maps judged")
 
-    return at
+    return progress

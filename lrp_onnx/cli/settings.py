@@ -14,7 +14,7 @@ KEYS = ("composite", "start", "bias", "rules")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What such a file may say; None where it says nothing."""
+    """The keys of such a file; None where a key is missing."""
 
     composite: str | None = None
     start: str | None = None
@@ -24,7 +24,11 @@ class Settings:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read `path` (.toml, .yaml or .yml); raises RuleError where it cannot be read or says something unknown."""
+    """Read a .toml, .yaml or .yml file.
+
+    Raises:
+        RuleError: it cannot be read, or has an unknown key or a value of the wrong kind.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

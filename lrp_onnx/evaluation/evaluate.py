@@ -36,7 +36,9 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 """Metrics that need the object's mask."""
 METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", *REMADE)
 HELD = 1e9
-"""Bytes of maps that are held at once: so many photos' are made, a method after the other, before any is judged."""
+"""Bytes of maps that are held at once. The maps of so many photos are made, a method after the
+other, before any of them is judged.
+"""
 
 
 def evaluate(
@@ -45,14 +47,18 @@ def evaluate(
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Result]:
-    """One row for every photo and method: what was explained, and every metric's value.
+    """One result for every photo and method: what was explained, and every metric's value.
 
-    `report` is told how many rows of how many there are, `say` whose maps were made, which may take long too.
+    Args:
+        request: what is evaluated, and how.
+        report: is called with the number of results so far and in all.
+        say: is called with remarks, among them whose maps are made, which may take long too.
 
     Raises:
-        RuleError: a method or metric is unknown or does not fit the model, two photos have one name, labels do not fit
-            the model's classes, or results in the file are of other settings.
-        ImageError and what compiling raises.
+        RuleError: a method or metric is unknown or does not fit the model, two photos have one
+            name, labels do not fit the model's classes, or the results file cannot be gone on with.
+        OutputError: the results file cannot be written.
+        ImageError, and what compiling raises.
     """
     for name in request.metrics:
         if name not in METRICS:
@@ -75,7 +81,8 @@ def evaluate(
         bundle = request.photos[first : first + bundle_size]
         missing = {path: [name for name in names if (path.name, name) not in done] for path in bundle}
         judged += len(bundle) * len(names) - sum(map(len, missing.values()))
-        for row in _group({path: some for path, some in missing.items() if some}, subject, request, say):
+        unfinished = {path: methods for path, methods in missing.items() if methods}
+        for row in _group(unfinished, subject, request, say):
             rows.append(row)
             append(request.results, row)
             judged += 1
@@ -86,7 +93,10 @@ def evaluate(
 def _group(
     missing: Mapping[Path, Sequence[str]], subject: Subject, request: Request, say: Callable[[str], None]
 ) -> Iterator[Result]:
-    """The rows of some photos, each with the methods that it misses. One method's model is loaded at a time."""
+    """The results of photos under the methods that each of them lacks.
+
+    One method's model is loaded at a time.
+    """
     if not missing:
         return
     photos = [
@@ -96,15 +106,15 @@ def _group(
     whole = subject.probabilities(pictures)
     targets = whole.argmax(1)
     maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
-    again = [metric for metric in request.metrics if metric in REMADE]
+    remaking = [metric for metric in request.metrics if metric in REMADE]
     remade: dict[tuple[int, str], dict[str, float | None]] = defaultdict(dict)
-    alike: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}  # photos that lack the same methods
     for index, names in enumerate(missing.values()):
-        alike.setdefault(tuple(names), []).append(index)
-    for names, which in alike.items():
+        groups.setdefault(tuple(names), []).append(index)
+    for names, which in groups.items():
         for made in make_maps(names, subject, pictures[which], targets[which]):
             say(f"{made.method.name}: {len(which)} maps made")
-            for metric in again:
+            for metric in remaking:
                 values = REMADE[metric](made, subject, pictures[which], targets[which])
                 for index, value in zip(which, values, strict=True):
                     remade[index, made.method.name][metric] = value if np.isfinite(value) else None
@@ -113,9 +123,9 @@ def _group(
     for index, photo in enumerate(photos):
         target = int(targets[index])
         label = target if photo.label is None else photo.label
-        found = maps.pop(photo.path)
-        curves = _curves(photo, found, subject, request, {"label": label, "target": target})
-        for name, relevance in found.items():
+        maps_of_photo = maps.pop(photo.path)
+        curves = _curves(photo, maps_of_photo, subject, request, {"label": label, "target": target})
+        for name, relevance in maps_of_photo.items():
             head: dict[str, Any] = {"image": photo.path.name, "method": name, "target": target, "label": label}
             head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
             probability = {"probability": float(whole[index, target])}
@@ -123,36 +133,40 @@ def _group(
 
 
 def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:
-    """What is said of a map without running the model."""
-    found: dict[str, Any] = {}
+    """Metric → value, of the metrics that need no run of the model."""
+    values: dict[str, Any] = {}
     for metric in request.metrics:
         if metric in LOCAL and photo.mask is not None:
-            found[metric] = LOCAL[metric](relevance, photo.mask)
+            values[metric] = LOCAL[metric](relevance, photo.mask)
         elif metric == "attention" and photo.mask is not None:
             kept = attended(relevance)
-            found |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION}
+            values |= {name: float(name == attention_error(kept, photo.mask)) for name in ATTENTION}
         elif metric == "sparseness":
-            found[metric] = sparseness(relevance)
-    return found
+            values[metric] = sparseness(relevance)
+    return values
 
 
 def _curves(
     photo: Photo, maps: Mapping[str, NDArray[np.float32]], subject: Subject, request: Request, follow: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Method → protocol → insertion, deletion and their curves. Pictures that several need are scored once."""
+    """Method → protocol → insertion, deletion and their curves.
+
+    A picture that several of them need is scored once. `follow` is the class index of ``label`` and
+    of ``target``.
+    """
     protocols = [PROTOCOLS[name] for name in request.metrics if name in PROTOCOLS]
     fills = {name: fill(name, photo.tensor, subject) for p in protocols for name in (p.hidden, p.deleted)}
-    wanted = Scorer(subject, photo.tensor, fills)
-    asked: list[tuple[str, Protocol, list[int], list[int]]] = []
+    scorer = Scorer(subject, photo.tensor, fills)
+    pictures: list[tuple[str, Protocol, list[int], list[int]]] = []
     for name, relevance in maps.items():
         for protocol in protocols:
             shown, left = masks(relevance, protocol, steps=request.steps, seed=request.seed, patch=request.patch)
-            asked.append((name, protocol, wanted.ask(protocol.hidden, shown), wanted.ask(protocol.deleted, left)))
-    scores = wanted.scores()
-    found: dict[str, dict[str, Any]] = {name: {} for name in maps}
-    for name, protocol, inserted, deleted in asked:
+            pictures.append((name, protocol, scorer.ask(protocol.hidden, shown), scorer.ask(protocol.deleted, left)))
+    scores = scorer.scores()
+    values: dict[str, dict[str, Any]] = {name: {} for name in maps}
+    for name, protocol, inserted, deleted in pictures:
         column = follow[protocol.follows]
-        made = read(
+        curves = read(
             maps[name],
             protocol,
             scores[inserted, column],
@@ -160,8 +174,8 @@ def _curves(
             steps=request.steps,
             patch=request.patch,
         )
-        found[name][protocol.name] = _values(made)
-    return found
+        values[name][protocol.name] = _values(curves)
+    return values
 
 
 def _values(curves: Curves) -> dict[str, Any]:

@@ -75,12 +75,12 @@ def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list
     over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
     """
     layers = sum(isinstance(step.kind, Convolution | Dense) for step in subject.plan.steps)
-    found = []
+    correlations = []
     for share in DEPTHS:
         choices = {**subject.choices, "randomize": max(1, round(share * layers)), "seed": subject.seed}
         maps: Maps = find_method(made.method.name, replace(subject, choices=choices)).maps(x, t)
-        found.append(_pairs(rank_correlation, made.maps, maps))
-    return [float(np.mean(values)) for values in zip(*found, strict=True)]
+        correlations.append(_pairs(rank_correlation, made.maps, maps))
+    return [float(np.mean(values)) for values in zip(*correlations, strict=True)]
 
 
 def _pairs(measure: Callable[[Map, Map], float], ours: Maps, others: Maps) -> list[float]:

@@ -13,7 +13,7 @@ from lrp_onnx.evaluation.subject import Pictures, Subject
 from lrp_onnx.maps.resample import Mask
 
 MANY = 64
-"""Masked pictures made at once: memory, not speed."""
+"""Masked pictures that are made at once: fewer need less memory, more are not faster."""
 
 
 class Scorer:
@@ -39,20 +39,25 @@ class Scorer:
     def scores(self) -> NDArray[np.float64]:
         """(different pictures, classes): probabilities."""
         classes = self._subject.explainer.contract.classes
-        found = np.empty((len(self._masks), classes))
+        scores = np.empty((len(self._masks), classes))
         for name, fill in self._fills.items():
             places = [i for i, (which, _) in enumerate(self._masks) if which == name]
             for first in range(0, len(places), MANY):
                 part = places[first : first + MANY]
                 keep = np.stack([self._masks[i][1] for i in part])
-                found[part] = self._subject.probabilities(self._subject.masked(self._picture, keep, fill))
-        return found
+                scores[part] = self._subject.probabilities(self._subject.masked(self._picture, keep, fill))
+        return scores
 
 
 def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
-    """What hidden pixels become, (1, …) in the model's units: ``black``; ``mean``, what preprocessing subtracts, or the
-    picture's own mean colour where it subtracts nothing; ``blur``, the picture under a Gaussian of standard deviation
-    5, cut off at 11 × 11, of pictures of 224.
+    """What hidden pixels become, (1, …) float32 in the model's units.
+
+    Args:
+        name: ``black``; ``mean``, the colour that preprocessing subtracts, or the picture's own mean
+            colour where it subtracts none; ``blur``, the picture under a Gaussian of standard
+            deviation 5, cut off at 11 × 11, for pictures of 224, and in proportion for others.
+        picture: (1, …), as the model takes it.
+        subject: the model, which says how pictures are prepared.
     """
     if name == "mean":
         if any(subject.explainer.preprocessing.mean):

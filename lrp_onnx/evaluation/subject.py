@@ -68,10 +68,10 @@ class Subject:
     @cached_property
     def feature(self) -> str:
         """The last feature map of more than one pixel that everything passes through."""
-        found = [name for name, size in self.plan.waists.items() if min(size) > 1]
-        if not found:
+        maps = [name for name, size in self.plan.waists.items() if min(size) > 1]
+        if not maps:
             raise RuleError(f"{self.path} has no feature map that CAM methods could read")
-        return found[-1]
+        return maps[-1]
 
     def compiled(self, **choices: Any) -> Explainer:
         """The model compiled so, ready to run."""

@@ -14,35 +14,38 @@ from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of
 from lrp_onnx.evaluation.request import Result
 
 PARTS = ("insertion", "deletion", "id")
-"""What a protocol says of a map; a table shows the last unless all are asked for."""
+"""The numbers of a protocol; a table shows the last one, unless all are wanted."""
+NO_METRICS = {"image", "method", "target", "label", "mask", "seen", "probability"}
+"""Of a result, what is no metric."""
+Column = tuple[str, str | None]
+"""(metric, part of a protocol or None)."""
 
 
-def columns_of(rows: Sequence[Result]) -> list[tuple[str, str | None]]:
-    """(metric, part or None) in the order that they appear in."""
-    found: dict[tuple[str, str | None], None] = {}
-    skipped = {"image", "method", "target", "label", "mask", "seen", "probability"}
+def columns_of(rows: Sequence[Result]) -> list[Column]:
+    """The columns of some results, in the order that they appear in."""
+    columns: dict[Column, None] = {}
     for row in rows:
         for name, value in row.items():
             if isinstance(value, Mapping):
-                found.update({(name, part): None for part in PARTS})
-            elif name not in skipped:
-                found[name, None] = None
-    return list(found)
+                columns.update({(name, part): None for part in PARTS})
+            elif name not in NO_METRICS:
+                columns[name, None] = None
+    return list(columns)
 
 
-def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[tuple[str, str | None], Mean]]:
+def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[Column, Mean]]:
     """Method → column → mean over the photos that have it, with its interval."""
     columns = columns_of(rows)
-    found: dict[str, dict[tuple[str, str | None], Mean]] = {}
+    means: dict[str, dict[Column, Mean]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        found[method] = {
+        own = [row for row in rows if row["method"] == method]
+        means[method] = {
             (metric, part): mean_of(
-                [_value(row, metric, part) for row in mine if row.get(metric) is not None], seed=seed
+                [_value(row, metric, part) for row in own if row.get(metric) is not None], seed=seed
             )
             for metric, part in columns
         }
-    return found
+    return means
 
 
 def _value(row: Result, metric: str, part: str | None) -> float:
@@ -54,20 +57,20 @@ def heading(metric: str, part: str | None) -> str:
     return metric if part is None else f"{metric} {part.upper() if part == 'id' else part}"
 
 
-def shown(columns: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+def shown(columns: Sequence[Column]) -> list[Column]:
     """The columns of a table for reading: of a protocol only ID."""
     return [column for column in columns if column[1] in (None, "id")]
 
 
 def markdown(rows: Sequence[Result], *, every: bool = False, seed: int = 0) -> str:
     """A table of means with intervals; `every` also shows insertion and deletion."""
-    found = summary(rows, seed=seed)
+    means_of = summary(rows, seed=seed)
     columns = columns_of(rows) if every else shown(columns_of(rows))
     lines = [
         "| method | photos | " + " | ".join(heading(*column) for column in columns) + " |",
         "|---|---|" + "---|" * len(columns),
     ]
-    for method, means in found.items():
+    for method, means in means_of.items():
         photos = sum(row["method"] == method for row in rows)
         lines.append(f"| {method} | {photos} | " + " | ".join(str(means[column]) for column in columns) + " |")
     return "\n".join(lines)
@@ -98,9 +101,9 @@ def as_csv(rows: Sequence[Result]) -> str:
 
 def mean_curves(rows: Sequence[Result], protocol: str) -> dict[str, NDArray[np.float64]]:
     """Method → (2, K): mean insertion and deletion curve."""
-    found = {}
+    means = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         curves = [row[protocol]["curves"] for row in rows if row["method"] == method and protocol in row]
         if curves:
-            found[method] = np.mean(np.asarray(curves, np.float64), 0)
-    return found
+            means[method] = np.mean(np.asarray(curves, np.float64), 0)
+    return means

@@ -186,8 +186,8 @@ def choose_component(foreground: Mask, coarse: Map, *, component: str = "area", 
     """
     if not foreground.any():
         return np.zeros(foreground.shape, dtype=np.bool_)
-    _, found = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
-    labels = np.asarray(found)
+    _, numbered = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
+    labels = np.asarray(numbered)
     if component == "peak":
         chosen = labels.flat[np.where(foreground, coarse, -np.inf).argmax()]
     else:

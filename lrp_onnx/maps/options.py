@@ -1,4 +1,4 @@
-"""Checks of option values. Each raises ValueError with the option's name, what fits, and what was given."""
+"""Checks of option values. Each raises ValueError with the option's name, what fits, and the value."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import OutputExistsError
+from lrp_onnx.errors import OutputError, OutputExistsError
 from lrp_onnx.files.writing import make_folder, write_bytes
 from lrp_onnx.maps.resample import Map
 from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
@@ -43,26 +43,30 @@ class Paths:
 
 
 def plan_paths(folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool) -> list[Paths]:
-    """Where every explanation's results go, `each` of them a picture, numbered where there are several.
+    """Where every explanation's results go.
 
-    Pictures of the same name from different folders get their folder's name in front. Raises OutputExistsError where
-    a result exists and `force` is not set, before anything is computed.
+    `each` of them a picture, numbered where that is more than one. Pictures of the same name from
+    different folders get their folder's name in front.
+
+    Raises:
+        OutputError: `folder` is a file.
+        OutputExistsError: a result exists and `force` is not set.
     """
     endings = [f".{number + 1}" for number in range(each)] if each > 1 else [""]
-    planned = [Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings]
+    paths_of = [Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings]
     if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file: name a folder with -o/--output")
-    results = [path for p in planned for path in (p.overlay, p.heatmap, p.values)] + [
+        raise OutputError(f"{folder} is a file: name a folder with -o/--output")
+    results = [path for p in paths_of for path in (p.overlay, p.heatmap, p.values)] + [
         folder / LINES,
         folder / SHEET,
     ]
-    there = [path for path in results if path.exists()]
-    if there and not force:
+    existing = [path for path in results if path.exists()]
+    if existing and not force:
         raise OutputExistsError(
-            f"{there[0]} and {len(there) - 1} other results exist: give another -o/--output, or --force to "
-            f"overwrite them"
+            f"{existing[0]} and {len(existing) - 1} other results exist: give another -o/--output, "
+            "or --force to overwrite them"
         )
-    return planned
+    return paths_of
 
 
 def _unique_stems(pictures: Sequence[Path]) -> list[str]:
@@ -73,19 +77,26 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
     return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
 
 
-def write(found: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool) -> dict[str, Any]:
-    """Write one picture's files and return its JSON line as data; `shown` is its map as post-processed."""
-    write_png(paths.overlay, overlay(_visible(found.picture), shown, style), force=force)
+def write(explanation: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool) -> dict[str, Any]:
+    """Write one picture's files; `shown` is its map after post-processing.
+
+    Returns:
+        Its JSON line as data.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    write_png(paths.overlay, overlay(_visible(explanation.picture), shown, style), force=force)
     write_png(paths.heatmap, colorize(shown, style), force=force)
-    write_bytes(paths.values, _npz(found, shown), force=force)
+    write_bytes(paths.values, _npz(explanation, shown), force=force)
     return {
-        "image": str(found.path),
-        "target": {"index": found.target, "name": found.target_name},
-        "top5": _top(found.top5),
-        "start": {"from": found.start, "value": found.start_value},
-        "sums": _sums(found.heatmap),
-        "provider": found.provider,
-        "seconds": dict(found.seconds),
+        "image": str(explanation.path),
+        "target": {"index": explanation.target, "name": explanation.target_name},
+        "top5": _top(explanation.top5),
+        "start": {"from": explanation.start, "value": explanation.start_value},
+        "sums": _sums(explanation.heatmap),
+        "provider": explanation.provider,
+        "seconds": dict(explanation.seconds),
         "files": {"overlay": paths.overlay.name, "heatmap": paths.heatmap.name, "values": paths.values.name},
     }
 
@@ -100,18 +111,22 @@ def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArra
     """One picture of several: picture, heatmap and overlay side by side, a row each, with what was explained below."""
     panels = [
         panel(
-            _visible(found.picture), shown, style, captions=("picture", "relevance", _caption(found)), height=SHEET_ROW
+            _visible(explanation.picture),
+            shown,
+            style,
+            captions=("picture", "relevance", _caption(explanation)),
+            height=SHEET_ROW,
         )
-        for found, shown in rows
+        for explanation, shown in rows
     ]
     width = max(p.shape[1] for p in panels)
     padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels]
     return np.concatenate(padded)
 
 
-def _caption(found: Explanation) -> str:
-    chance = next((f" {p:.0%}" for index, _, p in found.top5 if index == found.target), "")
-    return f"{found.target_name or found.target}{chance}"
+def _caption(explanation: Explanation) -> str:
+    chance = next((f" {p:.0%}" for index, _, p in explanation.top5 if index == explanation.target), "")
+    return f"{explanation.target_name or explanation.target}{chance}"
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -127,12 +142,12 @@ def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:
     return [{"index": index, "name": name, "probability": probability} for index, name, probability in top]
 
 
-def _npz(found: Explanation, shown: Map) -> bytes:
-    arrays: dict[str, NDArray[Any]] = {"heatmap": found.heatmap, "scores": found.scores}
-    if shown is not found.heatmap:
+def _npz(explanation: Explanation, shown: Map) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {"heatmap": explanation.heatmap, "scores": explanation.scores}
+    if shown is not explanation.heatmap:
         arrays["post_processed"] = shown
-    if found.relevance is not None:
-        arrays["relevance"] = found.relevance
+    if explanation.relevance is not None:
+        arrays["relevance"] = explanation.relevance
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -140,7 +155,7 @@ def _npz(found: Explanation, shown: Map) -> bytes:
 
 def write_all(
     explanations: Iterable[Explanation],
-    planned: Sequence[Paths],
+    paths_of: Sequence[Paths],
     folder: Path,
     *,
     post: Callable[[Map], Map] | None,
@@ -150,13 +165,13 @@ def write_all(
     """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
-    for found, paths in zip(explanations, planned, strict=True):
+    for explanation, paths in zip(explanations, paths_of, strict=True):
         make_folder(folder)
-        shown = post(found.heatmap) if post else found.heatmap
-        line = write(found, shown, paths, style=style, force=force)
+        shown = post(explanation.heatmap) if post else explanation.heatmap
+        line = write(explanation, shown, paths, style=style, force=force)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:
-            rows.append((found, shown))
+            rows.append((explanation, shown))
         yield line
     write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
     write_png(folder / SHEET, sheet(rows, style), force=force)

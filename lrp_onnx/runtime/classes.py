@@ -1,4 +1,4 @@
-"""Which classes to explain: given by index, by name, by rank, or not at all."""
+"""Which classes to explain: by index, by name, by rank, or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Classes:
         return self.names[index] if self.names else ""
 
     def indices(self, target: Target, count: int | None) -> NDArray[np.int64]:
-        """(count,) int64: `target` for every picture; as many as are given where `count` is None.
+        """(count,) int64: `target` for every picture; as many as it has where `count` is None.
 
         Raises:
             ImageError: it is no class of the model, or not one or `count` of them.
@@ -45,17 +45,20 @@ class Classes:
             target = self._index_of(target)
         elif isinstance(target, Sequence):
             target = [self._index_of(one) if isinstance(one, str) else one for one in target]
-        given = np.asarray(target)
-        fits = given.ndim == 0 or (given.ndim == 1 and len(given) > 0 and (count is None or len(given) in (1, count)))
-        if given.dtype.kind not in "iu" or not fits:
-            many = "a list of them" if count is None else f"{count} indices, one a sample,"
-            raise ImageError(f"the target is {target!r}: a class index, a class name, or {many} are expected")
-        wrong = np.atleast_1d(given)[np.atleast_1d((given < self.lowest) | (given >= self.count))]
+        indices = np.asarray(target)
+        many = indices.ndim == 1 and len(indices) > 0
+        fits = indices.ndim == 0 or (many and (count is None or len(indices) in (1, count)))
+        if indices.dtype.kind not in "iu" or not fits:
+            several = "a list of them" if count is None else f"{count} indices, one a sample,"
+            raise ImageError(
+                f"the target is {target!r}: a class index, a class name, or {several} are expected"
+            )
+        wrong = np.atleast_1d(indices)[np.atleast_1d((indices < self.lowest) | (indices >= self.count))]
         if wrong.size:
             ranks = "-1 for the predicted one" if self.lowest == PREDICTED else f"-1 to {self.lowest} for the best ones"
             raise ImageError(f"there is no class {int(wrong[0])}: classes are 0 to {self.count - 1}, or {ranks}")
-        wanted = (count,) if count is not None else (given.size,)
-        return np.ascontiguousarray(np.broadcast_to(given.astype(np.int64), wanted))
+        shape = (count,) if count is not None else (indices.size,)
+        return np.ascontiguousarray(np.broadcast_to(indices.astype(np.int64), shape))
 
     def _index_of(self, name: str) -> int:
         if name in self.names:

@@ -124,7 +124,7 @@ class Explainer:
         """
         kind, shape = self.session.input_of(self.contract.input)
         fits = batch.ndim == len(shape) and all(
-            not isinstance(size, int) or size == found for size, found in zip(shape, batch.shape, strict=True)
+            not isinstance(size, int) or size == own for size, own in zip(shape, batch.shape, strict=True)
         )
         if not fits:
             raise ImageError(f"the batch has shape {batch.shape}, the model's input '{self.contract.input}' {shape}")
@@ -183,22 +183,22 @@ class Explainer:
         """An explanation for every row of the maps; in a file of many targets all rows are of the one picture."""
         begun = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
-        found = self.explain(batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
+        outputs = self.explain(batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
         seconds = {"decode": batch.seconds, "run": (time.perf_counter() - begun) / len(batch.paths)}
         for row, target in enumerate(targets):
             index = 0 if self.contract.many_targets else row
-            yield self._one(batch, found, index, row, int(target), seconds)
+            yield self._one(batch, outputs, index, row, int(target), seconds)
 
     def _one(
-        self, batch: _Batch, found: Arrays, index: int, row: int, target: int, seconds: dict[str, float]
+        self, batch: _Batch, outputs: Arrays, index: int, row: int, target: int, seconds: dict[str, float]
     ) -> Explanation:
         """The explanation of picture `index` of the batch, its map in row `row`."""
-        kind, scores, probabilities = self._scores(found, index)
+        kind, scores, probabilities = self._scores(outputs, index)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
-        relevance = found[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in found else None
-        if HEATMAP in found:
-            heatmap = found[HEATMAP][row]
+        relevance = outputs[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in outputs else None
+        if HEATMAP in outputs:
+            heatmap = outputs[HEATMAP][row]
         elif relevance is not None:
             heatmap = relevance.sum(0 if self.preprocessing.layout == "NCHW" else 2)
         else:
@@ -238,10 +238,10 @@ class Explainer:
             return float(scores[target] - (rest * weights).sum() / weights.sum())
         return float(scores[target])
 
-    def _scores(self, found: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
+    def _scores(self, outputs: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
         kind, name = kind_of(self.contract.outputs)
-        scores = found[name][index]
+        scores = outputs[name][index]
         return kind, scores.astype(np.float32), probabilities_of(kind, scores[None])[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
     Raises:
         ImageError: for everything that names no picture, all at once.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     faults = []
     for pattern in map(str, patterns):
         path = Path(pattern)
@@ -43,10 +43,10 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
         if not matched:
             kind = "holds no picture" if path.is_dir() else "is no file, no folder, and matches nothing"
             faults.append(f"{pattern} {kind}")
-        found |= dict.fromkeys(matched)
+        paths |= dict.fromkeys(matched)
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
-    return list(found)
+    return list(paths)
 
 
 def _glob(pattern: str) -> list[Path]:
@@ -95,8 +95,8 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
         except cv2.error:
             decoded = None
     if decoded is None:
-        found = looks_like(data) or "it is damaged, or of another format"
-        raise ImageError(f"{path} is not a picture that can be read: {found}; PNG and JPEG are")
+        content = looks_like(data) or "it is damaged, or of another format"
+        raise ImageError(f"{path} is not a picture that can be read: {content}; PNG and JPEG are")
     return np.asarray(decoded)
 
 

@@ -35,8 +35,8 @@ def onnx_runtime() -> Any:
         if not hasattr(module, "InferenceSession"):
             fault = "its files are gone, as happens where one of two distributions is uninstalled"
     if fault:
-        there = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
-        raise ProviderError(f"ONNX Runtime cannot be imported ({fault}); {there} is installed: run `{REPAIR}`")
+        present = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
+        raise ProviderError(f"ONNX Runtime cannot be imported ({fault}); {present} is installed: run `{REPAIR}`")
     if len(names) > 1:
         _log.warning("%s are both installed and overwrite each other: run `%s`", " and ".join(names), REPAIR)
     return module
@@ -44,11 +44,11 @@ def onnx_runtime() -> Any:
 
 def installed() -> list[str]:
     """Which of `DISTRIBUTIONS` are installed."""
-    found = []
+    present = []
     for name in DISTRIBUTIONS:
         try:
             importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found.append(name)
-    return found
+        present.append(name)
+    return present

@@ -90,7 +90,7 @@ class Session:
 
     @contextmanager
     def faults(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-        """Says in our words what the runtime raises inside."""
+        """Turns what the runtime raises inside into our errors."""
         try:
             yield
         except Exception as error:  # the runtime's exceptions have no common base below Exception
@@ -129,18 +129,18 @@ def open_session(
             there, and yet it does not start, the CPU takes over with a warning in the log.
         ModelFileError: the runtime cannot load the model.
     """
-    wanted = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
-    if unknown := [name for name in wanted if name not in PROVIDERS]:
+    preferred = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
+    if unknown := [name for name in preferred if name not in PROVIDERS]:
         raise ProviderError(f"there is no provider {unknown[0]!r}; there are {', '.join(PROVIDERS)}")
-    fault = cuda_fault() if "cuda" in wanted else None
-    if fault is not None and "cpu" not in wanted:
+    fault = cuda_fault() if "cuda" in preferred else None
+    if fault is not None and "cpu" not in preferred:
         raise ProviderError(_no_cuda(fault))
-    chosen = next(name for name in wanted if name != "cuda" or fault is None)
+    chosen = next(name for name in preferred if name != "cuda" or fault is None)
     load = functools.partial(_load, model, threads=threads, optimize=optimize, tuning=tuning, profile=profile)
     try:
         return Session(load(chosen), chosen)
     except ProviderError as error:
-        if chosen == "cpu" or "cpu" not in wanted:
+        if chosen == "cpu" or "cpu" not in preferred:
             raise
         _log.warning("running on the CPU: %s", error)
     return Session(load("cpu"), "cpu")
@@ -164,10 +164,10 @@ def _load(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
-    asked = _providers(provider, tuning)
+    names = _providers(provider, tuning)
     try:
         # Its own fallback would print to standard output and go on without CUDA.
-        runtime = onnxruntime.InferenceSession(source, options, providers=asked, enable_fallback=0)
+        runtime = onnxruntime.InferenceSession(source, options, providers=names, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common base below Exception
         # What it says of a model is of its own types; a provider that does not start is a plain RuntimeError.
         if provider == "cuda" and (isinstance(error, (RuntimeError, ValueError)) or "CUDA" in str(error)):
@@ -185,8 +185,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _providers(wanted: str, tuning: Tuning) -> list[Any]:
-    if wanted == "cpu":
+def _providers(provider: str, tuning: Tuning) -> list[Any]:
+    if provider == "cpu":
         return [PROVIDERS["cpu"]]
     options = {
         # The default asks cuDNN for its slow fallback; HEURISTIC asks for its own choice.

@@ -26,14 +26,14 @@ class Mean:
 
 def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Mean:
     """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979); NaN of nothing."""
-    given = np.asarray(values, np.float64)
-    if given.size == 0:
+    sample = np.asarray(values, np.float64)
+    if sample.size == 0:
         return Mean(float("nan"), float("nan"), float("nan"), 0)
-    picks = np.random.default_rng(seed).integers(0, given.size, (resamples, given.size))
-    means = given[picks].mean(1)
+    picks = np.random.default_rng(seed).integers(0, sample.size, (resamples, sample.size))
+    means = sample[picks].mean(1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
-    return Mean(float(given.mean()), float(low), float(high), int(given.size))
+    return Mean(float(sample.mean()), float(low), float(high), int(sample.size))
 
 
 def difference_of(one: ArrayLike, other: ArrayLike, *, seed: int = 0) -> Mean:
