@@ -32,7 +32,9 @@ def _to_stderr(text: str) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
-    """Compile a classifier's ONNX file into one that also explains itself, and explain pictures with it."""
+    """Compile a classifier's ONNX file into one that also explains itself, and explain pictures
+    with it.
+    """
 
 
 @main.command("compile")
@@ -288,7 +290,7 @@ def composites(as_json: bool) -> None:
 def verify(
     compiled: Path, original: Path | None, images: tuple[Path, ...], provider: str | None, as_json: bool
 ) -> None:
-    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance accounted for."""
+    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance there."""
     from lrp_onnx.cli.verify import verify_file
 
     audit = verify_file(compiled, original=original, images=images, provider=provider)

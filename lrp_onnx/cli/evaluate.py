@@ -48,7 +48,8 @@ def evaluate_files(
     output: Path | None,
     **settings: Any,
 ) -> tuple[Table, dict[str, Any]]:
-    """(a table for the terminal, means with intervals); results.jsonl, tables and curves in `output`.
+    """(a table for the terminal, means with intervals); results.jsonl, tables and curves in
+    `output`.
 
     `settings` are further fields of `evaluation.request.Request`.
 

@@ -1,4 +1,6 @@
-"""The `explain` command's work: find the pictures, explain them in batches, write the results, report."""
+"""The `explain` command's work: find the pictures, explain them in batches, write the results,
+report.
+"""
 
 from __future__ import annotations
 

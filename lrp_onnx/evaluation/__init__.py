@@ -1,1 +1,3 @@
-"""Judging relevance maps: pure metrics that take maps, masks and a `predict`, and know neither ONNX nor a runtime."""
+"""Judging relevance maps: pure metrics that take maps, masks and a `predict`, and know neither ONNX
+nor a runtime.
+"""

@@ -76,8 +76,8 @@ def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.ui
 
 
 def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """File name → boxes (x0, y0, x1, y1), from a CSV with the columns ``file,x0,y0,x1,y1``, one line
-    a box; nothing without such columns, and no box for a line without numbers there.
+    """File name → boxes (x0, y0, x1, y1), from a CSV with the columns ``file,x0,y0,x1,y1``, one
+    line a box; nothing without such columns, and no box for a line without numbers there.
 
     Raises:
         ImageError: the table cannot be read, or a box is not four numbers.

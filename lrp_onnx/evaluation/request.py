@@ -26,13 +26,15 @@ class Request:
 
     model: Path
     photos: Sequence[Path]
-    """No two of one file name: by that name labels and masks are found, and results gone on with."""
+    """No two of one file name: labels, masks and earlier results are found by that name."""
     methods: Sequence[str]
     metrics: Sequence[str] = ("exact", "keio")
     labels: Mapping[str, int] = field(default_factory=dict)
     """File name → class index; without one the predicted class is taken for the label."""
     masks: Mapping[str, Any] = field(default_factory=dict)
-    """File name → the object's mask as a picture's path, or as boxes (x0, y0, x1, y1) in the photo's pixels."""
+    """File name → the object's mask as a picture's path, or as boxes (x0, y0, x1, y1) in the
+    photo's pixels.
+    """
     steps: int = 50
     patch: int = 1
     seed: int = 0

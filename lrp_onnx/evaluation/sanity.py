@@ -1,4 +1,6 @@
-"""Metrics that make a method's maps anew: of another class, of a changed picture, of a model with shuffled weights."""
+"""Metrics that make a method's maps anew: of another class, of a changed picture, of a model with
+shuffled weights.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,22 @@ from lrp_onnx.plan.kinds import Convolution, Dense
 
 T = TypeVar("T")
 Metric = Callable[[Made, Subject, Pictures, Targets], list[float]]
-"""A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a picture."""
+"""A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a
+picture.
+"""
 PERTURBED = 8
 RADIUS = 0.02
 """How many perturbed pictures, and by how much at most, as a share of the picture's range."""
 DEPTHS = (0.0, 0.25, 0.5, 1.0)
-"""Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer alone."""
+"""Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer
+alone.
+"""
 
 
 def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Cosine| between the maps of the target and of the most probable other class; near 1, a map does not tell classes
-    apart (after Sixt et al. 2020). A map and its negative are the same but for what it started from, so signs do not
-    count.
+    """|Cosine| between the maps of the target and of the most probable other class; near 1, a map
+    does not tell classes apart (after Sixt et al. 2020). A map and its negative are the same but
+    for what it started from, so signs do not count.
     """
     scores = subject.probabilities(x)
     scores[np.arange(len(x)), t] = -1
@@ -35,8 +41,8 @@ def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> 
 
 
 def random_logit(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Rank correlation| between the maps of the target and of a random other class; lower is better (the random-logit
-    test of Sixt et al. 2020, who measure structural similarity).
+    """|Rank correlation| between the maps of the target and of a random other class; lower is
+    better (the random-logit test of Sixt et al. 2020, who measure structural similarity).
     """
     classes = subject.explainer.contract.classes
     shifts = np.random.default_rng(subject.seed).integers(1, max(classes, 2), len(x))
@@ -44,8 +50,9 @@ def random_logit(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[
 
 
 def sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's range. What is added to
-    a whole map lowers it: compare it among maps that are near zero where nothing is.
+    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's
+    range. What is added to a whole map lowers it: compare it among maps that are near zero where
+    nothing is.
     """
     rng = np.random.default_rng(subject.seed)
     reach = RADIUS * np.ptp(x.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
@@ -71,8 +78,9 @@ def _always(value: T) -> Callable[[Map], T]:
 
 
 def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Rank correlation| between a map and the maps of the model with shuffled weights, from the logits on, averaged
-    over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that knows nothing of the model has 1.
+    """|Rank correlation| between a map and the maps of the model with shuffled weights, from the
+    logits on, averaged over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that
+    knows nothing of the model has 1.
     """
     layers = sum(isinstance(step.kind, Convolution | Dense) for step in subject.plan.steps)
     correlations = []

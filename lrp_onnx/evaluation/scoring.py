@@ -53,8 +53,8 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
     """What hidden pixels become, (1, …) float32 in the model's units.
 
     Args:
-        name: ``black``; ``mean``, the colour that preprocessing subtracts, or the picture's own mean
-            colour where it subtracts none; ``blur``, the picture under a Gaussian of standard
+        name: ``black``; ``mean``, the colour that preprocessing subtracts, or the picture's own
+            mean colour where it subtracts none; ``blur``, the picture under a Gaussian of standard
             deviation 5, cut off at 11 × 11, for pictures of 224, and in proportion for others.
         picture: (1, …), as the model takes it.
         subject: the model, which says how pictures are prepared.

@@ -33,7 +33,7 @@ CHUNK = 32
 
 @dataclass(eq=False)
 class Subject:
-    """A model that methods are applied to: its forward pass, its feature maps, its compiled forms."""
+    """A model that methods are applied to: its forward pass, feature maps and compiled forms."""
 
     path: Path
     provider: str | None = None
@@ -123,7 +123,9 @@ class Subject:
         return kind, name
 
     def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
-        """The target's logit's gradient with respect to every input element, shaped as the pictures."""
+        """The target's logit's gradient with respect to every input element, shaped as the
+        pictures.
+        """
         return explain_all(self.explainer, "relevance", pictures, targets)
 
     @cached_property
@@ -142,7 +144,9 @@ class Subject:
         return (pictures.shape[1], pictures.shape[2]) if self.channels == 3 else (pictures.shape[2], pictures.shape[3])
 
     def masked(self, picture: Pictures, masks: NDArray[Any], fill: Pictures | float = 0.0) -> Pictures:
-        """One picture under masks (M, H, W), 1 where it stays: (M, …); `fill` is what it becomes elsewhere."""
+        """One picture under masks (M, H, W), 1 where it stays: (M, …); `fill` is what it becomes
+        elsewhere.
+        """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: atomically, and never over what is there unless told to."""
+"""Writing files so that nothing is lost: atomically, and over another file only if told to."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
-    """Write a file through a temporary one beside it: readers see the old file or the whole new one.
+    """Write a file through a temporary one beside it: readers see the old file or the whole new
+    one.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.

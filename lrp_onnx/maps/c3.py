@@ -1,6 +1,7 @@
 """C3, "contour and component choice", and C1C, "component choice", for relevance maps.
 
-Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024, 4Q1-IS-2c-03, Eq. 3-4 (C3); Iida et al. 2023 (C1C).
+Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024, 4Q1-IS-2c-03, Eq. 3-4 (C3); Iida et al. 2023
+(C1C).
 
     coarse  = R reduced to 28 x 28
     C1      = the largest contour of {coarse > threshold}, filled
@@ -8,15 +9,15 @@ Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024, 4Q1-IS-2c-03, Eq. 3-4 (C3); I
     C3      = C1 AND C2                                            (C1C: C2 alone)
     map     = coarse where C3, 0 elsewhere; expanded to (h, w)
 
-The papers leave open, and our reading is: the threshold (the map's mean, as C1C's released code has it), the
-filling of the contour (filled), how its size is measured (filled pixels: the polygon's area is 0 for a blob
-one pixel wide), connectivity (8), the kind of reduction and expansion, and an empty AND (see
-`C3Options.empty`).
+The papers leave open, and our reading is: the threshold (the map's mean, as C1C's released code has
+it), the filling of the contour (filled), how its size is measured (filled pixels: the polygon's
+area is 0 for a blob one pixel wide), connectivity (8), the kind of reduction and expansion, and an
+empty AND (see `C3Options.empty`).
 
-One consequence is worth knowing. Outer contours are traced 8-connected and filled, so C2, being connected,
-lies either wholly inside of C1 or wholly outside: the AND is C2 or nothing. Holes of C2 are filled in C1 but
-not in C2, so they stay out. C3 can therefore differ from C1C with the same options only where the AND is
-empty.
+One consequence is worth knowing. Outer contours are traced 8-connected and filled, so C2, being
+connected, lies either wholly inside of C1 or wholly outside: the AND is C2 or nothing. Holes of C2
+are filled in C1 but not in C2, so they stay out. C3 can therefore differ from C1C with the same
+options only where the AND is empty.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ OUTSIDES = ("zero", "rank")
 
 
 def _parse_threshold(threshold: str | float) -> tuple[str, float]:
-    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``; raises ValueError."""
+    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``; raises
+    ValueError.
+    """
     if threshold == "mean":
         return "mean", 0.0
     kind, number = ("value", threshold)
@@ -63,25 +66,32 @@ class C3Options:
     size: int = 28
     """Side of the coarse grid in pixels, at least 1; 28 in the paper."""
     threshold: str | float = "mean"
-    """Foreground is what lies strictly above: the coarse map's ``mean``, its ``quantile:q`` (0 <= q <= 1), or
-    a number."""
+    """Foreground is what lies strictly above: the coarse map's ``mean``, its ``quantile:q`` with q
+    from 0 to 1, or a number.
+    """
     component: str = "area"
-    """Which component is C2: ``area``, the one with most pixels (the paper), or ``peak``, the one with the
-    highest value (C1C's released code). A tie goes to the component that comes first in raster order."""
+    """Which component is C2: ``area``, the one with most pixels (the paper), or ``peak``, the one
+    with the highest value (C1C's released code). A tie goes to the component that comes first in
+    raster order.
+    """
     connectivity: int = 8
     """Of components, 8 or 4. Contours are always traced 8-connected."""
     reduction: str = "area"
-    """``area``: mean over each coarse pixel; ``antialiased``: Gaussian, then linear; ``nearest``: one
-    sample."""
+    """``area``: mean over each coarse pixel; ``antialiased``: Gaussian, then linear; ``nearest``:
+    one sample.
+    """
     expansion: str = "nearest"
     """``nearest`` or ``bilinear``."""
     outside: str = "zero"
-    """``zero``: nothing but the mask is kept (the papers). A negative value inside then ranks below the zeros
-    around it. ``rank`` (ours): pixels outside keep their order, not their values, and all rank below those
-    inside, so that a ranking metric meets no sea of ties."""
+    """``zero``: nothing but the mask is kept (the papers). A negative value inside then ranks below
+    the zeros around it. ``rank`` (ours): pixels outside keep their order, not their values, and all
+    rank below those inside, so that a ranking metric meets no sea of ties.
+    """
     empty: str = "component"
-    """What C3 is where the largest contour and the chosen component are different blobs, so that their AND is
-    empty: ``component`` alone, ``contour`` alone, or ``nothing``. The paper does not say."""
+    """What C3 is where the largest contour and the chosen component are different blobs, so that
+    their AND is empty: ``component`` alone, ``contour`` alone, or ``nothing``. The paper does not
+    say.
+    """
 
     def __post_init__(self) -> None:
         check_whole("size", self.size, least=1)
@@ -99,11 +109,13 @@ class C3Result:
     """A chosen map and how it was chosen. `size` below is `C3Options.size`."""
 
     map: Map
-    """(h, w) float32: relevance inside the mask, in the input's units; outside as `C3Options.outside` has
-    it."""
+    """(h, w) float32: relevance inside the mask, in the input's units; outside as
+    `C3Options.outside` has it.
+    """
     mask: Mask
-    """(size, size) bool: what was kept. Empty where nothing lies above the threshold, as in a constant
-    map."""
+    """(size, size) bool: what was kept. Empty where nothing lies above the threshold, as in a
+    constant map.
+    """
     coarse: Map
     """(size, size) float32: the reduced map, before any choice."""
     contour: Mask
@@ -111,8 +123,9 @@ class C3Result:
     component: Mask
     """(size, size) bool: C2, the chosen component."""
     fallback: bool
-    """Whether C1 AND C2 was empty although neither of them is, so that `C3Options.empty` decided. False for
-    C1C."""
+    """Whether C1 AND C2 was empty although neither of them is, so that `C3Options.empty` decided.
+    False for C1C.
+    """
 
 
 C3_DEFAULTS = C3Options()
@@ -127,11 +140,12 @@ def c3(relevance: ArrayLike, options: C3Options = C3_DEFAULTS, *, shape: tuple[i
     Args:
         relevance: (H, W), summed over channels; taken as float32, any scale and sign.
         options: the choices that the paper leaves open.
-        shape: (h, w) of the result; (H, W) where it is not given.
+        shape: (h, w) of the result; None for (H, W).
 
     Returns:
-        The map and its masks. A map without foreground (a constant one, or all at or below a given threshold)
-        has an empty mask: its result is zero, or with ``outside="rank"`` the plain coarse map.
+        The map and its masks. A map without foreground (a constant one, or all at or below a given
+        threshold) has an empty mask: its result is zero, or with ``outside="rank"`` the plain
+        coarse map.
 
     Raises:
         ValueError: the map is not a finite, non-empty (H, W) array of numbers.
@@ -142,17 +156,18 @@ def c3(relevance: ArrayLike, options: C3Options = C3_DEFAULTS, *, shape: tuple[i
 def c1c(relevance: ArrayLike, options: C3Options = C1C_DEFAULTS, *, shape: tuple[int, int] | None = None) -> C3Result:
     """Keep the relevance in one connected component (Iida et al. 2023).
 
-    The contour plays no part here, but `C3Result.contour` tells it, to compare with. Arguments, result and
-    errors are those of `c3`; by default the component is that of the highest value.
+    The contour plays no part here, but `C3Result.contour` tells it, to compare with. Arguments,
+    result and errors are those of `c3`; by default the component is that of the highest value.
     """
     return _choose(relevance, options, shape, lambda contour, component, empty: (component.copy(), False))
 
 
 def largest_contour(foreground: Mask) -> Mask:
-    """Return the outer contour that encloses most pixels, filled: holes, and blobs within holes, are inside.
+    """Return the outer contour that encloses most pixels, filled: holes, and blobs within holes,
+    are inside.
 
-    Size is the number of filled pixels, the contour's own among them. A tie goes to the contour whose first
-    pixel comes first in raster order, whatever the order in which OpenCV lists them.
+    Size is the number of filled pixels, the contour's own among them. A tie goes to the contour
+    whose first pixel comes first in raster order, whatever the order in which OpenCV lists them.
 
     Args:
         foreground: (h, w) bool.
@@ -214,8 +229,9 @@ def _choose(
 
 
 def _contour_and_component(contour: Mask, component: Mask, empty: str) -> tuple[Mask, bool]:
-    """Return C1 AND C2 (Eq. 3), or what `empty` names where that is empty though C2 is not; and which it
-    was."""
+    """Return C1 AND C2 (Eq. 3), or what `empty` names where that is empty though C2 is not; and
+    which it was.
+    """
     both = contour & component
     if both.any() or not component.any():
         return both, False
@@ -223,7 +239,9 @@ def _contour_and_component(contour: Mask, component: Mask, empty: str) -> tuple[
 
 
 def _above(coarse: Map, threshold: str | float) -> Mask:
-    """Return (size, size) bool: what lies strictly above. In float64, as a mean is seldom a float32."""
+    """Return (size, size) bool: what lies strictly above. In float64, as a mean is seldom a
+    float32.
+    """
     kind, number = _parse_threshold(threshold)
     exact = coarse.astype(np.float64)
     if kind == "mean":
@@ -237,15 +255,17 @@ def _above(coarse: Map, threshold: str | float) -> Mask:
 
 
 def _zero_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Eq. 4: mask at the coarse size, then expand; with bilinear expansion the mask's edge is soft."""
+    """Eq. 4: mask at the coarse size, then expand; bilinear expansion softens the mask's edge."""
     return resample(np.where(mask, coarse, np.float32(0)), shape, method=expansion)
 
 
 def _rank_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Expand, then replace what is outside by its rank, spread evenly below the lowest value inside.
+    """Expand, then replace what is outside by its rank, spread evenly below the lowest value
+    inside.
 
-    With dense ranks 0..K-1 (equal values share one) and a = max |map|:  ``min_inside - a * (1 - rank / K)``.
-    The order is strict in float32 for K up to some 2**20 and never inverted beyond.
+    With dense ranks 0..K-1 (equal values share one) and a = max |map|:
+    ``min_inside - a * (1 - rank / K)``. The order is strict in float32 for K up to about 2**20, and
+    never inverted beyond.
     """
     expanded = resample(coarse, shape, method=expansion)
     inside = resample(mask, shape, method="nearest") > 0

@@ -25,7 +25,7 @@ class MapStep:
     title: ClassVar[str]
     """One line, for a list of the steps."""
     one_sided: ClassVar[bool] = False
-    """Whether a step keeps only what speaks for the class, so that one side of the colours will do."""
+    """Whether a step keeps only what speaks for the class: one side of the colours will do."""
 
     def __call__(self, relevance: Map) -> Map:
         """(H, W) float32 → (H, W) float32, a new array."""

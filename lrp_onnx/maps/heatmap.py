@@ -1,4 +1,6 @@
-"""What is done to a relevance map before it is shown or scored: sum, quantize, average, normalize."""
+"""What a relevance map goes through before it is shown or scored: sum, quantize, average,
+normalize.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ NORMALIZATIONS = ("symmetric", "positive")
 
 
 def channel_sum(relevance: ArrayLike) -> Map:
-    """Sum relevance over its channels: ``R(u, v) = sum_c R(c, u, v)``, the map of every method here.
+    """Sum relevance over its channels: ``R(u, v) = sum_c R(c, u, v)``, the map of every method
+    here.
 
     Args:
         relevance: (C, H, W) or (N, C, H, W), finite.
@@ -38,20 +41,21 @@ def channel_sum(relevance: ArrayLike) -> Map:
 
 
 def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
-    """Heat quantization: round every value down to one of `levels` values, evenly spaced from the minimum to
-    the maximum.
+    """Heat quantization: round every value down to one of `levels` values, evenly spaced from the
+    minimum to the maximum.
 
-    ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise Relevance
-    Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a pixel that holds the
-    maximum reaches the top bin. Ties are its effect: score such maps with a metric that takes exactly n
-    pixels per step.
+    ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise
+    Relevance Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a
+    pixel that holds the maximum reaches the top bin. Ties are its effect: score such maps with a
+    metric that takes exactly n pixels per step.
 
     Args:
         relevance: (H, W), finite.
         levels: at least 2.
 
     Returns:
-        (H, W) float32, a new array; minimum and maximum are the input's, a constant map stays as it is.
+        (H, W) float32, a new array; minimum and maximum are the input's, a constant map stays as it
+        is.
 
     Raises:
         ValueError: not a finite map, or fewer than two levels.
@@ -71,10 +75,9 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
     Args:
         relevance: (H, W), finite.
         mode: ``symmetric`` or ``positive``.
-        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the maximum,
-        and what lies beyond
-            is clipped, so that a few hot pixels do not leave the rest pale. Where it is zero, as in a map
-            with few pixels that are not, the maximum is taken.
+        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the
+            maximum, and what lies beyond is clipped, so that a few hot pixels do not leave the rest
+            pale. Where it is zero, as in a map with few pixels that are not, the maximum is taken.
 
     Returns:
         (H, W) float32, a new array; all zeros where there is nothing to scale.
@@ -95,12 +98,14 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
 
 
 def average(relevance: ArrayLike, *, size: int = COARSE, expansion: str = "nearest") -> Map:
-    """Average a map over a `size` x `size` grid and expand it again: C3's coarse map without a mask.
+    """Average a map over a `size` x `size` grid and expand it again: C3's coarse map without a
+    mask.
 
     Args:
         relevance: (H, W), finite.
         size: side of the grid in pixels, at least 1.
-        expansion: a key of `lrp_onnx.maps.resample.METHODS`; ``nearest`` or ``bilinear`` make sense.
+        expansion: a key of `lrp_onnx.maps.resample.METHODS`; ``nearest`` or ``bilinear`` make
+            sense.
 
     Returns:
         (H, W) float32, a new array.

@@ -1,4 +1,4 @@
-"""Checks of option values. Each raises ValueError with the option's name, what fits, and the value."""
+"""Checks of option values. Each raises ValueError with the option's name, what fits, the value."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Resampling of maps: every method is a matrix per axis, ``rows @ map @ columns.T``.
 
-All methods use half-pixel centres (output pixel ``i`` of ``n`` covers input ``[i, i + 1) * length / n``) and
-rows that sum to 1, so a constant map stays the same constant. Arithmetic is float64, results are float32.
+All methods use half-pixel centres (output pixel ``i`` of ``n`` covers the input
+``[i, i + 1) * length / n``) and rows that sum to 1, so a constant map stays the same constant.
+Arithmetic is float64, results are float32.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ Matrix = NDArray[np.float64]
 """(target, source) float64: one output pixel's weights per row."""
 
 GAUSSIAN_REACH = 4.0
-"""Where the anti-aliasing Gaussian is cut off, in standard deviations: the default of scipy.ndimage, for
-parity."""
+"""Where the anti-aliasing Gaussian is cut off, in standard deviations: the default of
+scipy.ndimage, for parity.
+"""
 
 
 def as_map(relevance: ArrayLike) -> Map:
     """Return `relevance` as an (H, W) float32 array; the input itself where it is one already.
 
     Raises:
-        ValueError: it is not two-dimensional, has no pixels, is not real-valued, or is not finite in float32.
+        ValueError: it is not two-dimensional, has no pixels, is not real-valued, or is not finite
+            in float32.
     """
     values = np.asarray(relevance)
     if values.ndim != 2 or values.size == 0:
@@ -58,7 +61,8 @@ def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "are
         (h, w) float32, a new array; every value lies within the input's range.
 
     Raises:
-        ValueError: the map is not one (see `as_map`), the shape is not positive, or the method is unknown.
+        ValueError: the map is not one (see `as_map`), the shape is not positive, or the method is
+            unknown.
     """
     values = as_map(relevance)
     if len(shape) != 2 or min(shape) < 1:
@@ -71,7 +75,8 @@ def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "are
 
 
 def area(target: int, source: int) -> Matrix:
-    """Weight each input pixel by its overlap with the output pixel: the mean over the output pixel's area.
+    """Weight each input pixel by its overlap with the output pixel: the mean over the output
+    pixel's area.
 
     Exact: overlaps are counted in units of 1/target of an input pixel, in integers.
     """
@@ -82,11 +87,11 @@ def area(target: int, source: int) -> Matrix:
 
 
 def antialiased(target: int, source: int) -> Matrix:
-    """Blur with a Gaussian, then sample linearly: the order-1 anti-aliased resize of scikit-image, written as
-    a matrix.
+    """Blur with a Gaussian, then sample linearly: the order-1 anti-aliased resize of scikit-image,
+    written as a matrix.
 
-    ``sigma = max(0, (source / target - 1) / 2)``; beyond the border the map is mirrored about the centre of
-    its last pixel.
+    ``sigma = max(0, (source / target - 1) / 2)``; beyond the border the map is mirrored about the
+    centre of its last pixel.
     """
     sigma = max(0.0, (source / target - 1) / 2)
     reach = int(GAUSSIAN_REACH * sigma + 0.5)
@@ -106,8 +111,9 @@ def antialiased(target: int, source: int) -> Matrix:
 
 
 def nearest(target: int, source: int) -> Matrix:
-    """Take the input pixel that holds the output pixel's centre; a centre on a border takes the later
-    pixel."""
+    """Take the input pixel that holds the output pixel's centre; a centre on a border takes the
+    later pixel.
+    """
     matrix = np.zeros((target, source))
     out = np.arange(target)
     matrix[out, (2 * out + 1) * source // (2 * target)] = 1
@@ -115,8 +121,9 @@ def nearest(target: int, source: int) -> Matrix:
 
 
 def bilinear(target: int, source: int) -> Matrix:
-    """Interpolate linearly between the two nearest centres, without anti-aliasing; beyond the border the edge
-    goes on."""
+    """Interpolate linearly between the two nearest centres, without anti-aliasing; beyond the
+    border the edge goes on.
+    """
     position = _centres(target, source).clip(0, source - 1)
     return (1 - np.abs(position[:, None] - np.arange(source)[None, :])).clip(0)
 
@@ -129,16 +136,18 @@ METHODS: MappingProxyType[str, Callable[[int, int], Matrix]] = MappingProxyType(
 
 @lru_cache(maxsize=64)
 def _cached(method: str, target: int, source: int) -> Matrix:
-    """Return the method's matrix, made once per pair of lengths and read-only, as a data set has few
-    sizes."""
+    """Return the method's matrix, made once per pair of lengths and read-only, as a data set has
+    few sizes.
+    """
     matrix = METHODS[method](target, source)
     matrix.flags.writeable = False
     return matrix
 
 
 def _centres(target: int, source: int) -> Matrix:
-    """Return (target,) float64: where the output pixels' centres lie, 0 being the centre of the first input
-    pixel."""
+    """Return (target,) float64: where the output pixels' centres lie, 0 being the centre of the
+    first input pixel.
+    """
     return (np.arange(target, dtype=np.float64) + 0.5) * (source / target) - 0.5
 
 

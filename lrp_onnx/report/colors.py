@@ -1,9 +1,9 @@
 """Two colour maps of our own and their application to relevance.
 
-Both are piecewise linear in sRGB between a few control points that lie evenly in CIE lightness L*, so that a
-step in relevance looks alike wherever it happens: ``diverging`` goes from white at zero to red (for) and to
-blue (against), equally dark on both sides; ``sequential`` goes from near black over violet and orange to pale
-yellow.
+Both are piecewise linear in sRGB between a few control points that lie evenly in CIE lightness L*,
+so that a step in relevance looks alike wherever it happens: ``diverging`` goes from white at zero
+to red (for) and to blue (against), equally dark on both sides; ``sequential`` goes from near black
+over violet and orange to pale yellow.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ColorTable = NDArray[np.uint8]
 ENTRIES = 255
 """Odd, so that zero has an entry of its own in the middle of a diverging table."""
 SIGNED_FROM = 0.01
-"""A map counts as signed where its lowest value is below minus this share of its largest magnitude: rounding
-and stabilizers leave specks of negative relevance in maps that are positive by their rule."""
+"""A map counts as signed where its lowest value is below minus this share of its largest magnitude:
+rounding and stabilizers leave specks of negative relevance in maps that are positive by their rule.
+"""
 
 _BLUE_TO_RED = (
     (16, 76, 152),
@@ -63,20 +64,25 @@ TABLES: MappingProxyType[str, ColorTable] = MappingProxyType(
 
 
 def color_scheme(relevance: ArrayLike) -> str:
-    """Return ``diverging`` for a signed (H, W) map, ``sequential`` for a positive one (see `SIGNED_FROM`)."""
+    """Return ``diverging`` for a signed (H, W) map, ``sequential`` for a positive one (see
+    `SIGNED_FROM`).
+    """
     values = as_map(relevance)
     lowest = float(values.min())
     return "diverging" if lowest < -SIGNED_FROM * float(np.abs(values).max()) else "sequential"
 
 
 def scale_for(relevance: ArrayLike, scheme: str, *, percentile: float = 100.0) -> NDArray[np.float32]:
-    """Return the (H, W) map scaled for a scheme: -1..1 for ``diverging``, 0..1 for ``sequential``; zero stays
-    zero."""
+    """Return the (H, W) map scaled for a scheme: -1..1 for ``diverging``, 0..1 for ``sequential``;
+    zero stays zero.
+    """
     mode = {"diverging": "symmetric", "sequential": "positive"}[scheme]
     return normalize(relevance, mode=mode, percentile=percentile)
 
 
 def paint(scaled: NDArray[np.float32], scheme: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 RGB: the colour of each value that `scale_for` scaled for the same scheme."""
+    """Return (H, W, 3) uint8 RGB: the colour of each value that `scale_for` scaled for the same
+    scheme.
+    """
     position = (scaled + 1) / 2 if scheme == "diverging" else scaled
     return np.take(TABLES[scheme], np.rint(position * (ENTRIES - 1)).astype(np.int64), axis=0)

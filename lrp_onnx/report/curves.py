@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 def draw_curves(
     curves: Mapping[str, NDArray[np.float64]], title: str, *, from_zero: bool = True, size: int = 360
 ) -> NDArray[np.uint8]:
-    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the right. `title` is the
-    protocol's name; `from_zero` says whether its curves start before the first step.
+    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the
+    right. `title` is the protocol's name; `from_zero` says whether its curves start before the
+    first step.
     """
     first = 0 if from_zero else 1
     margin, legend = 46, 22 * (1 + len(curves)) + 10

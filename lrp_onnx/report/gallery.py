@@ -1,4 +1,6 @@
-"""The `explain` command's work: every picture's explanation as pictures, raw values and one JSON line."""
+"""The `explain` command's work: every picture's explanation as pictures, raw values and one JSON
+line.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ def _sums(heatmap: Map) -> dict[str, float]:
 
 
 def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArray[np.uint8]:
-    """One picture of several: picture, heatmap and overlay side by side, a row each, with what was explained below."""
+    """One picture of several: picture, heatmap and overlay side by side, a row each, with what was
+    explained below.
+    """
     panels = [
         panel(
             _visible(explanation.picture),
@@ -162,7 +166,9 @@ def write_all(
     style: RenderStyle,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Write every explanation's files as it comes, then all lines and the sheet; yields each line's data."""
+    """Write every explanation's files as it comes, then all lines and the sheet; yields each line's
+    data.
+    """
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
     for explanation, paths in zip(explanations, paths_of, strict=True):

@@ -1,4 +1,5 @@
-"""Pictures of relevance maps: the heatmap alone, laid over the photo, and side by side; written as PNG.
+"""Pictures of relevance maps: the heatmap alone, laid over the photo, and side by side; written as
+PNG.
 
 Pictures are (H, W, 3) uint8 RGB throughout; nothing here changes its input.
 """
@@ -22,7 +23,9 @@ from lrp_onnx.runtime.images import Picture
 WHITE = (255, 255, 255)
 INK = (40, 40, 40)
 VIVID = (0.5, 0.8)
-"""The part of each half of the diverging scheme that overlays use: neither its white haze nor its darkest end."""
+"""The part of each half of the diverging scheme that overlays use: neither its white haze nor its
+darkest end.
+"""
 GUTTER = 0.03
 """Of a panel, as a share of its tiles' height; at least 2 pixels."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -37,17 +40,23 @@ class RenderStyle:
     """How a map is drawn; a value out of range is a ValueError."""
 
     colors: str = "auto"
-    """``diverging`` (signed), ``sequential`` (what is negative counts as zero) or ``auto`` (by the map's
-    sign)."""
+    """``diverging`` (signed), ``sequential`` (what is negative counts as zero) or ``auto`` (by the
+    map's sign).
+    """
     percentile: float = 99.5
-    """Of the map's magnitude, above 0 and up to 100: full colour from there on. See `heatmap.normalize`."""
+    """Of the map's magnitude, above 0 and up to 100: full colour from there on. See
+    `heatmap.normalize`.
+    """
     opacity: float = 0.9
     """Of the most relevant pixel in an overlay, above 0 and up to 1."""
     gamma: float = 0.7
-    """Opacity of a pixel is ``opacity * |scaled relevance| ** gamma``, gamma in 0..4: below 1 shows weak
-    relevance more."""
+    """Opacity of a pixel is ``opacity * |scaled relevance| ** gamma``, gamma in 0..4: below 1 shows
+    weak relevance more.
+    """
     interpolation: str = "bilinear"
-    """From the map's size to the picture's: ``bilinear`` or ``nearest`` (shows the map's own pixels)."""
+    """From the map's size to the picture's: ``bilinear`` or ``nearest`` (shows the map's own
+    pixels).
+    """
 
     def __post_init__(self) -> None:
         check_choice("colors", self.colors, ("auto", *TABLES))
@@ -66,7 +75,7 @@ def colorize(relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[i
     Args:
         relevance: (H, W), finite, any scale.
         style: colours and scale.
-        shape: (h, w) of the result; (H, W) where it is not given.
+        shape: (h, w) of the result; None for (H, W).
 
     Returns:
         (h, w, 3) uint8 RGB; a map of zeros is all in the colour of zero.
@@ -81,11 +90,11 @@ def colorize(relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[i
 def overlay(
     picture: Picture, relevance: ArrayLike, style: RenderStyle = STYLE, *, mask: ArrayLike | None = None
 ) -> Picture:
-    """Lay a map over the picture that it explains: the more relevant a pixel, the more its colour covers the
-    picture.
+    """Lay a map over the picture that it explains: the more relevant a pixel, the more its colour
+    covers the picture.
 
-    ``out = (1 - alpha) * picture + alpha * colour``, ``alpha = opacity * |scaled relevance| ** gamma``, so
-    pixels without relevance are the picture's own.
+    ``out = (1 - alpha) * picture + alpha * colour`` with
+    ``alpha = opacity * |scaled relevance| ** gamma``, so pixels without relevance are the picture's.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -108,15 +117,16 @@ def overlay(
 
 
 def outline(picture: Picture, mask: ArrayLike) -> Picture:
-    """Draw the outlines of a mask, holes included, as a white line with a dark rim, so that it shows on any
-    ground.
+    """Draw the outlines of a mask, holes included, as a white line with a dark rim, so that it
+    shows on any ground.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         mask: (h, w) bool, of any size; stretched to the picture's, its steps rounded off.
 
     Returns:
-        (H, W, 3) uint8 RGB, a new array; the line is about 1/150 of the picture's shorter side wide.
+        (H, W, 3) uint8 RGB, a new array; the line is about 1/150 of the picture's shorter side
+        wide.
 
     Raises:
         ValueError: the picture or the mask is not one.
@@ -141,24 +151,25 @@ def panel(
     captions: Sequence[str] = (),
     height: int | None = None,
 ) -> Picture:
-    """Set picture, heatmap and overlay side by side on white, with thin gutters and captions beneath.
+    """Set picture, heatmap and overlay side by side on white, with thin gutters and captions
+    beneath.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         relevance: (h, w), finite.
         style: colours, scale and opacity.
         mask: outlined in the overlay, see `overlay`.
-        captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII: any other
-            character shows as ``?``. None: no caption strip.
-        height: of the tiles in pixels; the picture's where it is not given. The width follows the picture's
-        aspect.
+        captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII:
+            any other character shows as ``?``. None: no caption strip.
+        height: of the tiles in pixels; None for the picture's. The width follows the picture's
+            aspect.
 
     Returns:
         (height + strip, 3 * width + 2 * gutter, 3) uint8 RGB.
 
     Raises:
-        ValueError: picture, map or mask is not one, there are more than three captions, or the height is
-        below 1.
+        ValueError: picture, map or mask is not one, there are more than three captions, or the
+            height is below 1.
     """
     if len(captions) > 3:
         raise ValueError(f"a panel has three tiles; got {len(captions)} captions")
@@ -175,7 +186,8 @@ def panel(
 
 
 def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> Picture:
-    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; shortened where too wide).
+    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; shortened
+    where too wide).
 
     Args:
         tiles: pictures (H, W, 3) uint8 RGB of one aspect, and captions.
@@ -236,7 +248,9 @@ def _scaled(relevance: ArrayLike, style: RenderStyle, shape: tuple[int, int] | N
 
 
 def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move signed values away from the scheme's white middle: over a photo, opacity alone tells weak from strong."""
+    """Move signed values away from the scheme's white middle: over a photo, opacity alone tells
+    weak from strong.
+    """
     return np.asarray(np.sign(scaled) * (VIVID[0] + (VIVID[1] - VIVID[0]) * np.abs(scaled)), dtype=np.float32)
 
 
@@ -251,8 +265,8 @@ def _with_height(picture: Picture, height: int) -> Picture:
 
 
 def _caption(text: str, rows: int, columns: int) -> Picture:
-    """Return a white strip, as wide as a tile, with the text centred in it; where it is too wide its middle is left
-    out.
+    """Return a white strip, as wide as a tile, with the text centred in it; where it is too wide
+    its middle is left out.
     """
     letters = max(CAPTION_LEAST, round(CAPTION * rows))
     strip = np.full((round(2.4 * letters), columns, 3), WHITE, dtype=np.uint8)

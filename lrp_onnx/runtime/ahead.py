@@ -9,7 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 WORKERS = 2
-"""Decoding a photo takes a fraction of explaining it: more threads would only take cores from the model."""
+"""Decoding a photo takes a fraction of explaining it: more threads would only take cores from the
+model.
+"""
 
 
 def ahead(tasks: Iterable[Callable[[], T]], *, most: int = WORKERS) -> Iterator[T]:

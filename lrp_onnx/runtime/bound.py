@@ -13,10 +13,11 @@ from lrp_onnx.runtime.session import Arrays, Session
 
 
 class Bound:
-    """A session with inputs and outputs bound to buffers on its device, for runs of the shapes of `feeds`.
+    """A session with inputs and outputs bound to buffers on its device, for runs of the shapes of
+    `feeds`.
 
-    Nothing is allocated between runs, and on a GPU nothing but the pictures and the results is copied; CUDA graphs need
-    it.
+    Nothing is allocated between runs, and on a GPU nothing but the pictures and the results is
+    copied; CUDA graphs need it.
 
     Args:
         session: where to run.

@@ -27,7 +27,9 @@ class Classes:
     count: int
     names: tuple[str, ...]
     lowest: int = PREDICTED
-    """The lowest index that may be asked for: -1 is the predicted class, -k the one of the k-th largest logit."""
+    """The lowest index that may be asked for: -1 is the predicted class, -k the one of the k-th
+    largest logit.
+    """
 
     def name(self, index: int) -> str:
         """The name of a class, or ""."""
@@ -50,9 +52,7 @@ class Classes:
         fits = indices.ndim == 0 or (many and (count is None or len(indices) in (1, count)))
         if indices.dtype.kind not in "iu" or not fits:
             several = "a list of them" if count is None else f"{count} indices, one a sample,"
-            raise ImageError(
-                f"the target is {target!r}: a class index, a class name, or {several} are expected"
-            )
+            raise ImageError(f"the target is {target!r}: a class index, a class name, or {several} are expected")
         wrong = np.atleast_1d(indices)[np.atleast_1d((indices < self.lowest) | (indices >= self.count))]
         if wrong.size:
             ranks = "-1 for the predicted one" if self.lowest == PREDICTED else f"-1 to {self.lowest} for the best ones"

@@ -25,7 +25,9 @@ from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preproces
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 
 SLACK = 2.0
-"""Measured peak over what tensors take at once: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32)."""
+"""Measured peak over what tensors take at once: 0.4 to 1.85 (ResNet-18 and 50, four composites,
+batches of 1 to 32).
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +48,8 @@ class Explainer:
 
     Args:
         model: a file or a serialized model, compiled or not.
-        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it really is there and
-            the CPU otherwise.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it
+            really is there and the CPU otherwise.
         threads: CPU threads; None for all cores.
         tuning: how the session uses its machine.
         preprocessing: how pictures become input; None takes what the file says, or ImageNet's.
@@ -96,10 +98,12 @@ class Explainer:
         return self.session.provider
 
     def batch_within(self, memory: float | None = None) -> int:
-        """How many pictures a run may take for the process to hold at most `memory` bytes; at least 1.
+        """How many pictures a run may take, at least 1, for the process to hold at most `memory`
+        bytes.
 
-        `memory` is by default what the process holds now and half of what is free. What tensors take at once stands in
-        the file; `SLACK` is allowed for what a runtime cannot use of its memory.
+        `memory` is by default what the process holds now and half of what is free. What tensors
+        take at once stands in the file; `SLACK` is allowed for what a runtime cannot use of its
+        memory.
         """
         if self.contract.many_targets:
             return 1
@@ -114,10 +118,11 @@ class Explainer:
 
         Args:
             batch: the model's input, with its batch axis; one picture for a file of many targets.
-            target: a class index or name for all, one per sample, or None for the predicted class. For a file of many
-                targets any number of them, -k being the class of the k-th largest logit.
-            start: relevance to start from, (N, classes) or (1, classes), N samples or targets; rows of zeros fall back
-                to `target`.
+            target: a class index or name for all, one per sample, or None for the predicted class.
+                For a file of many targets any number of them, -k being the class of the k-th
+                largest logit.
+            start: relevance to start from, (N, classes) or (1, classes), N samples or targets; rows
+                of zeros fall back to `target`.
 
         Raises:
             ImageError: the batch has not the model's shape, or the target is no class of it.
@@ -141,17 +146,20 @@ class Explainer:
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
     ) -> Iterator[Explanation]:
-        """Every picture's explanation, in order, `batch_size` at a time; the next pictures are read meanwhile.
+        """Every picture's explanation, in order, `batch_size` at a time; the next pictures are read
+        meanwhile.
 
         Args:
             paths: the pictures' files.
-            batch_size: pictures a run; a file of a fixed batch keeps its own, one of many targets takes one.
-            target: a class index or name for all, one per picture, or None for the predicted class. A file of many
-                targets explains every one of them for every picture: there are as many explanations of each.
+            batch_size: pictures a run; a file of a fixed batch keeps its own, one of many targets
+                takes one.
+            target: a class index or name for all, one per picture, or None for the predicted class.
+                A file of many targets explains every one of them for every picture: there are as
+                many explanations of each.
 
         Raises:
-            ImageError: a picture cannot be read, the target is no class, or the model's input does not fit the
-                preprocessing.
+            ImageError: a picture cannot be read, the target is no class, or the model's input does
+                not fit the preprocessing.
             ValueError: `batch_size` is below 1.
         """
         if batch_size < 1:
@@ -180,7 +188,9 @@ class Explainer:
         return _Batch(tuple(paths), pictures, prepared, tensors, (time.perf_counter() - begun) / len(paths))
 
     def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
-        """An explanation for every row of the maps; in a file of many targets all rows are of the one picture."""
+        """An explanation for every row of the maps; in a file of many targets all rows are of the
+        one picture.
+        """
         begun = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
         outputs = self.explain(batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64)))
@@ -239,7 +249,7 @@ class Explainer:
         return float(scores[target])
 
     def _scores(self, outputs: Arrays, index: int) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
-        """(what the explained output holds, the output, probabilities); the arrays are (classes,)."""
+        """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
         kind, name = kind_of(self.contract.outputs)
         scores = outputs[name][index]
         return kind, scores.astype(np.float32), probabilities_of(kind, scores[None])[0]

@@ -24,9 +24,11 @@ def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
 
 
 def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
-    """(N, classes) of what an output holds → probabilities; what holds none (``other``) stays as it is.
+    """(N, classes) of what an output holds → probabilities; what holds none (``other``) stays as it
+    is.
 
-    Integers are quantised probabilities: counted from the lowest that their type has, in proportion.
+    Integers are quantised probabilities: counted from the lowest that their type has, in
+    proportion.
     """
     values = scores.astype(np.float64)
     if kind == "logits":

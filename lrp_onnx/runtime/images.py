@@ -25,7 +25,8 @@ Picture = NDArray[np.uint8]
 
 
 def find_images(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files, every picture of a folder (sorted, not of its subfolders), and what globs match, each once, in this order.
+    """Files, every picture of a folder (sorted, not of its subfolders), and what globs match, each
+    once, in this order.
 
     Raises:
         ImageError: for everything that names no picture, all at once.
@@ -59,7 +60,8 @@ def _glob(pattern: str) -> list[Path]:
 
 
 def read_image(path: Path) -> Picture:
-    """The picture as (H, W, 3) uint8 RGB, turned as its EXIF data says; transparency is laid on white.
+    """The picture as (H, W, 3) uint8 RGB, turned as its EXIF data says; transparency is laid on
+    white.
 
     Raises:
         ImageError: `path` is missing, no picture, damaged, or larger than 100 megapixels.
@@ -123,7 +125,9 @@ def read_labels(path: Path) -> dict[str, int]:
 
 
 def labels_beside(pictures: Sequence[Path]) -> Path | None:
-    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and ``label``."""
+    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and
+    ``label``.
+    """
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():

@@ -11,7 +11,9 @@ from typing import Any
 from lrp_onnx.errors import ProviderError
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-"""They share one import name: the last one installed overwrites the other's files, removing either breaks both."""
+"""They share one import name: the last one installed overwrites the other's files, removing either
+breaks both.
+"""
 REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install lrp-onnx"
 """The second half brings back the one that lrp-onnx needs on this platform."""
 
@@ -20,7 +22,8 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def onnx_runtime() -> Any:
-    """The module onnxruntime; logs one warning where both distributions are installed and it works nevertheless.
+    """The module onnxruntime; logs one warning where both distributions are installed and it works
+    nevertheless.
 
     Raises:
         ProviderError: it is missing or broken.

@@ -9,7 +9,9 @@ UNKNOWN_FREE = 4e9
 
 
 def memory_now(processes: Path = Path("/proc")) -> tuple[float, float]:
-    """(bytes that this process holds, bytes that are free), as Linux says; elsewhere 0 and `UNKNOWN_FREE`."""
+    """(bytes that this process holds, bytes that are free), as Linux says; elsewhere 0 and
+    `UNKNOWN_FREE`.
+    """
     held = _field(processes / "self" / "status", "VmRSS:")
     free = _field(processes / "meminfo", "MemAvailable:")
     return held or 0.0, UNKNOWN_FREE if free is None else free

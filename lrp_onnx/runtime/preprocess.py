@@ -72,7 +72,8 @@ class Prepared:
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, perhaps with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see `notation`).
+    """A preset, perhaps with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see
+    `notation`).
 
     Raises:
         ImageError: a preset or a parameter is unknown, or a value does not fit.

@@ -25,7 +25,9 @@ from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
 FATAL_ONLY = 4
-"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns of, are meant."""
+"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns
+of, are meant.
+"""
 
 OUT_OF_MEMORY = ("Failed to allocate", "out of memory", "bad_alloc", "bad allocation", "ALLOC_FAILED")
 """What the runtime, CUDA and cuDNN say then; there is no exception type for it."""
@@ -40,15 +42,21 @@ class Tuning:
     """How a session uses its machine. Results do not depend on it but by rounding."""
 
     spinning: bool = True
-    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot use."""
+    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot
+    use.
+    """
     arena: bool = True
-    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and peaks lower."""
+    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and
+    peaks lower.
+    """
     tf32: bool = False
     """CUDA: round products to TensorFloat-32 (10 bits of mantissa)."""
     nhwc: bool = False
     """CUDA: convolutions with channels last."""
     cuda_graph: bool = False
-    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on CUDA."""
+    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on
+    CUDA.
+    """
 
 
 DEFAULT_TUNING = Tuning()
@@ -118,15 +126,17 @@ def open_session(
 
     Args:
         model: a file or a serialized model.
-        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the CPU.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA, then the
+            CPU.
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
         tuning: how the session uses its machine.
         profile: prefix of a profile that the runtime writes when the session ends.
 
     Raises:
-        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is preferred, a GPU is
-            there, and yet it does not start, the CPU takes over with a warning in the log.
+        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is
+            preferred, a GPU is there, and yet it does not start, the CPU takes over with a warning
+            in the log.
         ModelFileError: the runtime cannot load the model.
     """
     preferred = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
@@ -149,7 +159,9 @@ def open_session(
 def _load(
     model: Path | bytes, provider: str, *, threads: int | None, optimize: bool, tuning: Tuning, profile: Path | None
 ) -> Any:
-    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at fault."""
+    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at
+    fault.
+    """
     onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
@@ -200,7 +212,9 @@ def _providers(provider: str, tuning: Tuning) -> list[Any]:
 
 
 def cuda_fault() -> str | None:
-    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries are missing."""
+    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries
+    are missing.
+    """
     onnxruntime = onnx_runtime()
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         both = f"; both are installed, run `{REPAIR}`" if len(installed()) > 1 else ""
@@ -231,7 +245,9 @@ def _no_cuda(fault: str) -> str:
 
 
 def nodes_by_provider(model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str) -> dict[str, list[str]]:
-    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of each."""
+    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of
+    each.
+    """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, providers=provider, profile=Path(folder) / "profile")
         session.run(None, feeds)

@@ -1,8 +1,10 @@
-"""Insertion and deletion: what happens to a class's probability as pixels come and go in the order of a map.
+"""Insertion and deletion: what happens to a class's probability as pixels come and go in the order
+of a map.
 
-Everything is a *keep mask*: pixels that stay the picture's, the others become a fill. Inserting shows the most relevant
-pixels in a fill, deleting shows the least relevant ones. `masks` says which pictures a protocol needs and `read` what
-their scores mean, so that one batch can serve many maps and protocols.
+Everything is a *keep mask*: pixels that stay the picture's, the others become a fill. Inserting
+shows the most relevant pixels in a fill, deleting shows the least relevant ones. `masks` says which
+pictures a protocol needs and `read` what their scores mean, so that one batch can serve many maps
+and protocols.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Protocol:
     name: str
     title: str
     ties: str
-    """``together``: whatever is at least as relevant as the n-th pixel enters with it; ``random``: exactly n pixels."""
+    """``together``: whatever is at least as relevant as the n-th pixel enters with it; ``random``:
+    exactly n pixels.
+    """
     from_zero: bool
     """Whether the curve starts before the first step."""
     deleted: str
@@ -35,7 +39,9 @@ class Protocol:
     hidden: str
     """What pixels that are not inserted yet are: one of the same."""
     follows: str
-    """Whose probability is followed: the ``label``'s or the ``target``'s, the class that the map explains."""
+    """Whose probability is followed: the ``label``'s or the ``target``'s, the class that the map
+    explains.
+    """
 
 
 PROTOCOLS = {
@@ -95,7 +101,9 @@ class Curves:
 
     @property
     def insertion_area(self) -> float:
-        """Mean height of the insertion curve (trapezoids over the share of pixels): higher is better."""
+        """Mean height of the insertion curve (trapezoids over the share of pixels): higher is
+        better.
+        """
         return area(self.fractions, self.insertion)
 
     @property
@@ -107,8 +115,9 @@ class Curves:
     def difference(self) -> float:
         """ID, insertion minus deletion: higher is better.
 
-        Deleting all but the k most relevant pixels is inserting those k: where both use one fill and all points of the
-        curve, ID is the symmetric relevance gain, least relevant first minus most relevant first.
+        Deleting all but the k most relevant pixels is inserting those k: where both use one fill
+        and all points of the curve, ID is the symmetric relevance gain, least relevant first minus
+        most relevant first.
         """
         return self.insertion_area - self.deletion_area
 
@@ -119,7 +128,9 @@ def area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def counts(pixels: int, steps: int, protocol: Protocol) -> NDArray[np.int64]:
-    """How many of `pixels` are in at every point of the curve, increasing; the last point has all of them."""
+    """How many of `pixels` are in at every point of the curve, increasing; the last point has all
+    of them.
+    """
     points = np.arange(0 if protocol.from_zero else 1, steps + 1)
     return np.unique(np.round(points * pixels / steps).astype(np.int64))
 
@@ -165,7 +176,9 @@ def masks(relevance: Map, protocol: Protocol, *, steps: int, seed: int = 0, patc
 
 
 def patched(values: Map, patch: int) -> Map:
-    """(H, W) → the mean over every square of `patch` × `patch` pixels, those at the end cut off by the border."""
+    """(H, W) → the mean over every square of `patch` × `patch` pixels, those at the end cut off by
+    the border.
+    """
     if patch == 1:
         return values
     rows, columns = (np.arange(0, size, patch) for size in values.shape)

@@ -25,7 +25,9 @@ class Mean:
 
 
 def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Mean:
-    """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979); NaN of nothing."""
+    """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979); NaN of
+    nothing.
+    """
     sample = np.asarray(values, np.float64)
     if sample.size == 0:
         return Mean(float("nan"), float("nan"), float("nan"), 0)

@@ -9,10 +9,11 @@ from lrp_onnx.maps.resample import Map, Mask
 
 
 def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) -> float:
-    """1 where the most relevant pixel lies on the object or within `tolerance` of it, else 0 (Zhang et al. 2016).
+    """1 where the most relevant pixel lies on the object or within `tolerance` of it, else 0 (Zhang
+    et al. 2016).
 
-    Of several highest pixels the share that does counts. `tolerance` is a share of the map's shorter side; the source's
-    is 15 pixels, of pictures of about 224.
+    Of several highest pixels the share that does counts. `tolerance` is a share of the map's
+    shorter side; the source's is 15 pixels, of pictures of about 224.
     """
     reach = tolerance * min(relevance.shape)
     if not mask.any():
@@ -22,7 +23,9 @@ def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) ->
 
 
 def mass_accuracy(relevance: Map, mask: Mask) -> float:
-    """Share of the positive relevance that lies on the object (Arras et al. 2022); 0 where there is none."""
+    """Share of the positive relevance that lies on the object (Arras et al. 2022); 0 where there is
+    none.
+    """
     positive = np.maximum(relevance.astype(np.float64), 0)
     total = positive.sum()
     return float(positive[mask].sum() / total) if total > 0 else 0.0
@@ -31,8 +34,8 @@ def mass_accuracy(relevance: Map, mask: Mask) -> float:
 def rank_accuracy(relevance: Map, mask: Mask, *, seed: int = 0) -> float:
     """Share of the K most relevant pixels that lie on the object of K pixels (Arras et al. 2022).
 
-    Pixels that tie with the K-th count as often as a random choice among them would: a constant map scores the object's
-    share of the picture.
+    Pixels that tie with the K-th count as often as a random choice among them would: a constant map
+    scores the object's share of the picture.
     """
     size = int(mask.sum())
     if size == 0:
@@ -60,9 +63,9 @@ def attended(relevance: Map, *, share: float = 0.5) -> Mask:
 def attention_error(kept: Mask, mask: Mask, *, enough: float = 0.5, most: float = 0.5) -> str:
     """``good``, ``insufficient``, ``over`` or ``wrong``: what is the matter with what a map keeps.
 
-    Our reading of the lab's error classes, with numbers: ``wrong`` where less than half of what is kept lies on the
-    object and less than half of the object is kept; ``insufficient`` where only the latter holds, ``over`` where only
-    the former does.
+    Our reading of the lab's error classes, with numbers: ``wrong`` where less than half of what is
+    kept lies on the object and less than half of the object is kept; ``insufficient`` where only
+    the latter holds, ``over`` where only the former does.
     """
     covered = float((kept & mask).sum() / max(int(mask.sum()), 1))
     on_it = float((kept & mask).sum() / max(int(kept.sum()), 1))

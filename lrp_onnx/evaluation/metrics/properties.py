@@ -11,9 +11,9 @@ from lrp_onnx.maps.resample import Map
 
 
 def sparseness(relevance: Map) -> float:
-    """Gini index of |R|, 0 (even) to 1 (one pixel) (Chalasani et al. 2020): Σ (2i − n − 1)·|R|₍ᵢ₎ / (n·Σ|R|), sorted.
+    """Gini index of |R|, 0 (even) to 1 (one pixel); 0 where all is zero (Chalasani et al. 2020).
 
-    0 where all is zero.
+    ``Σ (2i − n − 1)·|R|₍ᵢ₎ / (n·Σ|R|)``, sorted.
     """
     values = np.sort(np.abs(relevance.ravel().astype(np.float64)))
     total = values.sum()
@@ -24,7 +24,9 @@ def sparseness(relevance: Map) -> float:
 
 
 def similarity(one: Map, other: Map) -> float:
-    """Cosine of the angle between two maps, −1 to 1; 1 where they are the same, 0 where one of them is zero."""
+    """Cosine of the angle between two maps, −1 to 1; 1 where they are the same, 0 where one of them
+    is zero.
+    """
     if np.array_equal(one, other):
         return 1.0
     a, b = (values.ravel().astype(np.float64) for values in (one, other))
@@ -33,8 +35,8 @@ def similarity(one: Map, other: Map) -> float:
 
 
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's correlation of two maps; ties get their mean rank. 1 where they are the same, 0 where one of them is
-    constant.
+    """Spearman's correlation of two maps; ties get their mean rank. 1 where they are the same, 0
+    where one of them is constant.
     """
     if np.array_equal(one, other):
         return 1.0
@@ -51,8 +53,8 @@ def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def max_sensitivity(original: Map, perturbed: Sequence[Map]) -> float:
-    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019); lower is more stable. A map of zeros
-    that stays one has 0.
+    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019); lower is more
+    stable. A map of zeros that stays one has 0.
     """
     scale = float(np.linalg.norm(original.astype(np.float64)))
     changes = [float(np.linalg.norm(other.astype(np.float64) - original)) for other in perturbed]
@@ -67,11 +69,13 @@ def adcc(
     Args:
         relevance: the map; it is scaled to 0..1 by its extremes.
         explain: scaled map → the map of the picture multiplied by it.
-        drop: scaled map → share of the target's probability that the picture multiplied by it loses, 0 to 1.
+        drop: scaled map → share of the target's probability that the picture multiplied by it
+            loses, 0 to 1.
 
     Returns:
-        (ADCC, average drop, coherency, complexity): the harmonic mean of ``1 − drop``, coherency (Pearson's correlation
-        of both maps, from −1..1 to 0..1) and ``1 − complexity`` (mean of the scaled map).
+        (ADCC, average drop, coherency, complexity): the harmonic mean of ``1 − drop``, coherency
+        (Pearson's correlation of both maps, from −1..1 to 0..1) and ``1 − complexity`` (mean of the
+        scaled map).
     """
     scaled = unit(relevance)
     again = unit(explain(scaled))
