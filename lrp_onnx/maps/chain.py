@@ -86,7 +86,7 @@ class Average(MapStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Smooth(Average):
+class SmoothAverage(Average):
     """The average that raised insertion, deletion and rank accuracy most (models/EVALUATION.md)."""
 
     title: ClassVar[str] = "average over a 14x14 grid, with bilinear transitions"
@@ -116,7 +116,7 @@ STEPS: Mapping[str, MapStep] = MappingProxyType(
         "c1c": C1C(),
         "quantize": Quantize(),
         "average": Average(),
-        "smooth": Smooth(),
+        "smooth": SmoothAverage(),
         "normalize": Normalize(),
     }
 )

@@ -21,7 +21,7 @@ from lrp_onnx.maps.chain import (
     MapStep,
     Normalize,
     Quantize,
-    Smooth,
+    SmoothAverage,
     parse_chain,
     post_process,
 )
@@ -151,7 +151,7 @@ steps = st.one_of(
     st.builds(C1C, **blobs),
     st.builds(Quantize, st.integers(2)),
     st.builds(Average, st.integers(1), expansions),
-    st.builds(Smooth, st.integers(1), expansions),
+    st.builds(SmoothAverage, st.integers(1), expansions),
     st.builds(
         Normalize,
         st.sampled_from(NORMALIZATIONS),
@@ -164,7 +164,7 @@ steps = st.one_of(
 def test_every_chain_comes_back(made: list[MapStep]) -> None:
     chain = Chain(tuple(made))
     assert parse_chain(str(chain)) == chain
-    assert {type(step) for step in STEPS.values()} == {C3, C1C, Quantize, Average, Smooth, Normalize}
+    assert {type(step) for step in STEPS.values()} == {C3, C1C, Quantize, Average, SmoothAverage, Normalize}
 
 
 def test_a_bad_map_is_an_error_when_running() -> None:
