@@ -1,10 +1,11 @@
-"""The pipeline, in order: load → canonicalize → recognize →
-assign rules → emit → optimize → verify → save.
+"""The pipeline, in order.
+
+load → find the head → recognize → assign rules → emit → append → order → verify → save
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +15,23 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from lrp_onnx import __version__, contract
+from lrp_onnx import __version__
 from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.order import drop_unused, relevance_last
 from lrp_onnx.compiled.verify import Runner, check_compiled
-from lrp_onnx.contract import HEATMAP, START, TARGET, TARGETS, Contract, Preprocessing
+from lrp_onnx.contract import (
+    HEATMAP,
+    PREDICTED,
+    START,
+    TARGET,
+    TARGETS,
+    Contract,
+    Preprocessing,
+    is_compiled,
+    read_description,
+)
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.heads.classifier import append_mean, find_head
@@ -50,7 +62,7 @@ from lrp_onnx.relevance.start import START_VALUES, start_relevance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a compilation may be told."""
+    """The choices of a compilation."""
 
     composite: str = DEFAULT
     outputs: tuple[str, ...] = (HEATMAP,)
@@ -58,10 +70,12 @@ class Options:
     start: str | None = None
     """``logit``, ``probability``, ``one`` or ``contrastive``; None leaves it to the composite."""
     bias: str | None = None
-    """``keep`` or ``drop`` the bias in every denominator; None leaves it to the composite."""
+    """``keep`` or ``drop`` the bias in the denominators of rules that have one; None leaves it to
+    the composite.
+    """
     rules: Mapping[str, str] = field(default_factory=dict)
-    """Node-name pattern, or kind of step (``@first``) → rule
-    as text; the first that fits wins over the composite.
+    """Pattern of node names, or kind of step (``@first``) → rule as text; the first that fits wins
+    over the composite.
     """
     explain: str | None = None
     """Name of the graph output to explain, where there are several."""
@@ -74,20 +88,36 @@ class Options:
     many_targets: bool = False
     """One picture a run and any number of targets, which share its forward pass."""
     optimize_for: str | Emission = DEFAULT_EMISSION
-    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``,
-    or single choices: which of equivalent operators are used.
+    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``, or single choices: which of
+    equivalent operators are used.
     """
     randomize: int = 0
-    """Layers nearest to the logits whose weights are shuffled:
-    a sanity test of maps. Such a file predicts nothing.
+    """How many layers nearest to the logits have their weights shuffled: a sanity test of maps.
+
+    Such a file predicts nothing.
     """
     seed: int = 0
-    """Of the shuffling."""
+    """The seed of the shuffling."""
     preprocessing: Preprocessing | None = None
+    """How pictures become the model's input; None leaves it to the file."""
     labels: tuple[str, ...] = ()
+    """Class names in the order of the logits; none leaves them to the file."""
+
+    @property
+    def emission(self) -> Emission:
+        """The choices of operators; raises RuleError where the runtime's name is not known."""
+        chosen = self.optimize_for
+        return chosen if isinstance(chosen, Emission) else find_emission(chosen)
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime that operators are chosen for."""
+        return self.optimize_for if isinstance(self.optimize_for, str) else "custom"
 
 
 DEFAULTS = Options()
+LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon")
+"""Whose versions a compiled file states beside our own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,26 +140,27 @@ class Compiled:
 
     def summary(self) -> dict[str, Any]:
         """What was decided, as JSON-ready data."""
-        promise = self.contract
+        contract = self.contract
         return {
-            "composite": promise.composite,
-            "start": promise.start_value,
+            "composite": contract.composite,
+            "start": contract.start_value,
             "outputs": list(self.outputs),
-            "input": promise.input,
-            "explained": promise.explained,
-            "classes": promise.classes,
-            "blocks": list(promise.blocks),
-            "rules": dict(promise.rules),
-            "versions": dict(promise.versions),
+            "input": contract.input,
+            "explained": contract.explained,
+            "classes": contract.classes,
+            "blocks": list(contract.blocks),
+            "rules": dict(contract.rules),
+            "versions": dict(contract.versions),
             "notes": list(self.plan.notes),
         }
 
     def save(self, path: Path | str, *, force: bool = False) -> Path:
-        """Write the file atomically; raises OutputExistsError
-        where `path` exists and `force` is not set.
-        """
-        from lrp_onnx.files.writing import write_bytes
+        """Write the file, whole or not at all, and return its path.
 
+        Raises:
+            OutputExistsError: `path` exists and `force` is not set.
+            OutputError: it cannot be written.
+        """
         return write_bytes(Path(path), self.model.SerializeToString(), force=force)
 
 
@@ -143,7 +174,7 @@ def plan_model(
     """
     composite, source = find_composite(options.composite), str(path)
     graph = load_model(path, input_size=options.input_size)
-    if contract.is_compiled(graph.model.metadata_props):
+    if is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
@@ -154,19 +185,23 @@ def plan_model(
     if options.randomize:
         layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
         graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
-    of = recognize(graph, head, source=source, fold_batch_norm=fold)
+    plan = recognize(graph, head, source=source, fold_batch_norm=fold)
+    plan = replace(plan, notes=(*plan.notes, *_notes(plan, options)))
+    stated = options.preprocessing or read_description(graph.model.metadata_props)[0]
+    preparation = stated or integer_pictures(graph, plan) or IMAGENET
+    box = pixel_box(preparation, plan)
+    choices = Choices(bias=options.bias, overrides=options.rules, box=box)
+    return graph, plan, assign(plan, composite, choices)
+
+
+def _notes(plan: Plan, options: Options) -> Iterator[str]:
+    """What a reader of the plan should know of these options."""
     if options.randomize:
-        count = options.randomize
-        note = (
-            f"the weights of the {count} layers nearest to "
-            "the logits are shuffled: a sanity test of maps"
+        yield (
+            f"the weights of the {options.randomize} layers nearest to the logits are shuffled: "
+            "a sanity test of maps"
         )
-        of = replace(of, notes=(*of.notes, note))
-    stated = options.preprocessing or contract.read_description(graph.model.metadata_props)[0]
-    prepared = stated or integer_pictures(graph, of) or IMAGENET
-    choices = Choices(bias=options.bias, overrides=options.rules, box=pixel_box(prepared, of))
-    of = replace(of, notes=(*of.notes, *depends_on_exporter(of, composite)))
-    return graph, of, assign(of, composite, choices)
+    yield from depends_on_exporter(plan, find_composite(options.composite))
 
 
 def compile_model(
@@ -179,8 +214,8 @@ def compile_model(
         options: composite, outputs, start value, overrides.
         choices: fields of `Options` by name, over those of `options`:
             ``compile_model(path, composite="lrp-resnet")``.
-        runner: runs a model on a batch; where given, the compiled
-        model is run against the original and must predict the same.
+        runner: runs a model on a batch. Where there is one, the compiled model is run against the
+            original and must predict the same.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -190,83 +225,115 @@ def compile_model(
         VerificationError: the result failed a check.
     """
     options = replace(options, **choices)
-    graph, of, assigned = plan_model(path, options)
-    composite = find_composite(options.composite)
-    start = options.start or composite.start
-    if start not in START_VALUES:
-        raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
-    chosen = options.optimize_for
-    emission = chosen if isinstance(chosen, Emission) else find_emission(chosen)
-    graph = guard_pools(graph, indices=emission.indexed_pools)
-    if options.many_targets:
-        graph = one_picture(graph, source=str(path))
+    graph, plan, assigned = plan_model(path, options)
+    start = _start_value(options)
+    graph = _for_runtime(graph, options, source=str(path))
     forward = ir.to_proto(graph.model)
-    check_outputs(forward, of, options.outputs, coarse=options.resolution is not None)
-    coarse = feature_map(of, options.resolution) if options.resolution else None
-    if options.labels and len(options.labels) != of.classes:
+    check_outputs(forward, plan, options.outputs, coarse=options.resolution is not None)
+    coarse = feature_map(plan, options.resolution) if options.resolution else None
+    if options.labels and len(options.labels) != plan.classes:
         raise ContractError(
-            f"there are {len(options.labels)} class names, and {path} has {of.classes} classes"
+            f"there are {len(options.labels)} class names, and {path} has {plan.classes} classes"
         )
-    batch = TARGETS if options.many_targets else None
-    builder = Builder(
-        taken=tensor_names(forward), other_types=_not_float32(graph), emission=emission, batch=batch
-    )
-    backward = Backward(of, builder, {name: found.rule for name, found in assigned.items()})
-    backward.run(start_relevance(builder, of, start), until=coarse)
-    outputs = append_outputs(
-        backward, options.outputs, at=coarse, times_input=composite.times_input
-    )
-    model = append(
-        builder,
-        forward,
-        inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", of.classes])},
-        defaults={
-            TARGET: np.array([contract.PREDICTED], np.int64),
-            START: np.zeros((1, of.classes), np.float32),
-        },
-        outputs=outputs,
-    )
+    backward = _emit(graph, forward, plan, assigned, options, start=start, until=coarse)
     ledger = tuple(map(_ledger, backward.ledger))
-    model = relevance_last(model) if emission.relevance_last else model
-    model = drop_unused(
-        model, keep=frozenset(term["b"] for entry in ledger for term in entry["terms"])
-    )
+    model = _appended(backward, forward, options, ledger, at=coarse)
     memory_fixed, memory_each = memory_of(model)
-    preprocessing, labels = contract.read_description(graph.model.metadata_props)
-    promise = Contract(
-        input=of.input,
-        outputs=of.outputs,
-        explained=of.logits,
-        layout=of.layout,
-        classes=of.classes,
+    preprocessing, labels = read_description(graph.model.metadata_props)
+    contract = Contract(
+        input=plan.input,
+        outputs=plan.outputs,
+        explained=plan.logits,
+        layout=plan.layout,
+        classes=plan.classes,
         composite=options.composite,
         start_value=start,
-        versions={"lrp-onnx": __version__}
-        | {name: version(name) for name in ("onnx", "onnx-ir", "onnx-graphsurgeon")},
-        rules=applied_rules(of, assigned),
-        blocks=tuple(map(block_summary, of.blocks)),
+        versions={"lrp-onnx": __version__} | {name: version(name) for name in LIBRARIES},
+        rules=applied_rules(plan, assigned),
+        blocks=tuple(map(block_summary, plan.blocks)),
         ledger=ledger,
         many_targets=options.many_targets,
-        resolution=of.cut_points[coarse] if coarse else None,
-        optimized_for=chosen if isinstance(chosen, str) else "custom",
+        resolution=plan.cut_points[coarse] if coarse else None,
+        optimized_for=options.runtime,
         randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,
-        preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, of),
+        preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, plan),
         labels=options.labels or labels,
     )
-    onnx.helper.set_model_props(
-        model, {p.key: p.value for p in forward.metadata_props} | promise.to_metadata()
-    )
+    metadata = {entry.key: entry.value for entry in forward.metadata_props}
+    onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
-    check_compiled(model, forward, promise, runner)
-    return Compiled(model, promise, of, assigned)
+    check_compiled(model, forward, contract, runner)
+    return Compiled(model, contract, plan, assigned)
+
+
+def _start_value(options: Options) -> str:
+    """What relevance starts from: as asked for, or as the composite has it."""
+    start = options.start or find_composite(options.composite).start
+    if start not in START_VALUES:
+        raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
+    return start
+
+
+def _for_runtime(graph: Graph, options: Options, *, source: str) -> Graph:
+    """The forward graph as the runtime needs it: guarded pools, and one picture a run."""
+    graph = guard_pools(graph, indices=options.emission.indexed_pools)
+    return one_picture(graph, source=source) if options.many_targets else graph
+
+
+def _emit(
+    graph: Graph,
+    forward: onnx.ModelProto,
+    plan: Plan,
+    assigned: Mapping[str, Assigned],
+    options: Options,
+    *,
+    start: str,
+    until: str | None,
+) -> Backward:
+    """The backward pass, from the logits to the picture or to the feature map `until`."""
+    builder = Builder(
+        taken=tensor_names(forward),
+        other_types=_not_float32(graph),
+        emission=options.emission,
+        batch=TARGETS if options.many_targets else None,
+    )
+    backward = Backward(plan, builder, {name: entry.rule for name, entry in assigned.items()})
+    backward.run(start_relevance(builder, plan, start), until=until)
+    return backward
+
+
+def _appended(
+    backward: Backward,
+    forward: onnx.ModelProto,
+    options: Options,
+    ledger: Sequence[Mapping[str, Any]],
+    *,
+    at: str | None,
+) -> onnx.ModelProto:
+    """The forward model and the backward pass in one, with its inputs and outputs, in order."""
+    times_input = find_composite(options.composite).times_input
+    outputs = append_outputs(backward, options.outputs, at=at, times_input=times_input)
+    classes = backward.plan.classes
+    model = append(
+        backward.builder,
+        forward,
+        inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", classes])},
+        defaults={
+            TARGET: np.array([PREDICTED], np.int64),
+            START: np.zeros((1, classes), np.float32),
+        },
+        outputs=outputs,
+    )
+    if options.emission.relevance_last:
+        model = relevance_last(model)
+    # `verify` reads the biases of the ledger's quotients, which no node need read.
+    return drop_unused(model, keep=frozenset(t["b"] for entry in ledger for t in entry["terms"]))
 
 
 def _not_float32(graph: Graph) -> frozenset[str]:
-    """Floating and integer tensors that relevance arithmetic
-    has to convert; unknown types are taken for float32.
-    """
+    """Tensors that relevance arithmetic has to convert; unknown types count as float32."""
     inner = (value for node in graph.nodes for value in node.outputs)
     every = (*graph.inputs, *graph.model.graph.initializers.values(), *inner)
     return frozenset(

@@ -59,8 +59,8 @@ def _constants(graph: onnx.GraphProto) -> Set[str]:
     them alone, once, when a session is made.
     """
     optional = {value.name for value in graph.input}
-    found = {tensor.name for tensor in graph.initializer} - optional
+    constant = {tensor.name for tensor in graph.initializer} - optional
     for node in graph.node:
-        if all(name in found or not name for name in node.input):
-            found.update(node.output)
-    return found
+        if all(name in constant or not name for name in node.input):
+            constant.update(node.output)
+    return constant

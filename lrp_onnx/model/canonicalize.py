@@ -68,14 +68,14 @@ def canonicalize(
 
 def _path(graph: Graph, logits: str) -> list[ir.Node]:
     """Nodes that both depend on the input and feed `logits` through data, sorted."""
-    found, todo = set(), [logits]
+    reached, todo = set(), [logits]
     producers = {name_of(value): node for node in graph.nodes for value in node.outputs}
     while todo:
         node = producers.get(todo.pop())
-        if node is not None and node not in found:
-            found.add(node)
+        if node is not None and node not in reached:
+            reached.add(node)
             todo += [name_of(value) for value in data_inputs(graph, node)]
-    return [node for node in graph.nodes if node in found]
+    return [node for node in graph.nodes if node in reached]
 
 
 def _read(graph: Graph, node: ir.Node) -> list[Step]:

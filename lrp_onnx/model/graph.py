@@ -52,12 +52,12 @@ class Graph:
         """Names of tensors that do not depend on the picture:
         weights, and what is computed from weights alone.
         """
-        found = set(self.model.graph.initializers)
+        constant = set(self.model.graph.initializers)
         for node in self.nodes:
-            there = [name_of(value) for value in node.inputs if value is not None]
-            if there and found.issuperset(there):
-                found.update(name_of(value) for value in node.outputs)
-        return frozenset(found)
+            names = [name_of(value) for value in node.inputs if value is not None]
+            if names and constant.issuperset(names):
+                constant.update(name_of(value) for value in node.outputs)
+        return frozenset(constant)
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """Whether `value` is there and the same for every picture."""
@@ -74,10 +74,10 @@ class Graph:
             return None
         name = name_of(value)
         if name not in self._values:
-            found = self._compute(value)
-            if found is None:
+            computed = self._compute(value)
+            if computed is None:
                 return None
-            self._values[name] = found
+            self._values[name] = computed
         return self._values[name]
 
     def _compute(self, wanted: ir.Value) -> NDArray[np.generic] | None:

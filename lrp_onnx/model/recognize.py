@@ -87,12 +87,14 @@ def _named(block: Block, index: int) -> Block:
 
 def _ancestors(steps: Sequence[Step]) -> dict[str, frozenset[str]]:
     """Every tensor and all tensors that it is computed from, itself included."""
-    found: dict[str, frozenset[str]] = {}
+    ancestors: dict[str, frozenset[str]] = {}
     for step in steps:
         for name in step.inputs:
-            found.setdefault(name, frozenset({name}))
-        found[step.output] = frozenset({step.output}).union(*(found[name] for name in step.inputs))
-    return found
+            ancestors.setdefault(name, frozenset({name}))
+        ancestors[step.output] = frozenset({step.output}).union(
+            *(ancestors[name] for name in step.inputs)
+        )
+    return ancestors
 
 
 def _block(

@@ -50,16 +50,16 @@ def _behind(producer: dict[str, Step], name: str, product: Step) -> set[str]:
     """Tensors of the product's shape that `name` is made of,
     element by element, itself among them.
     """
-    found, todo = set(), [name]
+    names, todo = set(), [name]
     while todo:
         here = todo.pop()
-        if here in found:
+        if here in names:
             continue
-        found.add(here)
+        names.add(here)
         step = producer.get(here)
         if step is not None and _is_pointwise(step, product):
             todo += step.inputs
-    return found
+    return names
 
 
 def _is_pointwise(step: Step, product: Step) -> bool:

@@ -113,12 +113,12 @@ class Plan:
         between it and the first layer that mixes anything.
         """
         tensor = self.input
-        found: list[Step] = []
+        steps: list[Step] = []
         while True:
             readers = [step for step in self.steps if tensor in step.inputs]
             if len(readers) != 1 or not readers[0].kind.prepares:
-                return tuple(found)
-            found.append(readers[0])
+                return tuple(steps)
+            steps.append(readers[0])
             tensor = readers[0].output
 
     @property
@@ -142,7 +142,7 @@ class Plan:
         """Gates of one value for every pixel, as in
         attention branch networks: tensor → (height, width).
         """
-        found: dict[str, tuple[int, int]] = {}
+        gates: dict[str, tuple[int, int]] = {}
         for step in self.steps:
             if (
                 isinstance(step.kind, kinds.Product)
@@ -150,23 +150,23 @@ class Plan:
                 and len(step.output_shape) == 4
             ):
                 height, width = step.output_shape[2:]
-                found[step.inputs[1 - (step.kind.signal or 0)]] = (height or 0, width or 0)
-        return found
+                gates[step.inputs[1 - (step.kind.signal or 0)]] = (height or 0, width or 0)
+        return gates
 
     @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
         """Feature maps that everything from the picture to
         the logits passes through: tensor → (height, width).
         """
-        found: dict[str, tuple[int, int]] = {}
+        maps: dict[str, tuple[int, int]] = {}
         open_: set[str] = set()  # tensors that a later item still reads
         for item in reversed(self.items):
             open_.discard(item.output)
             if not open_ and len(item.output_shape) == 4:
                 height, width = item.output_shape[2:]
-                found[item.output] = (height or 0, width or 0)
+                maps[item.output] = (height or 0, width or 0)
             open_.update(item.inputs)
-        return dict(reversed(found.items()))
+        return dict(reversed(maps.items()))
 
     @property
     def channel_axis(self) -> int:

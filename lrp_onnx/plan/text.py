@@ -67,21 +67,21 @@ def _block_json(block: Block) -> dict[str, Any]:
 
 def attributes(kind: Kind) -> dict[str, Any]:
     """A layer's parameters as short JSON-ready data: weights by name and shape, never by value."""
-    found: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     for entry in fields(kind):
         value = getattr(kind, entry.name)
         if isinstance(value, Weight):
-            found |= {
+            data |= {
                 "weight": value.tensor,
                 "weight_shape": list(value.shape),
                 "bias": value.bias is not None,
                 "folded_scale": value.scale is not None,
             }
         elif isinstance(value, np.ndarray):
-            found[entry.name] = list(value.shape)
+            data[entry.name] = list(value.shape)
         elif not is_dataclass(value):
-            found[entry.name] = list(value) if isinstance(value, tuple) else value
-    return found
+            data[entry.name] = list(value) if isinstance(value, tuple) else value
+    return data
 
 
 INSIDE = "inside "

@@ -132,9 +132,9 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
             name = str(node.inputs[slot].name)  # type: ignore[union-attr]
             values = [_folded(trial, name) for trial in (one, two)]
             made = [
-                shape_of(found[str(node.outputs[0].name)])
-                for found in outputs
-                if node.outputs[0].name in found
+                shape_of(made[str(node.outputs[0].name)])
+                for made in outputs
+                if node.outputs[0].name in made
             ]
             vector = _any_batch(node, slot, values, made)
             if vector is None:

@@ -88,7 +88,7 @@ def _behind_pad(nodes: Iterable[tuple[str, str, str]]) -> set[str]:
     """Outputs of the MaxPools behind a Pad, of nodes as (operator, first input, first output)."""
     listed = list(nodes)
     made_by = {output: (operator, source) for operator, source, output in listed}
-    found = set()
+    behind = set()
     for operator, source, output in listed:
         before = made_by.get(source)
         for _ in range(8):  # a file may hold a circle, which only loading refuses
@@ -96,8 +96,8 @@ def _behind_pad(nodes: Iterable[tuple[str, str, str]]) -> set[str]:
                 break
             before = made_by.get(before[1])
         if operator == "MaxPool" and before is not None and before[0] == "Pad":
-            found.add(output)
-    return found
+            behind.add(output)
+    return behind
 
 
 def _first(values: Iterable[ir.Value | None]) -> str:

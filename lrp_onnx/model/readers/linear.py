@@ -278,13 +278,15 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         axes = tuple(needed_integers(graph, node, 1, "list of axes"))
     rank = len(sizes) + 1
-    found = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
-    if 0 in found or len(set(found)) != len(found):
+    reduced = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
+    if 0 in reduced or len(set(reduced)) != len(reduced):
         raise Unreadable(
             f"it averages over the axes {axes}: over the batch nothing can be explained"
         )
-    factor = float(prod(sizes[axis - 1] for axis in found)) if node.op_type == "ReduceSum" else 1.0
-    return kinds.GlobalAverage(tuple(found), bool(attribute(node, "keepdims", 1)), factor)
+    factor = (
+        float(prod(sizes[axis - 1] for axis in reduced)) if node.op_type == "ReduceSum" else 1.0
+    )
+    return kinds.GlobalAverage(tuple(reduced), bool(attribute(node, "keepdims", 1)), factor)
 
 
 @reads("Softmax")

@@ -38,10 +38,10 @@ def reads(*operators: str) -> Callable[[Reader], Reader]:
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
     """An attribute's value as plain Python, or `default` where the node does not state it."""
-    found = node.attributes.get(name)
-    if found is None:
+    stated = node.attributes.get(name)
+    if stated is None:
         return default
-    value = found.value
+    value = stated.value
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
@@ -168,8 +168,8 @@ def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
 def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArray[np.generic]:
     """The constant in an input slot; `what` names it where it is computed instead."""
     value = node.inputs[slot] if slot < len(node.inputs) else None
-    found = graph.constant(value)
-    if found is None:
+    constant = graph.constant(value)
+    if constant is None:
         how = (
             "computed in a way that cannot be read"
             if graph.is_constant(value)
@@ -178,7 +178,7 @@ def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArra
         raise Unreadable(
             f"its {what} is {how}: export the model with its weights stored, not computed"
         )
-    return found
+    return constant
 
 
 def needed_number(graph: Graph, node: ir.Node, slot: int, what: str) -> float:
