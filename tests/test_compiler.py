@@ -423,3 +423,16 @@ def test_every_real_model_compiles_and_verifies(assets: Path) -> None:
         x = random_picture(compiled.model, compiled.contract.input, batch=2)
         found = audit(compiled.model, compiled.contract, run_onnx, pictures=x, original=None)
         assert found.passed, (name, found.checks)
+
+
+def test_a_start_of_negative_numbers_alone_is_taken(saved: Save) -> None:
+    """What decides whether a start is there is its magnitude: −1 at a class is a start."""
+    model = resnet()
+    compiled = compile_model(saved(model), composite="gradient-x-input").model
+    start = np.zeros((1, 10), np.float32)
+    start[0, 3] = 1
+    x = {"x": picture(model).astype(np.float32)}
+    forward, backward = (
+        run_onnx(compiled, x | {"start": sign * start})["heatmap"] for sign in (1, -1)
+    )
+    assert np.abs(forward).max() > 0 and relative(-backward, forward.astype(np.float64)) < 1e-6

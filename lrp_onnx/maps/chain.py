@@ -22,8 +22,6 @@ class MapStep:
     """One kind of post-processing: a frozen dataclass of its parameters, called on a map."""
 
     __slots__ = ()
-    title: ClassVar[str]
-    """One line, for a list of the steps."""
     one_sided: ClassVar[bool] = False
     """Whether a step keeps only what speaks for the class: one side of the colours will do."""
 
@@ -34,11 +32,8 @@ class MapStep:
 
 @dataclass(frozen=True, slots=True)
 class C3(C3Options, MapStep):
-    """C3, contour and component choice."""
+    """C3, contour and component choice: keep the largest blob of the 28x28 map (JSAI 2024)."""
 
-    title: ClassVar[str] = (
-        "contour and component choice: keep the largest blob of the 28x28 map (JSAI 2024)"
-    )
     one_sided: ClassVar[bool] = True
 
     def __call__(self, relevance: Map) -> Map:
@@ -47,11 +42,8 @@ class C3(C3Options, MapStep):
 
 @dataclass(frozen=True, slots=True)
 class C1C(C3Options, MapStep):
-    """C1C, component choice."""
+    """C1C, component choice: keep the blob of the 28x28 map with its peak (Iida et al. 2023)."""
 
-    title: ClassVar[str] = (
-        "component choice: keep the blob of the 28x28 map that holds its peak (Iida et al. 2023)"
-    )
     one_sided: ClassVar[bool] = True
     component: str = "peak"
 
@@ -61,9 +53,8 @@ class C1C(C3Options, MapStep):
 
 @dataclass(frozen=True, slots=True)
 class Quantize(MapStep):
-    """Heat quantization."""
+    """Heat quantization: round down to evenly spaced levels (ECCV 2024)."""
 
-    title: ClassVar[str] = "heat quantization: round down to 8 evenly spaced levels (ECCV 2024)"
     levels: int = LEVELS
 
     def __post_init__(self) -> None:
@@ -75,9 +66,8 @@ class Quantize(MapStep):
 
 @dataclass(frozen=True, slots=True)
 class Average(MapStep):
-    """The average over a grid."""
+    """The average over a grid, 28x28 by default."""
 
-    title: ClassVar[str] = "average over a 28x28 grid"
     size: int = COARSE
     expansion: str = "nearest"
 
@@ -91,20 +81,18 @@ class Average(MapStep):
 
 @dataclass(frozen=True, slots=True)
 class SmoothAverage(Average):
-    """The average that raised insertion, deletion and rank accuracy most (models/EVALUATION.md)."""
+    """The average over a 14x14 grid with bilinear transitions, which raised insertion, deletion and
+    rank accuracy most (models/EVALUATION.md).
+    """
 
-    title: ClassVar[str] = "average over a 14x14 grid, with bilinear transitions"
     size: int = 14
     expansion: str = "bilinear"
 
 
 @dataclass(frozen=True, slots=True)
 class Normalize(MapStep):
-    """Scaling to a fixed range."""
+    """Scaling to -1..1 (``symmetric``) or, without what is negative, to 0..1 (``positive``)."""
 
-    title: ClassVar[str] = (
-        "scale to -1..1 (symmetric) or, without what is negative, to 0..1 (positive)"
-    )
     mode: str = "symmetric"
     percentile: float = 100.0
 
@@ -169,13 +157,3 @@ def parse_chain(chain: str | Sequence[str]) -> Chain:
     texts = [chain] if isinstance(chain, str) else list(chain)
     parts = [part for text in texts if text.strip() not in ("", NONE) for part in split(text, "+")]
     return Chain(tuple(build(part, STEPS, what="step") for part in parts))
-
-
-def post_process(relevance: ArrayLike, chain: str | Sequence[str]) -> Map:
-    """An (H, W) map after a chain, (H, W) float32, a new array.
-
-    Raises:
-        RuleError: the chain cannot be read (see `parse_chain`).
-        ValueError: the map is not one.
-    """
-    return parse_chain(chain)(relevance)

@@ -17,33 +17,6 @@ COARSE = 28
 NORMALIZATIONS = ("symmetric", "positive")
 
 
-def channel_sum(relevance: ArrayLike) -> Map:
-    """Sum relevance over its channels: ``R(u, v) = sum_c R(c, u, v)``, the map of every method
-    here.
-
-    Args:
-        relevance: (C, H, W) or (N, C, H, W), finite.
-
-    Returns:
-        (H, W) or (N, H, W) float32; summed in float64.
-
-    Raises:
-        ValueError: another number of dimensions, or a value or a sum that is not finite in float32.
-    """
-    values = np.asarray(relevance)
-    if values.ndim not in (3, 4):
-        raise ValueError(
-            f"relevance is (C, H, W) or (N, C, H, W) to be summed; got shape {values.shape}"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        total: Map = values.sum(axis=-3, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(total).all():
-        raise ValueError(
-            "relevance summed over channels is not finite: the map holds NaN or infinite values"
-        )
-    return total
-
-
 def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
     """Heat quantization: round every value down to one of `levels` values, evenly spaced from the
     minimum to the maximum.

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from lrp_onnx.plan.kinds import Kind, Shape, Step, Weight
+from lrp_onnx.plan.functions import FUNCTIONS
+from lrp_onnx.plan.kinds import Activation, Composed, Kind, Shape, Step, Weight
 from lrp_onnx.plan.plan import Block, Plan
 
 
@@ -67,6 +69,10 @@ def _block_json(block: Block) -> dict[str, Any]:
 
 def attributes(kind: Kind) -> dict[str, Any]:
     """A layer's parameters as short JSON-ready data: weights by name and shape, never by value."""
+    if isinstance(kind, Composed):
+        return {"steps": [step_json(step) for step in kind.steps]}
+    if isinstance(kind, Activation):
+        return _function(kind)
     data: dict[str, Any] = {}
     for entry in fields(kind):
         value = getattr(kind, entry.name)
@@ -82,6 +88,17 @@ def attributes(kind: Kind) -> dict[str, Any]:
         elif not is_dataclass(value):
             data[entry.name] = list(value) if isinstance(value, tuple) else value
     return data
+
+
+def _function(kind: Activation) -> dict[str, Any]:
+    """An activation function: its name, its formula, and its parameters by their names."""
+    function = FUNCTIONS[kind.function]
+    data: dict[str, Any] = {"function": kind.function, "formula": function.formula}
+    if kind.slopes is not None:
+        return data | {"slope": list(kind.slopes.shape)}
+    # JSON has no infinity: a bound that is none is null.
+    numbers = [number if isfinite(number) else None for number in kind.parameters]
+    return data | dict(zip(function.parameters, numbers, strict=True))
 
 
 INSIDE = "inside "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from lrp_onnx.maps.heatmap import average, channel_sum, normalize, quantize
+from lrp_onnx.maps.heatmap import average, normalize, quantize
 
 Map = NDArray[np.float32]
 MAPS = hnp.arrays(
@@ -123,29 +123,6 @@ def test_average_keeps_the_sum_where_the_grid_divides() -> None:
     np.testing.assert_allclose(
         average(values).sum(dtype=np.float64), values.sum(dtype=np.float64), atol=1e-3
     )
-
-
-def test_channel_sum() -> None:
-    values = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
-    np.testing.assert_array_equal(channel_sum(values), [[[12, 15], [18, 21]], [[48, 51], [54, 57]]])
-    np.testing.assert_array_equal(channel_sum(values[0]), [[12, 15], [18, 21]])
-    assert channel_sum(values).dtype == np.float32
-    # In float32 the small one would be lost.
-    np.testing.assert_array_equal(channel_sum(np.float32([1e8, 1, -1e8]).reshape(3, 1, 1)), [[1]])
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        np.ones((2, 2)),
-        np.ones((1, 1, 1, 1, 1)),
-        np.full((3, 1, 1), np.nan),
-        np.full((2, 1, 1), 3e38),
-    ],
-)
-def test_channel_sum_refuses(bad: NDArray[np.float64]) -> None:
-    with pytest.raises(ValueError, match="relevance"):
-        channel_sum(bad)
 
 
 @pytest.mark.parametrize("function", [quantize, normalize, average])

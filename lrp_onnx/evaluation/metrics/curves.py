@@ -18,16 +18,12 @@ from lrp_onnx.maps.resample import Map, Mask
 
 Scores = NDArray[np.float64]
 
-LAB_STEP, LAB_PIXELS = 500, 224 * 224
-"""Pixels a step, of a picture of so many, in the released code of Otsuki et al., ECCV 2024."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """How insertion and deletion are done."""
 
     name: str
-    title: str
     ties: str
     """``together``: whatever is at least as relevant as the n-th pixel enters with it; ``random``:
     exactly n pixels.
@@ -47,38 +43,36 @@ class Protocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
+        # The released code of Otsuki et al. 2024: its curve starts after a step.
         Protocol(
             name="keio",
-            title="ties enter together, label's probability, curve "
-            "starts after a step (code of Otsuki et al. 2024)",
             ties="together",
             from_zero=False,
             deleted="black",
             hidden="black",
             follows="label",
         ),
+        # Ours: exactly n pixels a step, and the class that the map explains.
         Protocol(
             name="exact",
-            title="exactly n pixels a step, ties broken at random, target's probability",
             ties="random",
             from_zero=True,
             deleted="black",
             hidden="black",
             follows="target",
         ),
+        # Petsiuk et al. 2018.
         Protocol(
             name="rise",
-            title="deleted to the mean, inserted into a blurred picture (Petsiuk et al. 2018)",
             ties="random",
             from_zero=True,
             deleted="mean",
             hidden="blur",
             follows="target",
         ),
+        # Symmetric gain, least relevant first minus most relevant first (Blücher et al. 2024).
         Protocol(
             name="srg",
-            title="least relevant first minus most relevant first, "
-            "to the mean (symmetric gain, Blücher et al. 2024)",
             ties="random",
             from_zero=True,
             deleted="mean",
@@ -135,11 +129,6 @@ def counts(pixels: int, steps: int, protocol: Protocol) -> NDArray[np.int64]:
     """
     points = np.arange(0 if protocol.from_zero else 1, steps + 1)
     return np.unique(np.round(points * pixels / steps).astype(np.int64))
-
-
-def lab_steps() -> int:
-    """Steps that come nearest to the lab's 500 pixels of 224 × 224, whatever the picture's size."""
-    return round(LAB_PIXELS / LAB_STEP)
 
 
 def ranked(values: Map, seed: int) -> NDArray[np.int64]:
