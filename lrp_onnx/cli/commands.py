@@ -12,10 +12,12 @@ from lrp_onnx import __version__
 from lrp_onnx.cli.options import (
     BATCH_SIZE,
     COMPILING,
-    MODEL,
-    SEEING,
+    INPUT_OPTIONS,
+    PATH,
     compile_options,
+    provider_option,
     some_options,
+    threads_option,
     to_options,
 )
 from lrp_onnx.errors import LrpOnnxError
@@ -46,42 +48,46 @@ def main() -> None:
 
 
 @main.command("compile")
-@click.argument("model", type=MODEL)
+@click.argument("model", type=PATH)
 @click.option(
     "-o",
     "--output",
-    type=MODEL,
+    type=PATH,
     metavar="PATH",
-    help="Where to write. [default: MODEL with .lrp.onnx]",
+    help="File to write. [default: MODEL's name, ending in .lrp.onnx]",
 )
 @click.option(
     "--outputs",
     default="heatmap",
     show_default=True,
     metavar="NAMES",
-    help="heatmap, relevance, attention, or names of inner tensors, comma-separated.",
+    help="Outputs to add, comma-separated: heatmap (relevance of every pixel), relevance (of every "
+    "channel too), attention, or the names of inner tensors.",
 )
-@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option(
     "--many-targets",
     is_flag=True,
-    help="One picture a run and any number of targets, which share its forward pass.",
+    help="The compiled file explains one picture per run, for any number of classes: they share "
+    "the forward pass.",
 )
 @click.option(
     "--randomize",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Shuffle the weights of the N layers nearest to the "
-    "logits: a map that stays the same explains nothing.",
+    help="Shuffle the weights of the N layers nearest to the logits, as a sanity check: a heatmap "
+    "that stays the same does not explain the model. [default: 0]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of --randomize.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --randomize.")
 @click.option(
     "--check/--no-check",
     default=True,
-    help="Run the result once against the original.  [default: check]",
+    help="Run the compiled file once and compare its outputs with MODEL's.  [default: check]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was decided as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
+)
 @compile_options
 def compile_(
     model: Path,
@@ -115,11 +121,14 @@ def compile_(
 
 
 @main.command()
-@click.argument("model", type=MODEL)
+@click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @compile_options
 def plan(model: Path, as_json: bool, **values: Any) -> None:
-    """Print what is recognised in MODEL, and every layer's rule, without compiling."""
+    """Print the structure of MODEL and every layer's rule.
+
+    Nothing is compiled or written.
+    """
     from lrp_onnx.compiler import plan_model
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
@@ -137,23 +146,23 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
 
 
 @main.command()
-@click.argument("model", type=MODEL)
+@click.argument("model", type=PATH)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "-o",
     "--output",
-    type=MODEL,
+    type=PATH,
     required=True,
     metavar="DIR",
-    help="Folder for the results; it is created.",
+    help="Folder for the results. It is created if it is missing.",
 )
 @click.option(
     "--target",
     "targets",
     multiple=True,
     metavar="CLASS",
-    help="Class to explain, by index or name. Repeatable: several "
-    "share the forward pass. [default: the predicted one]",
+    help="Class to explain, by index or name, e.g. 3 or heart. Repeatable: several classes share "
+    "the forward pass. [default: the predicted class]",
 )
 @click.option(
     "--top",
@@ -165,51 +174,53 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
     "--outputs",
     default="heatmap",
     metavar="NAMES",
-    help='"heatmap,relevance" also keeps per-channel relevance in the .npz.',
+    help='Outputs to compute. "heatmap,relevance" also stores the relevance of every channel '
+    "in the .npz. [default: heatmap]",
 )
 @click.option(
     "--post",
     metavar="CHAIN",
-    help='Post-processing: "c3", "c1c", "quantize:8", "smooth", "c3:component=peak", joined by '
-    '"+", or "none". '
+    help='Post-processing of the heatmaps: steps joined by "+", e.g. "c3", "c1c", "smooth", '
+    '"quantize:8" or "c3:component=peak+quantize:8"; or "none". '
     "[default: smooth for the default composite, c3 for C3-LRP, else none]",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where to run. [default: CUDA where it is there, else CPU]",
-)
+@provider_option
 @click.option(
     "--batch",
     type=BATCH_SIZE,
     default="8",
     show_default=True,
-    help='Pictures a run, or "auto" for as many as fit --memory.',
+    help='Pictures per run, or "auto" for as many as --memory allows.',
 )
 @click.option(
     "--memory",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB",
-    help="What --batch auto may use in all. [default: half of what is free]",
+    help="Memory of the whole process, in GB, for --batch auto. [default: what it uses now plus "
+    "half of the free memory]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
+@threads_option
 @click.option(
     "--labels",
-    type=MODEL,
+    type=PATH,
     metavar="FILE",
-    help="CSV with the columns file,label: the accuracy is "
-    "printed. [default: labels.csv beside the pictures]",
+    help="CSV file with the columns file,label (a class index): the accuracy is printed. "
+    "[default: labels.csv beside the pictures]",
 )
-@click.option("--force", is_flag=True, help="Overwrite results.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON line a picture.")
+@click.option("--force", is_flag=True, help="Overwrite results that exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per explanation.")
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
-    """Explain every IMAGE (files, folders, quoted globs) with MODEL, compiled or not."""
+    """Explain pictures with MODEL, compiled or not.
+
+    IMAGE is a file, a folder or a quoted glob such as "photos/*.jpg".
+    """
     from lrp_onnx.cli.explain import ExplainCommand, explain_files
 
     if values["targets"] and values["top"]:
-        raise click.UsageError("--target and --top exclude each other")
-    values["memory"] = values["memory"] and 1e9 * values["memory"]
+        raise click.UsageError("--target and --top cannot be combined: give one of them")
+    if values["memory"] is not None:
+        values["memory"] *= 1e9
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
     command = ExplainCommand(model=model, images=images, options=options, **values)
     for line in explain_files(command, report=_to_stderr):
@@ -217,68 +228,82 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
 
 
 @main.command()
-@click.argument("model", type=MODEL)
+@click.argument("model", type=PATH)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--method",
     "methods",
     multiple=True,
     metavar="NAME",
-    help="A composite or a baseline, e.g. grad-cam, rise(masks=500), c3-lrp+c3:outside=rank, "
-    "epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian "
-    "and edge maps are added.",
+    help="Composite or baseline to score, e.g. grad-cam, rise(masks=500), c3-lrp+c3:outside=rank "
+    "or epsilon-plus(start=contrastive, @join=ratio). Repeatable. Constant, random, Gaussian and "
+    "edge maps are always scored too. [default: six methods]",
 )
 @click.option(
     "--metrics",
     default="exact,keio",
     show_default=True,
     metavar="NAMES",
-    help="Comma-separated: exact, keio, rise, srg; with boxes or masks pointing, mass, rank, "
-    "attention; sparseness, class-sensitivity, random-logit, max-sensitivity, adcc, "
-    "randomisation.",
+    help="Metrics, comma-separated. Insertion and deletion: exact, keio, rise, srg. With boxes or "
+    "masks: pointing, mass, rank, attention. Others: sparseness, class-sensitivity, random-logit, "
+    "max-sensitivity, adcc, randomisation.",
 )
 @click.option(
     "--labels",
-    type=MODEL,
+    type=PATH,
     metavar="FILE",
-    help="CSV: file,label and, for boxes, x0,y0,x1,y1. [default: labels.csv]",
+    help="CSV file with the columns file,label (a class index) and, for boxes, x0,y0,x1,y1 "
+    "in pixels. [default: labels.csv beside the pictures]",
 )
 @click.option(
-    "--masks", type=MODEL, metavar="DIR", help="The objects' masks: PNGs of the photos' names."
+    "--masks",
+    type=PATH,
+    metavar="DIR",
+    help="Folder with a mask of the object in every picture: PNG files of the same names.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=2), default=50, show_default=True, help="Of every curve."
+    "--steps",
+    type=click.IntRange(min=2),
+    default=50,
+    show_default=True,
+    help="Steps of an insertion or deletion curve.",
 )
 @click.option(
     "--patch",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Side of what comes and goes.",
+    help="Side in pixels of the squares that are inserted or deleted.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of ties, masks, noise and intervals."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of ties, random masks, noise and confidence intervals.",
 )
 @click.option(
     "-o",
     "--output",
-    type=MODEL,
+    type=PATH,
     metavar="DIR",
-    help="Results, tables and curves; a later run goes on.",
+    help="Folder for results, tables and curves. A later run continues an unfinished one.",
 )
+@provider_option
+@threads_option
 @click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where to run. [default: CUDA where it is there, else CPU]",
+    "--json", "as_json", is_flag=True, help="Print means and confidence intervals as JSON."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print means and intervals as JSON.")
-@some_options(*SEEING)
+@some_options(*INPUT_OPTIONS)
 def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
-    """Score methods on photos: does the map say what MODEL goes by?"""
+    """Score explanation methods on pictures.
+
+    The metrics measure how well heatmaps show what MODEL's predictions depend on. IMAGE is a file,
+    a folder or a quoted glob.
+    """
     from lrp_onnx.cli.evaluate import evaluate_files
 
-    options = to_options(**{name: values.pop(name) for name in SEEING})
+    options = to_options(**{name: values.pop(name) for name in INPUT_OPTIONS})
     table, means = evaluate_files(model, images, options=options, report=_to_stderr, **values)
     if as_json:
         click.echo(json.dumps(means))
@@ -289,45 +314,42 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any)
 
 
 @main.command()
-@click.argument("model", type=MODEL)
+@click.argument("model", type=PATH)
 @click.argument("image")
-@click.option(
-    "-o", "--output", type=MODEL, required=True, metavar="PNG", help="Where to write the grid."
-)
+@click.option("-o", "--output", type=PATH, required=True, metavar="PNG", help="PNG file to write.")
 @click.option(
     "--method",
     "methods",
     multiple=True,
     metavar="NAME",
-    help="As for evaluate. Repeatable. [default: nine of them]",
+    help="Method to show, written as for `lrp-onnx evaluate`. Repeatable. [default: nine methods]",
 )
 @click.option(
     "--target",
     metavar="CLASS",
-    help="Class to explain, by index or name. [default: the predicted one]",
+    help="Class to explain, by index or name, e.g. 3 or heart. [default: the predicted class]",
 )
 @click.option(
-    "--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Tiles a row."
+    "--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Heatmaps per row."
 )
 @click.option(
     "--overlay/--heatmap",
     "overlaid",
     default=False,
-    help="On the picture, or alone.  [default: heatmap]",
+    help="Draw relevance over the picture, or alone.  [default: heatmap]",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where to run. [default: CUDA where it is there, else CPU]",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
-@click.option("--force", is_flag=True, help="Overwrite the output.")
-@some_options(*SEEING, "classes")
+@provider_option
+@threads_option
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@some_options(*INPUT_OPTIONS, "classes")
 def compare(model: Path, image: str, output: Path, **values: Any) -> None:
-    """Show IMAGE under many methods side by side."""
+    """Show the heatmaps of several methods side by side.
+
+    All of them explain the same class of the same IMAGE.
+    """
     from lrp_onnx.cli.compare import compare_file
 
-    options = to_options(**{name: values.pop(name) for name in (*SEEING, "classes")})
+    options = to_options(**{name: values.pop(name) for name in (*INPUT_OPTIONS, "classes")})
     click.echo(compare_file(model, image, output, options=options, **values))
 
 
@@ -360,26 +382,22 @@ def composites(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("compiled", type=MODEL)
+@click.argument("compiled", type=PATH)
 @click.option(
     "--original",
-    type=MODEL,
+    type=PATH,
     metavar="MODEL",
-    help="The model it was compiled from. [default: the forward part of COMPILED]",
+    help="Model that COMPILED was made from. [default: the forward part of COMPILED]",
 )
 @click.option(
     "--image",
     "images",
-    type=MODEL,
+    type=PATH,
     multiple=True,
-    help="A picture to verify with. Repeatable. [default: two of random noise]",
+    help="Picture to verify with. Repeatable. [default: two pictures of random noise]",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where to run. [default: CUDA where it is there, else CPU]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@provider_option
+@click.option("--json", "as_json", is_flag=True, help="Print the results of the checks as JSON.")
 def verify(
     compiled: Path,
     original: Path | None,
@@ -387,7 +405,11 @@ def verify(
     provider: str | None,
     as_json: bool,
 ) -> None:
-    """Check a COMPILED file: outputs unchanged, batches consistent, no NaN, all relevance there."""
+    """Check a compiled file.
+
+    The checks: the model's own outputs are unchanged, a batch gives the same values as single
+    pictures, no value is NaN or infinite, and every rule that conserves relevance does so.
+    """
     from lrp_onnx.cli.verify import verify_file
 
     audit = verify_file(compiled, original=original, images=images, provider=provider)

@@ -1,4 +1,4 @@
-"""The `compare` command's work: one picture, many methods, side by side."""
+"""The `compare` command: the heatmaps of several methods side by side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_METHODS = (
     "occlusion",
 )
 TILE = 224
-"""Height of a tile in pixels."""
+"""Height of a picture in the grid, in pixels."""
 
 
 def compare_file(
@@ -48,12 +48,28 @@ def compare_file(
     threads: int | None = None,
     force: bool = False,
 ) -> str:
-    """Write the grid to `output`, a PNG, and return in one line what was explained.
+    """Write the grid of heatmaps to `output`, a PNG file.
+
+    Args:
+        model: an ONNX file, not compiled.
+        image: the picture to explain.
+        output: the PNG file.
+        options: how the model is read.
+        methods: composites or baselines; empty for `DEFAULT_METHODS`.
+        target: a class index or name; None for the predicted class.
+        columns: pictures in a row of the grid.
+        overlaid: whether relevance is drawn over the picture.
+        provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
+        threads: CPU threads; None for all cores.
+        force: whether an existing file is overwritten.
+
+    Returns:
+        One line of text: picture, class and output.
 
     Raises:
         RuleError: a method is unknown.
         OutputError: the grid cannot be written.
-        ImageError, and what compiling raises.
+        ImageError, and what `compile_model` raises.
     """
     names = list(dict.fromkeys(methods or DEFAULT_METHODS))
     for name in names:
@@ -73,26 +89,25 @@ def compare_file(
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
     predicted = int(probabilities.argmax())
-    chosen = PREDICTED if target is None else class_of(target)
-    (index,) = explainer.classes.indices(chosen, 1)
+    requested = PREDICTED if target is None else class_of(target)
+    (index,) = explainer.classes.indices(requested, 1)
     explained = int(index) if index >= 0 else predicted
-    seen = _large(prepared.box.cut(picture))
+    visible = _enlarged(prepared.box.cut(picture))
     caption = f"{explainer.classes.name(explained) or explained} {probabilities[explained]:.0%}"
-    tiles = [(seen, caption)]
+    tiles = [(visible, caption)]
     for name in names:
         (relevance,) = find_method(name, subject).maps(tensor, np.array([explained]))
-        drawn = (
-            overlay(seen, relevance, STYLE)
-            if overlaid
-            else colorize(relevance, STYLE, shape=seen.shape[:2])
-        )
-        tiles.append((drawn, name))
+        if overlaid:
+            tile = overlay(visible, relevance, STYLE)
+        else:
+            tile = colorize(relevance, STYLE, shape=visible.shape[:2])
+        tiles.append((tile, name))
     write_png(output, grid(tiles, columns=columns, height=TILE), force=force)
     return f"{path}: {caption}, by {len(names)} methods → {output}"
 
 
-def _large(picture: Picture) -> Picture:
-    """A small picture enlarged to a tile's height."""
+def _enlarged(picture: Picture) -> Picture:
+    """The picture, at least `TILE` pixels high."""
     rows, columns = picture.shape[:2]
     if rows >= TILE:
         return picture

@@ -1,6 +1,4 @@
-"""The `evaluate` command's work: photos, labels and masks from files; results, tables and curves
-into a folder.
-"""
+"""The `evaluate` command: read photos, labels and masks, score, write results and tables."""
 
 from __future__ import annotations
 
@@ -48,10 +46,22 @@ def evaluate_files(
     output: Path | None,
     **settings: Any,
 ) -> tuple[Table, dict[str, Any]]:
-    """(a table for the terminal, means with intervals); results.jsonl, tables and curves in
-    `output`.
+    """Score methods on photos and write results.jsonl, tables and curves into `output`, if any.
 
-    `settings` are further fields of `evaluation.request.Request`.
+    Args:
+        model: an ONNX file, not compiled.
+        images: files, folders or globs.
+        options: how the model is read.
+        report: is called with every line about progress.
+        methods: composites or baselines; empty for `DEFAULT_METHODS`.
+        metrics: names, comma-separated.
+        labels: a CSV file; None for ``labels.csv`` beside the photos.
+        masks: a folder of masks; None for the boxes in `labels`.
+        output: a folder; None to write nothing.
+        settings: further fields of `evaluation.request.Request`.
+
+    Returns:
+        (a table for the terminal, means with confidence intervals as `as_json` has them).
 
     Raises:
         What `evaluate` raises; OutputError where tables or curves cannot be written.
@@ -75,14 +85,13 @@ def evaluate_files(
         **settings,
     )
     if not table:
-        report("no labels: where a metric follows the label, the predicted class is followed")
+        report("there are no labels: metrics that follow the label follow the predicted class")
     rows = evaluate(request, report=_progress(report), say=report)
     if output:
         for metric in (name for name in request.metrics if name in PROTOCOLS):
-            drawn = draw_curves(
-                mean_curves(rows, metric), metric, from_zero=PROTOCOLS[metric].from_zero
-            )
-            write_png(output / f"{metric}.png", drawn, force=True)
+            curves = mean_curves(rows, metric)
+            picture = draw_curves(curves, metric, from_zero=PROTOCOLS[metric].from_zero)
+            write_png(output / f"{metric}.png", picture, force=True)
         text = markdown(rows, every=True, seed=request.seed) + "\n"
         write_bytes(output / "table.md", text.encode(), force=True)
         write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
@@ -91,7 +100,7 @@ def evaluate_files(
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
-    """What reports a line for every tenth of the way."""
+    """A function (done, total) that reports a line at every tenth of the total."""
     last = 0
 
     def progress(done: int, total: int) -> None:
@@ -99,6 +108,6 @@ def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:
         tenths = 10 * done // total if total else 0
         if tenths > last:
             last = tenths
-            report(f"{done} of {total} maps judged")
+            report(f"{done} of {total} maps scored")
 
     return progress

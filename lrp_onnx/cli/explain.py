@@ -1,6 +1,4 @@
-"""The `explain` command's work: find the pictures, explain them in batches, write the results,
-report.
-"""
+"""The `explain` command: find pictures, explain them in batches, write and report the results."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainCommand:
-    """What the command line asked for."""
+    """The values of the command line."""
 
     model: Path
     images: Sequence[str]
@@ -39,14 +37,14 @@ class ExplainCommand:
     targets: Sequence[str] = ()
     """Classes by index or name; empty for the predicted one."""
     top: int | None = None
-    """Explain the classes of the largest logits instead, so many of them."""
+    """How many classes of the largest logits to explain, instead of `targets`."""
     post: str | None = None
     """Post-processing as text; None for the composite's own."""
     provider: str | None = None
     batch: int | None = 8
-    """Pictures a run; None for as many as fit `memory`."""
+    """Pictures per run; None for as many as `memory` allows."""
     memory: float | None = None
-    """Bytes that the process may hold; None for half of what is free."""
+    """Bytes that the process may use; None adds half of the free memory to what it uses now."""
     threads: int | None = None
     labels: Path | None = None
     force: bool = False
@@ -54,13 +52,14 @@ class ExplainCommand:
 
 
 def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
-    """Explain and write everything.
+    """Explain all pictures and write the results.
 
-    Yields the lines for standard output; progress and remarks go to `report`.
+    Yields:
+        One line of standard output per explanation. Progress and remarks go to `report`.
 
     Raises:
-        Every LrpOnnxError that its parts raise, those of images and outputs before anything is
-        computed.
+        LrpOnnxError: a picture, an option, the model or the output is at fault. Pictures and the
+            output folder are checked before anything is computed.
     """
     pictures = find_images(command.images)
     if command.post is not None:
@@ -80,17 +79,17 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
     )
     if len(targets) > 1 and not explainer.contract.many_targets:
         raise RuleError(
-            f"{command.model} explains one class a picture: "
-            "compile it with --many-targets, or give MODEL"
+            f"{command.model} explains one class per picture: compile it with --many-targets, or "
+            "give the model that it was compiled from"
         )
     composite = explainer.contract.composite
     chain = _parse_post(default_post(composite) if command.post is None else command.post)
     batch = command.batch or explainer.batch_within(command.memory)
     for remark in _remarks(command, explainer, chain, batch):
         report(remark)
-    one = targets[0] if len(targets) == 1 else None
+    single = targets[0] if len(targets) == 1 else None
     explanations = explainer.explain_images(
-        pictures, batch_size=batch, target=targets if len(targets) > 1 else one
+        pictures, batch_size=batch, target=targets if len(targets) > 1 else single
     )
     correct: list[bool] = []
     for line in write_all(
@@ -104,33 +103,34 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         _score(line, labels, correct)
         yield json.dumps(line) if command.as_json else _sentence(line)
     report(
-        f"{len(pictures)} explained; pictures, values, {LINES} and {SHEET} are in {command.output}"
+        f"{len(pictures)} pictures explained; "
+        f"heatmaps, values, {LINES} and {SHEET} are in {command.output}"
     )
     if table:
-        share = sum(correct) / max(len(correct), 1)
-        report(f"accuracy on {len(correct)} labelled pictures: {share:.1%} ({table})")
+        accuracy = sum(correct) / max(len(correct), 1)
+        report(f"accuracy on {len(correct)} labelled pictures: {accuracy:.1%} ({table})")
 
 
 def _remarks(
     command: ExplainCommand, explainer: Explainer, chain: Chain, batch: int
 ) -> Iterator[str]:
-    """What a user should know before the first picture."""
+    """Lines that a user should know before the first picture."""
     contract = explainer.contract
     yield f"running on {explainer.provider} with {contract.composite}"
     if command.post is None and chain.steps:
         yield (
-            f"maps of {contract.composite} are post-processed "
-            f"with --post {chain}; raw values are in the .npz"
+            f"heatmaps of {contract.composite} are post-processed with --post {chain}; "
+            "the raw relevance is in the .npz"
         )
     if contract.randomized:
         yield (
-            f"the weights of {contract.randomized} layers "
-            "are shuffled: predictions and maps mean nothing"
+            f"the weights of {contract.randomized} layers are shuffled: "
+            "predictions and heatmaps mean nothing"
         )
     if explainer.assumed_preprocessing:
-        yield "the model does not say how pictures are prepared: assuming --preprocess imagenet"
+        yield "the model does not say how pictures become input: assuming --preprocess imagenet"
     if command.batch is None:
-        yield f"{batch} pictures a run, {contract.memory_each / 1e6:.0f} MB each"
+        yield f"{batch} pictures per run, {contract.memory_each / 1e6:.0f} MB each"
 
 
 def _targets(command: ExplainCommand) -> list[int | str]:
@@ -140,11 +140,12 @@ def _targets(command: ExplainCommand) -> list[int | str]:
 
 
 def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
-    """One set of colours a run.
+    """The colours of all heatmaps of a run.
 
-    A chain that keeps only what speaks for the class decides first. Then the start: a contrastive
-    one speaks for and against a class, which takes two colours even where nothing speaks against
-    it. Then the composite, if its name is known.
+    The post-processing decides first: a chain that keeps only relevance for the class needs one
+    side of the colours. Then the start: a contrastive one gives relevance for and against a class,
+    which needs two sides, even in a map that has only one. Then the composite, if its name is
+    known.
     """
     if chain.colors != "auto":
         return RenderStyle(colors=chain.colors)
@@ -155,7 +156,7 @@ def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
 
 
 def default_post(composite: str) -> str:
-    """The post-processing of a composite's maps; none for a name that is not known."""
+    """The post-processing of a composite's heatmaps; ``none`` for an unknown composite."""
     known = COMPOSITES.get(composite)
     return known.post if known else NONE
 
@@ -183,11 +184,7 @@ def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[boo
 def _sentence(line: Mapping[str, Any]) -> str:
     best, target = line["top5"][0], line["target"]
     name = best["name"] or best["index"]
-    because = (
-        ""
-        if target["index"] == best["index"]
-        else f", explained as {target['name'] or target['index']}"
-    )
-    return (
-        f"{line['image']}: {name} ({best['probability']:.1%}){because} → {line['files']['overlay']}"
-    )
+    text = f"{line['image']}: {name} ({best['probability']:.1%})"
+    if target["index"] != best["index"]:
+        text += f", explained as {target['name'] or target['index']}"
+    return f"{text} → {line['files']['overlay']}"

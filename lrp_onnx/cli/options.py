@@ -13,7 +13,7 @@ from lrp_onnx.notation import is_size, read_size
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Options
 
-MODEL = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 
 class Batch(click.ParamType[int | None]):
@@ -24,85 +24,96 @@ class Batch(click.ParamType[int | None]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """The number."""
+        """The number of pictures, or None for ``auto``."""
         if value in ("auto", None):
             return None
         number = int(value) if str(value).isdecimal() else 0
         if number < 1:
-            self.fail(f"{value!r} is neither a number of pictures from 1 on nor auto", param, ctx)
+            self.fail(
+                f"{value!r} is not a number of pictures: write 1 or more, or auto", param, ctx
+            )
         return number
 
 
 BATCH_SIZE = Batch()
-SEEING = ("output_name", "input_size", "preprocess")
-"""Parameters that say how a model sees pictures, for commands whose methods say the rest."""
+INPUT_OPTIONS = ("output_name", "input_size", "preprocess")
+"""Parameters about the model's input and output, for commands whose methods state the rest."""
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+provider_option: Decorator = click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Processor to run on. [default: cuda if it is available, else cpu]",
+)
+threads_option: Decorator = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]"
+)
 OPTIONS: Mapping[str, Decorator] = {
     "composite": click.option(
         "--composite",
         metavar="NAME",
-        help="Which rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
+        help="Named set of rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
     ),
     "start": click.option(
         "--start",
         type=click.Choice(["logit", "probability", "one", "contrastive"]),
-        help="What relevance starts from. [default: the composite's]",
+        help="Value of the target that relevance starts from. [default: the composite's]",
     ),
     "bias": click.option(
         "--bias",
         type=click.Choice(["keep", "drop"]),
-        help="Whether biases take part in denominators. [default: the rules']",
+        help="Keep biases in the rules' denominators, or drop them. [default: as each rule has it]",
     ),
     "rules": click.option(
         "--rule",
         "rules",
         multiple=True,
         metavar="NODE=RULE",
-        help="Another rule for nodes whose name fits a pattern, or for a kind of step, e.g. "
-        '"*conv1*=flat", '
-        '"fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
+        help="Rule for the nodes whose names match a pattern, or for a kind of step, e.g. "
+        '"*conv1*=flat", "fc=epsilon(epsilon=0.25)" or "@join=z-plus-join". Repeatable.',
     ),
     "rules_file": click.option(
         "--rules",
         "rules_file",
-        type=MODEL,
+        type=PATH,
         metavar="FILE",
-        help="Composite and rules from a TOML or YAML file.",
+        help="TOML or YAML file with composite, start, bias and rules. Other options override it.",
     ),
     "output_name": click.option(
         "--output-name",
         metavar="NAME",
-        help="Which graph output to explain, where there are several.",
+        help="Graph output to explain, for a model with several.",
     ),
     "input_size": click.option(
         "--input-size",
         metavar="SIZE",
-        help="Height and width, e.g. 224 or 480x640, for a model that leaves them open.",
+        help="Height and width of the input, e.g. 224 or 480x640, where MODEL leaves them open.",
     ),
     "resolution": click.option(
         "--resolution",
-        metavar="SIZE",
-        help="A coarser and cheaper map, e.g. 28 or 30x40: relevance stops at the feature map of "
-        "that size nearest to the picture, or at the one of that name.",
+        metavar="SIZE|NAME",
+        help="Compute a coarser heatmap in less time: relevance stops at the feature map of this "
+        "name, or of this size (e.g. 28 or 30x40) nearest to the input. [default: the input]",
     ),
     "optimize_for": click.option(
         "--optimize-for",
         type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
         default="cpu",
         show_default=True,
-        help="The runtime whose operators are used.",
+        help="Runtime or processor that the compiled file is optimized for.",
     ),
     "preprocess": click.option(
         "--preprocess",
         metavar="SPEC",
-        help='How pictures are prepared: a preset, e.g. "imagenet" or "imagenet:resize=stretch".',
+        help='How pictures become input: a preset, with or without changes, e.g. "imagenet" or '
+        '"imagenet:resize=stretch". [default: as MODEL says, else imagenet]',
     ),
     "classes": click.option(
         "--classes",
-        type=MODEL,
+        type=PATH,
         metavar="FILE",
-        help="Class names, one a line, in the order of the logits.",
+        help="Text file with the class names, one per line, in the order of the logits.",
     ),
 }
 """Parameter → option."""
@@ -111,12 +122,12 @@ COMPILING = tuple(OPTIONS)
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
-    """All options of a command that compiles."""
+    """Adds all `OPTIONS` to a command that compiles."""
     return some_options(*COMPILING)(command)
 
 
 def some_options(*names: str) -> Decorator:
-    """The options `names` of `OPTIONS`, in its order."""
+    """Adds the options `names` of `OPTIONS` to a command, in the order of `OPTIONS`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name in reversed([name for name in OPTIONS if name in names]):
@@ -131,11 +142,12 @@ def to_options(outputs: str = "heatmap", **values: Any) -> Options:
 
     Args:
         outputs: names, comma-separated.
-        values: by parameter, those of `COMPILING` and further fields of `compiler.Options`; what
-            a command does not take is left to its default. The line wins over the rules file.
+        values: parameter → value: the parameters of `COMPILING`, and further fields of
+            `compiler.Options`. A parameter that a command does not have takes its default. The
+            command line overrides the rules file.
 
     Raises:
-        click.BadParameter: a rule is not NODE=RULE, or a size is none.
+        click.BadParameter: a rule is not NODE=RULE, or a size is not a size.
         RuleError, ImageError: a file or the preprocessing cannot be read.
     """
     from lrp_onnx.cli.settings import Settings, read_settings
@@ -147,12 +159,13 @@ def to_options(outputs: str = "heatmap", **values: Any) -> Options:
     line = {name: values.pop(name, None) for name in COMPILING}
     settings = read_settings(line["rules_file"]) if line["rules_file"] else Settings()
     rules = dict(_rule(text) for text in line["rules"] or ())
+    for pattern, rule in settings.rules.items():
+        rules.setdefault(pattern, rule)
     return Options(
         composite=line["composite"] or settings.composite or DEFAULT,
         start=line["start"] or settings.start,
         bias=line["bias"] or settings.bias,
-        rules=rules
-        | {pattern: rule for pattern, rule in settings.rules.items() if pattern not in rules},
+        rules=rules,
         explain=line["output_name"],
         input_size=_size(line["input_size"]) if line["input_size"] else None,
         resolution=_resolution(line["resolution"]) if line["resolution"] else None,
@@ -168,7 +181,9 @@ def _rule(text: str) -> tuple[str, str]:
     """(node-name pattern or kind of step, rule), of ``NODE=RULE``."""
     pattern, equals, rule = text.partition("=")
     if not equals:
-        raise click.BadParameter(f"{text!r} is not NODE=RULE", param_hint="--rule")
+        raise click.BadParameter(
+            f"{text!r} is not NODE=RULE: write for example fc=epsilon", param_hint="--rule"
+        )
     return pattern, rule
 
 

@@ -1,4 +1,4 @@
-"""Rules from a small TOML or YAML file, so that they can be kept, reviewed and shared."""
+"""Composite and rules read from a TOML or YAML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = ("composite", "start", "bias", "rules")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The keys of such a file; None where a key is missing."""
+    """The values in a rules file; None where a key is missing."""
 
     composite: str | None = None
     start: str | None = None
@@ -37,8 +37,8 @@ def read_settings(path: Path) -> Settings:
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
         raise RuleError(
-            f"{path} says {', '.join(unknown)}, which is "
-            f"not known; it may say {', '.join(SETTINGS)}"
+            f"{path} says {', '.join(unknown)}, which is not known; "
+            f"the keys of a rules file are {', '.join(SETTINGS)}"
         )
     rules = values.get("rules") or {}
     flat = {k: v for k, v in values.items() if k != "rules"}
@@ -47,7 +47,7 @@ def read_settings(path: Path) -> Settings:
     ):
         raise RuleError(
             f'{path}: rules is a table of "node pattern" = "rule(parameter=value)", '
-            "everything else is text"
+            "every other value is text"
         )
     return Settings(rules={str(k): v for k, v in rules.items()}, **flat)
 
@@ -59,12 +59,12 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         except tomllib.TOMLDecodeError as error:
             raise RuleError(f"{path} is not valid TOML: {error}") from error
     if path.suffix not in (".yaml", ".yml"):
-        raise RuleError(f"{path}: a rules file ends in .toml, .yaml or .yml")
+        raise RuleError(f"{path}: the name of a rules file ends in .toml, .yaml or .yml")
     try:
         import yaml
     except ImportError:
         raise RuleError(
-            f"{path}: reading YAML needs the extra `pip install lrp-onnx[yaml]`; TOML needs nothing"
+            f"{path}: YAML needs `pip install lrp-onnx[yaml]`; TOML works without it"
         ) from None
     try:
         values = yaml.safe_load(text)

@@ -1,6 +1,4 @@
-"""Plans, composites and accounts as tables for people; numbers
-and structure come from elsewhere.
-"""
+"""Plans, composites, conservation and evaluation as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from lrp_onnx.relevance.composites.assign import Composite
 
 
 def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
-    """The recognised structure: one line a step, blocks opened, with role, shape, rule and why."""
+    """The recognised structure: one line per step, with role, output shape, rule and its reason."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("step", "op", "role", "output", "rule", "why"):
         table.add_column(column, no_wrap=column in ("op", "role", "output"), overflow="fold")
@@ -35,7 +33,7 @@ def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str])
 
 
 def composite_table(composites: Mapping[str, Composite]) -> Table:
-    """One line a composite."""
+    """One line per composite."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("composite", "what it does", "start", "source"):
         table.add_column(column, no_wrap=column == "composite")
@@ -47,7 +45,7 @@ def composite_table(composites: Mapping[str, Composite]) -> Table:
 def account_table(
     rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> Table:
-    """The conservation ledger of the first sample, one line a layer, from the logits down."""
+    """The conservation ledger of the first sample, one line per layer, from the logits down."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step", overflow="fold")
     table.add_column("rule", overflow="fold")
@@ -56,46 +54,42 @@ def account_table(
     table.add_column("conserved")
     for row in rows:
         numbers = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
-        verdict = (
-            "—"
-            if not row.conserves
-            else "yes"
-            if row.fault(start) is None
-            else Text("BROKEN", style="bold red")
-        )
-        table.add_row(
-            row.step, Text(row.rule), *(f"{number[0]:.5g}" for number in numbers), verdict
-        )
+        texts = [f"{number[0]:.5g}" for number in numbers]
+        table.add_row(row.step, Text(row.rule), *texts, _verdict(row, start))
     return table
 
 
+def _verdict(row: Account, start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Text:
+    """Whether a layer conserves relevance; a dash where its rule does not promise it."""
+    if not row.conserves:
+        return Text("—")
+    return Text("yes") if row.fault(start) is None else Text("BROKEN", style="bold red")
+
+
 def evaluation_table(rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Table:
-    """Means with intervals, one line a method."""
-    found = summary(rows, seed=seed)
+    """Means with confidence intervals, one line per method."""
+    means_of = summary(rows, seed=seed)
     columns = shown(columns_of(rows))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("method", *(heading(*column) for column in columns)):
         table.add_column(name, no_wrap=True)
-    for method, means in found.items():
+    for method, means in means_of.items():
         table.add_row(method, *(str(means[column]) for column in columns))
     return table
 
 
 def check_lines(checks: Iterable[tuple[str, Sequence[str]]]) -> list[Text]:
-    """One line a check, its faults below it."""
+    """One line per check, its faults below it."""
     lines = []
     for name, faults in checks:
-        lines.append(
-            Text.assemble(
-                ("FAILED  " if faults else "ok      ", "bold red" if faults else "green"), name
-            )
-        )
+        result = ("FAILED  ", "bold red") if faults else ("ok      ", "green")
+        lines.append(Text.assemble(result, name))
         lines += [Text(f"        {fault}") for fault in faults]
     return lines
 
 
 def show(*renderables: Any) -> None:
-    """Print tables to standard output, as wide as they need where it is no terminal."""
+    """Print to standard output; tables keep their full width where it is not a terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=1000)

@@ -20,13 +20,11 @@ from lrp_onnx.runtime.preprocess import preprocess
 from lrp_onnx.runtime.session import open_session
 
 PICTURES = 2
-"""Random pictures to verify with where none are given: the
-fewest that show a batch to be consistent.
-"""
+"""Random pictures to verify with where none are given: the fewest that make a batch."""
 
 
 def runner_on(provider: str | None) -> Runner:
-    """What runs serialized models on one provider: feeds → every output by name."""
+    """A function that runs a serialized model on one provider: feeds → every output by name."""
 
     def run(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
         return dict(open_session(model, providers=provider).run(None, feeds))
@@ -42,36 +40,42 @@ def run_once(model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
 def verify_file(
     compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None
 ) -> Audit:
-    """Audit the file `compiled`; raises ModelFileError, ContractError,
-    ImageError or ProviderError where it cannot be done.
+    """Run and audit the file `compiled`.
+
+    Args:
+        compiled: a compiled file.
+        original: the model it was compiled from; None for its own forward part.
+        images: pictures to run; empty for `PICTURES` of random noise.
+        provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
+
+    Raises:
+        ModelFileError, ContractError, ImageError, ProviderError: a file cannot be read or run.
+        UnsupportedModelError: `original` has other inputs or outputs.
     """
     model = load_proto(compiled)
     contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    before = runnable(load_proto(original)) if original is not None else None
-    if before is not None:
-        _same_interface(model, before, contract, original)
+    reference = runnable(load_proto(original)) if original is not None else None
+    if reference is not None:
+        _check_interface(reference, contract, original)
     return audit(
         model,
         contract,
         runner_on(provider),
         pictures=_pictures(model, contract, images),
-        original=before,
+        original=reference,
     )
 
 
-def _same_interface(
-    model: onnx.ModelProto, before: onnx.ModelProto, contract: Contract, path: Path | None
-) -> None:
-    inputs = {value.name for value in before.graph.input} - {
-        tensor.name for tensor in before.graph.initializer
-    }
-    outputs = {value.name for value in before.graph.output}
+def _check_interface(original: onnx.ModelProto, contract: Contract, path: Path | None) -> None:
+    weights = {tensor.name for tensor in original.graph.initializer}
+    inputs = {value.name for value in original.graph.input} - weights
+    outputs = {value.name for value in original.graph.output}
     if inputs != {contract.input} or outputs != set(contract.outputs):
         raise UnsupportedModelError(
-            "these two files cannot be compared:",
+            "the original is not the model that was compiled:",
             [
-                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the compiled "
-                f"file was made from one with input '{contract.input}' and outputs "
+                f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, but the "
+                f"compiled file was made from a model with input '{contract.input}' and outputs "
                 f"{sorted(contract.outputs)}"
             ],
         )
