@@ -1,4 +1,4 @@
-"""Work done ahead on other threads, results in order."""
+"""Tasks run ahead on other threads, with their results in order."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 WORKERS = 2
-"""Decoding a photo takes a fraction of explaining it: more threads would only take cores from the
-model.
-"""
+"""Few, as decoding a photo is much faster than explaining it, and the model needs the cores."""
 
 
 def ahead(tasks: Iterable[Callable[[], T]], *, most: int = WORKERS) -> Iterator[T]:
-    """Every task's result, in order; up to `most` of the next ones are being done meanwhile.
+    """Every task's result, in order, while up to `most` of the next tasks run on other threads.
 
-    A task's exception is raised when its turn comes.
+    A task's exception is raised in place of its result.
     """
     pool = ThreadPoolExecutor(most)
     pending: deque[Future[T]] = deque()

@@ -1,4 +1,4 @@
-"""Runs of one shape whose inputs and outputs stay where they are."""
+"""Runs of one input shape, with inputs and outputs in buffers that are allocated once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from lrp_onnx.runtime.session import Arrays, Session
 
 
 class Bound:
-    """A session with inputs and outputs bound to buffers on its device, for runs of the shapes of
-    `feeds`.
+    """A session whose inputs and outputs are bound to buffers on its device.
 
-    Nothing is allocated between runs, and on a GPU nothing but the pictures and the results is
-    copied; CUDA graphs need it.
+    Nothing is allocated between runs, and on a GPU only pictures and results are copied. CUDA
+    graphs need such a session.
 
     Args:
         session: where to run.
-        feeds: every input that runs will give; shapes and types stay what they are.
+        feeds: an example of every input; all runs have its names, shapes and types.
         outputs: names; None for all.
 
     Raises:
@@ -36,32 +35,31 @@ class Bound:
         make = onnx_runtime().OrtValue.ortvalue_from_numpy
         self._binding = session.runtime.io_binding()
         with session.faults(feeds):
-            # A copy: on the CPU the value would be the
-            # caller's own memory, which later runs overwrite.
+            # A copy: on the CPU the value would share the caller's memory, and the next run would
+            # overwrite it.
             self._inputs = {
                 name: make(np.array(x, order="C"), session.provider, 0) for name, x in feeds.items()
             }
             for name, value in self._inputs.items():
                 self._binding.bind_ortvalue_input(name, value)
-        for (
-            name
-        ) in self._names:  # allocated by the first run; later ones write into the same buffers
+        # The first run allocates the outputs; later runs write into the same buffers.
+        for name in self._names:
             self._binding.bind_output(name, session.provider)
         self._outputs: dict[str, Any] = {}
 
     def fits(self, feeds: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether `feeds` are of the inputs, shapes and types that this was made for."""
+        """Whether `feeds` have the names, shapes and types that this session is bound to."""
         return self._kinds == _kinds(feeds)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run once; the arrays are the caller's own.
+        """Run once. The returned arrays, by output name, are copies.
 
         Raises:
-            ValueError: `feeds` do not fit.
+            ValueError: `feeds` do not fit (see `fits`).
             ProviderError, ModelFileError: as `Session.run` does.
         """
         if not self.fits(feeds):
-            raise ValueError(f"runs were bound to {self._kinds}, and this is {_kinds(feeds)}")
+            raise ValueError(f"runs were bound to {self._kinds}; got {_kinds(feeds)}")
         with self._session.faults(feeds):
             for name, value in self._inputs.items():
                 value.update_inplace(np.ascontiguousarray(feeds[name]))

@@ -27,45 +27,51 @@ class Classes:
     count: int
     names: tuple[str, ...]
     lowest: int = PREDICTED
-    """The lowest index that may be asked for: -1 is the predicted class, -k the one of the k-th
+    """The lowest target that is allowed: -1 is the predicted class, -k the class of the k-th
     largest logit.
     """
 
     def name(self, index: int) -> str:
-        """The name of a class, or ""."""
+        """The name of a class, or "" where names are unknown."""
         return self.names[index] if self.names else ""
 
     def indices(self, target: Target, count: int | None) -> NDArray[np.int64]:
-        """(count,) int64: `target` for every picture; as many as it has where `count` is None.
+        """The targets as class indices.
+
+        Args:
+            target: an index or a name, or a sequence of them; None for the predicted class.
+            count: how many pictures there are: one target stands for all of them. None allows any
+                number of targets.
+
+        Returns:
+            (count,) int64, or as many as `target` has; -k is the class of the k-th largest logit.
 
         Raises:
-            ImageError: it is no class of the model, or not one or `count` of them.
+            ImageError: a target is not a class of the model, or their number is not 1 or `count`.
         """
         if target is None:
             target = PREDICTED
         if isinstance(target, str):
             target = self._index_of(target)
         elif isinstance(target, Sequence):
-            target = [self._index_of(one) if isinstance(one, str) else one for one in target]
+            target = [self._index_of(item) if isinstance(item, str) else item for item in target]
         indices = np.asarray(target)
         many = indices.ndim == 1 and len(indices) > 0
         fits = indices.ndim == 0 or (many and (count is None or len(indices) in (1, count)))
         if indices.dtype.kind not in "iu" or not fits:
-            several = "a list of them" if count is None else f"{count} indices, one a sample,"
+            several = "a list of them" if count is None else f"{count} indices, one per sample"
             raise ImageError(
-                f"the target is {target!r}: a class index, a class name, or {several} are expected"
+                f"the target is {target!r}; it must be a class index, a class name, or {several}"
             )
-        wrong = np.atleast_1d(indices)[
-            np.atleast_1d((indices < self.lowest) | (indices >= self.count))
-        ]
-        if wrong.size:
-            ranks = (
-                "-1 for the predicted one"
-                if self.lowest == PREDICTED
-                else f"-1 to {self.lowest} for the best ones"
-            )
+        flat = indices.reshape(-1)
+        invalid = flat[(flat < self.lowest) | (flat >= self.count)]
+        if invalid.size:
+            ranks = "-1 for the predicted class"
+            if self.lowest < PREDICTED:
+                ranks = f"-1 to {self.lowest} for the most probable classes"
             raise ImageError(
-                f"there is no class {int(wrong[0])}: classes are 0 to {self.count - 1}, or {ranks}"
+                f"there is no class {int(invalid[0])}: "
+                f"classes are 0 to {self.count - 1}, or {ranks}"
             )
         shape = (count,) if count is not None else (indices.size,)
         return np.ascontiguousarray(np.broadcast_to(indices.astype(np.int64), shape))
@@ -75,13 +81,11 @@ class Classes:
             return self.names.index(name)
         if not self.names:
             raise ImageError(
-                f"the class {name!r} is not known: the file has "
-                "no class names; give an index, or --classes FILE"
+                f"the class {name!r} is not known: the file has no class names; "
+                "give an index, or --classes FILE"
             )
         close = difflib.get_close_matches(name, self.names, 3, 0.4)
-        hint = (
-            f"did you mean {', '.join(close)}?"
-            if close
-            else f"there are {', '.join(self.names[:10])} …"
-        )
+        hint = f"there are {', '.join(self.names[:10])} …"
+        if close:
+            hint = f"did you mean {', '.join(close)}?"
         raise ImageError(f"there is no class {name!r}: {hint}")

@@ -34,8 +34,9 @@ from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preproces
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 
 SLACK = 2.0
-"""Measured peak over what tensors take at once: 0.4 to 1.85 (ResNet-18 and 50, four composites,
-batches of 1 to 32).
+"""Allowance for a runtime's memory, as a factor of what its tensors need at once.
+
+Measured: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32).
 """
 
 
@@ -47,26 +48,30 @@ class _Batch:
     pictures: tuple[Picture, ...]
     prepared: tuple[Prepared, ...]
     tensors: NDArray[Any]
-    """The model's input; rows behind the pictures' only fill a batch up."""
+    """The model's input. Rows after those of the pictures are zeros that fill the batch."""
     seconds: float
-    """To read and prepare one picture."""
+    """Time to read and prepare one picture."""
 
 
 class Explainer:
-    """A compiled file, ready to explain.
+    """A compiled file, ready to explain pictures.
 
     Args:
         model: a file or a serialized model, compiled or not.
-        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA where it
-            really is there and the CPU otherwise.
+        providers: ``cpu``, ``cuda``, or several in the order of preference; None for CUDA if it is
+            available, else the CPU.
         threads: CPU threads; None for all cores.
         tuning: how the session uses its machine.
-        preprocessing: how pictures become input; None takes what the file says, or ImageNet's.
-        labels: class names; empty takes what the file says.
-        compile: makes a serialized compiled model of an uncompiled file.
+        preprocessing: how pictures become input; None for what the file says, else ImageNet's.
+        labels: class names; empty for those in the file.
+        compile: compiles a file that is not compiled, and returns the serialized model.
 
     Raises:
-        ModelFileError, ContractError, ProviderError, and what `compile` raises.
+        ModelFileError: the file cannot be read or loaded.
+        ContractError: it is not compiled and `compile` is None, or the class names do not fit.
+        ProviderError: no provider is available.
+        ImageError: the preprocessing is not valid.
+        What `compile` raises.
     """
 
     def __init__(
@@ -102,29 +107,26 @@ class Explainer:
         if self.labels and len(self.labels) != self.contract.classes:
             raise ContractError(
                 f"there are {len(self.labels)} class names and the model has "
-                f"{self.contract.classes} classes: give as many names as the model has logits"
+                f"{self.contract.classes} classes: give one name per class"
             )
 
     @property
     def provider(self) -> str:
-        """``cpu`` or ``cuda``: where it really runs."""
+        """``cpu`` or ``cuda``: where the model runs."""
         return self.session.provider
 
     def batch_within(self, memory: float | None = None) -> int:
-        """How many pictures a run may take, at least 1, for the process to hold at most `memory`
-        bytes.
+        """The largest batch, at least 1, with which the process stays within `memory` bytes.
 
-        `memory` is by default what the process holds now and half of what is free. What tensors
-        take at once stands in the file; `SLACK` is allowed for what a runtime cannot use of its
-        memory.
+        None allows what the process uses now plus half of the free memory. The compiled file says
+        how much memory its tensors need at once; a runtime may take `SLACK` times that.
         """
         if self.contract.many_targets:
             return 1
         held, free = memory_now()
         room = free / 2 if memory is None else memory - held
-        return max(
-            1, int((room / SLACK - self.contract.memory_fixed) / max(self.contract.memory_each, 1))
-        )
+        for_pictures = room / SLACK - self.contract.memory_fixed
+        return max(1, int(for_pictures / max(self.contract.memory_each, 1)))
 
     def explain(
         self,
@@ -133,28 +135,33 @@ class Explainer:
         target: Target = None,
         start: NDArray[np.float32] | None = None,
     ) -> Arrays:
-        """Every output for a prepared batch.
+        """Run the model on a prepared batch.
 
         Args:
-            batch: the model's input, with its batch axis; one picture for a file of many targets.
+            batch: the model's input, with its batch axis; one picture for a file compiled with
+                many targets.
             target: a class index or name for all, one per sample, or None for the predicted class.
-                For a file of many targets any number of them, -k being the class of the k-th
-                largest logit.
-            start: relevance to start from, (N, classes) or (1, classes), N samples or targets; rows
-                of zeros fall back to `target`.
+                A file compiled with many targets takes any number of them; there -k is the class
+                of the k-th largest logit.
+            start: relevance to start from, (N, classes) or (1, classes), for N samples or targets.
+                A row of zeros stands for the start at `target`.
+
+        Returns:
+            Every output of the model, by name.
 
         Raises:
-            ImageError: the batch has not the model's shape, or the target is no class of it.
+            ImageError: the shape of `batch` or `start` does not fit the model, or a target is not
+                a class of it.
         """
         kind, shape = self.session.input_of(self.contract.input)
         fits = batch.ndim == len(shape) and all(
-            not isinstance(size, int) or size == own
-            for size, own in zip(shape, batch.shape, strict=True)
+            not isinstance(expected, int) or expected == size
+            for expected, size in zip(shape, batch.shape, strict=True)
         )
         if not fits:
             raise ImageError(
-                f"the batch has shape {batch.shape}, the "
-                f"model's input '{self.contract.input}' {shape}"
+                f"the batch has shape {batch.shape}; "
+                f"the model's input '{self.contract.input}' has shape {shape}"
             )
         targets = self.classes.indices(target, None if self.contract.many_targets else len(batch))
         if start is not None and self.contract.many_targets and len(targets) == 1:
@@ -169,19 +176,21 @@ class Explainer:
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
     ) -> Iterator[Explanation]:
-        """Every picture's explanation, in order, `batch_size` at a time; the next pictures are read
-        meanwhile.
+        """Explain pictures, `batch_size` at a time, while the next pictures are read.
 
         Args:
             paths: the pictures' files.
-            batch_size: pictures a run; a file of a fixed batch keeps its own, one of many targets
-                takes one.
+            batch_size: pictures per run. A model with a fixed batch size keeps that size; a file
+                compiled with many targets takes one picture.
             target: a class index or name for all, one per picture, or None for the predicted class.
-                A file of many targets explains every one of them for every picture: there are as
-                many explanations of each.
+                A file compiled with many targets explains all of them for every picture.
+
+        Yields:
+            The explanations in the order of `paths`: one per picture, or one per target of each
+            picture.
 
         Raises:
-            ImageError: a picture cannot be read, the target is no class, or the model's input does
+            ImageError: a picture cannot be read, a target is not a class, or the model's input does
                 not fit the preprocessing.
             ValueError: `batch_size` is below 1.
         """
@@ -194,16 +203,15 @@ class Explainer:
         files = [Path(path) for path in paths]
         many = self.contract.many_targets
         targets = self.classes.indices(target, None if many else len(files))
-        # CUDA plans its convolutions anew for every shape:
-        # there a last, shorter batch is filled up as well.
+        # CUDA plans its convolutions again for every shape: a shorter last batch is filled up.
         pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
         parts = [slice(first, first + size) for first in range(0, len(files), size)]
-        read = [partial(self._read, files[part], height, width, pad_to=pad_to) for part in parts]
-        for part, batch in zip(parts, ahead(read), strict=True):
+        tasks = [partial(self._read, files[part], height, width, pad_to=pad_to) for part in parts]
+        for part, batch in zip(parts, ahead(tasks), strict=True):
             yield from self._explain_batch(batch, targets if many else targets[part])
 
     def _read(self, paths: Sequence[Path], height: int, width: int, *, pad_to: int) -> _Batch:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         pictures = tuple(read_image(path) for path in paths)
         prepared = tuple(
             preprocess(picture, self.preprocessing, height, width) for picture in pictures
@@ -211,20 +219,17 @@ class Explainer:
         tensors = np.stack([p.tensor for p in prepared])
         missing = max(0, pad_to - len(tensors))
         tensors = np.concatenate([tensors, np.zeros((missing, *tensors.shape[1:]), tensors.dtype)])
-        return _Batch(
-            tuple(paths), pictures, prepared, tensors, (time.perf_counter() - begun) / len(paths)
-        )
+        seconds = (time.perf_counter() - started) / len(paths)
+        return _Batch(tuple(paths), pictures, prepared, tensors, seconds)
 
     def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
-        """An explanation for every row of the maps; in a file of many targets all rows are of the
-        one picture.
-        """
-        begun = time.perf_counter()
+        """One explanation per target; with many targets the batch has one picture."""
+        started = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
-        outputs = self.explain(
-            batch.tensors, target=np.append(targets, np.full(missing, PREDICTED, np.int64))
-        )
-        seconds = {"decode": batch.seconds, "run": (time.perf_counter() - begun) / len(batch.paths)}
+        padding = np.full(missing, PREDICTED, np.int64)
+        outputs = self.explain(batch.tensors, target=np.append(targets, padding))
+        run = (time.perf_counter() - started) / len(batch.paths)
+        seconds = {"decode": batch.seconds, "run": run}
         for row, target in enumerate(targets):
             index = 0 if self.contract.many_targets else row
             yield self._one(batch, outputs, index, row, int(target), seconds)
@@ -238,7 +243,7 @@ class Explainer:
         target: int,
         seconds: dict[str, float],
     ) -> Explanation:
-        """The explanation of picture `index` of the batch, its map in row `row`."""
+        """The explanation of picture `index` of the batch, whose heatmap is in row `row`."""
         kind, scores, probabilities = self._scores(outputs, index)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
@@ -251,8 +256,8 @@ class Explainer:
             heatmap = relevance.sum(0 if self.preprocessing.layout == "NCHW" else 2)
         else:
             raise ContractError(
-                "the compiled file has neither heatmap nor "
-                "relevance among its outputs: compile it with one"
+                "the compiled file has neither heatmap nor relevance among its outputs: "
+                "compile it with one of them"
             )
         name = self.classes.name
         return Explanation(
@@ -277,7 +282,7 @@ class Explainer:
         probabilities: NDArray[np.float64],
         target: int,
     ) -> float | None:
-        """What relevance started from in all, where the outputs tell."""
+        """The sum of the start relevance; None where the model's outputs do not tell it."""
         value = self.contract.start_value
         if value == "one":
             return 1.0
@@ -306,7 +311,7 @@ class Explainer:
             or start.shape[1] != self.contract.classes
         ):
             raise ImageError(
-                f"the start has shape {start.shape}: ({batch} "
-                f"or 1, {self.contract.classes}) is expected"
+                f"the start has shape {start.shape}; "
+                f"it must be ({batch} or 1, {self.contract.classes})"
             )
         return start.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""One picture's explanation, and how an output's scores become probabilities."""
+"""The explanation of a picture, and probabilities from a model's output."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from lrp_onnx.runtime.images import Picture
 
 KINDS = ("logits", "probabilities", "log-probabilities", "other")
-"""What an output may hold; of several outputs the first of these is read."""
+"""What an output may hold, best first: of several outputs the first of these is read."""
 
 
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
-    """(what is read, the output that holds it) of a contract's outputs, name → kind."""
+    """(kind, name) of the output to read, from a contract's outputs: name → kind."""
     names = {kind: name for name, kind in reversed(list(outputs.items()))}
     kind = next(kind for kind in KINDS if kind in names)
     return kind, names[kind]
 
 
 def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
-    """(N, classes) of what an output holds → probabilities; what holds none (``other``) stays as it
-    is.
+    """Probabilities from the values of an output.
 
-    Integers are quantised probabilities: counted from the lowest that their type has, in
-    proportion.
+    Args:
+        kind: one of `KINDS`; values of ``other`` stay as they are.
+        scores: (N, classes). Integers are quantised probabilities, counted from the lowest value of
+            their type.
+
+    Returns:
+        (N, classes) float64.
     """
     values = scores.astype(np.float64)
     if kind == "logits":
@@ -44,25 +48,25 @@ def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """One picture, explained."""
+    """A picture and the relevance of its pixels for one class."""
 
     path: Path
     picture: Picture
-    """(H', W', 3) uint8 RGB: the part that the model saw, at the picture's own resolution."""
+    """(H', W', 3) uint8 RGB: the part that the model sees, at the picture's own resolution."""
     heatmap: NDArray[np.float32]
     """(H, W): relevance at the input, summed over channels, in the units of the start."""
     relevance: NDArray[np.float32] | None
-    """(C, H, W), or (H, W, C) for a model of that layout, where the file computes it."""
+    """(C, H, W), or (H, W, C) for an NHWC model; None where the file does not compute it."""
     scores: NDArray[np.float32]
-    """(classes,): the explained output, logits or probabilities as the model gives them."""
+    """(classes,): the explained output as the model gives it, e.g. logits or probabilities."""
     top5: tuple[tuple[int, str, float], ...]
     """(class index, name or "", probability), best first."""
     target: int
     target_name: str
     start: str
-    """What relevance started from: ``logit``, ``probability`` or ``one``, at the target."""
+    """The kind of start: ``logit``, ``probability``, ``one`` or ``contrastive``."""
     start_value: float | None
-    """How much that was; None where the model gives no output to read it from."""
+    """The sum of the start relevance; None where the model's outputs do not tell it."""
     provider: str
     seconds: Mapping[str, float]
-    """``decode`` and ``run``, each picture's share of its batch."""
+    """``decode`` and ``run``: seconds per picture, averaged over its batch."""

@@ -16,7 +16,7 @@ from lrp_onnx.files.first_bytes import looks_like, picture_size
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MOST_PIXELS = 100_000_000
-"""Larger pictures are refused: decoded they would take gigabytes."""
+"""Larger pictures are refused: they would need gigabytes of memory."""
 ENCODING = "utf-8-sig"
 """UTF-8, with or without the byte order mark that spreadsheets write."""
 
@@ -25,11 +25,12 @@ Picture = NDArray[np.uint8]
 
 
 def find_images(patterns: Sequence[str | Path]) -> list[Path]:
-    """Files, every picture of a folder (sorted, not of its subfolders), and what globs match, each
-    once, in this order.
+    """The pictures that `patterns` name, each once, in that order.
+
+    A pattern is a file, a folder (its pictures sorted, without subfolders) or a glob.
 
     Raises:
-        ImageError: for everything that names no picture, all at once.
+        ImageError: patterns without a picture; the message lists all of them.
     """
     paths: dict[Path, None] = {}
     faults = []
@@ -46,12 +47,10 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
         else:
             matched = _glob(pattern)
         if not matched:
-            kind = (
-                "holds no picture"
-                if path.is_dir()
-                else "is no file, no folder, and matches nothing"
-            )
-            faults.append(f"{pattern} {kind}")
+            fault = "is not a file or a folder, and matches nothing"
+            if path.is_dir():
+                fault = "holds no picture"
+            faults.append(f"{pattern} {fault}")
         paths |= dict.fromkeys(matched)
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
@@ -68,11 +67,12 @@ def _glob(pattern: str) -> list[Path]:
 
 
 def read_image(path: Path) -> Picture:
-    """The picture as (H, W, 3) uint8 RGB, turned as its EXIF data says; transparency is laid on
-    white.
+    """The picture as (H, W, 3) uint8 RGB.
+
+    It is rotated as its EXIF data says. Transparent pixels are mixed with white.
 
     Raises:
-        ImageError: `path` is missing, no picture, damaged, or larger than 100 megapixels.
+        ImageError: the file is missing, damaged, not a picture, or larger than `MOST_PIXELS`.
     """
     try:
         data = path.read_bytes()
@@ -87,8 +87,8 @@ def read_image(path: Path) -> Picture:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} are read: make it "
-            "smaller, the model sees far less"
+            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} can be read: "
+            "make the picture smaller"
         )
 
 
@@ -97,21 +97,19 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
     decoded = None
     if data:
         try:
-            # IMREAD_UNCHANGED keeps an alpha channel but ignores
-            # EXIF; the other flags do the reverse. A JPEG has none.
-            with_alpha = (
-                None if data.startswith(b"\xff\xd8") else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            )
-            transparent = (
-                with_alpha is not None and with_alpha.ndim == 3 and with_alpha.shape[2] == 4
-            )
-            colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-            decoded = with_alpha if transparent else cv2.imdecode(buffer, colour)
+            # IMREAD_UNCHANGED keeps an alpha channel but ignores EXIF; the other flags do the
+            # reverse. A JPEG has no alpha channel.
+            is_jpeg = data.startswith(b"\xff\xd8")
+            unchanged = None if is_jpeg else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            if unchanged is not None and unchanged.ndim == 3 and unchanged.shape[2] == 4:
+                decoded = unchanged
+            else:
+                decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         except cv2.error:
             decoded = None
     if decoded is None:
         content = looks_like(data) or "it is damaged, or of another format"
-        raise ImageError(f"{path} is not a picture that can be read: {content}; PNG and JPEG are")
+        raise ImageError(f"{path} cannot be read as a picture: {content}; use PNG or JPEG")
     return np.asarray(decoded)
 
 
@@ -128,21 +126,24 @@ def _to_rgb(decoded: NDArray[Any]) -> Picture:
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """File name → class index, from a CSV with the columns ``file`` and ``label``."""
+    """File name → class index, from a CSV file with the columns ``file`` and ``label``.
+
+    Raises:
+        ImageError: the file cannot be read, a column is missing, or a label is not a number.
+    """
     try:
         with path.open(newline="", encoding=ENCODING) as file:
             rows = list(csv.DictReader(file))
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
         raise ImageError(
-            f"{path} is no table of the columns file,label with class indices: {error!r}"
+            f"{path} cannot be read as a CSV file with the columns file,label (a class index): "
+            f"{error!r}"
         ) from error
 
 
 def labels_beside(pictures: Sequence[Path]) -> Path | None:
-    """The table ``labels.csv`` in the pictures' one folder, where it has the columns ``file`` and
-    ``label``.
-    """
+    """``labels.csv`` in the folder of all pictures, if it has the columns ``file,label``."""
     folders = {picture.parent for picture in pictures}
     table = next(iter(folders)) / "labels.csv" if len(folders) == 1 else None
     if table is None or not table.is_file():
@@ -153,12 +154,16 @@ def labels_beside(pictures: Sequence[Path]) -> Path | None:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names, one a line, in the order of the logits."""
+    """Class names from a text file, one per line, in the order of the logits.
+
+    Raises:
+        ImageError: the file cannot be read, or holds no names.
+    """
     try:
         lines = path.read_text(encoding=ENCODING).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"the class names in {path} cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise ImageError(f"{path} holds no class names: one a line is expected")
+        raise ImageError(f"{path} holds no class names: write one per line")
     return names

@@ -1,4 +1,4 @@
-"""The installed ONNX Runtime: which distribution it is, and whether it is whole."""
+"""The installed ONNX Runtime: which package it is, and whether it works."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 from lrp_onnx.errors import ProviderError
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-"""They share one import name: the last one installed overwrites the other's files, removing either
-breaks both.
+"""Packages with the same import name: the last one installed overwrites the other's files, and
+removing one breaks both.
 """
 REPAIR = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install lrp-onnx"
-"""The second half brings back the one that lrp-onnx needs on this platform."""
+"""The second command installs the package that lrp-onnx needs on this platform."""
 
 _log = logging.getLogger(__name__)
 
 
 @functools.cache
 def onnx_runtime() -> Any:
-    """The module onnxruntime; logs one warning where both distributions are installed and it works
-    nevertheless.
+    """The module onnxruntime. Logs one warning if it works although both packages are installed.
 
     Raises:
         ProviderError: it is missing or broken.
@@ -36,11 +35,11 @@ def onnx_runtime() -> Any:
         fault = str(error)
     else:
         if not hasattr(module, "InferenceSession"):
-            fault = "its files are gone, as happens where one of two distributions is uninstalled"
+            fault = "its files are gone, as happens when one of two packages is uninstalled"
     if fault:
         present = " and ".join(names) or "neither onnxruntime nor onnxruntime-gpu"
         raise ProviderError(
-            f"ONNX Runtime cannot be imported ({fault}); {present} is installed: run `{REPAIR}`"
+            f"ONNX Runtime cannot be imported ({fault}); installed: {present}. Run `{REPAIR}`"
         )
     if len(names) > 1:
         _log.warning(

@@ -1,16 +1,17 @@
-"""How much memory there is."""
+"""The memory of this process and of the machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 UNKNOWN_FREE = 4e9
-"""Bytes taken for free where the system does not say."""
+"""Bytes that count as free where the system does not say."""
 
 
 def memory_now(processes: Path = Path("/proc")) -> tuple[float, float]:
-    """(bytes that this process holds, bytes that are free), as Linux says; elsewhere 0 and
-    `UNKNOWN_FREE`.
+    """(bytes that this process uses, bytes that are free).
+
+    Read from Linux's ``/proc``; elsewhere 0 and `UNKNOWN_FREE`.
     """
     held = _field(processes / "self" / "status", "VmRSS:")
     free = _field(processes / "meminfo", "MemAvailable:")

@@ -1,4 +1,4 @@
-"""From a picture to a model's input, and how people write that down."""
+"""Preprocessing: from a picture to a model's input, and its text form."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lrp_onnx.notation import build
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
     "imagenet": (
         Preprocessing(),
-        "RGB/255, ImageNet mean and std; shorter side to the input size, centre cut out",
+        "RGB/255, ImageNet mean and std; shorter side to the input size, centre crop",
     ),
     "imagenet-stretch": (
         Preprocessing(resize="stretch"),
-        "the same, the whole picture stretched to the input size",
+        "as imagenet, but the whole picture stretched to the input size",
     ),
     "torchvision": (
         Preprocessing(crop_fraction=0.875, interpolation="area"),
-        "the same, shorter side to 8/7 of the input size (256 for 224), antialiased",
+        "as imagenet, but shorter side to 8/7 of the input size (256 for 224), antialiased",
     ),
     "zero-one": (Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3), "RGB/255"),
     "raw": (Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, divisor=1.0), "RGB, 0 to 255"),
@@ -38,7 +38,7 @@ PRESETS: dict[str, tuple[Preprocessing, str]] = {
         "RGB/255, CIFAR-10 mean and std",
     ),
 }
-"""Preset → how it prepares pictures, and a line about it."""
+"""Name of a preset → (preprocessing, description)."""
 
 CHOICES = {
     "channels": ("RGB", "BGR", "GRAY"),
@@ -64,22 +64,24 @@ class Box:
     height: int
 
     def cut(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """That part of (H, W, 3), at full resolution."""
+        """This part of a picture (H, W, 3), at full resolution; a view."""
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A picture as the model takes it."""
+    """A picture as the model's input."""
 
     tensor: NDArray[np.float32]
-    """(C, H, W) or (H, W, C)."""
+    """(C, H, W) or (H, W, C) float32."""
     box: Box
+    """The part of the picture that `tensor` shows."""
 
 
 def parse_preprocessing(text: str) -> Preprocessing:
-    """A preset, perhaps with changes: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see
-    `notation`).
+    """The preprocessing that a text describes: a preset, with or without changes.
+
+    Example: ``imagenet:resize=stretch,mean=0.5/0.5/0.5`` (see `notation`).
 
     Raises:
         ImageError: a preset or a parameter is unknown, or a value does not fit.
@@ -89,20 +91,21 @@ def parse_preprocessing(text: str) -> Preprocessing:
 
 
 def checked(spec: Preprocessing) -> Preprocessing:
-    """`spec` itself.
+    """`spec` itself, if it is valid.
 
     Raises:
-        ImageError: a value is none of `CHOICES`, or values do not fit each other.
+        ImageError: a value is not one of `CHOICES` or out of range, or values do not fit each
+            other.
     """
     for name, allowed in CHOICES.items():
         if getattr(spec, name) not in allowed:
             raise ImageError(
-                f"preprocessing {name}={getattr(spec, name)}: it is one of {', '.join(allowed)}"
+                f"preprocessing {name}={getattr(spec, name)}: {name} is one of {', '.join(allowed)}"
             )
     channels = 1 if spec.channels == "GRAY" else 3
     if len(spec.mean) not in (1, channels) or len(spec.std) not in (1, channels):
         raise ImageError(
-            f"preprocessing for {spec.channels} needs {channels} values of mean and of std, or one"
+            f"preprocessing for {spec.channels} needs {channels} values of mean and std, or 1 value"
         )
     if not all(map(math.isfinite, (*spec.mean, *spec.std, spec.divisor))):
         raise ImageError("preprocessing needs finite mean, std and divisor")
@@ -130,18 +133,23 @@ def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int,
         )
     height, width = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
     if not isinstance(height, int) or not isinstance(width, int):
-        raise ImageError(f"the model's input has shape {shape}: its height and width must be fixed")
+        raise ImageError(
+            f"the model's input has shape {shape}: its height and width must be fixed, "
+            "see --input-size"
+        )
     return height, width
 
 
 def preprocess(
     picture: NDArray[np.uint8], spec: Preprocessing, height: int, width: int
 ) -> Prepared:
-    """(H, W, 3) uint8 RGB → what a model of input size `height` × `width` takes."""
+    """A picture, (H, W, 3) uint8 RGB, as input for a model of `height` × `width`.
+
+    ``input = (resized / divisor − mean) / std``, channel by channel.
+    """
     box = crop_box(picture.shape[0], picture.shape[1], spec, height, width)
     enlarges = height > box.height or width > box.width
-    # OpenCV's area averaging falls to nearest where a side
-    # grows; there is nothing to average there.
+    # OpenCV's area averaging becomes nearest-neighbour where a side grows.
     name = "bilinear" if spec.interpolation == "area" and enlarges else spec.interpolation
     resized = cv2.resize(box.cut(picture), (width, height), interpolation=_INTERPOLATION[name])
     if spec.channels == "BGR":
@@ -150,14 +158,16 @@ def preprocess(
         resized = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)[:, :, None]
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     values = (resized.astype(np.float32) / np.float32(spec.divisor) - mean) / std
-    return Prepared(
-        np.ascontiguousarray(values.transpose(2, 0, 1) if spec.layout == "NCHW" else values), box
-    )
+    if spec.layout == "NCHW":
+        values = values.transpose(2, 0, 1)
+    return Prepared(np.ascontiguousarray(values), box)
 
 
 def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
-    """The part of a picture of `rows` × `columns` that a model of `height` × `width` sees: all of
-    it, or for ``crop`` the largest centred part of the model's aspect.
+    """The part of a picture of `rows` × `columns` that a model of `height` × `width` sees.
+
+    ``stretch``: all of it. ``crop``: the largest centred part with the model's aspect ratio, times
+    `Preprocessing.crop_fraction`.
     """
     if spec.resize == "stretch":
         return Box(0, 0, columns, rows)

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime on a provider that is really there, and says which."""
+"""Sessions of ONNX Runtime on a provider that is available: CUDA or the CPU."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PREFERENCE = ("cuda", "cpu")
 FATAL_ONLY = 4
-"""Log level: what the runtime logs as an error it also raises, and optional inputs, which it warns
-of, are meant.
+"""Log level. The runtime also raises the errors that it logs, and it warns of the optional inputs
+that every compiled file has.
 """
 
 OUT_OF_MEMORY = (
@@ -36,7 +36,7 @@ OUT_OF_MEMORY = (
     "bad allocation",
     "ALLOC_FAILED",
 )
-"""What the runtime, CUDA and cuDNN say then; there is no exception type for it."""
+"""Texts of the runtime, CUDA and cuDNN for this error, which has no exception type of its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,24 +45,22 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How a session uses its machine. Results do not depend on it but by rounding."""
+    """How a session uses its machine. Results change only by rounding."""
 
     spinning: bool = True
-    """Whether threads wait busily between operators: faster runs, and idle cores that others cannot
-    use.
+    """Whether threads wait busily between operators: runs are faster, but idle cores are not free
+    for other processes.
     """
     arena: bool = True
-    """Whether the CPU provider keeps freed memory for the next run; without, runs are slower and
-    peaks lower.
+    """Whether the CPU provider keeps freed memory for the next run; without it, runs are slower and
+    use less memory.
     """
     tf32: bool = False
     """CUDA: round products to TensorFloat-32 (10 bits of mantissa)."""
     nhwc: bool = False
-    """CUDA: convolutions with channels last."""
+    """CUDA: compute convolutions with channels last."""
     cuda_graph: bool = False
-    """CUDA: record a run and play it back. Only for `Bound` runs, and only where every node runs on
-    CUDA.
-    """
+    """CUDA: record a run and replay it. Only for `Bound` sessions whose nodes all run on CUDA."""
 
 
 DEFAULT_TUNING = Tuning()
@@ -74,7 +72,7 @@ class Session:
 
     runtime: Any
     provider: str
-    """``cpu`` or ``cuda``: where it really runs."""
+    """``cpu`` or ``cuda``: where the model runs."""
 
     @property
     def outputs(self) -> list[str]:
@@ -92,10 +90,17 @@ class Session:
         return value.type, list(value.shape)
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run once; `outputs` None means all.
+        """Run once.
+
+        Args:
+            outputs: names; None for all.
+            feeds: input name → array.
+
+        Returns:
+            Output name → array.
 
         Raises:
-            ProviderError: the memory does not suffice.
+            ProviderError: there is not enough memory.
             ModelFileError: the model cannot be run.
         """
         names = list(outputs) if outputs is not None else self.outputs
@@ -104,7 +109,7 @@ class Session:
 
     @contextmanager
     def faults(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-        """Turns what the runtime raises inside into our errors."""
+        """Turns exceptions of the runtime in the block into ProviderError or ModelFileError."""
         try:
             yield
         except Exception as error:  # the runtime's exceptions have no common base below Exception
@@ -128,7 +133,10 @@ def open_session(
     tuning: Tuning = DEFAULT_TUNING,
     profile: Path | None = None,
 ) -> Session:
-    """A session on the first of `providers` that is really there.
+    """A session on the first of `providers` that is available.
+
+    There is no silent fallback: where CUDA is preferred and a GPU is present but CUDA does not
+    start, the session runs on the CPU and a warning is logged.
 
     Args:
         model: a file or a serialized model.
@@ -137,12 +145,11 @@ def open_session(
         threads: CPU threads within an operator; None for all cores.
         optimize: whether the runtime may optimise the graph.
         tuning: how the session uses its machine.
-        profile: prefix of a profile that the runtime writes when the session ends.
+        profile: prefix of the profile file that the runtime writes when the session ends; None
+            for no profile.
 
     Raises:
-        ProviderError: none of `providers` is there. There is no silent fallback: where CUDA is
-            preferred, a GPU is there, and yet it does not start, the CPU takes over with a warning
-            in the log.
+        ProviderError: none of `providers` is available.
         ModelFileError: the runtime cannot load the model.
     """
     preferred = [providers] if isinstance(providers, str) else list(providers or PREFERENCE)
@@ -175,15 +182,17 @@ def _load(
     tuning: Tuning,
     profile: Path | None,
 ) -> Any:
-    """A session that really runs on `provider`; ProviderError or ModelFileError, whichever is at
-    fault.
+    """ONNX Runtime's session on `provider`.
+
+    Raises:
+        ProviderError: the provider does not start.
+        ModelFileError: the model cannot be loaded.
     """
     onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = threads or 0
-    # A memory pattern is planned from the first run and then
-    # held beside what that run took: half as much again.
+    # A memory pattern is allocated in addition to the memory of the first run: half as much again.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = tuning.arena
     if not tuning.spinning:
@@ -195,19 +204,19 @@ def _load(
     source = model if isinstance(model, bytes) else str(model)
     names = _providers(provider, tuning)
     try:
-        # Its own fallback would print to standard output and go on without CUDA.
+        # The runtime's own fallback would print to standard output and continue without CUDA.
         runtime = onnxruntime.InferenceSession(source, options, providers=names, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions have no common base below Exception
-        # What it says of a model is of its own types; a
-        # provider that does not start is a plain RuntimeError.
+        # An error of the model has one of the runtime's own types; a provider that does not start
+        # raises a plain RuntimeError.
         if provider == "cuda" and (
             isinstance(error, (RuntimeError, ValueError)) or "CUDA" in str(error)
         ):
             raise ProviderError(_no_cuda(_first_line(error))) from error
         raise ModelFileError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {name_of(model)}: "
-            f"{_first_line(error)}; the file is damaged, or of a newer ONNX than this runtime "
-            "reads: make it again, or upgrade the runtime"
+            f"{_first_line(error)}; the file is damaged, or of a newer ONNX version than this "
+            "runtime reads: make it again, or upgrade onnxruntime"
         ) from error
     if PROVIDERS[provider] != runtime.get_providers()[0]:
         raise ProviderError(_no_cuda("ONNX Runtime's CUDA provider failed to load its libraries"))
@@ -233,19 +242,20 @@ def _providers(provider: str, tuning: Tuning) -> list[Any]:
 
 
 def cuda_fault() -> str | None:
-    """Why CUDA cannot be used, or None where it can: the runtime lists it even where its libraries
-    are missing.
+    """Why CUDA cannot be used, or None where it can.
+
+    The runtime's own list of providers names CUDA even where its libraries are missing.
     """
     onnxruntime = onnx_runtime()
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         both = f"; both are installed, run `{REPAIR}`" if len(installed()) > 1 else ""
         return (
-            "this ONNX Runtime was built without CUDA (the package "
-            f"onnxruntime instead of onnxruntime-gpu{both})"
+            "this ONNX Runtime was built without CUDA "
+            f"(the package onnxruntime instead of onnxruntime-gpu{both})"
         )
     fault = _driver_fault()
     if fault is None and hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
             onnxruntime.preload_dlls()
     return fault
 
@@ -267,34 +277,34 @@ def _driver_fault() -> str | None:
 
 def _no_cuda(fault: str) -> str:
     return (
-        f"CUDA was asked for and is not there: {fault}. Run on the CPU with --provider cpu, "
-        "or install an NVIDIA "
-        'driver and `pip install "lrp-onnx[cuda]"`'
+        f"CUDA was requested and is not available: {fault}. Run on the CPU with --provider cpu, "
+        'or install an NVIDIA driver and `pip install "lrp-onnx[cuda]"`'
     )
 
 
 def nodes_by_provider(
     model: Path | bytes, feeds: Mapping[str, NDArray[Any]], *, provider: str
 ) -> dict[str, list[str]]:
-    """Which nodes ran where, from the runtime's own profile of one run: provider → ``Op name`` of
-    each.
+    """The nodes that each provider ran, from the runtime's profile of one run.
+
+    Returns:
+        Name of a provider in ONNX Runtime → its nodes as ``Op name``, in the order of the run.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, providers=provider, profile=Path(folder) / "profile")
         session.run(None, feeds)
         events = json.loads(Path(session.runtime.end_profiling()).read_text(encoding="utf-8"))
-    ran: dict[str, dict[str, None]] = {}
+    nodes_of: dict[str, dict[str, None]] = {}  # the keys are the nodes, each once
     for event in events:
         details = event.get("args", {})
         if event.get("cat") == "Node" and "provider" in details:
-            ran.setdefault(details["provider"], {})[f"{details.get('op_name')} {event['name']}"] = (
-                None
-            )
-    return {name: list(nodes) for name, nodes in ran.items()}
+            nodes = nodes_of.setdefault(details["provider"], {})
+            nodes[f"{details.get('op_name')} {event['name']}"] = None
+    return {name: list(nodes) for name, nodes in nodes_of.items()}
 
 
 def element_type(runtime_type: str) -> np.dtype[Any]:
-    """NumPy's type for ONNX Runtime's ``tensor(float)``."""
+    """NumPy's type for a type of ONNX Runtime such as ``tensor(float)``."""
     names = {"float": "float32", "float16": "float16", "double": "float64"}
     inner = runtime_type.removeprefix("tensor(").removesuffix(")")
     return np.dtype(names.get(inner, inner))

@@ -273,7 +273,7 @@ BAD = {
     ),
     "no picture": (
         ["explain", "{model}", "{tmp}/text.onnx", "-o", "{tmp}/out"],
-        "is not a picture",
+        "cannot be read as a picture",
     ),
     "missing picture": (
         ["explain", "{model}", "{tmp}/no.png", "-o", "{tmp}/out"],

@@ -188,7 +188,7 @@ def test_wrong_numbers_of_names(compiled: bytes) -> None:
 
 @pytest.mark.skipif(cuda_fault() is None, reason="this machine has CUDA")
 def test_cuda_that_is_not_there_is_an_error(compiled: bytes) -> None:
-    with pytest.raises(ProviderError, match="CUDA was asked for and is not there"):
+    with pytest.raises(ProviderError, match="CUDA was requested and is not available"):
         Explainer(compiled, providers="cuda")
     assert Explainer(compiled).provider == "cpu"
 

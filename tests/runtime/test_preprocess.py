@@ -153,7 +153,7 @@ def test_every_specification_comes_back(spec: Preprocessing) -> None:
 
 def test_what_a_file_states_is_checked_too() -> None:
     assert checked(Preprocessing()) == Preprocessing()
-    with pytest.raises(ImageError, match="resize=zoom: it is one of crop, stretch"):
+    with pytest.raises(ImageError, match="resize=zoom: resize is one of crop, stretch"):
         checked(Preprocessing.from_json('{"resize": "zoom"}'))
 
 

@@ -54,7 +54,7 @@ def test_a_gpu_without_its_libraries(
         open_session(MODEL, providers="cuda")
     with caplog.at_level(logging.WARNING):
         assert open_session(MODEL).provider == "cpu"
-    assert "running on the CPU: CUDA was asked for" in caplog.text
+    assert "running on the CPU: CUDA was requested" in caplog.text
     assert open_session(MODEL, providers=["cpu", "cuda"]).provider == "cpu"
     assert capfd.readouterr().out == ""
 
