@@ -9,15 +9,19 @@ Source: Doublet, Otsuki, Iida, Sugiura, JSAI 2024, 4Q1-IS-2c-03, Eq. 3-4 (C3); I
     C3      = C1 AND C2                                            (C1C: C2 alone)
     map     = coarse where C3, 0 elsewhere; expanded to (h, w)
 
-The papers leave open, and our reading is: the threshold (the map's mean, as C1C's released code has
-it), the filling of the contour (filled), how its size is measured (filled pixels: the polygon's
-area is 0 for a blob one pixel wide), connectivity (8), the kind of reduction and expansion, and an
-empty AND (see `C3Options.empty`).
+The papers do not define the following details. We read them so:
 
-One consequence is worth knowing. Outer contours are traced 8-connected and filled, so C2, being
-connected, lies either wholly inside of C1 or wholly outside: the AND is C2 or nothing. Holes of C2
-are filled in C1 but not in C2, so they stay out. C3 can therefore differ from C1C with the same
-options only where the AND is empty.
+- the threshold is the map's mean, as in C1C's released code;
+- the contour is filled, and its size is the number of filled pixels (the area of its polygon would
+  be 0 for a blob one pixel wide);
+- components are 8-connected;
+- the kinds of reduction and expansion are options, see `C3Options`;
+- an empty AND is an option, see `C3Options.empty`.
+
+One consequence: outer contours are traced 8-connected and filled. A connected C2 therefore lies
+completely inside C1 or completely outside, and the AND is C2 or empty. Holes of C2 are filled in C1
+but not in C2, so they stay out. C3 can differ from C1C with the same options only where the AND is
+empty.
 """
 
 from __future__ import annotations
@@ -40,12 +44,14 @@ OUTSIDES = ("zero", "rank")
 
 
 def _parse_threshold(threshold: str | float) -> tuple[str, float]:
-    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``; raises
-    ValueError.
+    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``.
+
+    Raises:
+        ValueError: `threshold` is none of these.
     """
     if threshold == "mean":
         return "mean", 0.0
-    kind, number = ("value", threshold)
+    kind, number = "value", threshold
     if isinstance(threshold, str):
         kind, _, number = threshold.partition(":")
     try:
@@ -57,43 +63,43 @@ def _parse_threshold(threshold: str | float) -> tuple[str, float]:
     if kind == "value" and abs(parsed) <= float(np.finfo(np.float32).max):
         return "value", parsed
     raise ValueError(
-        "threshold must be 'mean', 'quantile:q' with q "
-        f"in 0..1, or a finite number; got {threshold!r}"
+        "threshold must be 'mean', 'quantile:q' with q in 0..1, or a finite number; "
+        f"got {threshold!r}"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class C3Options:
-    """How C3 and C1C choose; a value that is not one of those named here is a ValueError."""
+    """Options of C3 and C1C; any value that is not listed here raises ValueError."""
 
     size: int = 28
     """Side of the coarse grid in pixels, at least 1; 28 in the paper."""
     threshold: str | float = "mean"
-    """Foreground is what lies strictly above: the coarse map's ``mean``, its ``quantile:q`` with q
-    from 0 to 1, or a number.
+    """Pixels strictly above it are foreground: the coarse map's ``mean``, its ``quantile:q`` with q
+    from 0 to 1, or a number in the map's units.
     """
     component: str = "area"
-    """Which component is C2: ``area``, the one with most pixels (the paper), or ``peak``, the one
-    with the highest value (C1C's released code). A tie goes to the component that comes first in
-    raster order.
+    """Which component is C2: ``area``, the one with the most pixels (the paper), or ``peak``, the
+    one with the highest value (C1C's released code). Of equal ones the first in raster order is
+    taken.
     """
     connectivity: int = 8
-    """Of components, 8 or 4. Contours are always traced 8-connected."""
+    """Connectivity of components, 8 or 4. Contours are always traced 8-connected."""
     reduction: str = "area"
-    """``area``: mean over each coarse pixel; ``antialiased``: Gaussian, then linear; ``nearest``:
-    one sample.
+    """From the map to the coarse grid: ``area``, the mean over every coarse pixel; ``antialiased``,
+    a Gaussian, then linear; ``nearest``, one sample.
     """
     expansion: str = "nearest"
-    """``nearest`` or ``bilinear``."""
+    """From the coarse grid to the result: ``nearest`` or ``bilinear``."""
     outside: str = "zero"
-    """``zero``: nothing but the mask is kept (the papers). A negative value inside then ranks below
-    the zeros around it. ``rank`` (ours): pixels outside keep their order, not their values, and all
-    rank below those inside, so that a ranking metric meets no sea of ties.
+    """The values outside the mask. ``zero`` (the papers): all 0; negative values inside then rank
+    below the zeros outside. ``rank`` (ours): pixels outside keep their order but not their values,
+    and all rank below the pixels inside, so that metrics of ranks see few ties.
     """
     empty: str = "component"
-    """What C3 is where the largest contour and the chosen component are different blobs, so that
-    their AND is empty: ``component`` alone, ``contour`` alone, or ``nothing``. The paper does not
-    say.
+    """The mask of C3 where the largest contour and the chosen component are different blobs and
+    their AND is empty: the ``component``, the ``contour``, or ``nothing``. The paper does not
+    define it.
     """
 
     def __post_init__(self) -> None:
@@ -109,25 +115,25 @@ class C3Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class C3Result:
-    """A chosen map and how it was chosen. `size` below is `C3Options.size`."""
+    """The result of C3 or C1C. `size` below is `C3Options.size`."""
 
     map: Map
     """(h, w) float32: relevance inside the mask, in the input's units; outside as
     `C3Options.outside` has it.
     """
     mask: Mask
-    """(size, size) bool: what was kept. Empty where nothing lies above the threshold, as in a
-    constant map.
+    """(size, size) bool: the pixels that are kept. Empty where no pixel is above the threshold, as
+    in a constant map.
     """
     coarse: Map
-    """(size, size) float32: the reduced map, before any choice."""
+    """(size, size) float32: the reduced map, before masking."""
     contour: Mask
     """(size, size) bool: C1, the largest contour, filled."""
     component: Mask
     """(size, size) bool: C2, the chosen component."""
     fallback: bool
-    """Whether C1 AND C2 was empty although neither of them is, so that `C3Options.empty` decided.
-    False for C1C.
+    """Whether C1 AND C2 was empty although both are not, so that `C3Options.empty` decided. False
+    for C1C.
     """
 
 
@@ -144,13 +150,12 @@ def c3(
 
     Args:
         relevance: (H, W), summed over channels; taken as float32, any scale and sign.
-        options: the choices that the paper leaves open.
+        options: the details that the paper does not define.
         shape: (h, w) of the result; None for (H, W).
 
     Returns:
-        The map and its masks. A map without foreground (a constant one, or all at or below a given
-        threshold) has an empty mask: its result is zero, or with ``outside="rank"`` the plain
-        coarse map.
+        The map and its masks. Where no pixel is above the threshold (as in a constant map), the
+        mask is empty, and the map is zero; with ``outside="rank"`` it is the coarse map.
 
     Raises:
         ValueError: the map is not a finite, non-empty (H, W) array of numbers.
@@ -163,8 +168,8 @@ def c1c(
 ) -> C3Result:
     """Keep the relevance in one connected component (Iida et al. 2023).
 
-    The contour plays no part here, but `C3Result.contour` tells it, to compare with. Arguments,
-    result and errors are those of `c3`; by default the component is that of the highest value.
+    The contour is not used, but `C3Result.contour` holds it for comparison. Arguments, result and
+    errors are those of `c3`; the default component is the one with the highest value.
     """
     return _choose(
         relevance, options, shape, lambda contour, component, empty: (component.copy(), False)
@@ -172,17 +177,17 @@ def c1c(
 
 
 def largest_contour(foreground: Mask) -> Mask:
-    """Return the outer contour that encloses most pixels, filled: holes, and blobs within holes,
-    are inside.
+    """Return the outer contour that encloses the most pixels, filled with its holes and what is in
+    them.
 
-    Size is the number of filled pixels, the contour's own among them. A tie goes to the contour
-    whose first pixel comes first in raster order, whatever the order in which OpenCV lists them.
+    The size counts all filled pixels, including the contour itself. Of equal ones the contour whose
+    first pixel comes first in raster order is taken, in whatever order OpenCV lists them.
 
     Args:
         foreground: (h, w) bool.
 
     Returns:
-        (h, w) bool, a new array; empty where the foreground is.
+        (h, w) bool, a new array; all False where the foreground is empty.
     """
     outlines, _ = cv2.findContours(
         foreground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
@@ -205,23 +210,25 @@ def choose_component(
 
     Args:
         foreground: (h, w) bool.
-        coarse: (h, w) float32, looked at for ``component="peak"`` only.
+        coarse: (h, w) float32, used only for ``component="peak"``.
         component: ``area`` or ``peak``, see `C3Options.component`.
         connectivity: 8 or 4.
 
     Returns:
-        (h, w) bool, a new array; empty where the foreground is.
+        (h, w) bool, a new array; all False where the foreground is empty.
     """
     if not foreground.any():
         return np.zeros(foreground.shape, dtype=np.bool_)
-    _, numbered = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
-    labels = np.asarray(numbered)
+    _, components = cv2.connectedComponents(foreground.astype(np.uint8), connectivity=connectivity)
+    numbers = np.asarray(components)
     if component == "peak":
-        chosen = labels.flat[np.where(foreground, coarse, -np.inf).argmax()]
+        peak = np.where(foreground, coarse, -np.inf).argmax()
+        chosen = numbers.flat[peak]
     else:
-        names, first, count = np.unique(labels[foreground], return_index=True, return_counts=True)
-        chosen = names[np.lexsort((first, -count))[0]]
-    return np.asarray(labels == chosen)
+        values, first, sizes = np.unique(numbers[foreground], return_index=True, return_counts=True)
+        by_size = np.lexsort((first, -sizes))
+        chosen = values[by_size[0]]
+    return np.asarray(numbers == chosen)
 
 
 def _choose(
@@ -244,18 +251,21 @@ def _choose(
 
 
 def _contour_and_component(contour: Mask, component: Mask, empty: str) -> tuple[Mask, bool]:
-    """Return C1 AND C2 (Eq. 3), or what `empty` names where that is empty though C2 is not; and
-    which it was.
+    """Return (C1 AND C2 as in Eq. 3, False).
+
+    Where the AND is empty although C2 is not: (the mask that `empty` names, True).
     """
     both = contour & component
     if both.any() or not component.any():
         return both, False
-    return {"component": component, "contour": contour, "nothing": both}[empty].copy(), True
+    masks = {"component": component, "contour": contour, "nothing": both}
+    return masks[empty].copy(), True
 
 
 def _above(coarse: Map, threshold: str | float) -> Mask:
-    """Return (size, size) bool: what lies strictly above. In float64, as a mean is seldom a
-    float32.
+    """Return (size, size) bool: the pixels strictly above the threshold.
+
+    Compared in float64, as the mean is rarely a float32 number.
     """
     kind, number = _parse_threshold(threshold)
     exact = coarse.astype(np.float64)
@@ -264,23 +274,22 @@ def _above(coarse: Map, threshold: str | float) -> Mask:
     elif kind == "quantile":
         level = float(np.quantile(exact, number))
     else:
-        # Rounded like the map, so that a pixel that holds the very threshold is not above it.
+        # Rounded like the map, so that a pixel equal to the threshold is not above it.
         level = float(np.float32(number))
     return np.asarray(exact > level)
 
 
 def _zero_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Eq. 4: mask at the coarse size, then expand; bilinear expansion softens the mask's edge."""
+    """Eq. 4: mask the coarse map, then expand it; bilinear expansion softens the mask's edge."""
     return resample(np.where(mask, coarse, np.float32(0)), shape, method=expansion)
 
 
 def _rank_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Expand, then replace what is outside by its rank, spread evenly below the lowest value
-    inside.
+    """Expand, then replace the values outside by levels below the lowest value inside.
 
-    With dense ranks 0..K-1 (equal values share one) and a = max |map|:
-    ``min_inside - a * (1 - rank / K)``. The order is strict in float32 for K up to about 2**20, and
-    never inverted beyond.
+    The levels are evenly spaced and keep the order: ``min_inside - a * (1 - rank / K)`` with dense
+    ranks 0..K-1 (equal values share a rank) and a = max |map|. Different ranks have different
+    float32 values for K up to about 2**20, and are never inverted beyond.
     """
     expanded = resample(coarse, shape, method=expansion)
     inside = resample(mask, shape, method="nearest") > 0

@@ -1,4 +1,6 @@
-"""Post-processing as text: steps joined by ``+``, such as ``c3``, ``quantize:16`` or
+"""Post-processing of heatmaps: steps, and chains of steps written as text.
+
+A chain is one step, or several joined by ``+``: ``c3``, ``quantize:16``,
 ``average+c3:component=peak`` (see `notation`).
 """
 
@@ -23,7 +25,7 @@ class MapStep:
 
     __slots__ = ()
     one_sided: ClassVar[bool] = False
-    """Whether a step keeps only what speaks for the class: one side of the colours will do."""
+    """Whether the step keeps only relevance for the class, so that colours need one side only."""
 
     def __call__(self, relevance: Map) -> Map:
         """(H, W) float32 → (H, W) float32, a new array."""
@@ -66,7 +68,7 @@ class Quantize(MapStep):
 
 @dataclass(frozen=True, slots=True)
 class Average(MapStep):
-    """The average over a grid, 28x28 by default."""
+    """The average over every cell of a grid, 28x28 by default."""
 
     size: int = COARSE
     expansion: str = "nearest"
@@ -81,8 +83,10 @@ class Average(MapStep):
 
 @dataclass(frozen=True, slots=True)
 class SmoothAverage(Average):
-    """The average over a 14x14 grid with bilinear transitions, which raised insertion, deletion and
-    rank accuracy most (models/EVALUATION.md).
+    """The average over a 14x14 grid, expanded bilinearly.
+
+    Of the steps tried, it improved insertion, deletion and rank accuracy most (see
+    models/EVALUATION.md).
     """
 
     size: int = 14
@@ -91,7 +95,7 @@ class SmoothAverage(Average):
 
 @dataclass(frozen=True, slots=True)
 class Normalize(MapStep):
-    """Scaling to -1..1 (``symmetric``) or, without what is negative, to 0..1 (``positive``)."""
+    """Scaling to -1..1 (``symmetric``), or of positive relevance to 0..1 (``positive``)."""
 
     mode: str = "symmetric"
     percentile: float = 100.0
@@ -114,7 +118,7 @@ STEPS: Mapping[str, MapStep] = MappingProxyType(
         "normalize": Normalize(),
     }
 )
-"""Every step by its name, with its default parameters."""
+"""Name of a step → the step with its default parameters."""
 NONE = "none"
 """The name of the chain without steps."""
 
@@ -126,7 +130,17 @@ class Chain:
     steps: tuple[MapStep, ...] = ()
 
     def __call__(self, relevance: ArrayLike) -> Map:
-        """A finite (H, W) map → a new (H, W) float32 map; raises ValueError where it is no map."""
+        """Apply all steps to a map.
+
+        Args:
+            relevance: (H, W), finite.
+
+        Returns:
+            (H, W) float32, a new array.
+
+        Raises:
+            ValueError: `relevance` is not a finite map.
+        """
         values = as_map(relevance).copy()
         for step in self.steps:
             values = step(values)
@@ -138,8 +152,8 @@ class Chain:
 
     @property
     def colors(self) -> str:
-        """``sequential`` where a step keeps only what speaks for the class, else ``auto``: the
-        map's sign decides.
+        """``sequential`` where a step keeps only relevance for the class; ``auto`` where the map's
+        sign decides.
         """
         return "sequential" if any(step.one_sided for step in self.steps) else "auto"
 
@@ -148,12 +162,16 @@ def parse_chain(chain: str | Sequence[str]) -> Chain:
     """The chain that a text describes.
 
     Args:
-        chain: steps joined by ``+``, or several such texts; ``none`` and nothing at all are the
-            chain without steps, which copies.
+        chain: steps joined by ``+``, or a sequence of such texts. ``none`` and an empty text are
+            the chain without steps, which returns a copy of the map.
 
     Raises:
-        RuleError: a step or a parameter is unknown or stands twice, or a value does not fit.
+        RuleError: a step or a parameter is unknown, a parameter is given twice, or a value does not
+            fit.
     """
     texts = [chain] if isinstance(chain, str) else list(chain)
-    parts = [part for text in texts if text.strip() not in ("", NONE) for part in split(text, "+")]
-    return Chain(tuple(build(part, STEPS, what="step") for part in parts))
+    steps: list[MapStep] = []
+    for text in texts:
+        if text.strip() not in ("", NONE):
+            steps += [build(part, STEPS, what="step") for part in split(text, "+")]
+    return Chain(tuple(steps))

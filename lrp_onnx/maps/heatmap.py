@@ -1,6 +1,4 @@
-"""What a relevance map goes through before it is shown or scored: sum, quantize, average,
-normalize.
-"""
+"""Functions on a heatmap before it is shown or scored: quantize, normalize, average."""
 
 from __future__ import annotations
 
@@ -11,9 +9,9 @@ from lrp_onnx.maps.options import check_choice, check_range, check_whole
 from lrp_onnx.maps.resample import Map, as_map, resample
 
 LEVELS = 8
-"""Of heat quantization, in the ECCV 2024 paper's code."""
+"""Levels of heat quantization in the ECCV 2024 paper's code."""
 COARSE = 28
-"""Side of the grid of the plain average, so that it compares with C3."""
+"""Side of the grid of `average` in pixels: that of C3."""
 NORMALIZATIONS = ("symmetric", "positive")
 
 
@@ -22,8 +20,8 @@ def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
     minimum to the maximum.
 
     ``bins = linspace(min R, max R, levels)``, R → the largest bin ≤ R. Source: "Layer-wise
-    Relevance Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only a
-    pixel that holds the maximum reaches the top bin. Ties are its effect: score such maps with a
+    Relevance Propagation with Conservation Property for ResNet", ECCV 2024 (levels = 8). Only
+    pixels with the maximum reach the top bin. Quantized maps have many ties: score them with a
     metric that takes exactly n pixels per step.
 
     Args:
@@ -31,16 +29,15 @@ def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
         levels: at least 2.
 
     Returns:
-        (H, W) float32, a new array; minimum and maximum are the input's, a constant map stays as it
-        is.
+        (H, W) float32, a new array with the input's minimum and maximum. A constant map is not
+        changed.
 
     Raises:
         ValueError: not a finite map, or fewer than two levels.
     """
     check_whole("levels", levels, least=2)
     values = as_map(relevance)
-    # Bins in the map's own precision: a quantized value
-    # finds its bin again; a second time changes nothing.
+    # The bins have the map's precision, so that quantizing a map twice changes nothing.
     bins = np.linspace(float(values.min()), float(values.max()), levels).astype(np.float32)
     return np.asarray(bins[np.searchsorted(bins, values, side="right") - 1])
 
@@ -53,12 +50,12 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
     Args:
         relevance: (H, W), finite.
         mode: ``symmetric`` or ``positive``.
-        percentile: above 0, up to 100: this percentile of |R| (of max(R, 0)) takes the place of the
-            maximum, and what lies beyond is clipped, so that a few hot pixels do not leave the rest
-            pale. Where it is zero, as in a map with few pixels that are not, the maximum is taken.
+        percentile: above 0, up to 100. This percentile of |R|, or of max(R, 0), replaces the
+            maximum, and larger values are clipped, so that a few high pixels do not make the rest
+            pale. Where it is zero, as in a map of mostly zeros, the maximum is used.
 
     Returns:
-        (H, W) float32, a new array; all zeros where there is nothing to scale.
+        (H, W) float32, a new array; all zeros where the maximum is zero.
 
     Raises:
         ValueError: not a finite map, an unknown mode, or a percentile out of range.
@@ -76,20 +73,21 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
 
 
 def average(relevance: ArrayLike, *, size: int = COARSE, expansion: str = "nearest") -> Map:
-    """Average a map over a `size` x `size` grid and expand it again: C3's coarse map without a
-    mask.
+    """Average a map over a `size` x `size` grid and expand it again.
+
+    The result is C3's coarse map, expanded, without a mask.
 
     Args:
         relevance: (H, W), finite.
         size: side of the grid in pixels, at least 1.
-        expansion: a key of `lrp_onnx.maps.resample.METHODS`; ``nearest`` or ``bilinear`` make
-            sense.
+        expansion: ``nearest`` or ``bilinear``; also any other key of
+            `lrp_onnx.maps.resample.METHODS`.
 
     Returns:
         (H, W) float32, a new array.
 
     Raises:
-        ValueError: not a finite map, an impossible size, or an unknown expansion.
+        ValueError: not a finite map, a size below 1, or an unknown expansion.
     """
     check_whole("size", size, least=1)
     values = as_map(relevance)

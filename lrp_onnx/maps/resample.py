@@ -1,4 +1,4 @@
-"""Resampling of maps: every method is a matrix per axis, ``rows @ map @ columns.T``.
+"""Resampling of maps: every method is one matrix per axis, ``rows @ map @ columns.T``.
 
 All methods use half-pixel centres (output pixel ``i`` of ``n`` covers the input
 ``[i, i + 1) * length / n``) and rows that sum to 1, so a constant map stays the same constant.
@@ -24,13 +24,11 @@ Matrix = NDArray[np.float64]
 """(target, source) float64: one output pixel's weights per row."""
 
 GAUSSIAN_REACH = 4.0
-"""Where the anti-aliasing Gaussian is cut off, in standard deviations: the default of
-scipy.ndimage, for parity.
-"""
+"""Where the anti-aliasing Gaussian is cut off, in standard deviations: as in scipy.ndimage."""
 
 
 def as_map(relevance: ArrayLike) -> Map:
-    """Return `relevance` as an (H, W) float32 array; the input itself where it is one already.
+    """Return `relevance` as an (H, W) float32 array; not a copy where it is one already.
 
     Raises:
         ValueError: it is not two-dimensional, has no pixels, is not real-valued, or is not finite
@@ -52,7 +50,7 @@ def as_map(relevance: ArrayLike) -> Map:
 
 
 def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "area") -> Map:
-    """Return an (H, W) map on another grid.
+    """Return a map resampled to another shape.
 
     Args:
         relevance: (H, W), finite.
@@ -63,8 +61,8 @@ def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "are
         (h, w) float32, a new array; every value lies within the input's range.
 
     Raises:
-        ValueError: the map is not one (see `as_map`), the shape is not positive, or the method is
-            unknown.
+        ValueError: `relevance` is not a map (see `as_map`), the shape is not positive, or the
+            method is unknown.
     """
     values = as_map(relevance)
     if len(shape) != 2 or min(shape) < 1:
@@ -72,16 +70,14 @@ def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "are
     check_choice("method", method, tuple(METHODS))
     rows = _cached(method, shape[0], values.shape[0])
     columns = _cached(method, shape[1], values.shape[1])
-    # The matrices are float64, and so is the product;
-    # rounding it to float32 also undoes its rounding errors.
+    # The product is in float64: rounding it to float32 removes its rounding errors.
     return (rows @ values @ columns.T).astype(np.float32)
 
 
 def area(target: int, source: int) -> Matrix:
-    """Weight each input pixel by its overlap with the output pixel: the mean over the output
-    pixel's area.
+    """The mean over the output pixel's area: each input pixel has its overlap as its weight.
 
-    Exact: overlaps are counted in units of 1/target of an input pixel, in integers.
+    It is exact: overlaps are integers, in units of 1/target of an input pixel.
     """
     start = np.arange(target)[:, None] * source
     pixel = np.arange(source)[None, :] * target
@@ -90,10 +86,10 @@ def area(target: int, source: int) -> Matrix:
 
 
 def antialiased(target: int, source: int) -> Matrix:
-    """Blur with a Gaussian, then sample linearly: the order-1 anti-aliased resize of scikit-image,
-    written as a matrix.
+    """Blur with a Gaussian, then interpolate linearly, as scikit-image's anti-aliased resize of
+    order 1 does.
 
-    ``sigma = max(0, (source / target - 1) / 2)``; beyond the border the map is mirrored about the
+    ``sigma = max(0, (source / target - 1) / 2)``. Beyond the border the map is mirrored at the
     centre of its last pixel.
     """
     sigma = max(0.0, (source / target - 1) / 2)
@@ -124,8 +120,9 @@ def nearest(target: int, source: int) -> Matrix:
 
 
 def bilinear(target: int, source: int) -> Matrix:
-    """Interpolate linearly between the two nearest centres, without anti-aliasing; beyond the
-    border the edge goes on.
+    """Interpolate linearly between the two nearest centres, without anti-aliasing.
+
+    Beyond the border the map continues with its last value.
     """
     position = _centres(target, source).clip(0, source - 1)
     return (1 - np.abs(position[:, None] - np.arange(source)[None, :])).clip(0)
@@ -134,22 +131,21 @@ def bilinear(target: int, source: int) -> Matrix:
 METHODS: MappingProxyType[str, Callable[[int, int], Matrix]] = MappingProxyType(
     {"area": area, "antialiased": antialiased, "nearest": nearest, "bilinear": bilinear}
 )
-"""Name of a method → its matrix for (target, source) lengths."""
+"""Name of a method → function (target length, source length) → matrix."""
 
 
 @lru_cache(maxsize=64)
 def _cached(method: str, target: int, source: int) -> Matrix:
-    """Return the method's matrix, made once per pair of lengths and read-only, as a data set has
-    few sizes.
-    """
+    """Return the method's matrix, read-only and cached: a data set has few picture sizes."""
     matrix = METHODS[method](target, source)
     matrix.flags.writeable = False
     return matrix
 
 
 def _centres(target: int, source: int) -> Matrix:
-    """Return (target,) float64: where the output pixels' centres lie, 0 being the centre of the
-    first input pixel.
+    """Return (target,) float64: the centres of the output pixels.
+
+    0 is the centre of the first input pixel.
     """
     return (np.arange(target, dtype=np.float64) + 0.5) * (source / target) - 0.5
 
