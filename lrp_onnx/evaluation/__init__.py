@@ -1,3 +1,1 @@
-"""Judging relevance maps: pure metrics that take maps, masks and a `predict`, and know neither ONNX
-nor a runtime.
-"""
+"""Evaluation of relevance maps: methods, metrics and their results on photos."""

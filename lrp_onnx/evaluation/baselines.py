@@ -1,4 +1,4 @@
-"""What others use, and what knows nothing of the model: each makes maps from an ONNX file alone."""
+"""Baselines: methods of other authors, and maps that do not depend on the model."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.explainer import Explainer
 
 Run = Callable[[Pictures, Targets], Maps]
-"""Pictures (N, …) and the class to explain of each (N,) → maps (N, H, W)."""
+"""(pictures (N, …), class to explain of each (N,)) → maps (N, H, W) float32."""
 Features = Callable[[Pictures, Targets], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Pictures and targets → activations and gradients at the last feature map, (N, C, h, w) each."""
+"""(pictures, targets) → activations and gradients at the last feature map, (N, C, h, w) each."""
 
 
 class Baseline:
-    """A method that is no composite: a frozen dataclass of its parameters, called on a model."""
+    """A method that is not a composite: a frozen dataclass of its parameters."""
 
     __slots__ = ()
     blind: ClassVar[bool] = False
-    """Whether it knows nothing of the model: such methods are rows of every table."""
+    """Whether its maps do not depend on the model: such methods are in every table."""
     reads_features: ClassVar[bool] = False
     """Whether it reads the last feature map, which not every model has."""
 
     def __call__(self, subject: Subject) -> Run:
-        """What makes maps; compiles and loads what it needs of the model."""
+        """Prepare the method for a model: the function that makes its maps."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Constant(Baseline):
-    """The same everywhere."""
+    """A map of zeros."""
 
     blind: ClassVar[bool] = True
 
@@ -50,21 +50,21 @@ class Constant(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class Gaussian(Baseline):
-    """A bell in the middle, the same for every picture."""
+    """A Gaussian in the centre, the same for every picture."""
 
     blind: ClassVar[bool] = True
     width: float = 0.25
-    """Its standard deviation, as a share of the picture's shorter side."""
+    """Standard deviation, as a share of the picture's shorter side."""
 
     def __post_init__(self) -> None:
         check_range("width", self.width, above=0, most=1e6)
 
     def __call__(self, subject: Subject) -> Run:
         def maps(x: Pictures, t: Targets) -> Maps:
-            height, columns = subject.grid(x)
-            rows, cols = np.mgrid[:height, :columns]
-            squares = (rows - (height - 1) / 2) ** 2 + (cols - (columns - 1) / 2) ** 2
-            bell = np.exp(-squares / (2 * (self.width * min(height, columns)) ** 2))
+            height, width = subject.grid(x)
+            rows, columns = np.mgrid[:height, :width]
+            squares = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2
+            bell = np.exp(-squares / (2 * (self.width * min(height, width)) ** 2))
             return np.repeat(bell.astype(np.float32)[None], len(x), 0)
 
         return maps
@@ -72,14 +72,14 @@ class Gaussian(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class Random(Baseline):
-    """Noise, the same for the same picture."""
+    """Gaussian noise; equal pictures get equal noise."""
 
     blind: ClassVar[bool] = True
 
     def __call__(self, subject: Subject) -> Run:
         def one(picture: Pictures, shape: tuple[int, int]) -> NDArray[np.float64]:
-            of_picture = int(abs(picture.astype(np.float64).sum()) * 1e3) % 2**31
-            return np.random.default_rng([subject.seed, of_picture]).normal(size=shape)
+            checksum = int(abs(picture.astype(np.float64).sum()) * 1e3) % 2**31
+            return np.random.default_rng([subject.seed, checksum]).normal(size=shape)
 
         def maps(x: Pictures, t: Targets) -> Maps:
             return np.stack([one(picture, subject.grid(x)) for picture in x]).astype(np.float32)
@@ -89,13 +89,14 @@ class Random(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class Edges(Baseline):
-    """Sobel's gradient of the grey picture, blurred: what any edge detector would point at."""
+    """Magnitude of the Sobel gradient of the grey picture, blurred: an edge detector."""
 
     blind: ClassVar[bool] = True
 
     def __call__(self, subject: Subject) -> Run:
         def one(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-            across, down = (cv2.Sobel(grey, cv2.CV_32F, dx, dy) for dx, dy in ((1, 0), (0, 1)))
+            across = cv2.Sobel(grey, cv2.CV_32F, 1, 0)
+            down = cv2.Sobel(grey, cv2.CV_32F, 0, 1)
             return np.asarray(cv2.GaussianBlur(np.hypot(across, down), (0, 0), 1.0), np.float32)
 
         def maps(x: Pictures, t: Targets) -> Maps:
@@ -111,22 +112,22 @@ class IntegratedGradients(Baseline):
     """
 
     steps: int = 32
-    """Points of the quadrature."""
+    """Number of points of the quadrature."""
 
     def __post_init__(self) -> None:
         check_whole("steps", self.steps, least=1)
 
     def __call__(self, subject: Subject) -> Run:
-        places, weights = np.polynomial.legendre.leggauss(self.steps)
+        points, weights = np.polynomial.legendre.leggauss(self.steps)  # from -1 to 1
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            made = []
+            relevance = []
             for picture, target in zip(x, t, strict=True):
-                shades = np.stack([picture * np.float32((a + 1) / 2) for a in places])
-                slopes = subject.gradients(shades, np.full(len(shades), target))
-                mean = np.tensordot(weights / 2, slopes.astype(np.float64), 1)
-                made.append((picture * mean).sum(subject.channels - 1))
-            return np.stack(made).astype(np.float32)
+                scaled = np.stack([picture * np.float32((a + 1) / 2) for a in points])
+                gradients = subject.gradients(scaled, np.full(len(scaled), target))
+                mean = np.tensordot(weights / 2, gradients.astype(np.float64), 1)
+                relevance.append((picture * mean).sum(subject.channels - 1))
+            return np.stack(relevance).astype(np.float32)
 
         return maps
 
@@ -136,6 +137,7 @@ class SmoothGrad(Baseline):
     """|mean gradient| summed over channels, the mean under Gaussian noise (Smilkov et al. 2017)."""
 
     samples: int = 24
+    """Number of noisy pictures."""
     noise: float = 0.15
     """Standard deviation of the noise, as a share of the picture's range."""
 
@@ -144,30 +146,31 @@ class SmoothGrad(Baseline):
 
     def __call__(self, subject: Subject) -> Run:
         def maps(x: Pictures, t: Targets) -> Maps:
-            made = []
+            relevance = []
             for picture, target in zip(x, t, strict=True):
-                # The same noise for every picture, whatever pictures are in one batch with it.
+                # Every picture gets the same noise, in any batch.
                 rng = np.random.default_rng(subject.seed)
                 spread = self.noise * float(picture.max() - picture.min())
                 noise = rng.normal(0, spread, (self.samples, *picture.shape))
                 noisy = picture + noise.astype(np.float32)
-                slopes = subject.gradients(noisy, np.full(len(noisy), target))
-                made.append(np.abs(slopes.mean(0)).sum(subject.channels - 1))
-            return np.stack(made)
+                gradients = subject.gradients(noisy, np.full(len(noisy), target))
+                relevance.append(np.abs(gradients.mean(0)).sum(subject.channels - 1))
+            return np.stack(relevance)
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
 class Occlusion(Baseline):
-    """What the target's probability loses when a square is replaced by the mean colour; where
-    squares overlap, their mean (Zeiler and Fergus 2014).
+    """The loss of the target's probability when a square is replaced by the mean colour.
+
+    Where squares overlap, the mean of their losses (Zeiler and Fergus 2014).
     """
 
     side: float = 0.2
-    """Of the squares, as a share of the picture's height."""
+    """Side of the squares, as a share of the picture's height."""
     stride: float = 0.07
-    """From a square to the next, as a share of the picture's height."""
+    """Distance from a square to the next, as a share of the picture's height."""
 
     def __post_init__(self) -> None:
         check_range("side", self.side, above=0, most=1)
@@ -177,12 +180,12 @@ class Occlusion(Baseline):
         def maps(x: Pictures, t: Targets) -> Maps:
             keep = self._masks(subject.grid(x))
             hidden = 1 - keep
-            made = []
+            relevance = []
             for picture, target in zip(x, t, strict=True):
-                whole = subject.probabilities(picture[None])[0, target]
-                lost = whole - subject.probabilities(subject.masked(picture, keep))[:, target]
-                made.append(np.tensordot(lost, hidden, 1) / np.maximum(hidden.sum(0), 1))
-            return np.stack(made).astype(np.float32)
+                full = subject.probabilities(picture[None])[0, target]
+                losses = full - subject.probabilities(subject.masked(picture, keep))[:, target]
+                relevance.append(np.tensordot(losses, hidden, 1) / np.maximum(hidden.sum(0), 1))
+            return np.stack(relevance).astype(np.float32)
 
         return maps
 
@@ -201,15 +204,17 @@ class Occlusion(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class Rise(Baseline):
-    """``Σ f(x ⊙ m)·m / (N·p)`` over N random masks: small grids of zeros and ones, p the share of
-    ones, enlarged bilinearly and shifted (Petsiuk et al. 2018, 8,000 masks for ResNet-50).
+    """``Σ f(x ⊙ m)·m / (N·p)`` over N random masks m (Petsiuk et al. 2018).
+
+    A mask is a small grid of zeros and ones, p the share of ones, enlarged bilinearly and shifted.
     """
 
     masks: int = 1000
+    """Number of masks N; the paper has 8,000 for ResNet-50."""
     cells: int = 7
-    """Side of the grids."""
+    """Side of the grids in cells."""
     keep: float = 0.5
-    """Share of ones in them."""
+    """Share p of ones in the grids."""
 
     def __post_init__(self) -> None:
         check_whole("masks", self.masks, least=1)
@@ -218,38 +223,38 @@ class Rise(Baseline):
 
     def __call__(self, subject: Subject) -> Run:
         def maps(x: Pictures, t: Targets) -> Maps:
-            shades = rise_masks(subject.grid(x), self.masks, self.cells, self.keep, subject.seed)
-            made = []
+            masks = rise_masks(subject.grid(x), self.masks, self.cells, self.keep, subject.seed)
+            relevance = []
             for picture, target in zip(x, t, strict=True):
                 scores = [
                     subject.probabilities(subject.masked(picture, chunk))[:, target]
-                    for chunk in chunks_of(shades)
+                    for chunk in chunks_of(masks)
                 ]
-                total = np.tensordot(np.concatenate(scores), shades, 1)
-                made.append(total / (len(shades) * self.keep))
-            return np.stack(made).astype(np.float32)
+                total = np.tensordot(np.concatenate(scores), masks, 1)
+                relevance.append(total / (len(masks) * self.keep))
+            return np.stack(relevance).astype(np.float32)
 
         return maps
 
 
 def rise_masks(
-    shape: tuple[int, int], many: int, cells: int, keep: float, seed: int
+    shape: tuple[int, int], count: int, cells: int, keep: float, seed: int
 ) -> NDArray[np.float32]:
-    """(many, H, W), values 0 to 1."""
+    """(count, H, W) float32: masks with values from 0 to 1, for pictures of `shape` (H, W)."""
     rng = np.random.default_rng(seed)
     cell = [-(-size // cells) for size in shape]
-    masks = np.empty((many, *shape), np.float32)
+    masks = np.empty((count, *shape), np.float32)
     for mask in masks:
         grid = (rng.random((cells, cells)) < keep).astype(np.float32)
         size = ((cells + 1) * cell[1], (cells + 1) * cell[0])
         large = cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR)
-        row, column = (int(rng.integers(0, c)) for c in cell)
+        row, column = int(rng.integers(0, cell[0])), int(rng.integers(0, cell[1]))
         mask[:] = large[row : row + shape[0], column : column + shape[1]]
     return masks
 
 
 def _features(subject: Subject) -> Features:
-    """What gives activations and gradients at the last feature map."""
+    """A function that gives activations and gradients at the last feature map."""
     compiled = compile_model(
         subject.path, composite="gradient", outputs=(subject.feature,), **subject.choices
     )
@@ -263,14 +268,14 @@ def _features(subject: Subject) -> Features:
         chunks = zip(chunks_of(x), chunks_of(t), strict=True)
         runs = [explainer.explain(pictures, target=targets) for pictures, targets in chunks]
         names = (subject.feature, f"relevance/{subject.feature}")
-        activations, slopes = (np.concatenate([run[name] for run in runs]) for name in names)
-        return activations, slopes
+        activations, gradients = (np.concatenate([run[name] for run in runs]) for name in names)
+        return activations, gradients
 
     return both
 
 
 def _enlarged(maps: NDArray[np.float32], shape: tuple[int, int]) -> Maps:
-    """(N, h, w) → (N, H, W)."""
+    """(N, h, w) → (N, H, W), `shape` being (H, W)."""
     return np.stack([resample(one, shape, method="bilinear") for one in maps])
 
 
@@ -286,8 +291,8 @@ class GradCam(Baseline):
         features = _features(subject)
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            activations, slopes = features(x, t)
-            weighted = (slopes.mean((2, 3), keepdims=True) * activations).sum(1)
+            activations, gradients = features(x, t)
+            weighted = (gradients.mean((2, 3), keepdims=True) * activations).sum(1)
             return _enlarged(np.maximum(weighted, 0), subject.grid(x))
 
         return maps
@@ -295,8 +300,10 @@ class GradCam(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class Cam(Baseline):
-    """``Σₖ ∂f/∂Aₖ · Aₖ`` at the last feature map: CAM where a dense layer follows a global average
-    (Zhou et al. 2016), and what generalises it elsewhere.
+    """``Σₖ ∂f/∂Aₖ · Aₖ`` at the last feature map.
+
+    This is CAM where a dense layer follows a global average (Zhou et al. 2016), and generalises it
+    to other heads.
     """
 
     reads_features: ClassVar[bool] = True
@@ -305,21 +312,22 @@ class Cam(Baseline):
         features = _features(subject)
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            activations, slopes = features(x, t)
-            return _enlarged((slopes * activations).sum(1), subject.grid(x))
+            activations, gradients = features(x, t)
+            return _enlarged((gradients * activations).sum(1), subject.grid(x))
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreCam(Baseline):
-    """``max(Σₖ wₖAₖ, 0)``, w the softmax of what showing the picture through the k-th channel gains
-    in log-probability (Wang et al. 2020, who take the logit).
+    """``max(Σₖ wₖAₖ, 0)``, w the softmax of the target's log-probabilities (Wang et al. 2020).
+
+    Each is that of the picture masked by the k-th channel. The paper takes logits.
     """
 
     reads_features: ClassVar[bool] = True
     channels: int = 64
-    """So many are tried, those with the largest activation."""
+    """How many channels are used: those with the largest activation."""
 
     def __post_init__(self) -> None:
         check_whole("channels", self.channels, least=1)
@@ -337,49 +345,51 @@ class ScoreCam(Baseline):
             large = _enlarged(activations[strongest], size)
             low, high = large.min((1, 2), keepdims=True), large.max((1, 2), keepdims=True)
             scaled = (large - low) / np.maximum(high - low, 1e-8)
-            shown = subject.probabilities(subject.masked(picture, scaled))[:, target]
-            gains = np.log(shown + 1e-12)
-            weights = np.exp(gains - gains.max())
+            probabilities = subject.probabilities(subject.masked(picture, scaled))[:, target]
+            logs = np.log(probabilities + 1e-12)
+            weights = np.exp(logs - logs.max())
             return np.maximum(np.tensordot(weights / weights.sum(), large, 1), 0)
 
         def maps(x: Pictures, t: Targets) -> Maps:
             activations, _ = features(x, t)
-            made = [one(*both, subject.grid(x)) for both in zip(x, t, activations, strict=True)]
-            return np.stack(made).astype(np.float32)
+            size = subject.grid(x)
+            rows = zip(x, t, activations, strict=True)
+            return np.stack([one(*row, size) for row in rows]).astype(np.float32)
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
 class ReciproCam(Baseline):
-    """The target's probability when the head sees the last feature map through one small bell at a
-    time, as a map of the bells' places: no gradients (Byun and Lee 2022). A bell is
-    ((1, 2, 1), (2, 4, 2), (1, 2, 1)) / 16.
+    """The target's probability when only a small window of the last feature map is kept, as a map
+    over the windows' places (Byun and Lee 2022). No gradients are needed.
+
+    The window's weights are ((1, 2, 1), (2, 4, 2), (1, 2, 1)) / 16.
     """
 
     reads_features: ClassVar[bool] = True
 
     def __call__(self, subject: Subject) -> Run:
-        bell = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+        window = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            made = []
+            relevance = []
             for activations, target in zip(subject.features(x), t, strict=True):
                 rows, columns = activations.shape[1:]
-                places = np.zeros((rows, columns, rows + 2, columns + 2), np.float32)
+                padded = np.zeros((rows, columns, rows + 2, columns + 2), np.float32)
                 for row, column in np.ndindex(rows, columns):
-                    places[row, column, row : row + 3, column : column + 3] = bell
-                windows = places[:, :, None, 1:-1, 1:-1].reshape(-1, 1, rows, columns)
+                    padded[row, column, row : row + 3, column : column + 3] = window
+                windows = padded[:, :, None, 1:-1, 1:-1].reshape(-1, 1, rows, columns)
                 scores = subject.of_features(activations * windows)[:, target]
-                made.append(scores.reshape(rows, columns).astype(np.float32))
-            return _enlarged(np.stack(made), subject.grid(x))
+                relevance.append(scores.reshape(rows, columns).astype(np.float32))
+            return _enlarged(np.stack(relevance), subject.grid(x))
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
 class Attention(Baseline):
-    """The model's own attention map, of an attention branch network (Fukui et al. 2019)."""
+    """The attention map of an attention branch network (Fukui et al. 2019)."""
 
     def __call__(self, subject: Subject) -> Run:
         explainer = subject.compiled(composite="gradient", outputs=("attention",))
@@ -407,6 +417,6 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         "attention": Attention(),
     }
 )
-"""What is not a composite, by name, with its default parameters."""
+"""Name of a baseline → the baseline with its default parameters."""
 SANITY: Sequence[str] = tuple(name for name, baseline in BASELINES.items() if baseline.blind)
-"""Methods that know nothing of the model: rows of every table."""
+"""Baselines that do not depend on the model: they are in every table."""

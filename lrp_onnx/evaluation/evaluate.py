@@ -1,4 +1,4 @@
-"""Judging: methods × photos × metrics, in batches, resumable."""
+"""Scoring of methods on photos by metrics. It works in batches and can be resumed."""
 
 from __future__ import annotations
 
@@ -43,10 +43,8 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 }
 """Metrics that need the object's mask."""
 METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", *REMADE)
-HELD = 1e9
-"""Bytes of maps that are held at once. The maps of so many photos are made, a method after the
-other, before any of them is judged.
-"""
+MAP_BYTES = 1e9
+"""Memory for maps. The photos are scored in bundles whose maps, under all methods, fit into it."""
 
 
 def evaluate(
@@ -55,18 +53,21 @@ def evaluate(
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Result]:
-    """One result for every photo and method: what was explained, and every metric's value.
+    """Score methods on photos.
 
     Args:
         request: what is evaluated, and how.
-        report: is called with the number of results so far and in all.
-        say: is called with remarks, among them whose maps are made, which may take long too.
+        report: called after every result with (results so far, results in total).
+        say: called with remarks, e.g. when the maps of a method are computed.
+
+    Returns:
+        One result per photo and method: what was explained, and the value of every metric.
 
     Raises:
-        RuleError: a method or metric is unknown or does not fit the model, two photos have one
-            name, labels do not fit the model's classes, or the results file cannot be gone on with.
+        RuleError: a method or metric is unknown or does not fit the model, two photos have the same
+            name, labels do not fit the model's classes, or the results file is of another request.
         OutputError: the results file cannot be written.
-        ImageError, and what compiling raises.
+        ImageError, and what `compile_model` raises.
     """
     for name in request.metrics:
         if name not in METRICS:
@@ -82,25 +83,25 @@ def evaluate(
     for name in names:
         check_method(name, subject)
     if subject.explainer.assumed_preprocessing:
-        say("the model does not say how pictures are prepared: assuming --preprocess imagenet")
+        say("the model does not say how pictures become input: assuming --preprocess imagenet")
     check_labels(request, subject.explainer.contract.classes)
     rows = resumed(request)
     done = {(row["image"], row["method"]) for row in rows}
-    total, judged = len(request.photos) * len(names), 0
+    total, scored = len(request.photos) * len(names), 0
     height, width = subject.size
-    bundle_size = max(1, int(HELD / (4 * height * width * max(len(names), 1))))
+    bundle_size = max(1, int(MAP_BYTES / (4 * height * width * max(len(names), 1))))
     for first in range(0, len(request.photos), bundle_size):
         bundle = request.photos[first : first + bundle_size]
         missing = {
             path: [name for name in names if (path.name, name) not in done] for path in bundle
         }
-        judged += len(bundle) * len(names) - sum(map(len, missing.values()))
+        scored += len(bundle) * len(names) - sum(map(len, missing.values()))
         unfinished = {path: methods for path, methods in missing.items() if methods}
         for row in _group(unfinished, subject, request, say):
             rows.append(row)
             append(request.results, row)
-            judged += 1
-            report(judged, total)
+            scored += 1
+            report(scored, total)
     return rows
 
 
@@ -110,9 +111,9 @@ def _group(
     request: Request,
     say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """The results of photos under the methods that each of them lacks.
+    """Results of photos under the methods that are missing for each of them.
 
-    One method's model is loaded at a time.
+    Only one method's model is loaded at a time.
     """
     if not missing:
         return
@@ -121,23 +122,25 @@ def _group(
         for path in missing
     ]
     pictures = np.concatenate([photo.tensor for photo in photos])
-    whole = subject.probabilities(pictures)
-    targets = whole.argmax(1)
+    probabilities = subject.probabilities(pictures)
+    targets = probabilities.argmax(1)
     maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
-    remaking = [metric for metric in request.metrics if metric in REMADE]
-    remade: dict[tuple[int, str], dict[str, float | None]] = defaultdict(dict)
-    groups: dict[tuple[str, ...], list[int]] = {}  # photos that lack the same methods
+    recomputing = [metric for metric in request.metrics if metric in REMADE]
+    recomputed: dict[tuple[int, str], dict[str, float | None]] = defaultdict(dict)
+    groups: dict[tuple[str, ...], list[int]] = {}  # missing methods → the photos that miss them
     for index, names in enumerate(missing.values()):
         groups.setdefault(tuple(names), []).append(index)
-    for names, which in groups.items():
-        for made in make_maps(names, subject, pictures[which], targets[which]):
-            say(f"{made.method.name}: {len(which)} maps made")
-            for metric in remaking:
-                values = REMADE[metric](made, subject, pictures[which], targets[which])
-                for index, value in zip(which, values, strict=True):
-                    remade[index, made.method.name][metric] = value if np.isfinite(value) else None
-            for index, relevance in zip(which, made.maps, strict=True):
-                maps[photos[index].path][made.method.name] = relevance
+    for names, indices in groups.items():
+        x, t = pictures[indices], targets[indices]
+        for result in make_maps(names, subject, x, t):
+            method = result.method.name
+            say(f"{method}: {len(indices)} maps computed")
+            for metric in recomputing:
+                values = REMADE[metric](result, subject, x, t)
+                for index, value in zip(indices, values, strict=True):
+                    recomputed[index, method][metric] = value if np.isfinite(value) else None
+            for index, relevance in zip(indices, result.maps, strict=True):
+                maps[photos[index].path][method] = relevance
     for index, photo in enumerate(photos):
         target = int(targets[index])
         label = target if photo.label is None else photo.label
@@ -151,26 +154,20 @@ def _group(
                 "label": label,
             }
             head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
-            probability = {"probability": float(whole[index, target])}
-            yield (
-                head
-                | probability
-                | curves[name]
-                | _local(photo, relevance, request)
-                | remade[index, name]
-            )
+            head |= {"probability": float(probabilities[index, target])}
+            values = curves[name] | _local(photo, relevance, request) | recomputed[index, name]
+            yield head | values
 
 
 def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:
-    """Metric → value, of the metrics that need no run of the model."""
+    """Metric → value, for the metrics that do not run the model."""
     values: dict[str, Any] = {}
     for metric in request.metrics:
         if metric in LOCAL and photo.mask is not None:
             values[metric] = LOCAL[metric](relevance, photo.mask)
         elif metric == "attention" and photo.mask is not None:
-            kept = attended(relevance)
-            verdict = attention_error(kept, photo.mask)
-            values |= {name: float(name == verdict) for name in ATTENTION_CLASSES}
+            error = attention_error(attended(relevance), photo.mask)
+            values |= {name: float(name == error) for name in ATTENTION_CLASSES}
         elif metric == "sparseness":
             values[metric] = sparseness(relevance)
     return values
@@ -185,8 +182,8 @@ def _curves(
 ) -> dict[str, dict[str, Any]]:
     """Method → protocol → insertion, deletion and their curves.
 
-    A picture that several of them need is scored once. `follow` is the class index of ``label`` and
-    of ``target``.
+    A masked picture that several of them need is scored once. `follow` holds the class indices of
+    ``label`` and ``target``.
     """
     protocols = [PROTOCOLS[name] for name in request.metrics if name in PROTOCOLS]
     fills = {
@@ -196,17 +193,12 @@ def _curves(
     pictures: list[tuple[str, Protocol, list[int], list[int]]] = []
     for name, relevance in maps.items():
         for protocol in protocols:
-            shown, left = masks(
+            insertion, deletion = masks(
                 relevance, protocol, steps=request.steps, seed=request.seed, patch=request.patch
             )
-            pictures.append(
-                (
-                    name,
-                    protocol,
-                    scorer.ask(protocol.hidden, shown),
-                    scorer.ask(protocol.deleted, left),
-                )
-            )
+            inserted = scorer.ask(protocol.hidden, insertion)
+            deleted = scorer.ask(protocol.deleted, deletion)
+            pictures.append((name, protocol, inserted, deleted))
     scores = scorer.scores()
     values: dict[str, dict[str, Any]] = {name: {} for name in maps}
     for name, protocol, inserted, deleted in pictures:
@@ -224,11 +216,10 @@ def _curves(
 
 
 def _values(curves: Curves) -> dict[str, Any]:
+    both = (curves.insertion, curves.deletion)
     return {
         "insertion": curves.insertion_area,
         "deletion": curves.deletion_area,
         "id": curves.difference,
-        "curves": [
-            [round(float(v), 4) for v in values] for values in (curves.insertion, curves.deletion)
-        ],
+        "curves": [[round(float(value), 4) for value in curve] for curve in both],
     }

@@ -1,9 +1,8 @@
-"""Everything that gives a relevance map of a picture from an ONNX file alone: composites, and what
-others use.
+"""Methods that compute relevance maps from an ONNX file: composites and baselines.
 
-A method is named as text (see `notation`): a composite or a baseline with its parameters, then
-post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite's
-parameters are how it is compiled, and rules for kinds of steps or for nodes:
+A method is written as text (see `notation`): a composite or a baseline with its parameters, then
+post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``. A composite takes
+`Parameters`, and rules for kinds of steps or for nodes:
 ``epsilon-plus-flat(start=contrastive, @join=z-plus-join, @upper convolution=gamma(gamma=0.1))``.
 """
 
@@ -27,15 +26,17 @@ from lrp_onnx.relevance.start import START_VALUES
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Method:
-    """A name, and what makes maps of it."""
+    """A method that is ready to run on a model."""
 
     name: str
+    """The method as text."""
     maps: Run
+    """The function that computes its maps, post-processed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A method's maps of some pictures."""
+    """A method with its maps of the pictures."""
 
     method: Method
     maps: Maps
@@ -43,7 +44,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """A composite's parameters but for its rules; None leaves one to the composite."""
+    """A composite's parameters, except rules; None stands for the composite's own."""
 
     start: str | None = None
     bias: str | None = None
@@ -52,9 +53,9 @@ class Parameters:
 
     def __post_init__(self) -> None:
         if self.start not in (None, *START_VALUES):
-            raise RuleError(f"{self.start!r} is no start: it is one of {', '.join(START_VALUES)}")
+            raise RuleError(f"{self.start!r} is not a start; use {', '.join(START_VALUES)}")
         if self.bias not in (None, "keep", "drop"):
-            raise RuleError(f"{self.bias!r} is no bias: it is keep or drop")
+            raise RuleError(f"{self.bias!r} is not a bias; use keep or drop")
 
 
 _PARAMETERS = tuple(entry.name for entry in fields(Parameters))
@@ -62,7 +63,7 @@ _PARAMETERS = tuple(entry.name for entry in fields(Parameters))
 
 @dataclass(frozen=True, slots=True)
 class CompositeMaps:
-    """A composite as a method: called on a model, it compiles it and gives what makes maps."""
+    """A composite as a method: called on a model, it compiles the model."""
 
     composite: str
     parameters: Parameters = Parameters()
@@ -70,36 +71,37 @@ class CompositeMaps:
     """Node-name pattern, or kind of step such as ``@first`` → rule as text."""
 
     def __call__(self, subject: Subject) -> Run:
-        """Maps as large as the picture, also where relevance stops at a smaller feature map."""
-        stated = {name: getattr(self.parameters, name) for name in _PARAMETERS}
-        choices = {name: value for name, value in stated.items() if value is not None}
-        # A composite without rules of its own leaves those that the subject is studied with.
+        """The function that computes maps, always of the picture's size."""
+        values = {name: getattr(self.parameters, name) for name in _PARAMETERS}
+        choices = {name: value for name, value in values.items() if value is not None}
+        # Without rules in the method's text, the rules of the subject apply.
         rules = {"rules": dict(self.rules)} if self.rules else {}
         explainer = subject.compiled(composite=self.composite, **choices, **rules)
 
         def maps(x: Pictures, t: Targets) -> Maps:
-            made = explain_all(explainer, "heatmap", x, t)
-            if made.shape[1:] == subject.grid(x):
-                return made
-            return np.stack([resample(one, subject.grid(x), method="bilinear") for one in made])
+            heatmaps = explain_all(explainer, "heatmap", x, t)
+            size = subject.grid(x)
+            if heatmaps.shape[1:] == size:
+                return heatmaps
+            return np.stack([resample(heatmap, size, method="bilinear") for heatmap in heatmaps])
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a method's text says."""
+    """A method as read from its text, before a model is loaded."""
 
     source: CompositeMaps | Baseline
     post: Chain
 
 
 def read_method(text: str) -> Recipe:
-    """What `text` says, before any model is read.
+    """Read a method's text; no model is loaded.
 
     Raises:
-        RuleError: it names no method, or a parameter, a rule or a step does not fit; the text says
-            what there is.
+        RuleError: the method is unknown, or a parameter, a rule or a step does not fit. The message
+            lists what is known.
     """
     base, *steps = split(text, "+")
     call = parse(base, what="method")
@@ -117,10 +119,10 @@ def read_method(text: str) -> Recipe:
 
 
 def _composite(call: Call) -> CompositeMaps:
-    """A composite with its parameters; what is none of them is a rule for what its name says."""
-    own = tuple(pair for pair in call.arguments if pair[0] in _PARAMETERS)
+    """A composite with its parameters; every other argument is a rule for a kind of step or a node."""
+    values = tuple(pair for pair in call.arguments if pair[0] in _PARAMETERS)
     rules = {key: rule for key, rule in call.arguments if key not in _PARAMETERS}
-    parameters = build(Call(call.name, own), {call.name: Parameters()}, what="composite")
+    parameters = build(Call(call.name, values), {call.name: Parameters()}, what="composite")
     for key, rule in rules.items():
         if not key:
             raise RuleError(f"{rule!r} is not parameter=value")
@@ -135,28 +137,37 @@ def _composite(call: Call) -> CompositeMaps:
 
 
 def check_method(text: str, subject: Subject | None = None) -> None:
-    """Raise RuleError, with what there is, unless `text` names a method that fits the model."""
+    """Raise RuleError unless `text` is a method and, if `subject` is given, fits that model."""
     source = read_method(text).source
     if subject is not None and isinstance(source, Baseline) and source.reads_features:
-        _ = subject.feature
+        _ = subject.feature  # raises RuleError where there is none
 
 
 def find_method(text: str, subject: Subject) -> Method:
-    """The method that `text` names, its model compiled and loaded.
+    """The method that `text` describes, with its model compiled and loaded.
 
     Raises:
-        RuleError: there is no such method; the text says what there is.
+        RuleError: see `read_method`.
     """
     recipe = read_method(text)
-    return Method(text, _then(recipe.post, recipe.source(subject)))
+    return Method(text, _post_processed(recipe.source(subject), recipe.post))
 
 
 def make_maps(
     names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets
 ) -> Iterator[Made]:
-    """Every method with its maps of all pictures.
+    """Compute the maps of several methods, with one model loaded at a time.
 
-    One model is loaded at a time; methods that differ in post-processing alone share their maps.
+    Methods that differ only in post-processing share one computation.
+
+    Args:
+        names: methods as text.
+        subject: the model.
+        pictures: (N, …), as the model takes them.
+        targets: (N,): the class to explain of each picture.
+
+    Yields:
+        Every method with its maps (N, H, W), grouped by what they share.
     """
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -166,18 +177,18 @@ def make_maps(
         maps = run(pictures, targets)
         for name in group:
             post = read_method(name).post
-            yield Made(Method(name, _then(post, run)), _each(post, maps))
+            yield Made(Method(name, _post_processed(run, post)), _apply(post, maps))
 
 
 def with_own_post(composite: str) -> str:
-    """The method that is a composite with the post-processing that belongs to it."""
+    """The text of the method: a composite with its own post-processing."""
     post = COMPOSITES[composite].post
     return composite if post == NONE else f"{composite}+{post}"
 
 
-def _then(post: Chain, run: Run) -> Run:
-    return (lambda x, t: _each(post, run(x, t))) if post.steps else run
+def _post_processed(run: Run, post: Chain) -> Run:
+    return (lambda x, t: _apply(post, run(x, t))) if post.steps else run
 
 
-def _each(post: Chain, maps: Maps) -> Maps:
-    return np.stack([post(one) for one in maps]) if post.steps else maps
+def _apply(post: Chain, maps: Maps) -> Maps:
+    return np.stack([post(relevance) for relevance in maps]) if post.steps else maps

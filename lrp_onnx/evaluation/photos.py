@@ -1,4 +1,4 @@
-"""Photos to judge maps on: what the model sees, the label, the object's mask."""
+"""Photos to score maps on: the model's input, the label, the object's mask."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ CORNERS = ("x0", "y0", "x1", "y1")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
-    """One photo as the model takes it."""
+    """A photo as the model's input, with label and mask."""
 
     path: Path
     tensor: Pictures
-    """(1, …)"""
+    """(1, …) float32: the model's input."""
     label: int | None
+    """Class index; None where unknown."""
     mask: Mask | None
-    """(H, W) of the model's input."""
+    """(H, W) bool, of the model's input size; None where unknown or where the object is cut off."""
 
 
 def load_photo(
     path: Path, subject: Subject, label: int | None, mask_source: Path | Sequence[Any] | None
 ) -> Photo:
-    """The photo as the model takes it.
+    """Read a photo and its mask.
 
     Args:
         path: the photo.
-        subject: the model, which says how pictures are prepared.
+        subject: the model, which says how pictures become input.
         label: the class index, if known.
-        mask_source: where the object is: a picture's path (what is more than half as light as its
-            lightest pixel), or one box or several (x0, y0, x1, y1). Where the model does not see
-            the object there is no mask.
+        mask_source: the object: the path of a picture of the photo's size, whose object pixels are
+            more than half as light as its lightest pixel; or one box or several
+            (x0, y0, x1, y1) in pixels; or None.
 
     Raises:
-        ImageError: the photo or the mask cannot be read, or they do not fit.
+        ImageError: the photo or the mask cannot be read, or their sizes differ.
     """
     explainer = subject.explainer
     height, width = subject.size
@@ -56,19 +57,21 @@ def load_photo(
     prepared = preprocess(picture, explainer.preprocessing, height, width)
     mask = None
     if mask_source is not None:
-        whole = _mask(mask_source, picture.shape[:2])
-        cut = prepared.box.cut(np.repeat(whole[..., None], 3, 2))[..., 0]
+        full = _mask(mask_source, picture.shape[:2])
+        cut = prepared.box.cut(np.repeat(full[..., None], 3, 2))[..., 0]
         mask = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR) > 127
         mask = mask if mask.any() else None
     return Photo(path, prepared.tensor[None], label, mask)
 
 
 def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A mask of the photo's size, 0 or 255."""
+    """(H, W) uint8 of the photo's size: 255 on the object, else 0."""
     if isinstance(source, Path):
         grey = read_image(source)[..., 0]
         if grey.shape != tuple(shape):
-            raise ImageError(f"the mask {source} has {grey.shape} pixels, its photo {tuple(shape)}")
+            raise ImageError(
+                f"the mask {source} has {grey.shape} pixels; its photo has {tuple(shape)}"
+            )
         return np.where(grey > grey.max() / 2, 255, 0).astype(np.uint8)
     boxes = [source] if isinstance(source[0], int | float) else source
     mask = np.zeros(shape, np.uint8)
@@ -78,11 +81,14 @@ def _mask(source: Path | Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.ui
 
 
 def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """File name → boxes (x0, y0, x1, y1), from a CSV with the columns ``file,x0,y0,x1,y1``, one
-    line a box; nothing without such columns, and no box for a line without numbers there.
+    """Boxes from a CSV file with the columns ``file,x0,y0,x1,y1``, one line per box.
+
+    Returns:
+        File name → boxes (x0, y0, x1, y1) in pixels. A line with an empty column has no box; a file
+        without these columns has none at all.
 
     Raises:
-        ImageError: the table cannot be read, or a box is not four numbers.
+        ImageError: the file cannot be read, or a box is not four numbers.
     """
     try:
         with path.open(newline="", encoding=ENCODING) as file:
@@ -97,13 +103,13 @@ def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
                 box = tuple(int(float(row[corner])) for corner in CORNERS)
             except ValueError as error:
                 raise ImageError(
-                    f"{path}: the box of {row['file']} is no four numbers: {error}"
+                    f"{path}: the box of {row['file']} is not four numbers: {error}"
                 ) from error
             boxes.setdefault(Path(row["file"]).name, []).append(box)
     return boxes
 
 
 def find_masks(folder: Path, photos: Sequence[Path]) -> dict[str, Path]:
-    """File name → the PNG of the same stem in `folder`."""
+    """File name of a photo → the PNG with the same stem in `folder`, for photos that have one."""
     masks = {photo.name: folder / f"{photo.stem}.png" for photo in photos}
     return {name: path for name, path in masks.items() if path.is_file()}

@@ -1,4 +1,4 @@
-"""What is evaluated, and the results of it that a file holds already."""
+"""The request of an evaluation, and the file of its results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lrp_onnx.evaluation.metrics.localisation import ATTENTION_CLASSES
 from lrp_onnx.files.writing import append_line, make_folder, write_bytes
 
 Result = Mapping[str, Any]
-"""One photo under one method: what was explained, and every metric's value."""
+"""The result of one photo and method: what was explained, and the value of every metric."""
 NEEDING_MASKS = ("pointing", "mass", "rank", "attention")
 """Metrics that need the object's mask."""
 
@@ -26,20 +26,21 @@ class Request:
 
     model: Path
     photos: Sequence[Path]
-    """No two of one file name: labels, masks and earlier results are found by that name."""
+    """Their file names must differ: labels, masks and stored results refer to them."""
     methods: Sequence[str]
     metrics: Sequence[str] = ("exact", "keio")
     labels: Mapping[str, int] = field(default_factory=dict)
-    """File name → class index; without one the predicted class is taken for the label."""
+    """File name → class index; a photo without one takes the predicted class as its label."""
     masks: Mapping[str, Any] = field(default_factory=dict)
-    """File name → the object's mask as a picture's path, or as boxes (x0, y0, x1, y1) in the
-    photo's pixels.
-    """
+    """File name → the object's mask: the path of a picture, or boxes (x0, y0, x1, y1) in pixels."""
     steps: int = 50
+    """Steps of insertion and deletion curves."""
     patch: int = 1
+    """Side in pixels of the squares that are inserted or deleted."""
     seed: int = 0
+    """Seed of ties, random masks and noise."""
     results: Path | None = None
-    """A file of JSON lines, one a photo and method, that a later run goes on from."""
+    """A file of JSON lines, one per photo and method, which a later run continues."""
     provider: str | None = None
     threads: int | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Request:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must be the same for results to be gone on with."""
+        """The settings that stored results must share with this request."""
         return {
             "model": self.model.name,
             "checksum": zlib.crc32(self.model.read_bytes()),
@@ -63,34 +64,38 @@ class Request:
 
 
 def check_labels(request: Request, classes: int) -> None:
-    """Compare photos and labels with a model of so many `classes`.
+    """Check the photos' names and labels.
+
+    Args:
+        request: what is evaluated.
+        classes: the model's number of classes.
 
     Raises:
-        RuleError: two photos have one name, or a label is no class.
+        RuleError: two photos have the same name, or a label is not a class.
     """
     counts = Counter(photo.name for photo in request.photos)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        names = ", ".join(twice[:5])
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
+        names = ", ".join(repeated[:5])
         raise RuleError(f"several photos are called {names}: evaluate one folder at a time")
-    wrong = sorted(
+    invalid = sorted(
         (name, label) for name, label in request.labels.items() if not 0 <= label < classes
     )
-    if wrong:
-        first = ", ".join(f"{name}: {label}" for name, label in wrong[:5])
+    if invalid:
+        first = ", ".join(f"{name}: {label}" for name, label in invalid[:5])
         raise RuleError(
-            f"labels are 0 to {classes - 1} for {request.model}; {len(wrong)} are not ({first})"
+            f"labels are 0 to {classes - 1} for {request.model}; {len(invalid)} are not ({first})"
         )
 
 
 def resumed(request: Request) -> list[Result]:
-    """The results of this request that its file holds already; an empty file is begun.
+    """The results of this request in its results file; a missing file is created.
 
-    Left out are an incomplete last line, and what lacks a metric or was made with another label or
-    mask. Of two results of a photo and method the later one counts.
+    An incomplete last line is removed. A result is ignored if it lacks a metric or has another
+    label or mask. Of two results of a photo and method the later one counts.
 
     Raises:
-        RuleError: the file holds results of other settings, or is damaged.
+        RuleError: the file has results of other settings, or is damaged.
         OutputError: it cannot be written.
     """
     path = request.results
@@ -103,32 +108,30 @@ def resumed(request: Request) -> list[Result]:
     settings, *stored = _stored(path) or [{}]
     if settings.get("settings") != request.settings:
         raise RuleError(f"{path} holds results of other settings: name another file, or remove it")
-    asked = {photo.name for photo in request.photos}
+    images = {photo.name for photo in request.photos}
     results = {
-        (one["image"], one["method"]): one
-        for one in stored
-        if one["image"] in asked and _answers(one, request)
+        (result["image"], result["method"]): result
+        for result in stored
+        if result["image"] in images and _answers(result, request)
     }
     return list(results.values())
 
 
 def _stored(path: Path) -> list[Result]:
-    """Every whole line of a results file; an incomplete last one is cut off."""
+    """The lines of a results file; an incomplete last line is removed from it."""
     try:
         text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        lines: list[Result] = [json.loads(line) for line in whole.splitlines()]
+        complete = text[: text.rfind("\n") + 1]
+        lines: list[Result] = [json.loads(line) for line in complete.splitlines()]
     except (OSError, ValueError) as error:
-        raise RuleError(f"{path} cannot be gone on with: {error}; name another file") from error
-    if whole != text:
-        write_bytes(path, whole.encode(), force=True)
+        raise RuleError(f"{path} cannot be continued: {error}; name another file") from error
+    if complete != text:
+        write_bytes(path, complete.encode(), force=True)
     return lines
 
 
 def _answers(result: Result, request: Request) -> bool:
-    """Whether a stored result is one of this request's methods, with the same label and mask and
-    with all metrics.
-    """
+    """Whether a stored result has a method of the request, its label and mask, and all metrics."""
     image = result["image"]
     if result["method"] not in request.methods:
         return False
@@ -144,12 +147,18 @@ def _columns(metric: str) -> tuple[str, ...]:
 
 
 def mask_text(request: Request, image: str) -> str | None:
-    """Which mask a photo has, as text."""
+    """The photo's mask as text: a file name or boxes; None where it has none."""
     source = request.masks.get(image)
-    return None if source is None else source.name if isinstance(source, Path) else str(source)
+    if source is None:
+        return None
+    return source.name if isinstance(source, Path) else str(source)
 
 
 def append(path: Path | None, result: Result) -> None:
-    """Add a result to a results file, if there is one; raises OutputError."""
+    """Append a result to a results file; `path` None does nothing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     if path is not None:
         append_line(path, json.dumps(result))

@@ -1,1 +1,1 @@
-"""Pictures for people: colours, overlays, sheets, curves."""
+"""Pictures of relevance maps and curves: colours, overlays, sheets, plots."""

@@ -1,9 +1,9 @@
-"""Two colour maps of our own and their application to relevance.
+"""Two colour maps, and their application to relevance.
 
-Both are piecewise linear in sRGB between a few control points that lie evenly in CIE lightness L*,
-so that a step in relevance looks alike wherever it happens: ``diverging`` goes from white at zero
-to red (for) and to blue (against), equally dark on both sides; ``sequential`` goes from near black
-over violet and orange to pale yellow.
+Both are piecewise linear in sRGB between a few control points. The points are evenly spaced in CIE
+lightness L*, so that equal steps in relevance look equal. ``diverging`` goes from white at zero to
+red (for the class) and to blue (against it), equally dark on both sides. ``sequential`` goes from
+near black over violet and orange to pale yellow.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ ColorTable = NDArray[np.uint8]
 """(levels, 3) uint8, RGB."""
 
 ENTRIES = 255
-"""Odd, so that zero has an entry of its own in the middle of a diverging table."""
+"""Colours in a table. The number is odd, so that zero has its own entry in the middle."""
 SIGNED_FROM = 0.01
-"""A map counts as signed where its lowest value is below minus this share of its largest magnitude:
-rounding and stabilizers leave specks of negative relevance in maps that are positive by their rule.
+"""A map counts as signed if its minimum is below minus this share of its largest magnitude.
+
+Rounding and stabilizers leave a little negative relevance in maps that are positive by their rule.
 """
 
 _BLUE_TO_RED = (
@@ -49,11 +50,10 @@ _DARK_TO_LIGHT = (
 
 
 def _table(points: tuple[tuple[int, int, int], ...]) -> ColorTable:
-    """Return (ENTRIES, 3) uint8: the control points, evenly spaced, and what lies between them."""
-    at = np.linspace(0, len(points) - 1, ENTRIES)
-    channels = [
-        np.interp(at, np.arange(len(points)), channel) for channel in zip(*points, strict=True)
-    ]
+    """Return (ENTRIES, 3) uint8: the control points, evenly spaced and interpolated linearly."""
+    positions = np.linspace(0, len(points) - 1, ENTRIES)
+    places = np.arange(len(points))
+    channels = [np.interp(positions, places, channel) for channel in zip(*points, strict=True)]
     table: ColorTable = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     table.flags.writeable = False
     return table
@@ -77,16 +77,15 @@ def color_scheme(relevance: ArrayLike) -> str:
 def scale_for(
     relevance: ArrayLike, scheme: str, *, percentile: float = 100.0
 ) -> NDArray[np.float32]:
-    """Return the (H, W) map scaled for a scheme: -1..1 for ``diverging``, 0..1 for ``sequential``;
-    zero stays zero.
+    """Return the (H, W) map scaled for a scheme: -1..1 for ``diverging``, 0..1 for ``sequential``.
+
+    Zero stays zero. `percentile` is that of `normalize`.
     """
     mode = {"diverging": "symmetric", "sequential": "positive"}[scheme]
     return normalize(relevance, mode=mode, percentile=percentile)
 
 
 def paint(scaled: NDArray[np.float32], scheme: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 RGB: the colour of each value that `scale_for` scaled for the same
-    scheme.
-    """
+    """Return (H, W, 3) uint8 RGB: the colours of a map that `scale_for` scaled for this scheme."""
     position = (scaled + 1) / 2 if scheme == "diverging" else scaled
     return np.take(TABLES[scheme], np.rint(position * (ENTRIES - 1)).astype(np.int64), axis=0)

@@ -1,4 +1,4 @@
-"""Insertion and deletion curves as pictures."""
+"""Plots of insertion and deletion curves."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ def draw_curves(
     from_zero: bool = True,
     size: int = 360,
 ) -> NDArray[np.uint8]:
-    """Insertion beside deletion, (H, W, 3) uint8 RGB; probability upwards, share of pixels to the
-    right. `title` is the protocol's name; `from_zero` says whether its curves start before the
-    first step.
+    """Plot insertion and deletion curves side by side: probability over the share of pixels.
+
+    Args:
+        curves: name of a method → (2, K), its insertion and deletion curve.
+        title: the protocol's name.
+        from_zero: whether the curves start before the first step.
+        size: side of each plot in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB, with a legend below.
     """
     first = 0 if from_zero else 1
     margin, legend = 46, 22 * (1 + len(curves)) + 10
@@ -43,13 +50,12 @@ def draw_curves(
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _inks(many: int) -> list[tuple[int, int, int]]:
-    """Colours (BGR) that differ in hue, and neighbours in brightness too."""
-    colours = [
-        (180 * index // max(many, 1), 230, 220 if index % 2 else 140) for index in range(many)
-    ]
-    drawn = cv2.cvtColor(np.asarray([colours], np.uint8).reshape(1, -1, 3), cv2.COLOR_HSV2BGR)[0]
-    return [(int(b), int(g), int(r)) for b, g, r in drawn]
+def _inks(count: int) -> list[tuple[int, int, int]]:
+    """BGR colours of different hues; neighbours differ in brightness too."""
+    hues = [180 * index // max(count, 1) for index in range(count)]
+    hsv = [(hue, 230, 220 if index % 2 else 140) for index, hue in enumerate(hues)]
+    bgr = cv2.cvtColor(np.asarray(hsv, np.uint8).reshape(1, -1, 3), cv2.COLOR_HSV2BGR)[0]
+    return [(int(b), int(g), int(r)) for b, g, r in bgr]
 
 
 def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:

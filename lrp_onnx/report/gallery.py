@@ -1,6 +1,4 @@
-"""The `explain` command's work: every picture's explanation as pictures, raw values and one JSON
-line.
-"""
+"""The files of the `explain` command: pictures, raw values and JSON lines of explanations."""
 
 from __future__ import annotations
 
@@ -25,14 +23,14 @@ from lrp_onnx.runtime.explanation import Explanation
 LINES = "explanations.jsonl"
 SHEET = "sheet.png"
 SHEET_ROW, SHEET_MOST = 224, 12
-"""Height of a row of the sheet in pixels, and its most rows."""
+"""Height in pixels of a row of the sheet, and its largest number of rows."""
 SMALLEST_OVERLAY = 288
-"""Height in pixels below which a picture is enlarged for its overlay."""
+"""Height in pixels below which a picture is enlarged before its overlay is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where one picture's results go."""
+    """The files of one explanation."""
 
     overlay: Path
     heatmap: Path
@@ -40,7 +38,7 @@ class Paths:
 
     @classmethod
     def of(cls, folder: Path, stem: str) -> Paths:
-        """The three files of the picture called `stem`."""
+        """The files in `folder` whose names begin with `stem`."""
         return cls(
             folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz"
         )
@@ -49,14 +47,20 @@ class Paths:
 def plan_paths(
     folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool
 ) -> list[Paths]:
-    """Where every explanation's results go.
+    """The files of all explanations. Nothing is written.
 
-    `each` of them a picture, numbered where that is more than one. Pictures of the same name from
-    different folders get their folder's name in front.
+    Args:
+        folder: where the files go.
+        pictures: the pictures. Those of equal names get the name of their folder in front.
+        each: explanations per picture; more than one are numbered from 1.
+        force: whether existing files are overwritten.
+
+    Returns:
+        `each` entries for every picture, in the order of `pictures`.
 
     Raises:
         OutputError: `folder` is a file.
-        OutputExistsError: a result exists and `force` is not set.
+        OutputExistsError: a file exists and `force` is not set.
     """
     endings = [f".{number + 1}" for number in range(each)] if each > 1 else [""]
     paths_of = [
@@ -64,10 +68,8 @@ def plan_paths(
     ]
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file: name a folder with -o/--output")
-    results = [path for p in paths_of for path in (p.overlay, p.heatmap, p.values)] + [
-        folder / LINES,
-        folder / SHEET,
-    ]
+    results = [path for p in paths_of for path in (p.overlay, p.heatmap, p.values)]
+    results += [folder / LINES, folder / SHEET]
     existing = [path for path in results if path.exists()]
     if existing and not force:
         raise OutputExistsError(
@@ -78,6 +80,7 @@ def plan_paths(
 
 
 def _unique_stems(pictures: Sequence[Path]) -> list[str]:
+    """The shortest names that differ: stem, file name, with the folder, with a number."""
     for name in (
         lambda p: p.stem,
         lambda p: p.name,
@@ -90,19 +93,26 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
 
 
 def write(
-    explanation: Explanation, shown: Map, paths: Paths, *, style: RenderStyle, force: bool
+    explanation: Explanation, heatmap: Map, paths: Paths, *, style: RenderStyle, force: bool
 ) -> dict[str, Any]:
-    """Write one picture's files; `shown` is its map after post-processing.
+    """Write the files of one explanation.
+
+    Args:
+        explanation: what is written.
+        heatmap: its (H, W) heatmap after post-processing.
+        paths: the files.
+        style: how the heatmap is drawn.
+        force: whether existing files are overwritten.
 
     Returns:
-        Its JSON line as data.
+        The data of its JSON line.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    write_png(paths.overlay, overlay(_visible(explanation.picture), shown, style), force=force)
-    write_png(paths.heatmap, colorize(shown, style), force=force)
-    write_bytes(paths.values, _npz(explanation, shown), force=force)
+    write_png(paths.overlay, overlay(_visible(explanation.picture), heatmap, style), force=force)
+    write_png(paths.heatmap, colorize(heatmap, style), force=force)
+    write_bytes(paths.values, _npz(explanation, heatmap), force=force)
     return {
         "image": str(explanation.path),
         "target": {"index": explanation.target, "name": explanation.target_name},
@@ -120,7 +130,7 @@ def write(
 
 
 def _sums(heatmap: Map) -> dict[str, float]:
-    """What the map sums to, and how much of it is positive and negative."""
+    """The sums of all, of the positive and of the negative relevance."""
     values = heatmap.astype(np.float64)
     return {
         "all": values.sum(),
@@ -130,18 +140,24 @@ def _sums(heatmap: Map) -> dict[str, float]:
 
 
 def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArray[np.uint8]:
-    """One picture of several: picture, heatmap and overlay side by side, a row each, with what was
-    explained below.
+    """Picture, heatmap and overlay of several explanations, one row each, with captions.
+
+    Args:
+        rows: at least one explanation with its (H, W) heatmap after post-processing.
+        style: how heatmaps are drawn.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
     """
     panels = [
         panel(
             _visible(explanation.picture),
-            shown,
+            heatmap,
             style,
             captions=("picture", "relevance", _caption(explanation)),
             height=SHEET_ROW,
         )
-        for explanation, shown in rows
+        for explanation, heatmap in rows
     ]
     width = max(p.shape[1] for p in panels)
     padded = [
@@ -151,14 +167,16 @@ def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArra
 
 
 def _caption(explanation: Explanation) -> str:
-    chance = next(
-        (f" {p:.0%}" for index, _, p in explanation.top5 if index == explanation.target), ""
-    )
-    return f"{explanation.target_name or explanation.target}{chance}"
+    """The explained class, and its probability if it is one of the best five."""
+    probabilities = {index: probability for index, _, probability in explanation.top5}
+    name = explanation.target_name or str(explanation.target)
+    if explanation.target not in probabilities:
+        return name
+    return f"{name} {probabilities[explanation.target]:.0%}"
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A small picture enlarged, so that an overlay on it can be seen."""
+    """The picture, at least `SMALLEST_OVERLAY` pixels high."""
     rows, columns = picture.shape[:2]
     if rows >= SMALLEST_OVERLAY:
         return picture
@@ -173,10 +191,10 @@ def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _npz(explanation: Explanation, shown: Map) -> bytes:
+def _npz(explanation: Explanation, heatmap: Map) -> bytes:
     arrays: dict[str, NDArray[Any]] = {"heatmap": explanation.heatmap, "scores": explanation.scores}
-    if shown is not explanation.heatmap:
-        arrays["post_processed"] = shown
+    if heatmap is not explanation.heatmap:
+        arrays["post_processed"] = heatmap
     if explanation.relevance is not None:
         arrays["relevance"] = explanation.relevance
     buffer = io.BytesIO()
@@ -193,18 +211,31 @@ def write_all(
     style: RenderStyle,
     force: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Write every explanation's files as it comes, then all lines and the sheet; yields each line's
-    data.
+    """Write the files of every explanation, then all JSON lines and the sheet.
+
+    Args:
+        explanations: may be computed one after the other.
+        paths_of: the files of each, as `plan_paths` gives them.
+        folder: where JSON lines and sheet go; it is created.
+        post: post-processing of heatmaps; None for none.
+        style: how heatmaps are drawn.
+        force: whether existing files are overwritten.
+
+    Yields:
+        The data of every JSON line, after the files of its explanation are written.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     lines: list[str] = []
     rows: list[tuple[Explanation, Map]] = []
     for explanation, paths in zip(explanations, paths_of, strict=True):
         make_folder(folder)
-        shown = post(explanation.heatmap) if post else explanation.heatmap
-        line = write(explanation, shown, paths, style=style, force=force)
+        heatmap = post(explanation.heatmap) if post else explanation.heatmap
+        line = write(explanation, heatmap, paths, style=style, force=force)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:
-            rows.append((explanation, shown))
+            rows.append((explanation, heatmap))
         yield line
     write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
     write_png(folder / SHEET, sheet(rows, style), force=force)

@@ -1,7 +1,6 @@
-"""Pictures of relevance maps: the heatmap alone, laid over the photo, and side by side; written as
-PNG.
+"""Pictures of relevance maps: the heatmap alone, over the photo, side by side, and as PNG.
 
-Pictures are (H, W, 3) uint8 RGB throughout; nothing here changes its input.
+All pictures are (H, W, 3) uint8 RGB. No function changes its input.
 """
 
 from __future__ import annotations
@@ -23,40 +22,38 @@ from lrp_onnx.runtime.images import Picture
 WHITE = (255, 255, 255)
 INK = (40, 40, 40)
 VIVID = (0.5, 0.8)
-"""The part of each half of the diverging scheme that overlays use: neither its white haze nor its
-darkest end.
+"""The part of each half of the diverging scheme that overlays use: without its white and its
+darkest colours.
 """
 GUTTER = 0.03
-"""Of a panel, as a share of its tiles' height; at least 2 pixels."""
+"""Width of the space between tiles, as a share of their height; at least 2 pixels."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CAPTION = 0.055
 """Height of a caption's capital letters, as a share of the tiles' height."""
 CAPTION_LEAST = 8
-"""... and at least this many pixels, under which the font cannot be read."""
+"""The smallest height of capital letters in pixels: smaller ones cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderStyle:
-    """How a map is drawn; a value out of range is a ValueError."""
+    """How a map is drawn; a value out of range raises ValueError."""
 
     colors: str = "auto"
-    """``diverging`` (signed), ``sequential`` (what is negative counts as zero) or ``auto`` (by the
+    """``diverging`` (signed), ``sequential`` (negative values count as zero) or ``auto`` (by the
     map's sign).
     """
     percentile: float = 99.5
-    """Of the map's magnitude, above 0 and up to 100: full colour from there on. See
+    """Percentile of the map's magnitude that gets the full colour, above 0 and up to 100. See
     `heatmap.normalize`.
     """
     opacity: float = 0.9
-    """Of the most relevant pixel in an overlay, above 0 and up to 1."""
+    """Opacity of the most relevant pixel in an overlay, above 0 and up to 1."""
     gamma: float = 0.7
-    """Opacity of a pixel is ``opacity * |scaled relevance| ** gamma``, gamma in 0..4: below 1 shows
-    weak relevance more.
+    """Exponent in the opacity of a pixel, ``opacity * |scaled relevance| ** gamma``, above 0 and up
+    to 4. Below 1 it shows weak relevance more clearly.
     """
     interpolation: str = "bilinear"
-    """From the map's size to the picture's: ``bilinear`` or ``nearest`` (shows the map's own
-    pixels).
-    """
+    """How a map is resized to a picture: ``bilinear``, or ``nearest`` to show the map's pixels."""
 
     def __post_init__(self) -> None:
         check_choice("colors", self.colors, ("auto", *TABLES))
@@ -80,7 +77,7 @@ def colorize(
         shape: (h, w) of the result; None for (H, W).
 
     Returns:
-        (h, w, 3) uint8 RGB; a map of zeros is all in the colour of zero.
+        (h, w, 3) uint8 RGB; a map of zeros has the colour of zero everywhere.
 
     Raises:
         ValueError: not a finite map.
@@ -96,24 +93,23 @@ def overlay(
     *,
     mask: ArrayLike | None = None,
 ) -> Picture:
-    """Lay a map over the picture that it explains: the more relevant a pixel, the more its colour
-    covers the picture.
+    """Draw a map over the picture that it explains.
 
     ``out = (1 - alpha) * picture + alpha * colour`` with
-    ``alpha = opacity * |scaled relevance| ** gamma``, so
-    pixels without relevance are the picture's.
+    ``alpha = opacity * |scaled relevance| ** gamma``: the more relevant a pixel, the more its
+    colour covers the picture. Pixels without relevance do not change.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        relevance: (h, w), finite; stretched to the picture's size.
+        relevance: (h, w), finite; resized to the picture's size.
         style: colours, scale and opacity.
-        mask: (a, b) bool, of any size: its outline is drawn (see `outline`), as of `C3Result.mask`.
+        mask: (a, b) bool of any size, e.g. `C3Result.mask`: its outline is drawn, see `outline`.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
 
     Raises:
-        ValueError: the picture, the map or the mask is not one.
+        ValueError: the picture, the map or the mask is not a valid array.
     """
     check_picture(picture)
     scaled, scheme = _scaled(relevance, style, picture.shape[:2])
@@ -124,19 +120,19 @@ def overlay(
 
 
 def outline(picture: Picture, mask: ArrayLike) -> Picture:
-    """Draw the outlines of a mask, holes included, as a white line with a dark rim, so that it
-    shows on any ground.
+    """Draw the outlines of a mask and its holes: a white line with a dark border, visible on any
+    picture.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        mask: (h, w) bool, of any size; stretched to the picture's, its steps rounded off.
+        mask: (h, w) bool of any size; resized to the picture's size, with smooth outlines.
 
     Returns:
-        (H, W, 3) uint8 RGB, a new array; the line is about 1/150 of the picture's shorter side
-        wide.
+        (H, W, 3) uint8 RGB, a new array. The line's width is about 1/150 of the picture's shorter
+        side.
 
     Raises:
-        ValueError: the picture or the mask is not one.
+        ValueError: the picture or the mask is not a valid array.
     """
     check_picture(picture)
     height, width = picture.shape[:2]
@@ -158,32 +154,31 @@ def panel(
     captions: Sequence[str] = (),
     height: int | None = None,
 ) -> Picture:
-    """Set picture, heatmap and overlay side by side on white, with thin gutters and captions
-    beneath.
+    """Put picture, heatmap and overlay side by side on white, with captions below.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         relevance: (h, w), finite.
         style: colours, scale and opacity.
-        mask: outlined in the overlay, see `overlay`.
-        captions: up to three, from the left; one too wide for its tile is cut. The font is ASCII:
-            any other character shows as ``?``. None: no caption strip.
-        height: of the tiles in pixels; None for the picture's. The width follows the picture's
-            aspect.
+        mask: its outline is drawn in the overlay, see `overlay`.
+        captions: up to three, from the left; empty for no captions. A caption that is too wide for
+            its tile is shortened. Characters that are not ASCII are drawn as ``?``.
+        height: height of the tiles in pixels, with the picture's aspect ratio; None for the
+            picture's height.
 
     Returns:
-        (height + strip, 3 * width + 2 * gutter, 3) uint8 RGB.
+        (height + captions, 3 * width + 2 * gutter, 3) uint8 RGB.
 
     Raises:
-        ValueError: picture, map or mask is not one, there are more than three captions, or the
-            height is below 1.
+        ValueError: picture, map or mask is not a valid array, there are more than three captions,
+            or the height is below 1.
     """
     if len(captions) > 3:
         raise ValueError(f"a panel has three tiles; got {len(captions)} captions")
-    shown = picture if height is None else _with_height(picture, height)
-    rows, columns = shown.shape[:2]
-    drawn = colorize(relevance, style, shape=(rows, columns))
-    tiles = [shown, drawn, overlay(shown, relevance, style, mask=mask)]
+    photo = picture if height is None else _with_height(picture, height)
+    rows, columns = photo.shape[:2]
+    heatmap = colorize(relevance, style, shape=(rows, columns))
+    tiles = [photo, heatmap, overlay(photo, relevance, style, mask=mask)]
     if captions:
         texts = [*captions, *[""] * (3 - len(captions))]
         strips = [_caption(text, rows, columns) for text in texts]
@@ -193,13 +188,13 @@ def panel(
 
 
 def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> Picture:
-    """Set pictures in rows of `columns` on white, each with its caption beneath (ASCII; shortened
-    where too wide).
+    """Put pictures in rows of `columns` on white, each with its caption below.
 
     Args:
-        tiles: pictures (H, W, 3) uint8 RGB of one aspect, and captions.
-        columns: how many stand in a row.
-        height: of every picture in pixels.
+        tiles: pictures, (H, W, 3) uint8 RGB with the same aspect ratio, and captions as for
+            `panel`.
+        columns: pictures per row.
+        height: height of every picture in pixels.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -211,30 +206,36 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
         raise ValueError(
             f"a grid needs tiles and at least one column; got {len(tiles)} and {columns}"
         )
-    drawn = []
+    captioned = []
     for picture, caption in tiles:
-        shown = _with_height(picture, height)
-        drawn.append(np.vstack([shown, _caption(caption, *shown.shape[:2])]))
+        resized = _with_height(picture, height)
+        captioned.append(np.vstack([resized, _caption(caption, *resized.shape[:2])]))
+    captioned += [np.full_like(captioned[0], WHITE)] * (-len(captioned) % columns)
     gutter = max(2, round(GUTTER * height))
-    drawn += [np.full_like(drawn[0], WHITE)] * (-len(drawn) % columns)
-    framed = [
-        np.pad(tile, ((0, gutter), (0, gutter), (0, 0)), constant_values=255) for tile in drawn
-    ]
+    border = ((0, gutter), (0, gutter), (0, 0))
+    framed = [np.pad(tile, border, constant_values=255) for tile in captioned]
     rows = [np.hstack(framed[first : first + columns]) for first in range(0, len(framed), columns)]
     return np.ascontiguousarray(np.vstack(rows)[:, :-gutter])
 
 
 def png(rgb: Picture) -> bytes:
-    """A picture as a PNG file's bytes; raises ValueError where it is not a picture."""
+    """The bytes of a PNG file.
+
+    Args:
+        rgb: (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the array is not a picture.
+    """
     check_picture(rgb)
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
-    if not done:
+    encodes, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
+    if not encodes:
         raise ValueError(f"a picture of shape {rgb.shape} cannot be written as PNG")
     return encoded.tobytes()
 
 
 def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
-    """Write a picture as PNG, whole or not at all.
+    """Write a picture as a PNG file; where that fails, no partial file is left.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
@@ -245,7 +246,7 @@ def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
 
 
 def check_picture(picture: Picture) -> None:
-    """Raise ValueError where `picture` is not a non-empty (H, W, 3) uint8 array."""
+    """Raise ValueError unless `picture` is a non-empty (H, W, 3) uint8 array."""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0 or picture.dtype != np.uint8:
         raise ValueError(
             f"a picture is (H, W, 3) uint8 RGB; got {picture.dtype} of shape {picture.shape}"
@@ -263,8 +264,9 @@ def _scaled(
 
 
 def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move signed values away from the scheme's white middle: over a photo, opacity alone tells
-    weak from strong.
+    """Move signed values away from the scheme's white middle.
+
+    Over a photo, opacity alone shows how strong relevance is.
     """
     return np.asarray(
         np.sign(scaled) * (VIVID[0] + (VIVID[1] - VIVID[0]) * np.abs(scaled)), dtype=np.float32
@@ -272,7 +274,7 @@ def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _with_height(picture: Picture, height: int) -> Picture:
-    """Return the picture with another height and the same aspect."""
+    """Return the picture resized to `height`, with the same aspect ratio."""
     check_picture(picture)
     check_whole("height", height, least=1)
     rows, columns = picture.shape[:2]
@@ -282,19 +284,21 @@ def _with_height(picture: Picture, height: int) -> Picture:
 
 
 def _caption(text: str, rows: int, columns: int) -> Picture:
-    """Return a white strip, as wide as a tile, with the text centred in it; where it is too wide
-    its middle is left out.
+    """Return a white strip as wide as a tile with the text in its centre.
+
+    A text that is too wide loses its middle: ``abc..xyz``.
     """
     letters = max(CAPTION_LEAST, round(CAPTION * rows))
     strip = np.full((round(2.4 * letters), columns, 3), WHITE, dtype=np.uint8)
     thickness = max(1, round(letters / 12))
     scale = float(cv2.getFontScaleFromHeight(FONT, letters, thickness))
-    whole = text.encode("ascii", errors="replace").decode()
-    shown, kept = whole, len(whole)
-    while kept > 0 and cv2.getTextSize(shown, FONT, scale, thickness)[0][0] > columns - letters:
-        kept -= 1
-        shown = f"{whole[: kept - kept // 2]}..{whole[len(whole) - kept // 2 :]}" if kept else ""
-    width = cv2.getTextSize(shown, FONT, scale, thickness)[0][0]
+    full = text.encode("ascii", errors="replace").decode()
+    caption, length = full, len(full)
+    while length > 0 and cv2.getTextSize(caption, FONT, scale, thickness)[0][0] > columns - letters:
+        length -= 1
+        head, tail = length - length // 2, length // 2
+        caption = f"{full[:head]}..{full[len(full) - tail :]}" if length else ""
+    width = cv2.getTextSize(caption, FONT, scale, thickness)[0][0]
     origin = ((columns - width) // 2, round(1.7 * letters))
-    cv2.putText(strip, shown, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
+    cv2.putText(strip, caption, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
     return strip

@@ -207,7 +207,7 @@ def test_boxes_masks_and_what_does_not_fit(
     )
     assert read_boxes(table) == {"0.png": [(1, 2, 10, 11), (20, 20, 30, 30)]}
     table.write_text("file,label,x0,y0,x1,y1\n0.png,3,1,left,10,11\n")
-    with pytest.raises(ImageError, match=r"the box of 0\.png is no four numbers"):
+    with pytest.raises(ImageError, match=r"the box of 0\.png is not four numbers"):
         read_boxes(table)
     table.write_text("file,label\n0.png,3\n")
     assert read_boxes(table) == {}
@@ -397,11 +397,11 @@ def test_results_that_cannot_be_written_or_read(request_: Request, tmp_path: Pat
         evaluate(replace(small, results=blocked / "results.jsonl"))
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
-    with pytest.raises(RuleError, match=r"folder\.jsonl cannot be gone on with"):
+    with pytest.raises(RuleError, match=r"folder\.jsonl cannot be continued"):
         evaluate(replace(small, results=folder))
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text("{\n")
-    with pytest.raises(RuleError, match=r"damaged\.jsonl cannot be gone on with"):
+    with pytest.raises(RuleError, match=r"damaged\.jsonl cannot be continued"):
         evaluate(replace(small, results=damaged))
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(RuleError, match="of other settings"):
