@@ -155,8 +155,8 @@ def _group(
             }
             head |= {"mask": mask_text(request, photo.path.name), "seen": photo.mask is not None}
             head |= {"probability": float(probabilities[index, target])}
-            values = curves[name] | _local(photo, relevance, request) | recomputed[index, name]
-            yield head | values
+            local = _local(photo, relevance, request)
+            yield head | curves[name] | local | recomputed[index, name]
 
 
 def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:

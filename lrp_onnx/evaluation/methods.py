@@ -119,7 +119,7 @@ def read_method(text: str) -> Recipe:
 
 
 def _composite(call: Call) -> CompositeMaps:
-    """A composite with its parameters; every other argument is a rule for a kind of step or a node."""
+    """A composite with its parameters; other arguments are rules for nodes or kinds of steps."""
     values = tuple(pair for pair in call.arguments if pair[0] in _PARAMETERS)
     rules = {key: rule for key, rule in call.arguments if key not in _PARAMETERS}
     parameters = build(Call(call.name, values), {call.name: Parameters()}, what="composite")

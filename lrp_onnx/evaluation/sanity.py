@@ -1,6 +1,4 @@
-"""Metrics that make a method's maps anew: of another class, of a changed picture, of a model with
-shuffled weights.
-"""
+"""Metrics that compute a method's maps again: for another class, picture or shuffled weights."""
 
 from __future__ import annotations
 
@@ -24,71 +22,75 @@ from lrp_onnx.plan.kinds import Convolution, Dense
 
 T = TypeVar("T")
 Metric = Callable[[Made, Subject, Pictures, Targets], list[float]]
-"""A method with its maps (N, H, W) of pictures (N, …) and targets (N,), the model → one value a
-picture.
-"""
+"""(method and its maps (N, H, W), model, pictures (N, …), targets (N,)) → one value per picture."""
 PERTURBED = 8
+"""Number of perturbed pictures for max-sensitivity."""
 RADIUS = 0.02
-"""How many perturbed pictures, and by how much at most, as a share of the picture's range."""
+"""Largest perturbation of a value, as a share of the picture's range."""
 DEPTHS = (0.0, 0.25, 0.5, 1.0)
-"""Shares of the layers, from the logits on, whose weights are shuffled; the first is the last layer
-alone.
-"""
+"""Shares of the layers whose weights are shuffled, from the logits down; 0 is the last layer."""
 
 
-def class_sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Cosine| between the maps of the target and of the most probable other class; near 1, a map
-    does not tell classes apart (after Sixt et al. 2020). A map and its negative are the same but
-    for what it started from, so signs do not count.
+def class_sensitivity(result: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
+    """|Cosine| between the maps of the target and of the most probable other class.
+
+    After Sixt et al. 2020. Lower is better: near 1, the map is the same for both classes. The
+    absolute value is taken, as a map and its negative differ only in where relevance starts.
     """
     scores = subject.probabilities(x)
     scores[np.arange(len(x)), t] = -1
-    return _pairs(similarity, made.maps, made.method.maps(x, scores.argmax(1)))
+    return _pairs(similarity, result.maps, result.method.maps(x, scores.argmax(1)))
 
 
-def random_logit(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Rank correlation| between the maps of the target and of a random other class; lower is
-    better (the random-logit test of Sixt et al. 2020, who measure structural similarity).
+def random_logit(result: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
+    """|Rank correlation| between the maps of the target and of a random other class.
+
+    Lower is better. The random-logit test of Sixt et al. 2020, who use structural similarity.
     """
     classes = subject.explainer.contract.classes
     shifts = np.random.default_rng(subject.seed).integers(1, max(classes, 2), len(x))
-    return _pairs(rank_correlation, made.maps, made.method.maps(x, (t + shifts) % classes))
+    return _pairs(rank_correlation, result.maps, result.method.maps(x, (t + shifts) % classes))
 
 
-def sensitivity(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """Max-sensitivity over `PERTURBED` pictures, uniform noise within `RADIUS` of the picture's
-    range. What is added to a whole map lowers it: compare it among maps that are near zero where
-    nothing is.
+def sensitivity(result: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
+    """Max-sensitivity over `PERTURBED` pictures with uniform noise (see `max_sensitivity`).
+
+    The noise is within `RADIUS` of the picture's range. Lower is better. A constant that is added
+    to a map lowers the value: compare only maps that are near zero outside the object.
     """
     rng = np.random.default_rng(subject.seed)
     reach = RADIUS * np.ptp(x.reshape(len(x), -1), axis=1).reshape(-1, *[1] * (x.ndim - 1))
     noisy = [x + (reach * rng.uniform(-1, 1, x.shape)).astype(np.float32) for _ in range(PERTURBED)]
-    changed = [made.method.maps(pictures.astype(np.float32), t) for pictures in noisy]
-    return [max_sensitivity(one, [maps[i] for maps in changed]) for i, one in enumerate(made.maps)]
+    perturbed = [result.method.maps(pictures.astype(np.float32), t) for pictures in noisy]
+    return [
+        max_sensitivity(relevance, [maps[index] for maps in perturbed])
+        for index, relevance in enumerate(result.maps)
+    ]
 
 
 def average_drop_coherency_complexity(
-    made: Made, subject: Subject, x: Pictures, t: Targets
+    result: Made, subject: Subject, x: Pictures, t: Targets
 ) -> list[float]:
-    """ADCC: pictures are multiplied by their maps, scaled to 0..1, in the model's units."""
-    shown = x * np.expand_dims(np.stack(list(map(unit, made.maps))), subject.channels)
-    again = made.method.maps(shown, t)
+    """ADCC (see `adcc`). Pictures, in the model's units, are multiplied by their scaled maps."""
+    masked = x * np.expand_dims(np.stack(list(map(unit, result.maps))), subject.channels)
+    maps_of_masked = result.method.maps(masked, t)
     rows = np.arange(len(x))
-    whole, left = subject.probabilities(x)[rows, t], subject.probabilities(shown)[rows, t]
-    drops = np.maximum(0, whole - left) / np.maximum(whole, 1e-12)
-    parts = zip(made.maps, again, drops, strict=True)
-    return [adcc(one, _always(after), _always(float(drop)))[0] for one, after, drop in parts]
+    full, remaining = subject.probabilities(x)[rows, t], subject.probabilities(masked)[rows, t]
+    drops = np.maximum(0, full - remaining) / np.maximum(full, 1e-12)
+    parts = zip(result.maps, maps_of_masked, drops, strict=True)
+    return [adcc(one, _constant(other), _constant(float(drop)))[0] for one, other, drop in parts]
 
 
-def _always(value: T) -> Callable[[Map], T]:
-    """What is known already, as a function of the scaled map."""
+def _constant(value: T) -> Callable[[Map], T]:
+    """A function of the scaled map that returns a value computed before."""
     return lambda scaled: value
 
 
-def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
-    """|Rank correlation| between a map and the maps of the model with shuffled weights, from the
-    logits on, averaged over `DEPTHS` (MPRT, Adebayo et al. 2018); lower is better, and a map that
-    knows nothing of the model has 1.
+def randomisation(result: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
+    """|Rank correlation| between a map and the maps of the model with shuffled weights.
+
+    Weights are shuffled from the logits down; the mean over `DEPTHS` is taken (MPRT, Adebayo et al.
+    2018). Lower is better: a map that does not depend on the model has 1.
     """
     layers = sum(isinstance(step.kind, Convolution | Dense) for step in subject.plan.steps)
     correlations = []
@@ -98,14 +100,15 @@ def randomisation(made: Made, subject: Subject, x: Pictures, t: Targets) -> list
             "randomize": max(1, round(share * layers)),
             "seed": subject.seed,
         }
-        maps: Maps = find_method(made.method.name, replace(subject, choices=choices)).maps(x, t)
-        correlations.append(_pairs(rank_correlation, made.maps, maps))
+        shuffled = replace(subject, choices=choices)
+        maps: Maps = find_method(result.method.name, shuffled).maps(x, t)
+        correlations.append(_pairs(rank_correlation, result.maps, maps))
     return [float(np.mean(values)) for values in zip(*correlations, strict=True)]
 
 
-def _pairs(measure: Callable[[Map, Map], float], ours: Maps, others: Maps) -> list[float]:
-    """The absolute value of a measure of alikeness, map by map."""
-    return [abs(measure(one, other)) for one, other in zip(ours, others, strict=True)]
+def _pairs(measure: Callable[[Map, Map], float], maps: Maps, others: Maps) -> list[float]:
+    """The absolute value of a measure of similarity, map by map."""
+    return [abs(measure(one, other)) for one, other in zip(maps, others, strict=True)]
 
 
 REMADE: Mapping[str, Metric] = {
@@ -115,4 +118,4 @@ REMADE: Mapping[str, Metric] = {
     "adcc": average_drop_coherency_complexity,
     "randomisation": randomisation,
 }
-"""Metrics by name."""
+"""Name of a metric → its function."""

@@ -1,4 +1,4 @@
-"""A model under study: its forward pass, its gradients, its feature maps, its compiled forms."""
+"""The model that is evaluated: forward pass, gradients, feature maps and compiled forms."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from lrp_onnx.runtime.session import Session, element_type, open_session
 Pictures = NDArray[np.float32]
 """(N, C, H, W) or (N, H, W, C), as the model takes them."""
 Maps = NDArray[np.float32]
-"""(N, H, W)"""
+"""(N, H, W) float32: relevance of every pixel."""
 Targets = NDArray[np.int64]
-"""(N,): the class to explain of each picture."""
+"""(N,) int64: the class to explain of each picture."""
 CHUNK = 32
-"""Pictures a run: more do not run faster on a CPU, and need more memory."""
+"""Pictures per run: more are not faster on a CPU, and need more memory."""
 
 
 @dataclass(eq=False)
 class Subject:
-    """A model that methods are applied to: its forward pass, feature maps and compiled forms."""
+    """A model that methods are applied to. Its parts are compiled and loaded when first used."""
 
     path: Path
     provider: str | None = None
@@ -44,16 +44,16 @@ class Subject:
 
     @cached_property
     def explainer(self) -> Explainer:
-        """The gradient with respect to every input element."""
+        """The model compiled to give the gradient with respect to every input element."""
         return self.compiled(composite="gradient", outputs=("heatmap", "relevance"))
 
     @cached_property
     def forward(self) -> Session:
-        """The model alone."""
-        return self._opened(self._alone)
+        """The model without relevance."""
+        return self._opened(self._forward_model)
 
     @cached_property
-    def _alone(self) -> onnx.ModelProto:
+    def _forward_model(self) -> onnx.ModelProto:
         compiled = compile_model(self.path, composite="gradient", **self.choices)
         return forward_part(compiled.model, compiled.contract)
 
@@ -64,24 +64,30 @@ class Subject:
 
     @cached_property
     def plan(self) -> Plan:
-        """What was recognised in it."""
+        """The structure that was recognised in the model."""
         return plan_model(self.path, Options(**self.choices))[1]
 
     @cached_property
     def feature(self) -> str:
-        """The last feature map of more than one pixel that everything passes through."""
+        """Name of the last feature map of more than one pixel that every path passes through.
+
+        Raises:
+            RuleError: there is none.
+        """
         maps = [name for name, size in self.plan.cut_points.items() if min(size) > 1]
         if not maps:
-            raise RuleError(f"{self.path} has no feature map that CAM methods could read")
+            raise RuleError(
+                f"{self.path} has no feature map for CAM methods: choose methods that need none"
+            )
         return maps[-1]
 
     def compiled(self, **choices: Any) -> Explainer:
-        """The model compiled so, ready to run."""
+        """The model compiled with `choices`, fields of `compiler.Options`, ready to run."""
         model = compile_model(self.path, **{**self.choices, **choices}).model
         return Explainer(model.SerializeToString(), providers=self.provider, threads=self.threads)
 
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
-        """(N, …) → (N, classes)."""
+        """Pictures (N, …) → probabilities (N, classes) float64."""
         kind, name = self._scores
         element, _ = self.forward.input_of(self._input)
         x = pictures.astype(element_type(element), copy=False)
@@ -89,16 +95,14 @@ class Subject:
         return probabilities_of(kind, np.concatenate(scores))
 
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
-        """The last feature map, (N, C, h, w)."""
-        return np.concatenate(
-            [
-                self._trunk.run([self.feature], {self._input: part})[self.feature]
-                for part in chunks_of(pictures)
-            ]
-        )
+        """Pictures (N, …) → the last feature map, (N, C, h, w)."""
+        name = self.feature
+        chunks = chunks_of(pictures)
+        maps = [self._trunk.run([name], {self._input: chunk})[name] for chunk in chunks]
+        return np.concatenate(maps)
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities of the last feature map, (N, C, h, w) → (N, classes)."""
+        """The last feature map, (N, C, h, w) → probabilities (N, classes) float64."""
         kind, name = self._scores
         scores = [
             self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)
@@ -114,8 +118,10 @@ class Subject:
         return self._part([self.feature], [self._scores[1]])
 
     def _part(self, inputs: list[str], outputs: list[str]) -> Session:
-        """The model between some of its tensors."""
-        return self._opened(onnx.utils.Extractor(self._alone).extract_model(inputs, outputs))
+        """The part of the model from `inputs` to `outputs`, names of tensors."""
+        return self._opened(
+            onnx.utils.Extractor(self._forward_model).extract_model(inputs, outputs)
+        )
 
     @property
     def _input(self) -> str:
@@ -123,18 +129,17 @@ class Subject:
 
     @property
     def _scores(self) -> tuple[str, str]:
-        """(kind, name) of the output that tells the classes' scores."""
+        """(kind, name) of the output with the classes' scores."""
         kind, name = kind_of(self.explainer.contract.outputs)
         if kind == "other":
             raise RuleError(
-                f"{self.path} gives neither logits nor probabilities: nothing can be followed"
+                f"{self.path} has neither logits nor probabilities among its outputs: "
+                "its predictions cannot be evaluated"
             )
         return kind, name
 
     def gradients(self, pictures: Pictures, targets: Targets) -> NDArray[np.float32]:
-        """The target's logit's gradient with respect to every input element, shaped as the
-        pictures.
-        """
+        """The gradient of the target's logit with respect to the pictures, in their shape."""
         return explain_all(self.explainer, "relevance", pictures, targets)
 
     @cached_property
@@ -145,35 +150,40 @@ class Subject:
 
     @property
     def channels(self) -> int:
-        """Which axis of pictures the channels are."""
+        """The axis of the channels in `Pictures`."""
         return 3 if self.explainer.contract.layout == "NHWC" else 1
 
     def grid(self, pictures: Pictures) -> tuple[int, int]:
-        """(H, W)"""
-        return (
-            (pictures.shape[1], pictures.shape[2])
-            if self.channels == 3
-            else (pictures.shape[2], pictures.shape[3])
-        )
+        """(H, W) of pictures."""
+        first = 1 if self.channels == 3 else 2
+        return pictures.shape[first], pictures.shape[first + 1]
 
     def masked(
         self, picture: Pictures, masks: NDArray[Any], fill: Pictures | float = 0.0
     ) -> Pictures:
-        """One picture under masks (M, H, W), 1 where it stays: (M, …); `fill` is what it becomes
-        elsewhere.
+        """One picture under several masks.
+
+        Args:
+            picture: (1, …) or without the batch axis.
+            masks: (M, H, W), 1 where the picture stays and 0 where it becomes `fill`; values
+                between mix both.
+            fill: a number, or a picture in the same shape.
+
+        Returns:
+            (M, …) float32.
         """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
 
 
 def chunks_of(x: NDArray[Any]) -> list[NDArray[Any]]:
-    """`x` in parts of `CHUNK` rows."""
+    """`x` in parts of up to `CHUNK` rows."""
     return [x[first : first + CHUNK] for first in range(0, len(x), CHUNK)]
 
 
 def explain_all(
     explainer: Explainer, output: str, pictures: Pictures, targets: Targets
 ) -> NDArray[np.float32]:
-    """One output for all pictures, a part at a time."""
+    """The output called `output` for all pictures, computed in parts."""
     pairs = zip(chunks_of(pictures), chunks_of(targets), strict=True)
     return np.concatenate([explainer.explain(x, target=t)[output] for x, t in pairs])

@@ -1,4 +1,4 @@
-"""Rows of results as means with intervals: as data, as CSV, as Markdown."""
+"""Means of results with confidence intervals, as data, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of
 from lrp_onnx.evaluation.request import Result
 
 PARTS = ("insertion", "deletion", "id")
-"""The numbers of a protocol; a table shows the last one, unless all are wanted."""
+"""The numbers of a protocol; short tables show only the last one."""
 NO_METRICS = {"image", "method", "target", "label", "mask", "seen", "probability"}
-"""Of a result, what is no metric."""
+"""Keys of a result that are not metrics."""
 Column = tuple[str, str | None]
 """(metric, part of a protocol or None)."""
 
 
 def columns_of(rows: Sequence[Result]) -> list[Column]:
-    """The columns of some results, in the order that they appear in."""
+    """The columns of results, in order of appearance."""
     columns: dict[Column, None] = {}
     for row in rows:
         for name, value in row.items():
@@ -34,17 +34,16 @@ def columns_of(rows: Sequence[Result]) -> list[Column]:
 
 
 def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[Column, Mean]]:
-    """Method → column → mean over the photos that have it, with its interval."""
+    """Method → column → mean over the photos that have a value, with its confidence interval."""
     columns = columns_of(rows)
     means: dict[str, dict[Column, Mean]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        means[method] = {
-            (metric, part): mean_of(
-                [_value(row, metric, part) for row in own if row.get(metric) is not None], seed=seed
-            )
-            for metric, part in columns
-        }
+        rows_of_method = [row for row in rows if row["method"] == method]
+        means[method] = {}
+        for metric, part in columns:
+            scored = [row for row in rows_of_method if row.get(metric) is not None]
+            values = [_value(row, metric, part) for row in scored]
+            means[method][metric, part] = mean_of(values, seed=seed)
     return means
 
 
@@ -53,17 +52,19 @@ def _value(row: Result, metric: str, part: str | None) -> float:
 
 
 def heading(metric: str, part: str | None) -> str:
-    """A column's name."""
-    return metric if part is None else f"{metric} {part.upper() if part == 'id' else part}"
+    """The heading of a column: ``exact insertion``, ``exact ID``, ``sparseness``."""
+    if part is None:
+        return metric
+    return f"{metric} ID" if part == "id" else f"{metric} {part}"
 
 
 def shown(columns: Sequence[Column]) -> list[Column]:
-    """The columns of a table for reading: of a protocol only ID."""
+    """The columns of a short table: ID is the only part of a protocol."""
     return [column for column in columns if column[1] in (None, "id")]
 
 
 def markdown(rows: Sequence[Result], *, every: bool = False, seed: int = 0) -> str:
-    """A table of means with intervals; `every` also shows insertion and deletion."""
+    """A Markdown table of means with intervals; `every` adds insertion and deletion."""
     means_of = summary(rows, seed=seed)
     columns = columns_of(rows) if every else shown(columns_of(rows))
     lines = [
@@ -72,16 +73,13 @@ def markdown(rows: Sequence[Result], *, every: bool = False, seed: int = 0) -> s
     ]
     for method, means in means_of.items():
         photos = sum(row["method"] == method for row in rows)
-        lines.append(
-            f"| {method} | {photos} | "
-            + " | ".join(str(means[column]) for column in columns)
-            + " |"
-        )
+        cells = [method, str(photos), *(str(means[column]) for column in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def as_json(rows: Sequence[Result], *, seed: int = 0) -> dict[str, Any]:
-    """Method → metric → mean, interval and count."""
+    """Method → heading of a column → mean, interval (low, high) and number of photos."""
     return {
         method: {
             heading(*column): {
@@ -97,7 +95,7 @@ def as_json(rows: Sequence[Result], *, seed: int = 0) -> dict[str, Any]:
 
 
 def as_csv(rows: Sequence[Result]) -> str:
-    """One line a photo and method, every metric's value."""
+    """A CSV table: one line per photo and method, with the value of every metric."""
     columns = columns_of(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -113,7 +111,7 @@ def as_csv(rows: Sequence[Result]) -> str:
 
 
 def mean_curves(rows: Sequence[Result], protocol: str) -> dict[str, NDArray[np.float64]]:
-    """Method → (2, K): mean insertion and deletion curve."""
+    """Method → (2, K): its mean insertion and deletion curve under a protocol."""
     means = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         curves = [

@@ -1,1 +1,1 @@
-"""Pure metrics of maps and curves."""
+"""Metrics: pure functions of maps, masks and curves, without ONNX or a runtime."""

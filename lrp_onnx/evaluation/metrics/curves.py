@@ -1,10 +1,9 @@
-"""Insertion and deletion: what happens to a class's probability as pixels come and go in the order
-of a map.
+"""Insertion and deletion: a class's probability as pixels are inserted or deleted by relevance.
 
-Everything is a *keep mask*: pixels that stay the picture's, the others become a fill. Inserting
-shows the most relevant pixels in a fill, deleting shows the least relevant ones. `masks` says which
-pictures a protocol needs and `read` what their scores mean, so that one batch can serve many maps
-and protocols.
+Both use *keep masks*: pixels in the mask keep the picture's values, and all others take those of a
+fill. Insertion keeps the most relevant pixels, deletion the least relevant ones. `masks` gives the
+masks that a protocol needs, and `read` turns the scores of the masked pictures into curves, so that
+one batch can hold the pictures of many maps and protocols.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How insertion and deletion are done."""
+    """A definition of insertion and deletion."""
 
     name: str
     ties: str
-    """``together``: whatever is at least as relevant as the n-th pixel enters with it; ``random``:
-    exactly n pixels.
+    """``together``: all pixels at least as relevant as the n-th enter with it; ``random``: exactly
+    n pixels, with ties in random order.
     """
     from_zero: bool
-    """Whether the curve starts before the first step."""
+    """Whether the curve starts with 0 pixels; if not, it starts after the first step."""
     deleted: str
-    """What deleted pixels become: ``black``, ``mean`` or ``blur``."""
+    """The fill of deleted pixels: ``black``, ``mean`` or ``blur``."""
     hidden: str
-    """What pixels that are not inserted yet are: one of the same."""
+    """The fill of pixels that are not yet inserted: ``black``, ``mean`` or ``blur``."""
     follows: str
-    """Whose probability is followed: the ``label``'s or the ``target``'s, the class that the map
+    """The class whose probability is measured: the ``label``, or the ``target`` that the map
     explains.
     """
 
@@ -81,15 +80,15 @@ PROTOCOLS = {
         ),
     )
 }
-"""Protocols by name."""
+"""Name of a protocol → the protocol."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """One map's curves under one protocol."""
+    """The curves of one map under one protocol."""
 
     fractions: NDArray[np.float64]
-    """(K,) share of the pixels inserted or deleted, increasing."""
+    """(K,) share of the pixels that are inserted or deleted, increasing to 1."""
     insertion: Scores
     """(K,) probability with that share inserted."""
     deletion: Scores
@@ -111,28 +110,31 @@ class Curves:
     def difference(self) -> float:
         """ID, insertion minus deletion: higher is better.
 
-        Deleting all but the k most relevant pixels is inserting those k: where both use one fill
-        and all points of the curve, ID is the symmetric relevance gain, least relevant first minus
-        most relevant first.
+        Where both use the same fill and all points of the curve, ID is the symmetric relevance gain
+        (deletion of the least relevant pixels first minus of the most relevant ones first), since
+        deleting all but k pixels is inserting these k.
         """
         return self.insertion_area - self.deletion_area
 
 
 def area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """``∫ y dx / (x₁ − x₀)`` by trapezoids; x increasing, at least two points."""
+    """``∫ y dx / (x₁ − x₀)`` by trapezoids, from the first to the last x.
+
+    Args:
+        x: (K,) increasing, at least two points.
+        y: (K,).
+    """
     return float(np.sum((y[1:] + y[:-1]) * np.diff(x)) / 2 / (x[-1] - x[0]))
 
 
 def counts(pixels: int, steps: int, protocol: Protocol) -> NDArray[np.int64]:
-    """How many of `pixels` are in at every point of the curve, increasing; the last point has all
-    of them.
-    """
+    """(K,) number of inserted pixels at every point of the curve, increasing to `pixels`."""
     points = np.arange(0 if protocol.from_zero else 1, steps + 1)
     return np.unique(np.round(points * pixels / steps).astype(np.int64))
 
 
 def ranked(values: Map, seed: int) -> NDArray[np.int64]:
-    """(H·W,) pixel indices, most relevant first; equal ones in random order."""
+    """(H·W,) pixel indices, the most relevant first; equal values are in random order."""
     flat = values.ravel()
     shuffled = np.random.default_rng(seed).permutation(flat.size)
     return shuffled[np.argsort(-flat[shuffled], kind="stable")]
@@ -145,32 +147,34 @@ def masks(
 
     Args:
         relevance: (H, W).
-        protocol: how.
-        steps: into how many parts the pixels are divided.
-        seed: of the order of equal pixels, where ties are broken at random.
-        patch: side of the squares that come and go together, ranked by their mean relevance.
+        protocol: the definition of insertion and deletion.
+        steps: number of equal steps from no pixels to all.
+        seed: seed of the order of equal values, where the protocol's ties are random.
+        patch: side in pixels of squares that are inserted or deleted as a whole, ranked by their
+            mean relevance.
 
     Returns:
-        (K, H, W) for insertion and for deletion.
+        Two masks (K, H, W) bool: for insertion and for deletion.
     """
     values = patched(relevance, patch)
-    many = counts(values.size, steps, protocol)
+    inserted = counts(values.size, steps, protocol)
     if protocol.ties == "together":
         falling = -np.sort(-values.ravel())
-        thresholds = falling[np.maximum(many - 1, 0)]
+        thresholds = falling[np.maximum(inserted - 1, 0)]
         top = values[None] >= thresholds[:, None, None]
-        top &= (many > 0)[:, None, None]
+        top &= (inserted > 0)[:, None, None]
     else:
-        place = np.empty(values.size, np.int64)
-        place[ranked(values, seed)] = np.arange(values.size)
-        top = place.reshape(values.shape)[None] < many[:, None, None]
-    whole = spread(top, patch, relevance.shape)
-    return whole, ~whole
+        rank = np.empty(values.size, np.int64)
+        rank[ranked(values, seed)] = np.arange(values.size)
+        top = rank.reshape(values.shape)[None] < inserted[:, None, None]
+    keep = spread(top, patch, relevance.shape)
+    return keep, ~keep
 
 
 def patched(values: Map, patch: int) -> Map:
-    """(H, W) → the mean over every square of `patch` × `patch` pixels, those at the end cut off by
-    the border.
+    """(H, W) → the mean over every square of `patch` × `patch` pixels.
+
+    Squares at the right and lower border may be smaller.
     """
     if patch == 1:
         return values
@@ -182,7 +186,7 @@ def patched(values: Map, patch: int) -> Map:
 
 
 def spread(top: Mask, patch: int, shape: tuple[int, ...]) -> Mask:
-    """(K, h, w) of squares → (K, H, W) of pixels."""
+    """Masks of squares (K, h, w) → masks of pixels (K, H, W), `shape` being (H, W)."""
     if patch == 1:
         return top
     return np.repeat(np.repeat(top, patch, 1), patch, 2)[:, : shape[0], : shape[1]]
@@ -197,6 +201,15 @@ def read(
     steps: int,
     patch: int = 1,
 ) -> Curves:
-    """The curves, from the probabilities (K,) of the pictures that `masks` asked for."""
+    """The curves of a map.
+
+    Args:
+        relevance: (H, W), as for `masks`.
+        protocol: as for `masks`.
+        insertion: (K,) probabilities of the pictures under the first masks of `masks`.
+        deletion: (K,) probabilities of the pictures under its second masks.
+        steps: as for `masks`.
+        patch: as for `masks`.
+    """
     values = patched(relevance, patch)
     return Curves(counts(values.size, steps, protocol) / values.size, insertion, deletion)

@@ -1,4 +1,4 @@
-"""How sure a mean is."""
+"""Means with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RESAMPLES = 2000
+"""Number of bootstrap samples."""
 CONFIDENCE = 0.95
+"""Level of the intervals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over photos with its bootstrap interval."""
+    """A mean over photos with its bootstrap confidence interval from `low` to `high`."""
 
     value: float
     low: float
     high: float
     count: int
+    """Number of photos."""
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Mean:
-    """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979); NaN of
-    nothing.
+    """The mean of (N,) values and its 95 % percentile bootstrap interval (Efron 1979).
+
+    Without values, mean and interval are NaN.
     """
     sample = np.asarray(values, np.float64)
     if sample.size == 0:
@@ -39,5 +43,5 @@ def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> 
 
 
 def difference_of(one: ArrayLike, other: ArrayLike, *, seed: int = 0) -> Mean:
-    """The mean of the differences of two methods on the same photos, paired, with its interval."""
+    """The mean difference `one` − `other` of paired values (N,), with its interval."""
     return mean_of(np.asarray(one, np.float64) - np.asarray(other, np.float64), seed=seed)

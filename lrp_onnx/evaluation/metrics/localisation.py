@@ -1,4 +1,4 @@
-"""Whether relevance lies on the object: against a mask of its pixels, or a box as one."""
+"""Localisation: whether relevance lies on the object, given its mask."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from lrp_onnx.maps.resample import Map, Mask
 
 
 def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) -> float:
-    """1 where the most relevant pixel lies on the object or within `tolerance` of it, else 0 (Zhang
-    et al. 2016).
+    """1 if the most relevant pixel lies on the object or close to it, else 0 (Zhang et al. 2016).
 
-    Of several highest pixels the share that does counts. `tolerance` is a share of the map's
-    shorter side; the source's is 15 pixels, of pictures of about 224.
+    Where several pixels have the maximum, the share of them that lies there.
+
+    Args:
+        relevance: (H, W).
+        mask: (H, W) bool, the object.
+        tolerance: largest distance from the object, as a share of the map's shorter side. The
+            paper has 15 pixels, for pictures of about 224.
     """
     reach = tolerance * min(relevance.shape)
     if not mask.any():
@@ -23,8 +27,9 @@ def pointing_game(relevance: Map, mask: Mask, *, tolerance: float = 15 / 224) ->
 
 
 def mass_accuracy(relevance: Map, mask: Mask) -> float:
-    """Share of the positive relevance that lies on the object (Arras et al. 2022); 0 where there is
-    none.
+    """Share of the positive relevance that lies on the object (Arras et al. 2022).
+
+    0 to 1; 0 where no relevance is positive.
     """
     positive = np.maximum(relevance.astype(np.float64), 0)
     total = positive.sum()
@@ -34,8 +39,8 @@ def mass_accuracy(relevance: Map, mask: Mask) -> float:
 def rank_accuracy(relevance: Map, mask: Mask, *, seed: int = 0) -> float:
     """Share of the K most relevant pixels that lie on the object of K pixels (Arras et al. 2022).
 
-    Pixels that tie with the K-th count as often as a random choice among them would: a constant map
-    scores the object's share of the picture.
+    0 to 1. Pixels that tie with the K-th count as in the mean over random choices among them: a
+    constant map scores the object's share of the picture.
     """
     size = int(mask.sum())
     if size == 0:
@@ -48,33 +53,37 @@ def rank_accuracy(relevance: Map, mask: Mask, *, seed: int = 0) -> float:
 
 
 ATTENTION_CLASSES = ("good", "insufficient", "over", "wrong")
-"""What `attention_error` says."""
+"""Results of `attention_error`."""
 
 
 def attended(relevance: Map, *, share: float = 0.5) -> Mask:
-    """(H, W): pixels of at least `share` of the highest relevance; nothing where none is positive.
+    """(H, W) bool: pixels with at least `share` of the highest relevance; none if that is not > 0.
 
-    Our reading: the lab's classes were given by eye.
+    Our reading: the lab assigned its classes by eye.
     """
     highest = float(relevance.max())
-    return (
-        np.asarray(relevance >= share * highest)
-        if highest > 0
-        else np.zeros(relevance.shape, np.bool_)
-    )
+    if highest <= 0:
+        return np.zeros(relevance.shape, np.bool_)
+    return np.asarray(relevance >= share * highest)
 
 
 def attention_error(kept: Mask, mask: Mask, *, enough: float = 0.5, most: float = 0.5) -> str:
-    """``good``, ``insufficient``, ``over`` or ``wrong``: what is the matter with what a map keeps.
+    """The class of attention: ``good``, ``insufficient``, ``over`` or ``wrong``.
 
-    Our reading of the lab's error classes, with numbers: ``wrong`` where less than half of what is
-    kept lies on the object and less than half of the object is kept; ``insufficient`` where only
-    the latter holds, ``over`` where only the former does.
+    Our reading of the lab's error classes, with numbers: ``insufficient`` where less than half of
+    the object is kept; ``over`` where less than half of the kept pixels lie on the object;
+    ``wrong`` where both hold.
+
+    Args:
+        kept: (H, W) bool, the pixels that a map points at, see `attended`.
+        mask: (H, W) bool, the object.
+        enough: smallest share of the object that must be kept.
+        most: smallest share of the kept pixels that must lie on the object.
     """
-    covered = float((kept & mask).sum() / max(int(mask.sum()), 1))
-    on_it = float((kept & mask).sum() / max(int(kept.sum()), 1))
-    if covered >= enough and on_it >= most:
+    recall = float((kept & mask).sum() / max(int(mask.sum()), 1))
+    precision = float((kept & mask).sum() / max(int(kept.sum()), 1))
+    if recall >= enough and precision >= most:
         return "good"
-    if covered >= enough:
+    if recall >= enough:
         return "over"
-    return "insufficient" if on_it >= most else "wrong"
+    return "insufficient" if precision >= most else "wrong"

@@ -1,4 +1,4 @@
-"""What maps are like, whatever they are of: how sparse, how stable, how alike."""
+"""Properties of maps: sparseness, stability, similarity, and ADCC."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from lrp_onnx.maps.resample import Map
 
 
 def sparseness(relevance: Map) -> float:
-    """Gini index of |R|, 0 (even) to 1 (one pixel); 0 where all is zero (Chalasani et al. 2020).
+    """Gini index of |R| (Chalasani et al. 2020).
 
-    ``Σ (2i − n − 1)·|R|₍ᵢ₎ / (n·Σ|R|)``, sorted.
+    ``Σ (2i − n − 1)·|R|₍ᵢ₎ / (n·Σ|R|)``, with |R|₍ᵢ₎ in increasing order: from 0 (all pixels equal)
+    to nearly 1 (one pixel has all relevance); 0 for a map of zeros.
     """
     values = np.sort(np.abs(relevance.ravel().astype(np.float64)))
     total = values.sum()
@@ -24,8 +25,9 @@ def sparseness(relevance: Map) -> float:
 
 
 def similarity(one: Map, other: Map) -> float:
-    """Cosine of the angle between two maps, −1 to 1; 1 where they are the same, 0 where one of them
-    is zero.
+    """Cosine of the angle between two maps, −1 to 1.
+
+    1 where they are equal; else 0 where one of them is zero.
     """
     if np.array_equal(one, other):
         return 1.0
@@ -35,8 +37,9 @@ def similarity(one: Map, other: Map) -> float:
 
 
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's correlation of two maps; ties get their mean rank. 1 where they are the same, 0
-    where one of them is constant.
+    """Spearman's rank correlation of two maps, −1 to 1; ties get their mean rank.
+
+    1 where they are equal; else 0 where one of them is constant.
     """
     if np.array_equal(one, other):
         return 1.0
@@ -47,18 +50,22 @@ def rank_correlation(one: Map, other: Map) -> float:
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    _, inverse, many = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(many)
-    return np.asarray(last - (many - 1) / 2)[inverse]
+    _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(sizes)
+    return np.asarray(last - (sizes - 1) / 2)[inverse]
 
 
 def max_sensitivity(original: Map, perturbed: Sequence[Map]) -> float:
-    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019); lower is more
-    stable. A map of zeros that stays one has 0.
+    """``max ‖Φ(x + δ) − Φ(x)‖ / ‖Φ(x)‖`` over perturbations δ (Yeh et al. 2019).
+
+    0 or more; lower is more stable. For an `original` of zeros: 0 if all perturbed maps are zero,
+    else infinity.
     """
     scale = float(np.linalg.norm(original.astype(np.float64)))
     changes = [float(np.linalg.norm(other.astype(np.float64) - original)) for other in perturbed]
-    return max(changes) / scale if scale > 0 else (float("inf") if max(changes) > 0 else 0.0)
+    if scale > 0:
+        return max(changes) / scale
+    return float("inf") if max(changes) > 0 else 0.0
 
 
 def adcc(
@@ -67,30 +74,30 @@ def adcc(
     """ADCC and its parts, all 0 to 1 (Poppi et al. 2021).
 
     Args:
-        relevance: the map; it is scaled to 0..1 by its extremes.
-        explain: scaled map → the map of the picture multiplied by it.
-        drop: scaled map → share of the target's probability that the picture multiplied by it
-            loses, 0 to 1.
+        relevance: (H, W); it is scaled to 0..1 by its minimum and maximum.
+        explain: scaled map → the map of the picture that is multiplied by it.
+        drop: scaled map → share of the target's probability that is lost when the picture is
+            multiplied by it, 0 to 1.
 
     Returns:
-        (ADCC, average drop, coherency, complexity): the harmonic mean of ``1 − drop``, coherency
-        (Pearson's correlation of both maps, from −1..1 to 0..1) and ``1 − complexity`` (mean of the
-        scaled map).
+        (ADCC, average drop, coherency, complexity). ADCC is the harmonic mean of ``1 − drop``,
+        coherency and ``1 − complexity``; coherency is Pearson's correlation of both maps, moved
+        from −1..1 to 0..1; complexity is the mean of the scaled map.
     """
     scaled = unit(relevance)
-    again = unit(explain(scaled))
-    lost, complexity = drop(scaled), float(scaled.mean())
-    a, b = (values.ravel().astype(np.float64) - values.mean() for values in (scaled, again))
+    other = unit(explain(scaled))
+    average_drop, complexity = drop(scaled), float(scaled.mean())
+    a, b = (values.ravel().astype(np.float64) - values.mean() for values in (scaled, other))
     spread = float(np.linalg.norm(a) * np.linalg.norm(b))
     coherency = (float(a @ b) / spread + 1) / 2 if spread > 0 else 0.0
-    parts = (1 - lost, coherency, 1 - complexity)
+    parts = (1 - average_drop, coherency, 1 - complexity)
     score = 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
-    return score, lost, coherency, complexity
+    return score, average_drop, coherency, complexity
 
 
 def unit(relevance: Map) -> Map:
-    """A map from its lowest value as 0 to its highest as 1; a constant one is all 0."""
+    """The map scaled linearly to 0..1, float32; all 0 for a constant map."""
     low, high = float(relevance.min()), float(relevance.max())
-    return ((relevance - low) / (high - low) if high > low else np.zeros_like(relevance)).astype(
-        np.float32
-    )
+    if high > low:
+        return ((relevance - low) / (high - low)).astype(np.float32)
+    return np.zeros(relevance.shape, np.float32)
