@@ -1,16 +1,16 @@
-"""The one grammar of choices written as text: ``name(parameter=value, …)`` ⇄ a frozen dataclass.
+"""The grammar of options that are written as text: ``name(parameter=value, …)`` ⇄ frozen dataclass.
 
-Rules, methods of an evaluation, steps of post-processing and preprocessing are all written so:
+Rules, methods of an evaluation, preprocessing and steps of post-processing are written so:
 
-    c3                              every parameter as it is by default
-    c3(size=14, outside=rank)       two parameters stated
-    quantize(16)                    the first parameter without its name, unless it is keyword-only
-    c3:size=14,outside=rank         the same without brackets, since a shell reads brackets itself
+    c3                              all parameters have their defaults
+    c3(size=14, outside=rank)       two parameters have other values
+    quantize(16)                    the first parameter needs no name, unless it is keyword-only
+    c3:size=14,outside=rank         the same without brackets, which a shell would interpret
     quantize:16
-    average+c3:component=peak       several in a row
+    average+c3:component=peak       several, one after the other
 
-A value is a number, ``true`` or ``false``, a word, numbers joined by ``/``, or a size: ``480x640``.
-It may hold brackets, and inside them what is special outside: ``@join=signed(epsilon=1)``.
+A value is a number, ``true`` or ``false``, a word, numbers joined by ``/``, or a size such as
+``480x640``. It may contain brackets, and inside them any character: ``@join=signed(epsilon=1)``.
 """
 
 from __future__ import annotations
@@ -27,25 +27,28 @@ from lrp_onnx.errors import LrpOnnxError, RuleError
 
 T = TypeVar("T")
 _FORM = re.compile(r"([a-z0-9-]+)\s*(?:\((.*)\)|:(.*))?", re.DOTALL)
-_LONGEST_SIDE = 2**15
+_SIDE_LIMIT = 2**15
+"""Sides of a size are smaller than this number of pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A name with its arguments, as written."""
+    """A name with its arguments as text."""
 
     name: str
     arguments: tuple[tuple[str, str], ...] = ()
-    """(parameter, value); the parameter is "" where the first value stands without its name."""
+    """(parameter, value); the parameter is "" for a first value without a name."""
 
     def __str__(self) -> str:
-        """The call in brackets."""
-        inside = ", ".join(f"{key}={value}" if key else value for key, value in self.arguments)
-        return f"{self.name}({inside})" if inside else self.name
+        """The call written with brackets."""
+        arguments = ", ".join(f"{key}={value}" if key else value for key, value in self.arguments)
+        return f"{self.name}({arguments})" if arguments else self.name
 
 
 def split(text: str, mark: str, *, error: type[LrpOnnxError] = RuleError) -> list[str]:
-    """`text` cut at every `mark` outside brackets; a plus before a digit belongs to it (1e+3).
+    """The parts of `text` between the `mark` characters that are outside brackets.
+
+    A plus before a digit is part of a number, as in 1e+3, and does not split.
 
     Raises:
         `error`: brackets do not match.
@@ -66,10 +69,15 @@ def split(text: str, mark: str, *, error: type[LrpOnnxError] = RuleError) -> lis
 
 
 def parse(text: str, *, what: str, error: type[LrpOnnxError] = RuleError) -> Call:
-    """`text` as a call; `what` says in errors what it should be.
+    """Read `text` as a call.
+
+    Args:
+        text: as the module's docstring has it.
+        what: what `text` describes, for messages: ``rule``, ``step``.
+        error: the exception that is raised.
 
     Raises:
-        `error`: it has another form, or a parameter is given twice.
+        `error`: `text` has another form, or a parameter is given twice.
     """
     form = _FORM.fullmatch(text.strip())
     if form is None:
@@ -80,7 +88,9 @@ def parse(text: str, *, what: str, error: type[LrpOnnxError] = RuleError) -> Cal
         key, *values = split(part, "=", error=error)
         if not values and arguments:
             raise error(f"{text}: {part!r} is not parameter=value")
-        name, value = (key.strip(), "=".join(values).strip()) if values else ("", part)
+        name, value = "", part
+        if values:
+            name, value = key.strip(), "=".join(values).strip()
         if name in arguments:
             raise error(f"{text}: {name} is given twice")
         arguments[name] = value
@@ -98,13 +108,14 @@ def build(
 
     Args:
         text: as the module's docstring has it, or already parsed.
-        table: name → a frozen dataclass, whose values are the defaults. Fields are read by their
-            annotation.
-        what: what `text` should be, for errors: ``rule``, ``step``.
-        error: what is raised.
+        table: name → a frozen dataclass with the default values. The annotation of a field says
+            how its value is read.
+        what: what `text` describes, for messages: ``rule``, ``step``.
+        error: the exception that is raised.
 
     Raises:
-        `error`: a name or parameter is unknown, a parameter stands twice, or a value does not fit.
+        `error`: a name or parameter is unknown, a parameter is given twice, or a value does not
+            fit.
     """
     call = parse(text, what=what, error=error) if isinstance(text, str) else text
     if call.name not in table:
@@ -112,22 +123,23 @@ def build(
     entry: Any = table[call.name]
     values = _values(call, type(entry), what, error)
     try:
-        built: T = replace(entry, **values)
+        result: T = replace(entry, **values)
     except (ValueError, LrpOnnxError) as fault:
         raise error(f"the {what} {call.name}: {fault}") from fault
-    return built
+    return result
 
 
 def write(value: T, table: Mapping[str, T], *, digits: int | None = None) -> str:
-    """The text that `build` reads as `value`: the parameters that differ from their defaults.
+    """The text that `build` reads as `value`, with the parameters that are not defaults.
 
     Args:
-        value: a dataclass that `table` has an entry for; of several the nearest one is named.
+        value: a dataclass of a type in `table`. Of several entries with this type the one that
+            needs the fewest parameters is named.
         table: as for `build`.
-        digits: of numbers that are not whole; None for as many as give exactly the same number.
+        digits: significant digits of floats; None for as many as restore the exact number.
 
     Raises:
-        KeyError: `table` has no such dataclass.
+        KeyError: `table` has no entry of this type.
     """
     texts = {
         name: _differences(value, entry, digits)
@@ -141,7 +153,7 @@ def write(value: T, table: Mapping[str, T], *, digits: int | None = None) -> str
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to write in place of `name`: the nearest names, or all of them."""
+    """A hint for an unknown `name`: similar known names, or all known names."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 2)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
@@ -151,7 +163,7 @@ def read_size(text: str) -> tuple[int, int]:
     """``224`` or ``480x640`` as (height, width).
 
     Raises:
-        ValueError: it is neither, or a side is not 1 to 32767.
+        ValueError: `text` is not a size, or a side is not 1 to 32767.
     """
     sides = text.strip().lower().split("x")
     if len(sides) > 2 or not all(_is_side(side) for side in sides):
@@ -160,16 +172,16 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def is_size(text: str) -> bool:
-    """Whether `text` is written as a size, though perhaps an impossible one."""
+    """Whether `text` has the form of a size; its sides may be out of range."""
     return all(side.isdecimal() for side in text.strip().lower().split("x"))
 
 
 def _is_side(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text) < _LONGEST_SIDE
+    return text.isascii() and text.isdecimal() and 0 < int(text) < _SIDE_LIMIT
 
 
 def _values(call: Call, kind: Any, what: str, error: type[LrpOnnxError]) -> dict[str, Any]:
-    """Parameter → value, read by the annotations of the dataclass `kind`."""
+    """Parameter → value, read as the annotations of the dataclass `kind` say."""
     known = {field.name: field for field in _fields(kind)}
     by_position = next((name for name, field in known.items() if not field.kw_only), None)
     values: dict[str, Any] = {}
@@ -178,8 +190,8 @@ def _values(call: Call, kind: Any, what: str, error: type[LrpOnnxError]) -> dict
         if key is None:
             raise error(f"the {what} {call.name}: {text!r} is not parameter=value")
         if key not in known:
-            takes = ", ".join(known) or "none"
-            raise error(f"the {what} {call.name} has no parameter {key!r}; it takes {takes}")
+            parameters = ", ".join(known) or "none"
+            raise error(f"the {what} {call.name} has no parameter {key!r}; it takes {parameters}")
         if key in values:
             raise error(f"the {what} {call.name}: {key} is given twice")
         hint = _hints(kind)[key]
@@ -192,13 +204,13 @@ def _values(call: Call, kind: Any, what: str, error: type[LrpOnnxError]) -> dict
 
 
 def _differences(value: Any, entry: Any, digits: int | None) -> dict[str, str]:
-    """Parameter → value as text, of the parameters in which `value` differs from `entry`."""
+    """Parameter → value as text, for the parameters in which `value` differs from `entry`."""
     kind: Any = type(value)
     differing, hints = {}, _hints(kind)
     for field in _fields(kind):
-        own = getattr(value, field.name)
-        if own != getattr(entry, field.name):
-            differing[field.name] = _text(own, hints[field.name], digits)
+        content = getattr(value, field.name)
+        if content != getattr(entry, field.name):
+            differing[field.name] = _text(content, hints[field.name], digits)
     return differing
 
 
@@ -218,7 +230,7 @@ def _truth(text: str) -> bool:
 
 
 def _whole(text: str) -> int:
-    """A whole number; also one written as 1e+3."""
+    """A whole number, also in the form 1e+3."""
     try:
         return int(text)
     except ValueError:
@@ -240,11 +252,11 @@ _READERS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     tuple[int, int]: (read_size, "a size such as 224 or 480x640"),
     str: (str, "a word"),
 }
-"""Annotation → how its value is read, and what that is called. Any text is a word: last."""
+"""Annotation → (reader of a value, description). ``str`` reads any text: it is last."""
 
 
 def _alternatives(hint: Any) -> list[tuple[Callable[[str], Any], str]]:
-    """The readers for an annotation, of a union in the order of `_READERS`."""
+    """The readers for an annotation: for a union several, in the order of `_READERS`."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     return [reader for kind, reader in _READERS.items() if kind in kinds]
 

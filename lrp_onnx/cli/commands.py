@@ -356,7 +356,7 @@ def compare(model: Path, image: str, output: Path, **values: Any) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def composites(as_json: bool) -> None:
-    """List the composites: named sets of rules."""
+    """List the composites, which are named sets of rules."""
     from lrp_onnx.relevance.composites.presets import COMPOSITES
     from lrp_onnx.relevance.rules.table import rule_text
 

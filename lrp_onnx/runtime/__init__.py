@@ -1,1 +1,1 @@
-"""Running compiled files; the only importer of onnxruntime."""
+"""Running compiled files. Only this package imports onnxruntime."""

@@ -123,8 +123,8 @@ class Explainer:
         """
         if self.contract.many_targets:
             return 1
-        held, free = memory_now()
-        room = free / 2 if memory is None else memory - held
+        in_use, free = memory_now()
+        room = free / 2 if memory is None else memory - in_use
         for_pictures = room / SLACK - self.contract.memory_fixed
         return max(1, int(for_pictures / max(self.contract.memory_each, 1)))
 

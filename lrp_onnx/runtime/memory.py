@@ -13,9 +13,9 @@ def memory_now(processes: Path = Path("/proc")) -> tuple[float, float]:
 
     Read from Linux's ``/proc``; elsewhere 0 and `UNKNOWN_FREE`.
     """
-    held = _field(processes / "self" / "status", "VmRSS:")
+    in_use = _field(processes / "self" / "status", "VmRSS:")
     free = _field(processes / "meminfo", "MemAvailable:")
-    return held or 0.0, UNKNOWN_FREE if free is None else free
+    return in_use or 0.0, UNKNOWN_FREE if free is None else free
 
 
 def _field(file: Path, name: str) -> float | None:
