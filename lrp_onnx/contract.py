@@ -185,8 +185,8 @@ class Contract:
         """
         if not is_compiled(metadata):
             raise ContractError(
-                "this is not a compiled file: it has no lrp_onnx.* "
-                "metadata; run `lrp-onnx compile` on it first"
+                "this is not a compiled file: it has no lrp_onnx.* metadata; "
+                "run `lrp-onnx compile` on it first"
             )
         values = {}
         for name in KEYS:
@@ -194,8 +194,8 @@ class Contract:
                 values[name] = json.loads(metadata[PREFIX + name])
             except (KeyError, ValueError) as error:
                 raise ContractError(
-                    f"the compiled file's metadata key {PREFIX + name} "
-                    "is missing or damaged; compile it again"
+                    f"the compiled file's metadata key {PREFIX + name} is missing or damaged; "
+                    "compile it again"
                 ) from error
         if values["format"] > FORMAT:
             raise ContractError(

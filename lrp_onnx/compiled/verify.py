@@ -25,8 +25,7 @@ largest magnitude: float32 rounding where fusions differ.
 SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
 """The same for outputs of fewer bits: four times their unit of rounding."""
 ONE_STEP = 0.05
-"""The same for quantised models, where rounding may move a value by a whole step of its quantiser.
-"""
+"""The same for quantised models, where rounding may move a value by a whole step of its quantiser."""
 HALF_INSIDE = 2e-3
 """The same where the output is float32 and what computes it
 is not: runtimes choose where they round.
@@ -91,8 +90,8 @@ def changed_outputs(
         allowed = max(tolerance, SAME_HALF.get(str(expected.dtype), 0.0))
         if not change <= allowed:
             faults.append(
-                f"the output '{name}' changed by {change:.1e} of "
-                f"its largest value; {allowed:.0e} is rounding"
+                f"the output '{name}' changed by {change:.1e} of its largest value; "
+                f"{allowed:.0e} is rounding"
             )
     return faults
 
@@ -148,8 +147,8 @@ def batch_faults(
         worst = float((change / scale).max())
         if not worst <= SAME_MAP:
             faults.append(
-                f"the output '{name}' of a batch of {len(single)} "
-                f"differs from single runs by {worst:.1e} of its maximum"
+                f"the output '{name}' of a batch of {len(single)} differs from single runs "
+                f"by {worst:.1e} of its maximum"
             )
     return faults
 

@@ -57,8 +57,8 @@ def read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
             raise ModelFileError(
-                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} "
-                "are read: keep the weights as external data"
+                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: "
+                "keep the weights as external data"
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -146,21 +146,21 @@ def _external_faults(
     file = folder / location
     if not location or Path(location).name != location or file.is_symlink():
         yield (
-            f"{len(spans)} weights lie in {location!r}: only "
-            "a plain file in the model's own folder is read"
+            f"{len(spans)} weights lie in {location!r}: "
+            "only a plain file in the model's own folder is read"
         )
         return
     if not file.is_file():
         yield (
-            f"{len(spans)} weights lie in {location!r}, which "
-            f"is not in {folder}: put it beside the model"
+            f"{len(spans)} weights lie in {location!r}, which is not in {folder}: "
+            "put it beside the model"
         )
         return
     facts = file.stat()
     if facts.st_nlink != 1:
         yield (
-            f"{location!r} has {facts.st_nlink} names (hard "
-            "links), so it may be a file from elsewhere: copy it"
+            f"{location!r} has {facts.st_nlink} names (hard links), "
+            "so it may be a file from elsewhere: copy it"
         )
     if facts.st_size > SIZE_LIMIT:
         yield f"{location!r} is {facts.st_size:,} bytes: up to {SIZE_LIMIT:,} are read"
@@ -168,6 +168,6 @@ def _external_faults(
         end = offset if length is None else offset + length
         if offset < 0 or end < offset or end > facts.st_size:
             yield (
-                f"the weight '{name}' lies at bytes {offset} to "
-                f"{end} of {location!r}, which has {facts.st_size}"
+                f"the weight '{name}' lies at bytes {offset} to {end} of {location!r}, "
+                f"which has {facts.st_size}"
             )

@@ -49,8 +49,8 @@ def canonicalize(
             faults.append(f"{label(node)}: {fault}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
-        f"{step.op} '{step.name}': it multiplies two tensors of one "
-        f"shape {step.output_shape}: which one is the gate cannot be told"
+        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
+        "which one is the gate cannot be told"
         for step in steps
         if isinstance(step.kind, kinds.Product) and step.kind.signal is None
     ]
@@ -105,8 +105,7 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
 
 
 Rewrite = Callable[[Step, Step], Step | None]
-"""Two steps, the second the only consumer of the first → the one step that does the same, or None.
-"""
+"""Two steps, the second the only consumer of the first → the one step that does the same, or None."""
 
 
 def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Step]:

@@ -144,25 +144,25 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
     nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if node.op_type == "EPContext":
         yield (
-            f"{where} holds a program for one processor, which "
-            "is never run: compile the file that it was made from"
+            f"{where} holds a program for one processor, which is never run: "
+            "compile the file that it was made from"
         )
     elif node.domain == "com.microsoft.nchwc":
         yield (
-            f"{where} is of {node.domain}: the file was optimised "
-            "for one processor; compile the file from before that"
+            f"{where} is of {node.domain}: the file was optimised for one processor; "
+            "compile the file from before that"
         )
     elif node.op_type.startswith(QUANTISED):
         yield (
-            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ in "
-            "ONNX Runtime), or compile the model from before quantisation"
+            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
+            "in ONNX Runtime), or compile the model from before quantisation"
         )
     elif node.domain == "com.microsoft" and node.op_type in UNFUSED:
         return
     elif node.domain not in ("", "ai.onnx"):
         yield (
-            f"{where} is of the domain {node.domain!r}: only "
-            "standard operators can be explained; export without it"
+            f"{where} is of the domain {node.domain!r}: only standard operators can be explained; "
+            "export without it"
         )
     elif any(a.type in nested for a in node.attribute):
         yield f"{where} is control flow: export the model with it resolved"
@@ -170,8 +170,8 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         yield f"{where} draws random numbers: export the model in evaluation mode"
     elif node.op_type not in _standard() and node.op_type != "Upsample":
         yield (
-            f"{where} is no operator that computes tensors "
-            "from tensors: export the model without it"
+            f"{where} is no operator that computes tensors from tensors: "
+            "export the model without it"
         )
 
 
@@ -197,8 +197,8 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
             TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
         )
         yield (
-            f"{where} is of type {name}: weights of float32, "
-            "float16, bfloat16 and integers can be read"
+            f"{where} is of type {name}: "
+            "weights of float32, float16, bfloat16 and integers can be read"
         )
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
@@ -207,8 +207,8 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
     expected = prod(tensor.dims) * ITEM_BYTES[tensor.data_type]
     if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
         yield (
-            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes and has "
-            f"{len(tensor.raw_data):,}: the file is damaged"
+            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes "
+            f"and has {len(tensor.raw_data):,}: the file is damaged"
         )
         return
     yield from _values(tensor, where)
@@ -218,8 +218,8 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
     floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
         yield (
-            f"{where} of shape {list(tensor.dims)} holds "
-            f"{_typed_length(tensor)} numbers: the file is damaged"
+            f"{where} of shape {list(tensor.dims)} holds {_typed_length(tensor)} numbers: "
+            "the file is damaged"
         )
     elif tensor.data_type in floating:
         try:

@@ -175,8 +175,8 @@ def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
     if not kept:
         return [
             *notes,
-            "no BatchNormalization nodes: the exporter "
-            "had already folded them (or there were none)",
+            "no BatchNormalization nodes: "
+            "the exporter had already folded them (or there were none)",
         ]
     notes.append(f"{kept} BatchNormalization nodes in the file")
     if negative := negative_scales(steps):

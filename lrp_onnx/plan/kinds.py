@@ -415,8 +415,7 @@ class Step:
     """One layer: what it reads and writes in the forward graph, and its parameters."""
 
     name: str
-    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization).
-    """
+    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization)."""
     kind: Kind
     inputs: tuple[str, ...]
     output: str

@@ -73,8 +73,8 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"its outputs are {listed}: {wanted}; name the output to explain with "
-                "--output-name, or export the classifier with its head"
+                f"its outputs are {listed}: {wanted}; name the output to explain "
+                "with --output-name, or export the classifier with its head"
             ],
         )
     value = candidates[0]
@@ -149,8 +149,8 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"{where}: only the batch may be symbolic; give "
-                "height and width by --input-size, or export it anew"
+                f"{where}: only the batch may be symbolic; "
+                "give height and width by --input-size, or export it anew"
             ],
         )
     return inputs[0]

@@ -249,8 +249,8 @@ def one_picture(graph: Graph, *, source: str) -> Graph:
     batch = picture.shape[0]
     if isinstance(batch, int) and batch != 1:
         fault = (
-            f"the input '{picture.name}' takes {batch} "
-            "pictures at once: many targets are for one picture"
+            f"the input '{picture.name}' takes {batch} pictures at once: "
+            "many targets are for one picture"
         )
         raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
     model = graph.model.clone()

@@ -75,8 +75,8 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
         raise UnsupportedModelError(
             f"{source} cannot be compiled:",
             [
-                f"opset {opset} could not be converted to {WORKING_OPSET}: "
-                f"{first_line(error)}; export it at opset 18"
+                f"opset {opset} could not be converted to {WORKING_OPSET}: {first_line(error)}; "
+                "export it at opset 18"
             ],
         ) from error
     converted.metadata_props.extend(

@@ -39,8 +39,8 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
             raise UnsupportedModelError(
                 f"{source} cannot be compiled:",
                 [
-                    f"its input '{value.name}' has the fixed "
-                    f"shape {shape}, which is not {height}×{width}"
+                    f"its input '{value.name}' has the fixed shape {shape}, "
+                    f"which is not {height}×{width}"
                 ],
             )
         assert value.shape is not None
@@ -61,14 +61,14 @@ def oversized(graph: Graph) -> Iterator[str]:
         sizes = [size for size in shape_of(value) or () if size is not None]
         if prod(sizes) > LARGEST_PICTURE or max(sizes, default=0) > LONGEST_SIDE:
             yield (
-                f"the input '{value.name}' has the shape {shape_of(value)}: up to "
-                f"{LARGEST_PICTURE:,} numbers, and {LONGEST_SIDE:,} a side, can be explained"
+                f"the input '{value.name}' has the shape {shape_of(value)}: "
+                f"up to {LARGEST_PICTURE:,} numbers, and {LONGEST_SIDE:,} a side, can be explained"
             )
     for node in model.graph:
         for value in node.outputs:
             sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]
             if prod(sizes) > LARGEST_TENSOR or any(size < 0 for size in sizes):
                 yield (
-                    f"{node.op_type} '{node.name}' makes {sizes} numbers of "
-                    f"every picture: up to {LARGEST_TENSOR:,} can be explained"
+                    f"{node.op_type} '{node.name}' makes {sizes} numbers of every picture: "
+                    f"up to {LARGEST_TENSOR:,} can be explained"
                 )

@@ -42,8 +42,8 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
         or weight.shape[0] % group
     ):
         raise Unreadable(
-            f"its weight of shape {weight.shape} with {group} "
-            f"groups does not fit {channels} input channels"
+            f"its weight of shape {weight.shape} "
+            f"with {group} groups does not fit {channels} input channels"
         )
     bias = stored_bias(graph, node, 2)
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -91,8 +91,8 @@ def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) != 2:
         raise Unreadable(
-            f"it multiplies {shape} by {weight.shape}: only "
-            "(N, in) by a constant (in, out) can be explained"
+            f"it multiplies {shape} by {weight.shape}: "
+            "only (N, in) by a constant (in, out) can be explained"
         )
     assert node.inputs[1] is not None
     return kinds.Dense(kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
@@ -126,8 +126,8 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
         return _product(node) if node.op_type == "Mul" else _join(node)
     if len(operands) != 1 or len(node.inputs) != 2:
         raise Unreadable(
-            f"{len(operands)} of its {len(node.inputs)} operands "
-            "depend on the input: this form cannot be explained"
+            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: "
+            "this form cannot be explained"
         )
     slot = 0 if node.inputs[0] is not operands[0] else 1
     sizes = known_sizes(operands[0], "its input")
@@ -204,8 +204,8 @@ def _is_bounded(value: ir.Value) -> bool:
 def _join(node: ir.Node) -> kinds.Join:
     if node.op_type not in ("Add", "Sum"):
         raise Unreadable(
-            "both of its operands depend on the input: a "
-            "difference or a quotient cannot be explained yet"
+            "both of its operands depend on the input: "
+            "a difference or a quotient cannot be explained yet"
         )
     shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
     if any(shape != shapes[0] for shape in shapes):
@@ -257,8 +257,8 @@ def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
     left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
     if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
         raise Unreadable(
-            "its last windows are cut off at the border "
-            "(ceil_mode), or it is dilated: not supported yet"
+            "its last windows are cut off at the border (ceil_mode), or it is dilated: "
+            "not supported yet"
         )
     return kinds.AveragePool(
         kernel, strides, borders, bool(attribute(node, "count_include_pad", 0))

@@ -56,8 +56,8 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
     ):
         if axis == 0 or step < 1:
             raise Unreadable(
-                "it cuts the batch or runs backwards: only "
-                "forward slices of channels, rows, columns"
+                "it cuts the batch or runs backwards: "
+                "only forward slices of channels, rows, columns"
             )
         taken = range(sizes[axis - 1])[start:end:step]
         first[axis - 1], stride[axis - 1], last[axis - 1] = taken.start, step, taken.stop
@@ -148,8 +148,8 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
     ends = np.cumsum(lengths)
     if len(lengths) != len(shapes) or sum(lengths) != sizes[axis - 1]:
         raise Unreadable(
-            f"its parts of {lengths} are not the {sizes[axis - 1]} "
-            "that it splits: the file is damaged"
+            f"its parts of {lengths} are not the {sizes[axis - 1]} that it splits: "
+            "the file is damaged"
         )
     parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -84,8 +84,8 @@ def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
     exponent = np.asarray(needed_constant(graph, node, 1, "exponent"), np.float64)
     if exponent.size != 1 or exponent.reshape(()) not in (2.0, 3.0):
         raise Unreadable(
-            f"its exponent is {exponent.tolist()}: only "
-            "squares and cubes, of a GELU, can be explained"
+            f"its exponent is {exponent.tolist()}: "
+            "only squares and cubes, of a GELU, can be explained"
         )
     return kinds.Activation("Pow", (float(exponent.reshape(())),))
 
@@ -97,8 +97,8 @@ def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
         bounds.append(needed_number(graph, node, slot, what) if is_there(node, slot) else default)
     if not bounds[0] < bounds[1]:
         raise Unreadable(
-            f"it clips to between {bounds[0]} and {bounds[1]}, which "
-            "leaves one value: nothing can be explained through it"
+            f"it clips to between {bounds[0]} and {bounds[1]}, which leaves one value: "
+            "nothing can be explained through it"
         )
     return kinds.Activation("Clip", (bounds[0], bounds[1]))
 
