@@ -1,6 +1,4 @@
-"""The gate: what a file that nobody vouches for must not
-hold. Nothing of it has been run or followed before.
-"""
+"""The gate: checks of an untrusted file before anything in it is evaluated."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 MOST_NODES = 50_000
-"""Nodes after functions are inlined; ResNet-152 has about 500."""
+"""Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
 MOST_RANK = 8
+"""Largest number of a weight's axes."""
 ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
@@ -30,7 +29,7 @@ ITEM_BYTES: dict[int, int] = {
     TensorProto.UINT64: 8,
     TensorProto.BOOL: 1,
 }
-"""Element types that a weight may have."""
+"""Element types that a weight may have → bytes of an element."""
 LARGEST = {
     "group": 2**16,
     "strides": 2**12,
@@ -38,15 +37,19 @@ LARGEST = {
     "dilations": 2**12,
     "pads": 2**16,
 }
-"""Attributes of windows: 1 to this; pads 0 to this (a Pad operator's may be negative)."""
+"""Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
+may be negative and are not checked.
+"""
 RANDOM = ("Random", "Bernoulli", "Multinomial")
+"""Prefixes of operators that draw random numbers."""
 UNFUSED = frozenset({"FusedConv"})
-"""Operators of com.microsoft that are taken apart into standard ones."""
+"""Operators of com.microsoft that the compiler splits into standard ones."""
 QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
+"""Prefixes of operators that compute in integers."""
 
 
 def faults_of(proto: onnx.ModelProto) -> list[str]:
-    """Everything in the message that keeps it from being compiled safely, one line each."""
+    """One message for everything in the model that is unsafe or cannot be compiled."""
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
     for node in _nodes(proto):
@@ -91,7 +94,9 @@ def _structure(proto: onnx.ModelProto) -> Iterator[str]:
 
 
 def _expanded(proto: onnx.ModelProto) -> int | None:
-    """How many nodes there are once functions are inlined, or None where they never end."""
+    """The number of nodes after functions are inlined; None if functions call each other in a
+    circle, or more than 100 deep.
+    """
     bodies = {(f.domain, f.name): f.node for f in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
     open_: set[tuple[str, str]] = set()
@@ -120,15 +125,16 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
 
 @cache
 def _standard() -> frozenset[str]:
-    """Standard operators that compute tensors from tensors: no
-    control flow, no sequences, no text.
+    """Standard operators from tensors to tensors: no control flow, sequences, text, or random
+    numbers.
     """
     allowed: set[str] = set()
     for schema in onnx.defs.get_all_schemas():
         if schema.domain:
             continue
         nested = any(
-            a.type in (onnx.defs.OpSchema.AttrType.GRAPH,) for a in schema.attributes.values()
+            attribute.type == onnx.defs.OpSchema.AttrType.GRAPH
+            for attribute in schema.attributes.values()
         )
         kinds = [v.types for v in (*schema.inputs, *schema.outputs)]
         only_tensors = all(
@@ -149,7 +155,7 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         )
     elif node.domain == "com.microsoft.nchwc":
         yield (
-            f"{where} is of {node.domain}: the file was optimised for one processor; "
+            f"{where} is of the domain {node.domain!r}: the file was optimised for one processor; "
             "compile the file from before that"
         )
     elif node.op_type.startswith(QUANTISED):
@@ -170,7 +176,7 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         yield f"{where} draws random numbers: export the model in evaluation mode"
     elif node.op_type not in _standard() and node.op_type != "Upsample":
         yield (
-            f"{where} is no operator that computes tensors from tensors: "
+            f"{where} does not compute tensors from tensors, or is not in ONNX: "
             "export the model without it"
         )
 
@@ -181,8 +187,8 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
-            yield f"{_where(node)} has {name}={floats}: a number is needed"
-        if name not in LARGEST or (node.op_type == "Pad"):
+            yield f"{_where(node)} has {name}={floats}: finite numbers are needed"
+        if name not in LARGEST or node.op_type == "Pad":
             continue
         least = 0 if name == "pads" else 1
         if any(not least <= number <= LARGEST[name] for number in numbers):
@@ -192,10 +198,9 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
 def _tensor(tensor: TensorProto) -> Iterator[str]:
     where = f"the weight '{tensor.name}'"
     if tensor.data_type not in ITEM_BYTES:
-        known = tensor.data_type in TensorProto.DataType.values()
-        name = (
-            TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
-        )
+        name = f"number {tensor.data_type}"
+        if tensor.data_type in TensorProto.DataType.values():
+            name = TensorProto.DataType.Name(tensor.data_type)
         yield (
             f"{where} is of type {name}: "
             "weights of float32, float16, bfloat16 and integers can be read"
@@ -227,11 +232,14 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
         except (TypeError, ValueError):
             yield f"{where} does not hold what its type and shape say: the file is damaged"
             return
-        if not np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).all():
+        if values.dtype.kind == "V":  # bfloat16
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
             yield f"{where} holds NaN or infinity: no relevance can be computed through it"
 
 
 def _typed_length(tensor: TensorProto) -> int:
+    """The number of entries in a weight's typed fields."""
     fields = (
         tensor.float_data,
         tensor.int32_data,
@@ -243,5 +251,6 @@ def _typed_length(tensor: TensorProto) -> int:
 
 
 def _where(node: onnx.NodeProto) -> str:
+    """The name of a node in errors: its operator, and its name or that of its output."""
     name = node.name or next(iter(node.output), "")
     return f"{node.op_type} '{name}'"

@@ -1,1 +1,1 @@
-"""The plan: the recognised layers of a model as frozen data. `model` makes it; `relevance` uses it."""
+"""The plan: a model's recognised layers as frozen data. `model` makes it; `relevance` uses it."""

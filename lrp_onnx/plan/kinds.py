@@ -73,7 +73,8 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and bias.
+    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and a
+    bias.
 
     Folding a batch normalisation changes `scale` and `bias`; the file's stored tensor stays.
     """
@@ -231,8 +232,8 @@ class Composed(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normalization(Kind):
-    """``scale · (x − mean) / √(variance + epsilon) + bias`` with the picture's own mean and variance
-    over `axes`: InstanceNormalization, LayerNormalization, GroupNormalization.
+    """``scale · (x − mean) / √(variance + epsilon) + bias`` with the picture's own mean and
+    variance over `axes`: InstanceNormalization, LayerNormalization, GroupNormalization.
 
     The statistics are taken over a reshaped tensor: `view` is the shape of one of its samples, and
     `axes` count from 1 in it (0 is the batch). Scale and bias broadcast to one sample in the shape
@@ -295,7 +296,7 @@ class Product(Kind):
     keeps_signs: ClassVar[bool] = True
 
     signal: int | None
-    """Index of the operand that is the signal; None, inside a `Composed` only, if it is not known."""
+    """Index of the operand that is the signal; None, in a `Composed` only, if that is not known."""
     axes: tuple[int, ...]
     """Axes along which the gate has one value and the signal has several."""
 

@@ -136,7 +136,10 @@ class Plan:
 
     @property
     def attention(self) -> dict[str, tuple[int, int]]:
-        """Gates with one value per pixel, as in attention branch networks: tensor → (height, width)."""
+        """Gates with one value per pixel: tensor → (height, width).
+
+        Attention branch networks have such gates (Fukui et al. 2019).
+        """
         gates: dict[str, tuple[int, int]] = {}
         for step in self.steps:
             if (
@@ -168,7 +171,7 @@ class Plan:
 
     @property
     def first(self) -> frozenset[str]:
-        """Names of the first linear layers: no other linear layer lies between them and the input."""
+        """Names of the linear layers with no other linear layer between them and the input."""
         reached, first = {self.input}, set()
         for step in self.steps:
             if not reached.isdisjoint(step.inputs):
