@@ -35,7 +35,7 @@ HOSTILE: dict[str, tuple[onnx.NodeProto, str]] = {
     "Loop": (node("Loop", body=branch()), "Loop 'bad' is control flow"),
     "random": (node("RandomNormalLike"), "RandomNormalLike 'bad' draws random numbers"),
     "Bernoulli": (node("Bernoulli"), "draws random numbers"),
-    "sequence": (node("SequenceConstruct"), "no operator that computes tensors"),
+    "sequence": (node("SequenceConstruct"), "does not compute tensors from tensors"),
     "unknown": (node("NoSuchOp"), "NoSuchOp 'bad' is no operator"),
     "custom": (node("Attack", "evil.corp"), r"of the domain 'evil\.corp'"),
     "integers": (node("ConvInteger"), "QDQ"),
