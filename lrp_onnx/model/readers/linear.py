@@ -1,4 +1,4 @@
-"""Readers of operators that compute: node → layer."""
+"""Readers of layers with arithmetic: linear layers, joins, products, pooling, normalisation."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
 
 
 BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")
-"""What makes a gate of a tensor as large as the signal."""
+"""Functions with bounds: their output may be a gate even if it has the signal's shape."""
 THROUGH = (
     "Add",
     "Mul",
@@ -165,12 +165,14 @@ THROUGH = (
     "Unsqueeze",
     "Squeeze",
 )
-"""What may lie between the bound and the product."""
+"""Operators that may lie between the bounded function and the product."""
 
 
 def _product(node: ir.Node) -> kinds.Product:
-    """The gate is the operand with one value per channel or
-    pixel, or, of two equally large ones, the bounded one.
+    """A product of a signal and a gate.
+
+    The gate is the operand with one value per channel or pixel. Of two operands of one shape, it is
+    the bounded one.
     """
     operands = [value for value in node.inputs if value is not None]
     shapes = [known_sizes(value, "one of its factors") for value in operands]
@@ -178,10 +180,11 @@ def _product(node: ir.Node) -> kinds.Product:
     if len(first) != len(second):
         raise Unreadable(f"it multiplies tensors of shapes {shapes}: their ranks must be equal")
     bounded = [_is_bounded(value) for value in operands]
-    for signal, whole, part in ((0, first, second), (1, second, first)):
-        fits = all(g in (1, s) for s, g in zip(whole, part, strict=True))
-        axes = tuple(axis + 1 for axis in range(len(whole)) if part[axis] != whole[axis])
-        if fits and (axes or (bounded[1 - signal] and not bounded[signal])):
+    for signal, gate in ((0, 1), (1, 0)):
+        signal_shape, gate_shape = shapes[signal], shapes[gate]
+        axes = tuple(i + 1 for i in range(len(first)) if gate_shape[i] != signal_shape[i])
+        broadcasts = all(gate_shape[axis - 1] == 1 for axis in axes)
+        if broadcasts and (axes or (bounded[gate] and not bounded[signal])):
             return kinds.Product(signal, axes)
     if first != second:
         raise Unreadable(
@@ -191,9 +194,7 @@ def _product(node: ir.Node) -> kinds.Product:
 
 
 def _is_bounded(value: ir.Value) -> bool:
-    """Whether nothing but arithmetic with constants and
-    moves lies between `value` and a function with bounds.
-    """
+    """Whether only arithmetic with constants and moves lie between a bounded function and `value`."""
     node = value.producer()
     while node is not None and node.op_type in THROUGH:
         computed = [v for v in node.inputs if v is not None and v.producer() is not None]
@@ -217,13 +218,9 @@ def _join(node: ir.Node) -> kinds.Join:
 
 
 def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """A constant operand, in the rank of one sample of shape `sizes`, to which it broadcasts."""
+    """A constant operand with the rank of one sample of shape `sizes`, to which it broadcasts."""
     rank = len(sizes) + 1
-    padded = (
-        constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
-        if constant.ndim <= rank
-        else constant
-    )
+    padded = constant.reshape((1,) * max(rank - constant.ndim, 0) + constant.shape)
     if (
         padded.ndim != rank
         or padded.shape[0] != 1
@@ -239,23 +236,19 @@ def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArra
 def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
     sizes, kernel, strides = need_picture(node), pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
-    if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
+    ceil_mode = bool(attribute(node, "ceil_mode", 0))
+    if kernel == (1, 1) and not any(borders) and not ceil_mode:
         return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
-    return kinds.MaxPool(
-        kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0))
-    )
+    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), ceil_mode)
 
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    sizes, kernel, strides = (
-        need_picture(node)[1:],
-        pair(node, "kernel_shape"),
-        pair(node, "strides"),
-    )
+    sizes = need_picture(node)[1:]
+    kernel, strides = pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
-    left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
-    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
+    remainders = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
+    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(remainders)):
         raise Unreadable(
             "its last windows are cut off at the border (ceil_mode), or it is dilated: "
             "not supported yet"
@@ -281,11 +274,11 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     reduced = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
     if 0 in reduced or len(set(reduced)) != len(reduced):
         raise Unreadable(
-            f"it averages over the axes {axes}: over the batch nothing can be explained"
+            f"it averages over the axes {axes}: an average over the batch cannot be explained"
         )
-    factor = (
-        float(prod(sizes[axis - 1] for axis in reduced)) if node.op_type == "ReduceSum" else 1.0
-    )
+    factor = 1.0
+    if node.op_type == "ReduceSum":
+        factor = float(prod(sizes[axis - 1] for axis in reduced))
     return kinds.GlobalAverage(tuple(reduced), bool(attribute(node, "keepdims", 1)), factor)
 
 
@@ -357,7 +350,7 @@ def _channels_first(node: ir.Node) -> tuple[int, ...]:
 def _scale_and_bias(
     graph: Graph, node: ir.Node, lengths: tuple[int, ...]
 ) -> list[NDArray[np.float64]]:
-    """Both vectors, each of one of `lengths`."""
+    """The vectors scale and bias; the length of each is one of `lengths`."""
     vectors = [
         np.asarray(needed_constant(graph, node, slot, what), np.float64)
         for slot, what in ((1, "scale"), (2, "bias"))
@@ -372,7 +365,7 @@ def _scale_and_bias(
 
 
 def _by_channel(vector: NDArray[np.float64], channels: int, rank: int) -> NDArray[np.float64]:
-    """A vector of one value for every channel or group of
-    channels as (channels, 1, …), with `rank` ones.
+    """A vector with one value per channel, or per group of channels, as (channels, 1, …) with
+    `rank` ones.
     """
     return np.repeat(vector, channels // vector.size).reshape(-1, *(1,) * rank)
