@@ -1,6 +1,4 @@
-"""What is done to every model before it is read, in this
-order. A pass may change the model that it is given.
-"""
+"""The passes of the normalisation, in order. A pass may change its argument in place."""
 
 from __future__ import annotations
 

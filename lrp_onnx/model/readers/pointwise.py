@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -115,13 +116,13 @@ def _cast(graph: Graph, node: ir.Node) -> kinds.Reshape:
 
 @reads("DequantizeLinear")
 def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
-    """A QuantizeLinear and its DequantizeLinear clip; a DequantizeLinear alone, of an integer input,
-    is affine. Rounding is ignored.
+    """After a QuantizeLinear, the two are read as a Clip without rounding. A DequantizeLinear of an
+    integer input is affine.
     """
     quantize = quantizer(node)
     source = quantize or node
     scale = np.asarray(needed_constant(graph, source, 1, "scale"), np.float64)
-    zero: NDArray[np.generic] = np.zeros((), np.uint8)
+    zero: NDArray[Any] = np.zeros((), np.uint8)
     if is_there(source, 2):
         zero = np.asarray(needed_constant(graph, source, 2, "zero point"))
     if scale.size != 1 or zero.size != 1:

@@ -134,7 +134,7 @@ def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
 @pytest.mark.parametrize(
     ("attributes", "pads", "message"),
     [
-        ({"mode": "reflect"}, [0, 1, 0, 0, 0, 1, 0, 0], "invents channels"),
+        ({"mode": "reflect"}, [0, 1, 0, 0, 0, 1, 0, 0], "adds channels"),
         ({}, [0, 0, -1, 0, 0, 0, 0, 0], "cuts"),
         ({}, [1, 0, 0, 0, 0, 0, 0, 0], "the batch"),
     ],
