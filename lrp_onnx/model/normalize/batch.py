@@ -45,8 +45,8 @@ ROWWISE = frozenset(
 )
 """Operators that treat every sample alone, if shape inference confirms it."""
 TRIALS = (5, 7)
-"""Batches to try: a size that is 5 in one trial and 7 in the other is the batch; a size that is equal
-in both is constant.
+"""Batches to try: a size that is 5 in one trial and 7 in the other is the batch; a size that is the
+same in both is constant.
 """
 SHAPED = {
     "Reshape": (1,),
@@ -148,7 +148,7 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
 
 
 def _folded(trial: ir.Model, name: str) -> list[int] | None:
-    """The integers that the trial computed for the tensor `name`, or None if it did not evaluate it."""
+    """The integers that the trial computed for the tensor `name`, or None if it computed none."""
     stored = trial.graph.initializers.get(f"{name}.folded")
     if stored is None or stored.const_value is None:
         return None

@@ -148,7 +148,7 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    """The first output of a node with constant inputs; None if ONNX's evaluator cannot compute it."""
+    """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
     model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx
-
 from google.protobuf.message import Error as MessageError
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, UnsupportedModelError, first_line
@@ -13,7 +12,7 @@ OLDEST_OPSET = 7
 exporter writes them.
 """
 WORKING_OPSET = 18
-"""Older models are converted to it. It is the first opset with ScatterElements' max and min and with
+"""Older models are converted to this opset, the first with ScatterElements' max and min and with
 ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20

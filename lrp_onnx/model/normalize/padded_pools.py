@@ -1,7 +1,7 @@
 """A guard for MaxPools after an explicit Pad, which ONNX Runtime's optimiser computes wrongly.
 
-The optimiser ("Pad_Fusion", seen in 1.31) merges a zero Pad into the MaxPool after it. The MaxPool's
-own border is −∞, not zero, so that the result is wrong in windows at the border that hold only
+The optimiser ("Pad_Fusion", seen in 1.31) merges a zero Pad into the MaxPool after it. The border
+of a MaxPool is −∞, not zero, so that the result is wrong in windows at the border that hold only
 negative numbers. The optimiser skips two equivalent forms of the MaxPool. One has a second output,
 the indices, which TensorRT and WebGPU do not support. The other states ``auto_pad="VALID"``, which
 every runtime supports; it is equivalent only if the pool has no border of its own, no ceil_mode and

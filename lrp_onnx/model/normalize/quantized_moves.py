@@ -65,8 +65,8 @@ def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value 
     it; None if they are not known.
     """
     order = node.attributes["perm"].value if "perm" in node.attributes else None
-    has_pads = len(pad.inputs) > 1 and pad.inputs[1] is not None
-    amounts = pad.inputs[1].const_value if has_pads else None
+    stated = pad.inputs[1] if len(pad.inputs) > 1 else None
+    amounts = None if stated is None else stated.const_value
     has_axes = len(pad.inputs) > 3 and pad.inputs[3] is not None
     if order is None or amounts is None or has_axes:
         return None

@@ -59,7 +59,7 @@ def oversized(graph: Graph) -> Iterator[str]:
         if prod(sizes) > LARGEST_PICTURE or max(sizes, default=0) > LONGEST_SIDE:
             yield (
                 f"the input '{value.name}' has the shape {shape_of(value)}: "
-                f"up to {LARGEST_PICTURE:,} numbers, and {LONGEST_SIDE:,} a side, can be explained"
+                f"up to {LARGEST_PICTURE:,} elements, and {LONGEST_SIDE:,} a side, can be explained"
             )
     for node in model.graph:
         for value in node.outputs:

@@ -194,7 +194,7 @@ def _product(node: ir.Node) -> kinds.Product:
 
 
 def _is_bounded(value: ir.Value) -> bool:
-    """Whether `value` comes from a bounded function, through arithmetic with constants and moves."""
+    """Whether a bounded function computes `value`, apart from constant arithmetic and moves."""
     node = value.producer()
     while node is not None and node.op_type in THROUGH:
         computed = [v for v in node.inputs if v is not None and v.producer() is not None]
