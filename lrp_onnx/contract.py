@@ -169,6 +169,7 @@ class Contract:
     memory_each: int = 0
     """Further bytes for every picture of a batch, or for every target in a file for many."""
     preprocessing: Preprocessing | None = None
+    """How a picture becomes the model's input; None if that is not stated."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""
     format: int = FORMAT

@@ -51,7 +51,7 @@ def canonicalize(
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
         f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
-        "which one is the gate cannot be told"
+        "it is not clear which of them is the gate"
         for step in steps
         if isinstance(step.kind, kinds.Product) and step.kind.signal is None
     ]

@@ -42,7 +42,7 @@ may be negative and are not checked.
 """
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 """Prefixes of operators that draw random numbers."""
-UNFUSED = frozenset({"FusedConv"})
+SPLIT_OPERATORS = frozenset({"FusedConv"})
 """Operators of com.microsoft that the compiler splits into standard ones."""
 QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 """Prefixes of operators that compute in integers."""
@@ -99,7 +99,7 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
     """
     bodies = {(f.domain, f.name): f.node for f in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
-    open_: set[tuple[str, str]] = set()
+    active: set[tuple[str, str]] = set()
 
     def size(nodes: Iterable[onnx.NodeProto]) -> int | None:
         total = 0
@@ -108,12 +108,12 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
             if key not in bodies:
                 total += 1
                 continue
-            if key in open_ or len(open_) > 100:
+            if key in active or len(active) > 100:
                 return None
             if key not in sizes:
-                open_.add(key)
+                active.add(key)
                 inner = size(bodies[key])
-                open_.discard(key)
+                active.discard(key)
                 if inner is None:
                     return None
                 sizes[key] = inner
@@ -163,7 +163,7 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
             f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
             "in ONNX Runtime), or compile the model from before quantisation"
         )
-    elif node.domain == "com.microsoft" and node.op_type in UNFUSED:
+    elif node.domain == "com.microsoft" and node.op_type in SPLIT_OPERATORS:
         return
     elif node.domain not in ("", "ai.onnx"):
         yield (

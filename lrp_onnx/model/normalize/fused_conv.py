@@ -13,7 +13,7 @@ PARAMETERS = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
 """Activations with parameters → the names of their attributes."""
 
 
-def take_fused_apart(graph: Graph) -> Graph:
+def split_fused_convs(graph: Graph) -> Graph:
     """The graph with every FusedConv split into Conv, Add and activation, and a note on it."""
     fused = [node for node in graph.nodes if node.op_type == "FusedConv" and _is_valid(node)]
     for node in fused:
@@ -22,7 +22,10 @@ def take_fused_apart(graph: Graph) -> Graph:
         ir.convenience.replace_nodes_and_values(graph.model.graph, node, [node], parts, old, new)
     if not fused:
         return graph
-    note = f"{len(fused)} FusedConv nodes were taken apart; outputs may differ by rounding"
+    note = (
+        f"{len(fused)} FusedConv nodes were split into standard operators; "
+        "outputs may differ by rounding"
+    )
     return replace(graph, notes=(*graph.notes, note))
 
 

@@ -47,8 +47,16 @@ TYPES_ONLY_SINCE_20 = frozenset(
 )
 """Operators whose versions 21 to 25 accept more element types and compute the same."""
 
-CONVERTER_ERRORS = (onnx.version_converter.ConvertError, MessageError, *NATIVE_ERRORS)
-"""What the version converter raises: its own error, protobuf's, and those of its C++ code."""
+CONVERTER_ERRORS = (
+    onnx.version_converter.ConvertError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    MessageError,
+    *NATIVE_ERRORS,
+)
+"""What the version converter raises: errors of ONNX, of protobuf and of its C++ code. It infers
+shapes and checks the model, too.
+"""
 
 
 def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:

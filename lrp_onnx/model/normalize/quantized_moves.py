@@ -28,7 +28,7 @@ def _move_first(node: ir.Node, model: ir.Model) -> bool:
         return False
     rest: list[ir.Value | None] | None = None
     if before.op_type == "QuantizeLinear":
-        rest = _by_tensor(before)
+        rest = _scalar_parameters(before)
     elif before.op_type == "Pad" and node.op_type == "Transpose" and len(between.uses()) == 1:
         rest = _turned_pads(before, node, model)
     if rest is None:
@@ -53,7 +53,7 @@ def _move_first(node: ir.Node, model: ir.Model) -> bool:
     return True
 
 
-def _by_tensor(quantize: ir.Node) -> list[ir.Value | None] | None:
+def _scalar_parameters(quantize: ir.Node) -> list[ir.Value | None] | None:
     """Scale and zero point of a QuantizeLinear if each is one number, else None."""
     parameters = list(quantize.inputs[1:])
     shapes = [shape_of(value) for value in parameters if value is not None]

@@ -188,7 +188,7 @@ def _product(node: ir.Node) -> kinds.Product:
             return kinds.Product(signal, axes)
     if first != second:
         raise Unreadable(
-            f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told"
+            f"it multiplies tensors of shapes {shapes}: it is not clear which of them is the gate"
         )
     return kinds.Product(None, ())
 

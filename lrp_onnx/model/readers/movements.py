@@ -14,7 +14,7 @@ from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
     axis_of,
-    is_there,
+    has_input,
     known_sizes,
     need_picture,
     need_spatial,
@@ -72,7 +72,7 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
     need_spatial(node)
     mode = str(attribute(node, "mode", "constant"))
     value: NDArray[np.generic] = np.zeros(1)
-    if is_there(node, 2):
+    if has_input(node, 2):
         value = np.asarray(needed_constant(graph, node, 2, "value"))
     before, after = _borders(graph, node)
     if mode == "constant" and value.any():
@@ -192,7 +192,7 @@ def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
 def _optional_integers(
     graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]
 ) -> list[int]:
-    return needed_integers(graph, node, slot, what) if is_there(node, slot) else list(default)
+    return needed_integers(graph, node, slot, what) if has_input(node, slot) else list(default)
 
 
 def _three(values: Sequence[int]) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
     fits,
-    is_there,
+    has_input,
     known_sizes,
     needed_constant,
     needed_number,
@@ -94,7 +94,7 @@ def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
 def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
     bounds = []
     for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
-        bounds.append(needed_number(graph, node, slot, what) if is_there(node, slot) else default)
+        bounds.append(needed_number(graph, node, slot, what) if has_input(node, slot) else default)
     if not bounds[0] < bounds[1]:
         raise Unreadable(
             f"it clips to between {bounds[0]} and {bounds[1]}, so that its output is constant: "
@@ -123,7 +123,7 @@ def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
     source = quantize or node
     scale = np.asarray(needed_constant(graph, source, 1, "scale"), np.float64)
     zero: NDArray[Any] = np.zeros((), np.uint8)
-    if is_there(source, 2):
+    if has_input(source, 2):
         zero = np.asarray(needed_constant(graph, source, 2, "zero point"))
     if scale.size != 1 or zero.size != 1:
         raise Unreadable(

@@ -194,13 +194,13 @@ def needed_integers(graph: Graph, node: ir.Node, slot: int, what: str) -> list[i
     return [int(value) for value in values.reshape(-1)]
 
 
-def is_there(node: ir.Node, slot: int) -> bool:
+def has_input(node: ir.Node, slot: int) -> bool:
     """Whether a node has an optional input."""
     return slot < len(node.inputs) and node.inputs[slot] is not None
 
 
 def stored_bias(graph: Graph, node: ir.Node, slot: int) -> NDArray[np.float64] | None:
     """The bias in an input slot, or None if the node has none."""
-    if not is_there(node, slot):
+    if not has_input(node, slot):
         return None
     return np.asarray(needed_constant(graph, node, slot, "bias"), np.float64)
