@@ -51,6 +51,7 @@ CONVERTER_ERRORS = (
     onnx.version_converter.ConvertError,
     onnx.shape_inference.InferenceError,
     onnx.checker.ValidationError,
+    onnx.defs.SchemaError,
     MessageError,
     *NATIVE_ERRORS,
 )
