@@ -1,4 +1,4 @@
-"""The pipeline, in order.
+"""The compiler's pipeline.
 
 load → find the head → recognize → assign rules → emit → append → order → verify → save
 """
@@ -68,70 +68,76 @@ class Options:
     outputs: tuple[str, ...] = (HEATMAP,)
     """``heatmap``, ``relevance``, ``attention``, or names of inner tensors of the model."""
     start: str | None = None
-    """``logit``, ``probability``, ``one`` or ``contrastive``; None leaves it to the composite."""
+    """``logit``, ``probability``, ``one`` or ``contrastive``; None for the composite's own."""
     bias: str | None = None
-    """``keep`` or ``drop`` the bias in the denominators of rules that have one; None leaves it to
-    the composite.
+    """``keep`` or ``drop`` the bias in the denominators of rules that have a bias; None for the
+    composite's own choice.
     """
     rules: Mapping[str, str] = field(default_factory=dict)
-    """Pattern of node names, or kind of step (``@first``) → rule as text; the first that fits wins
-    over the composite.
+    """Pattern of node names, or kind of step (``@first``) → rule as text. The first match overrides
+    the composite.
     """
     explain: str | None = None
-    """Name of the graph output to explain, where there are several."""
+    """Name of the graph output to explain; needed if there are several."""
     input_size: tuple[int, int] | None = None
-    """Height and width, for models that leave them open."""
+    """Height and width, for a model with a symbolic input size."""
     resolution: tuple[int, int] | str | None = None
-    """Where relevance stops: at the feature map nearest to the picture of this height and width, or
-    of this name; None for the picture itself.
+    """Where relevance stops: at the feature map of this height and width that is nearest to the
+    picture, or at the feature map of this name; None for the picture itself.
     """
     many_targets: bool = False
-    """One picture a run and any number of targets, which share its forward pass."""
+    """Whether a run takes one picture and any number of targets, which share its forward pass."""
     optimize_for: str | Emission = DEFAULT_EMISSION
-    """``cpu``, ``cuda``, ``tensorrt``, ``web`` or ``portable``, or single choices: which of
-    equivalent operators are used.
+    """Runtime whose fast operators are chosen: ``cpu``, ``cuda``, ``tensorrt``, ``web`` or
+    ``portable``; or an `Emission` with each choice.
     """
     randomize: int = 0
-    """How many layers nearest to the logits have their weights shuffled: a sanity test of maps.
+    """Number of layers, nearest to the logits, whose weights are shuffled: a sanity test of maps.
 
-    Such a file predicts nothing.
+    The predictions of such a file mean nothing.
     """
     seed: int = 0
-    """The seed of the shuffling."""
+    """Seed of the shuffling."""
     preprocessing: Preprocessing | None = None
-    """How pictures become the model's input; None leaves it to the file."""
+    """How a picture becomes the model's input; None for what the file's metadata states."""
     labels: tuple[str, ...] = ()
-    """Class names in the order of the logits; none leaves them to the file."""
+    """Class names in the order of the logits; empty for those in the file's metadata."""
 
     @property
     def emission(self) -> Emission:
-        """The choices of operators; raises RuleError where the runtime's name is not known."""
-        chosen = self.optimize_for
-        return chosen if isinstance(chosen, Emission) else find_emission(chosen)
+        """The choices of operators.
+
+        Raises:
+            RuleError: the runtime's name is not known.
+        """
+        if isinstance(self.optimize_for, Emission):
+            return self.optimize_for
+        return find_emission(self.optimize_for)
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime that operators are chosen for."""
+        """Name of the runtime that operators are chosen for; ``custom`` for an `Emission`."""
         return self.optimize_for if isinstance(self.optimize_for, str) else "custom"
 
 
 DEFAULTS = Options()
 LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon")
-"""Whose versions a compiled file states beside our own."""
+"""Libraries whose versions a compiled file states, besides lrp-onnx."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """A compiled model and what was decided on the way."""
+    """A compiled model, its metadata, and the decisions of the compiler."""
 
     model: onnx.ModelProto
     contract: Contract
     plan: Plan
     rules: Mapping[str, Assigned]
+    """Step name → its rule and the reason for it."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs that were added."""
+        """Names of the graph outputs that the compiler added."""
         return tuple(
             value.name
             for value in self.model.graph.output
@@ -139,7 +145,7 @@ class Compiled:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What was decided, as JSON-ready data."""
+        """The compiler's decisions as JSON-ready data."""
         contract = self.contract
         return {
             "composite": contract.composite,
@@ -155,11 +161,11 @@ class Compiled:
         }
 
     def save(self, path: Path | str, *, force: bool = False) -> Path:
-        """Write the file, whole or not at all, and return its path.
+        """Write the model to `path`, completely or not at all, and return the path.
 
         Raises:
             OutputExistsError: `path` exists and `force` is not set.
-            OutputError: it cannot be written.
+            OutputError: `path` cannot be written.
         """
         return write_bytes(Path(path), self.model.SerializeToString(), force=force)
 
@@ -167,12 +173,16 @@ class Compiled:
 def plan_model(
     path: Path | str, options: Options = Options()
 ) -> tuple[Graph, Plan, dict[str, Assigned]]:
-    """The first half of a compilation: the normalised graph, its plan, and every step's rule.
+    """The first half of a compilation: the normalised graph, its plan, and the rule of every step
+    by name.
 
     Raises:
-        ModelFileError, UnsupportedModelError, RuleError.
+        ModelFileError: the file cannot be read.
+        UnsupportedModelError: the model cannot be explained; every reason is listed.
+        RuleError: a rule or composite is unknown or does not fit.
     """
-    composite, source = find_composite(options.composite), str(path)
+    composite = find_composite(options.composite)
+    source = str(path)
     graph = load_model(path, input_size=options.input_size)
     if is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
@@ -195,7 +205,7 @@ def plan_model(
 
 
 def _notes(plan: Plan, options: Options) -> Iterator[str]:
-    """What a reader of the plan should know of these options."""
+    """Notes on these options for the readers of the plan."""
     if options.randomize:
         yield (
             f"the weights of the {options.randomize} layers nearest to the logits are shuffled: "
@@ -212,10 +222,10 @@ def compile_model(
     Args:
         path: an ONNX file.
         options: composite, outputs, start value, overrides.
-        choices: fields of `Options` by name, over those of `options`:
+        runner: runs a model on a batch. If given, it runs the original and the compiled model,
+            which must predict the same.
+        choices: fields of `Options` by name, which override those of `options`:
             ``compile_model(path, composite="lrp-resnet")``.
-        runner: runs a model on a batch. Where there is one, the compiled model is run against the
-            original and must predict the same.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -233,7 +243,8 @@ def compile_model(
     coarse = feature_map(plan, options.resolution) if options.resolution else None
     if options.labels and len(options.labels) != plan.classes:
         raise ContractError(
-            f"there are {len(options.labels)} class names, and {path} has {plan.classes} classes"
+            f"there are {len(options.labels)} class names, but {path} has {plan.classes} classes: "
+            "give one name per class"
         )
     backward = _emit(graph, forward, plan, assigned, options, start=start, until=coarse)
     ledger = tuple(map(_ledger, backward.ledger))
@@ -269,15 +280,17 @@ def compile_model(
 
 
 def _start_value(options: Options) -> str:
-    """What relevance starts from: as asked for, or as the composite has it."""
+    """The start value of the options, or else of the composite."""
     start = options.start or find_composite(options.composite).start
     if start not in START_VALUES:
-        raise RuleError(f"the start value {start!r} is not known: it is {', '.join(START_VALUES)}")
+        raise RuleError(
+            f"the start value {start!r} is not known: choose one of {', '.join(START_VALUES)}"
+        )
     return start
 
 
 def _for_runtime(graph: Graph, options: Options, *, source: str) -> Graph:
-    """The forward graph as the runtime needs it: guarded pools, and one picture a run."""
+    """The forward graph with guarded pools and, for many targets, a batch of one picture."""
     graph = guard_pools(graph, indices=options.emission.indexed_pools)
     return one_picture(graph, source=source) if options.many_targets else graph
 
@@ -292,7 +305,7 @@ def _emit(
     start: str,
     until: str | None,
 ) -> Backward:
-    """The backward pass, from the logits to the picture or to the feature map `until`."""
+    """The backward pass from the logits to the picture, or to the feature map `until`."""
     builder = Builder(
         taken=tensor_names(forward),
         other_types=_not_float32(graph),
@@ -312,7 +325,7 @@ def _appended(
     *,
     at: str | None,
 ) -> onnx.ModelProto:
-    """The forward model and the backward pass in one, with its inputs and outputs, in order."""
+    """The forward model and the backward pass in one model, without unused nodes."""
     times_input = find_composite(options.composite).times_input
     outputs = append_outputs(backward, options.outputs, at=at, times_input=times_input)
     classes = backward.plan.classes
@@ -328,21 +341,24 @@ def _appended(
     )
     if options.emission.relevance_last:
         model = relevance_last(model)
-    # `verify` reads the biases of the ledger's quotients, which no node need read.
-    return drop_unused(model, keep=frozenset(t["b"] for entry in ledger for t in entry["terms"]))
+    # `verify` reads the biases of the ledger, even where no node reads them.
+    biases = frozenset(term["b"] for entry in ledger for term in entry["terms"])
+    return drop_unused(model, keep=biases)
 
 
 def _not_float32(graph: Graph) -> frozenset[str]:
-    """Tensors that relevance arithmetic has to convert; unknown types count as float32."""
-    inner = (value for node in graph.nodes for value in node.outputs)
-    every = (*graph.inputs, *graph.model.graph.initializers.values(), *inner)
+    """Names of tensors that relevance arithmetic must cast to float32; unknown types count as
+    float32.
+    """
+    computed = (value for node in graph.nodes for value in node.outputs)
+    values = (*graph.inputs, *graph.model.graph.initializers.values(), *computed)
     return frozenset(
-        name_of(v) for v in every if v.dtype is not None and v.dtype != ir.DataType.FLOAT
+        name_of(v) for v in values if v.dtype is not None and v.dtype != ir.DataType.FLOAT
     )
 
 
 def _ledger(entry: LedgerEntry) -> dict[str, Any]:
-    """An entry as tensor names, for the file's metadata."""
+    """A ledger entry as tensor names, for the file's metadata."""
 
     def factors(relevance: Relevance) -> list[str]:
         return [

@@ -1,7 +1,7 @@
-"""Names and metadata of a compiled file: all that the compile half and the run half share.
+"""Names and metadata of a compiled file: everything that compiling and running share.
 
-A compiled file is plain ONNX. Its metadata keys all begin with
-``lrp_onnx.``; values are JSON, so any language can read them.
+A compiled file is plain ONNX. Its metadata keys begin with ``lrp_onnx.``. The values are JSON, so
+that any language can read them.
 """
 
 from __future__ import annotations
@@ -16,37 +16,39 @@ from lrp_onnx.errors import ContractError
 HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels."""
 RELEVANCE = "relevance"
-"""Graph output, the input's shape, float32: relevance at every input element."""
+"""Graph output of the input's shape, float32: relevance at every input element."""
 ATTENTION = "attention"
-"""Graph output (N, H, W) float32: the attention map that
-the model itself computes, where it has one.
-"""
+"""Graph output (N, H, W) float32: the attention map that the model computes, if it has one."""
 TARGET = "target"
-"""Optional graph input (N,) or (1,) int64: the class to
-explain, -1 for the predicted one (the default).
+"""Optional graph input (N,) or (1,) int64: the class to explain.
+
+-1, the default, is the predicted class.
 """
 START = "start"
-"""Optional graph input (N, classes) or (1, classes) float32:
-the relevance to start from; all zeros mean "use `target`".
+"""Optional graph input (N, classes) or (1, classes) float32: the relevance to start from.
+
+All zeros, the default, mean "use `target`".
 """
 TARGETS = "targets"
-"""The dimension of `target`; in a file for many targets, of
-everything that is computed for each of them.
+"""Name of `target`'s dimension.
+
+In a file for many targets, everything that is computed per target has this dimension.
 """
 PREDICTED = -1
+"""The value of `target` that means the predicted class."""
 INTERNAL = "lrp/"
-"""Every name that the compiler adds inside the graph begins with this."""
-
-
+"""Prefix of every name that the compiler adds inside the graph."""
 ADDED = (HEATMAP, RELEVANCE, ATTENTION, TARGET, START)
+"""Names of the graph inputs and outputs that the compiler adds."""
 
 
 def is_added(name: str) -> bool:
-    """Whether a tensor's name is one that the compiler gives, not the original model."""
+    """Whether the compiler, not the original model, gave a tensor this name."""
     return name.startswith((INTERNAL, f"{RELEVANCE}/", f"{ATTENTION}/")) or name in ADDED
 
 
 FORMAT = 1
+"""Version of the metadata's format."""
 KEYS = (
     "format",
     "input",
@@ -69,15 +71,16 @@ KEYS = (
 )
 """Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
+"""Prefix of every metadata key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How a picture becomes the model's input.
 
-    An 8-bit RGB picture is resized, cropped, divided by `divisor`, normalised to
-    ``(value - mean) / std`` per channel, put in `channels` order and `layout`. `mean` and `std` are
-    in the order of `channels`, in units after the division.
+    An 8-bit RGB picture is resized and cropped, divided by `divisor`, normalised to
+    ``(value - mean) / std`` per channel, and put in the order of `channels` and `layout`. `mean`
+    and `std` are in the order of `channels` and in the units after the division.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -88,19 +91,20 @@ class Preprocessing:
     layout: str = "NCHW"
     """``NCHW`` or ``NHWC``."""
     resize: str = "crop"
-    """``crop``: the shorter side becomes size / crop_fraction,
-    then the centre is cut out; ``stretch``: to size, aspect lost.
+    """``crop``: the shorter side becomes size / crop_fraction, then the centre is cut out.
+    ``stretch``: both sides become size; the aspect ratio is lost.
     """
     crop_fraction: float = 1.0
+    """The part of the resized picture's shorter side that ``crop`` keeps, up to 1."""
     interpolation: str = "bilinear"
-    """``bilinear``, ``area``, ``cubic`` or ``nearest``;
-    ``bilinear`` without antialiasing, half-pixel centres.
-    """
+    """``bilinear`` (no antialiasing, half-pixel centres), ``area``, ``cubic`` or ``nearest``."""
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        """Read what `to_json` wrote; raises ContractError
-        where a key is unknown or a value does not fit.
+        """Read what `to_json` wrote.
+
+        Raises:
+            ContractError: a key is unknown, or a value has a wrong type.
         """
         try:
             values = json.loads(text)
@@ -120,54 +124,56 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a compiled file says of itself."""
+    """What a compiled file states about itself."""
 
     input: str
     """Name of the picture input."""
     outputs: Mapping[str, str]
-    """Every original output's name and what it holds: ``logits``,
-    ``probabilities``, ``log-probabilities`` or ``other``.
+    """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities`` or
+    ``other``.
     """
     explained: str
-    """Name of the tensor that relevance starts from (the logits), as in the original graph."""
+    """Name of the tensor in the original graph that relevance starts from: the logits."""
     classes: int
     """Number of classes."""
     composite: str
+    """Name of the composite."""
     start_value: str
     """``logit``, ``probability``, ``one`` or ``contrastive``."""
     versions: Mapping[str, str]
-    """Versions of lrp-onnx and of the libraries that made the file."""
+    """Library → version: lrp-onnx and the libraries that made the file."""
     rules: Mapping[str, str]
-    """Every layer's node name and the text form of its rule."""
+    """Node name of every layer → its rule as text."""
     layout: str = "NCHW"
-    """``NCHW`` or ``NHWC``: the picture input's order of axes; `relevance` has the same."""
+    """``NCHW`` or ``NHWC``: the order of axes of the picture input and of `relevance`."""
     blocks: tuple[Mapping[str, Any], ...] = ()
     """The residual blocks: fork, output, and the steps of every branch by role."""
     ledger: tuple[Mapping[str, Any], ...] = ()
-    """What each rule received, passed on and absorbed, as
-    tensor names (`relevance.verify` reads it).
+    """The tensors that hold what each rule received, passed on and absorbed, by name;
+    `compiled.conservation` reads it.
     """
     many_targets: bool = False
-    """Whether a run takes one picture and any number of
-    targets, -k being the class of the k-th largest logit.
+    """Whether a run takes one picture and any number of targets. In such a file the target -k is
+    the class of the k-th largest logit.
     """
     resolution: Sequence[int] | None = None
-    """(height, width) of the maps where they are coarser than the picture."""
+    """(height, width) of the maps if they are coarser than the picture, else None."""
     optimized_for: str = "cpu"
-    """The runtime whose fast operators were chosen."""
+    """Name of the runtime that operators are chosen for."""
     randomized: int = 0
-    """Layers whose weights are shuffled, for a sanity test
-    of maps: the file's predictions mean nothing then.
+    """Number of layers with shuffled weights, for a sanity test of maps. If it is not 0, the
+    file's predictions mean nothing.
     """
     memory_fixed: int = 0
+    """Bytes of tensors, without weights, that a run needs whatever the batch."""
     memory_each: int = 0
-    """Bytes of tensors that a run holds at once at most, weights apart: in any case, and for every
-    picture (every target, in a file of many) of a batch.
-    """
+    """Further bytes for every picture of a batch, or for every target in a file for many."""
     preprocessing: Preprocessing | None = None
+    """How a picture becomes the model's input; None if that is not stated."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""
     format: int = FORMAT
+    """Version of the metadata's format."""
 
     def to_metadata(self) -> dict[str, str]:
         """ONNX metadata properties: key → JSON text."""
@@ -180,13 +186,16 @@ class Contract:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Contract:
-        """Read a compiled file's metadata; raises ContractError where
-        it is not a compiled file's.
+        """Read a compiled file's metadata properties.
+
+        Raises:
+            ContractError: the file is not compiled, a key is missing or damaged, or the format is
+                newer than this version reads.
         """
         if not is_compiled(metadata):
             raise ContractError(
-                "this is not a compiled file: it has no lrp_onnx.* "
-                "metadata; run `lrp-onnx compile` on it first"
+                "this is not a compiled file: it has no lrp_onnx.* metadata; "
+                "run `lrp-onnx compile` on it first"
             )
         values = {}
         for name in KEYS:
@@ -194,12 +203,12 @@ class Contract:
                 values[name] = json.loads(metadata[PREFIX + name])
             except (KeyError, ValueError) as error:
                 raise ContractError(
-                    f"the compiled file's metadata key {PREFIX + name} "
-                    "is missing or damaged; compile it again"
+                    f"the compiled file's metadata key {PREFIX + name} is missing or damaged; "
+                    "compile it again"
                 ) from error
         if values["format"] > FORMAT:
             raise ContractError(
-                f"the compiled file is of format {values['format']}, "
+                f"the compiled file has format {values['format']}, "
                 f"this version reads up to {FORMAT}: upgrade lrp-onnx"
             )
         preprocessing, labels = read_description(metadata)
@@ -216,9 +225,7 @@ def is_compiled(metadata: Mapping[str, str]) -> bool:
 
 
 def describe(preprocessing: Preprocessing | None, labels: tuple[str, ...]) -> dict[str, str]:
-    """Metadata that any model, compiled or not, may carry: its
-    preprocessing and its class names.
-    """
+    """Metadata that any model may have, compiled or not: its preprocessing and class names."""
     metadata = {}
     if preprocessing is not None:
         metadata[PREFIX + "preprocessing"] = preprocessing.to_json()
@@ -228,7 +235,11 @@ def describe(preprocessing: Preprocessing | None, labels: tuple[str, ...]) -> di
 
 
 def read_description(metadata: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    """The inverse of `describe`."""
+    """The inverse of `describe`: preprocessing or None, and class names or an empty tuple.
+
+    Raises:
+        ContractError: a value is damaged.
+    """
     text = metadata.get(PREFIX + "preprocessing")
     try:
         labels = tuple(map(str, json.loads(metadata.get(PREFIX + "labels", "[]"))))

@@ -1,5 +1,6 @@
-"""What goes wrong, as types. Every message is one
-paragraph: what was found, what is supported, what to do.
+"""The package's exceptions.
+
+Every message is one paragraph: what was found, what is supported, what to do.
 """
 
 from __future__ import annotations
@@ -8,21 +9,18 @@ from collections.abc import Sequence
 
 
 class LrpOnnxError(Exception):
-    """Base of every error that a user can cause; the
-    command line prints it and exits with status 1.
+    """Base of every error that a user can cause.
+
+    The command line prints it and exits with status 1.
     """
 
 
 class ModelFileError(LrpOnnxError):
-    """The model file cannot be read: it is missing,
-    truncated, not ONNX, or its external data is not there.
-    """
+    """The model file is missing, truncated or not ONNX, or its external data is missing."""
 
 
 class UnsupportedModelError(LrpOnnxError):
-    """The model can be read but not explained. `faults` names
-    every reason at once, one per entry.
-    """
+    """The model can be read but not explained; `faults` lists every reason."""
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
         self.faults: tuple[str, ...] = tuple(faults)
@@ -30,19 +28,15 @@ class UnsupportedModelError(LrpOnnxError):
 
 
 class RuleError(LrpOnnxError):
-    """A composite, a rule or an override is unknown, has
-    wrong parameters, or does not fit its layer.
-    """
+    """A composite, rule or override is unknown, has wrong parameters, or does not fit its layer."""
 
 
 class ContractError(LrpOnnxError):
-    """A file was taken for a compiled one and lacks the
-    metadata of a compiled file, or is of a newer format.
-    """
+    """A file has no valid metadata of a compiled file, or has a newer format."""
 
 
 class VerificationError(LrpOnnxError):
-    """A compiled model failed a check. `faults` names every failed check."""
+    """A compiled model failed a check; `faults` lists every failed check."""
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
         self.faults: tuple[str, ...] = tuple(faults)
@@ -50,7 +44,7 @@ class VerificationError(LrpOnnxError):
 
 
 class ProviderError(LrpOnnxError):
-    """The asked-for execution provider (CUDA) is not there."""
+    """The requested execution provider (CUDA) is not available."""
 
 
 class ImageError(LrpOnnxError):
@@ -65,9 +59,14 @@ class OutputExistsError(OutputError):
     """An output path exists and `force` was not given."""
 
 
+NATIVE_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)
+"""The Python exceptions that bindings (pybind11, nanobind) make of standard C++ exceptions."""
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of what the innermost cause of `error` says;
-    other libraries write paragraphs.
+    """The first line of the message of `error`'s innermost cause, or the name of its type.
+
+    Messages of other libraries can have many lines.
     """
     while error.__cause__ is not None:
         error = error.__cause__

@@ -1,1 +1,1 @@
-"""The compiled file: its order, its memory, and the proof that it is right."""
+"""The compiled model: node order, memory estimate, checks and the conservation ledger."""

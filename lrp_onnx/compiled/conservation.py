@@ -1,9 +1,8 @@
-"""The conservation ledger: layer by layer, what relevance
-came in, what went on, and what bias and stabilizer absorbed.
+"""The conservation ledger: the relevance that each layer received, passed on and absorbed.
 
-A compiled file's metadata says which of its inner tensors are which; here they are read back and
-summed. Per sample and layer, with s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer Σ R −
-Σ s·z, and the rest, Σ s·(z − b), must arrive at the input.
+The metadata of a compiled file names the inner tensors of the ledger; this module sums their
+values. Per sample and layer, with s = R/stabilize(z): the bias absorbs Σ s·b, the stabilizer
+absorbs Σ R − Σ s·z, and the rest, Σ s·(z − b), must arrive at the layer's input.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from lrp_onnx.contract import Contract
 from lrp_onnx.relevance.rules.table import parse_rule
 
 TOLERANCE = 1e-3
-"""Largest unexplained relevance at a layer, relative to the larger of the start and the relevance
-received: float32 sums of millions of terms reach 1e-4.
+"""Largest unexplained relevance of a layer, relative to the larger of the start and the relevance
+received. Rounding of float32 sums of millions of terms reaches 1e-4.
 """
 
 Array = NDArray[np.generic]
@@ -29,20 +28,26 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One layer's account, every number summed per sample, (N,) float64."""
+    """One layer's account: sums of relevance per sample, (N,) float64."""
 
     step: str
+    """Name of the layer's node."""
     rule: str
+    """The layer's rule as text."""
     conserves: bool
-    """Whether the rule is one that loses no relevance but to bias and stabilizer."""
+    """Whether the rule loses relevance to bias and stabilizer only."""
     received: NDArray[np.float64]
+    """Relevance that arrived at the layer's output."""
     passed: NDArray[np.float64]
+    """Relevance that the layer passed on to its inputs."""
     bias: NDArray[np.float64]
+    """Relevance that the bias absorbed."""
     epsilon: NDArray[np.float64]
+    """Relevance that the stabilizer absorbed."""
 
     @property
     def unexplained(self) -> NDArray[np.float64]:
-        """What neither arrived nor was absorbed."""
+        """Relevance received that was neither passed on nor absorbed, (N,)."""
         return self.received - self.passed - self.bias - self.epsilon
 
     def to_json(self) -> dict[str, Any]:
@@ -58,22 +63,21 @@ class Account:
         return head | {name: values.tolist() for name, values in numbers.items()}
 
     def fault(self, start: NDArray[np.float64]) -> str | None:
-        """What is wrong with this account, if anything;
+        """A message if too much relevance is unexplained, else None.
+
         `start` is the relevance at the logits, (N,).
         """
         if not self.conserves:
             return None
         scale = np.maximum(np.abs(start), np.abs(self.received)) + 1e-12
         worst = float(np.max(np.abs(self.unexplained) / scale))
-        return (
-            None
-            if worst <= TOLERANCE
-            else f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
-        )
+        if worst <= TOLERANCE:
+            return None
+        return f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
 
 
 def tensors_of(contract: Contract) -> frozenset[str]:
-    """Names of every tensor that the ledger speaks of."""
+    """Names of every tensor in the ledger."""
     names: set[str] = set()
     for entry in contract.ledger:
         names.update(entry["received"], *entry["passed"])
@@ -83,21 +87,19 @@ def tensors_of(contract: Contract) -> frozenset[str]:
 
 
 def expose(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
-    """A copy of `model` with those of the tensors `names`
-    as outputs that its nodes compute or its inputs are.
-    """
+    """A copy of `model` that also outputs the tensors of `names` that its nodes compute."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
-    already = {value.name for value in model.graph.output}
+    new_names = names - {value.name for value in model.graph.output}
     computed = [name for node in model.graph.node for name in node.output]
     exposed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in computed if name in names - already
+        onnx.ValueInfoProto(name=name) for name in computed if name in new_names
     )
     return exposed
 
 
 def constants_of(model: onnx.ModelProto, names: frozenset[str]) -> dict[str, Array]:
-    """The values of those of the tensors `names` that are stored."""
+    """Name → values, for every tensor of `names` that the file stores."""
     return {
         t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names
     }
@@ -112,28 +114,26 @@ def _accounts(contract: Contract, values: Mapping[str, Array]) -> Iterator[Accou
     for entry in contract.ledger:
         rule = contract.rules[entry["step"]]
         received = _total(values, entry["received"])
-        passed = np.sum(
-            [_total(values, factors) for factors in entry["passed"]], axis=0
-        ) + np.zeros_like(received)
+        zeros = np.zeros_like(received)
+        passed = zeros + np.sum([_total(values, names) for names in entry["passed"]], axis=0)
         terms: Sequence[Mapping[str, Any]] = entry["terms"]
-        bias = np.sum(
-            [t["factor"] * _total(values, (t["s"], t["b"])) for t in terms], axis=0
-        ) + np.zeros_like(received)
+        bias_parts = [t["factor"] * _total(values, (t["s"], t["b"])) for t in terms]
+        bias = zeros + np.sum(bias_parts, axis=0)
         shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
-        epsilon = received - shared if terms else np.zeros_like(received)
+        epsilon = received - shared if terms else zeros
         yield Account(
             entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon
         )
 
 
 def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:
-    """What a quotient hands out: Σ s·z, without the stabilizer that z may hold."""
+    """The relevance that a quotient s distributes: Σ s·z, without the stabilizer in z, (N,)."""
     stabilizer: float = term.get("e", 0.0)
     return _total(values, (term["s"], term["z"])) - stabilizer * _total(values, (term["s"],))
 
 
 def _total(values: Mapping[str, Array], factors: Sequence[str]) -> NDArray[np.float64]:
-    """Per sample, the sum over all elements of the product of the tensors named `factors`."""
+    """The product of the tensors `factors`, summed over all elements per sample, (N,)."""
     product = np.asarray(values[factors[0]], np.float64)
     for name in factors[1:]:
         product = product * np.asarray(values[name], np.float64)

@@ -1,4 +1,6 @@
-"""How much memory a run needs: the tensors that are alive at once, in the order of the file."""
+"""An estimate of a run's memory: the tensors that are alive at once when nodes run in the order of
+the file.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,24 @@ import onnx
 
 
 def memory_of(model: onnx.ModelProto) -> tuple[int, int]:
-    """(bytes in any case, bytes for every picture of a
-    batch) that tensors take at most at once, weights apart.
+    """Peak bytes of tensors without weights: (bytes at any batch, further bytes per picture).
 
-    A runtime needs more: it keeps weights in layouts of its own, and pieces that fit no tensor.
+    A runtime needs more: it may copy weights to another layout, and its allocator leaves gaps.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
         v.name: v.type.tensor_type
         for v in (*inferred.input, *inferred.value_info, *inferred.output)
     }
-    one, two = (_peak(model, {n: _bytes(t, batch) for n, t in shapes.items()}) for batch in (1, 2))
-    return max(0, 2 * one - two), two - one
+    peak_1, peak_2 = (
+        _peak(model, {name: _bytes(tensor, batch) for name, tensor in shapes.items()})
+        for batch in (1, 2)
+    )
+    return max(0, 2 * peak_1 - peak_2), peak_2 - peak_1
 
 
 def _bytes(tensor: onnx.TypeProto.Tensor, batch: int) -> int:
-    """Of a tensor whose open sizes are the batch; 0 where nothing is known of it."""
+    """Bytes of a tensor whose symbolic sizes are all `batch`; 0 if its shape is not known."""
     if not tensor.HasField("shape"):
         return 0
     sizes = [dim.dim_value if dim.HasField("dim_value") else batch for dim in tensor.shape.dim]
@@ -32,31 +36,32 @@ def _bytes(tensor: onnx.TypeProto.Tensor, batch: int) -> int:
 
 
 def _peak(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    """The most bytes alive at once when nodes run in the order of the file."""
+    """The most bytes alive at once when nodes run in the order of the file.
+
+    Constants do not count. Graph inputs belong to the caller and are never freed.
+    """
     graph = model.graph
-    constant = _constants(graph)
-    last = {name: index for index, node in enumerate(graph.node) for name in node.input}
-    last |= {value.name: len(graph.node) for value in graph.output}
-    held = {
-        value.name for value in graph.input
-    } | constant  # weights apart; inputs are the caller's to the end
-    alive = most = sum(sizes.get(value.name, 0) for value in graph.input)
+    last_use = {name: index for index, node in enumerate(graph.node) for name in node.input}
+    last_use |= {value.name: len(graph.node) for value in graph.output}
+    never_freed = _constants(graph) | {value.name for value in graph.input}
+    alive = peak = sum(sizes.get(value.name, 0) for value in graph.input)
     for index, node in enumerate(graph.node):
-        made = [name for name in node.output if name not in held]
-        alive += sum(sizes.get(name, 0) for name in made)
-        most = max(most, alive)
-        done = {
+        allocated = [name for name in node.output if name not in never_freed]
+        alive += sum(sizes.get(name, 0) for name in allocated)
+        peak = max(peak, alive)
+        freed = {
             name
-            for name in (*node.input, *made)
-            if name not in held and last.get(name, index) == index
+            for name in (*node.input, *allocated)
+            if name not in never_freed and last_use.get(name, index) == index
         }
-        alive -= sum(sizes.get(name, 0) for name in done)
-    return most
+        alive -= sum(sizes.get(name, 0) for name in freed)
+    return peak
 
 
 def _constants(graph: onnx.GraphProto) -> Set[str]:
-    """Names of stored tensors and of what is computed from
-    them alone, once, when a session is made.
+    """Names of stored tensors and of tensors computed from these alone.
+
+    A runtime computes the latter once, when it creates a session.
     """
     optional = {value.name for value in graph.input}
     constant = {tensor.name for tensor in graph.initializer} - optional

@@ -1,5 +1,7 @@
-"""Proving a compiled model: valid standard ONNX, original
-outputs unchanged, batches consistent, relevance accounted for.
+"""Checks of a compiled model.
+
+It must be valid standard ONNX, predict what the original does, give the same maps alone and in a
+batch, and account for all relevance.
 """
 
 from __future__ import annotations
@@ -10,41 +12,54 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from google.protobuf.message import Error as MessageError
 from numpy.typing import NDArray
 
 from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.order import drop_unused
 from lrp_onnx.contract import Contract, is_added
-from lrp_onnx.errors import LrpOnnxError, VerificationError
+from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
 
 Outputs = dict[str, NDArray[np.generic]]
 SAME_OUTPUT = 1e-5
-"""Largest change of an original output, relative to its
-largest magnitude: float32 rounding where fusions differ.
+"""Largest change of an original output, relative to its largest magnitude.
+
+Float32 rounding differs where a runtime fuses other nodes.
 """
 SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
-"""The same for outputs of fewer bits: four times their unit of rounding."""
+"""The same for 16-bit outputs, by element type: four times the unit of rounding."""
 ONE_STEP = 0.05
-"""The same for quantised models, where rounding may move a value by a whole step of its quantiser.
-"""
+"""The same for quantised models: rounding may move a value by one step of its quantiser."""
 HALF_INSIDE = 2e-3
-"""The same where the output is float32 and what computes it
-is not: runtimes choose where they round.
+"""The same for float32 outputs of 16-bit models: runtimes differ in where they round."""
+SAME_MAP = 1e-4
+"""Largest difference between a map computed alone and in a batch, relative to its maximum: kernels
+differ with the batch size.
 """
+
+CHECKER_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    MessageError,
+    *NATIVE_ERRORS,
+)
+"""What `onnx.checker.check_model` raises: its own errors, protobuf's, and those of its C++ code."""
 
 
 class Runner(Protocol):
-    """Runs a serialized model: feeds → every output."""
+    """Runs a serialized model on named inputs."""
 
     def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
-        """All outputs by name."""
+        """Every output of the model: name → values."""
 
 
 def check_compiled(
     model: onnx.ModelProto, original: onnx.ModelProto, contract: Contract, runner: Runner | None
 ) -> None:
-    """Raise VerificationError unless `model` is valid and,
-    where it can be run, predicts what `original` does.
+    """Check that `model` is valid and, if there is a runner, that it predicts what `original` does.
+
+    Raises:
+        VerificationError: a check failed, or the runner cannot run `original`.
     """
     faults = _validity(model)
     if faults:
@@ -57,10 +72,10 @@ def check_compiled(
     try:
         before = runner(original.SerializeToString(), feeds)
     except LrpOnnxError as error:
-        fault = (
-            f"{error}; --no-check writes the compiled file unchecked, for a runtime that can run it"
-        )
-        raise VerificationError("the original model cannot be run here:", [fault]) from error
+        hint = "--no-check writes the compiled file unchecked, for a runtime that can run it"
+        raise VerificationError(
+            "the original model cannot be run here:", [f"{error}; {hint}"]
+        ) from error
     after = runner(model.SerializeToString(), feeds)
     faults = changed_outputs(before, after, tolerance=rounding_of(original))
     faults += non_finite(after)
@@ -71,47 +86,47 @@ def check_compiled(
 def changed_outputs(
     before: Outputs, after: Outputs, *, tolerance: float = SAME_OUTPUT
 ) -> list[str]:
-    """One line for every original output that is missing or
-    differs by more than `tolerance` of its maximum.
+    """One message for every original output that is missing or changed too much.
+
+    `tolerance` is relative to the output's largest magnitude; 16-bit outputs have at least the
+    tolerance of `SAME_HALF`.
     """
     faults = []
     for name, expected in before.items():
         if name not in after:
-            faults.append(f"the output '{name}' is gone")
+            faults.append(f"the output '{name}' is missing")
             continue
         scale = float(np.abs(expected).max(initial=1e-30))
-        change = (
-            float(
-                np.abs(after[name].astype(np.float64) - expected.astype(np.float64)).max(
-                    initial=0.0
-                )
-            )
-            / scale
-        )
+        difference = np.abs(after[name].astype(np.float64) - expected.astype(np.float64))
+        change = float(difference.max(initial=0.0)) / scale
         allowed = max(tolerance, SAME_HALF.get(str(expected.dtype), 0.0))
         if not change <= allowed:
             faults.append(
-                f"the output '{name}' changed by {change:.1e} of "
-                f"its largest value; {allowed:.0e} is rounding"
+                f"the output '{name}' changed by {change:.1e} of its largest value; "
+                f"{allowed:.0e} is rounding"
             )
     return faults
 
 
 def rounding_of(model: onnx.ModelProto) -> float:
-    """How far an output of `model` may move, relative to
-    its maximum, when a runtime fuses its nodes differently.
+    """How much an output of `model` may change, relative to its largest magnitude, when a runtime
+    fuses its nodes differently.
     """
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    weights = any(tensor.data_type in half for tensor in model.graph.initializer)
-    integers = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    return HALF_INSIDE if weights else ONE_STEP if integers else SAME_OUTPUT
+    if any(tensor.data_type in half for tensor in model.graph.initializer):
+        return HALF_INSIDE
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return ONE_STEP
+    return SAME_OUTPUT
 
 
 def random_picture(
     model: onnx.ModelProto, name: str, *, batch: int, seed: int = 0
 ) -> NDArray[np.generic]:
-    """A batch of random input of the model's size and
-    element type: about −2 to 2, or 0 to 255 for uint8.
+    """A random batch of the size and element type of the input `name`.
+
+    Floats are standard normal; integers are uniform over all values of their type. `batch` is the
+    number of pictures if the model's batch is symbolic.
     """
     value = next(v for v in model.graph.input if v.name == name)
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -124,12 +139,6 @@ def random_picture(
     return rng.normal(size=shape).astype(dtype)
 
 
-SAME_MAP = 1e-4
-"""Largest difference between a map computed alone and in a batch,
-relative to its maximum: kernels differ with the batch size.
-"""
-
-
 def batch_faults(
     model: bytes,
     contract: Contract,
@@ -137,25 +146,27 @@ def batch_faults(
     pictures: NDArray[np.generic],
     outputs: Sequence[str],
 ) -> list[str]:
-    """One line for every output of `outputs` where a batch of N does not equal N single runs."""
-    together = runner(model, {contract.input: pictures})
-    alone = [runner(model, {contract.input: pictures[i : i + 1]}) for i in range(len(pictures))]
+    """One message for every output of `outputs` where a batch of N differs from N single runs."""
+    batch_run = runner(model, {contract.input: pictures})
+    single_runs = [
+        runner(model, {contract.input: pictures[i : i + 1]}) for i in range(len(pictures))
+    ]
     faults = []
     for name in outputs:
-        single = np.concatenate([run[name] for run in alone]).astype(np.float64)
-        change = np.abs(together[name].astype(np.float64) - single).reshape(len(single), -1).max(1)
+        single = np.concatenate([run[name] for run in single_runs]).astype(np.float64)
+        change = np.abs(batch_run[name].astype(np.float64) - single).reshape(len(single), -1).max(1)
         scale = np.abs(single).reshape(len(single), -1).max(1) + 1e-30
         worst = float((change / scale).max())
         if not worst <= SAME_MAP:
             faults.append(
-                f"the output '{name}' of a batch of {len(single)} "
-                f"differs from single runs by {worst:.1e} of its maximum"
+                f"the output '{name}' of a batch of {len(single)} differs from single runs "
+                f"by {worst:.1e} of its maximum"
             )
     return faults
 
 
 def non_finite(values: Outputs) -> list[str]:
-    """One line for every array with NaN or infinity."""
+    """One message for every array with NaN or infinity."""
     return [
         f"'{name}' holds NaN or infinity"
         for name, value in values.items()
@@ -165,10 +176,12 @@ def non_finite(values: Outputs) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """What `audit` found: named checks with their faults, and the conservation ledger."""
+    """The result of `audit`: every check with its faults, and the conservation ledger."""
 
     checks: tuple[tuple[str, tuple[str, ...]], ...]
+    """(name of the check, messages of its faults)."""
     rows: tuple[Account, ...]
+    """Every layer's account, from the logits down."""
     start: NDArray[np.float64]
     """Relevance at the logits, (N,)."""
 
@@ -178,7 +191,7 @@ class Audit:
         return not any(faults for _, faults in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """The findings as JSON-ready data, numbers per sample."""
+        """The result as JSON-ready data, numbers per sample."""
         return {
             "passed": self.passed,
             "checks": [{"check": name, "faults": list(faults)} for name, faults in self.checks],
@@ -195,9 +208,14 @@ def audit(
     pictures: NDArray[np.generic],
     original: onnx.ModelProto | None,
 ) -> Audit:
-    """Run every check of a compiled model on `pictures` (N, …), N ≥ 1, in the model's input units.
+    """Run every check of a compiled model.
 
-    Without `original` the forward part of the model itself is what its outputs are compared with.
+    Args:
+        model: the compiled model.
+        contract: its metadata.
+        runner: runs a model on a batch.
+        pictures: (N, …) with N ≥ 1, in the units of the model's input.
+        original: the model to compare the outputs with; None for the forward part of `model`.
     """
     data = model.SerializeToString()
     feeds = {contract.input: pictures}
@@ -231,12 +249,13 @@ def audit(
 
 
 def _takes_any_batch(model: onnx.ModelProto, contract: Contract) -> bool:
+    """Whether the batch of the picture input is symbolic."""
     value = next(v for v in model.graph.input if v.name == contract.input)
     return not value.type.tensor_type.shape.dim[0].HasField("dim_value")
 
 
 def forward_part(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """The original model, as it stands inside a compiled one."""
+    """A copy of `model` without the nodes, inputs and outputs that the compiler added."""
     forward = onnx.ModelProto()
     forward.CopyFrom(model)
     kept = [value for value in forward.graph.output if value.name in contract.outputs]
@@ -253,15 +272,16 @@ def _has_bfloat16(model: onnx.ModelProto) -> bool:
 
 
 def _validity(model: onnx.ModelProto) -> list[str]:
+    """One message for every reason why `model` is not valid standard ONNX."""
     domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     faults = [f"it uses operators of {domain}" for domain in domains]
     if not 18 <= opset <= (22 if _has_bfloat16(model) else 20):
-        faults.append(f"it is of opset {opset}, compiled files are of 18 to 20")
+        faults.append(f"it has opset {opset}; compiled files have 18 to 20")
     if model.ir_version > 10:
-        faults.append(f"it is of IR version {model.ir_version}, compiled files are of 10 at most")
+        faults.append(f"it has IR version {model.ir_version}; compiled files have 10 at most")
     try:
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker's C++ half raises several types
+    except CHECKER_ERRORS as error:
         faults.append(str(error))
     return faults

@@ -1,1 +1,1 @@
-"""Files: reading models from untrusted ones, writing so that nothing is lost."""
+"""Files: reading untrusted model files, and writing files atomically."""

@@ -1,6 +1,6 @@
-"""Model files: their bytes, the message in them, their external data, their metadata.
+"""Reading model files: bytes, protobuf message, external data, metadata.
 
-What is no model is said to be what it is.
+For a file that is not a model, the error names the format that the file seems to have.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lrp_onnx.errors import ModelFileError
 from lrp_onnx.files.first_bytes import looks_like
 
 SIZE_LIMIT = 2_000_000_000
-"""Bytes; a protobuf message ends at 2 GiB."""
+"""Largest file in bytes; a protobuf message can have up to 2 GiB."""
 
 
 def load_proto(path: Path | str) -> onnx.ModelProto:
-    """The model at `path` as it is, external data in memory.
+    """The unchanged model at `path`, with its external data in memory.
 
     Raises:
-        ModelFileError: the file or its external data cannot be read, or it holds no ONNX model.
+        ModelFileError: the file or its external data cannot be read, or is not an ONNX model.
     """
     path = Path(path)
     proto = parse(read_bytes(path), str(path))
@@ -31,17 +31,17 @@ def load_proto(path: Path | str) -> onnx.ModelProto:
 
 
 def metadata_of(model: Path | bytes) -> dict[str, str]:
-    """A model's metadata properties, key → value; its external data is not read.
+    """A model's metadata properties, key → value; external data is not read.
 
     Raises:
-        ModelFileError: the file is missing or unreadable, or holds no ONNX model.
+        ModelFileError: the file is missing or unreadable, or is not an ONNX model.
     """
     data = model if isinstance(model, bytes) else read_bytes(model)
     return {entry.key: entry.value for entry in _decode(data, name_of(model)).metadata_props}
 
 
 def name_of(model: Path | bytes) -> str:
-    """How errors call a model."""
+    """The name of a model in errors: its path, or ``the model``."""
     return "the model" if isinstance(model, bytes) else str(model)
 
 
@@ -49,7 +49,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        ModelFileError: it is missing, no file, too large or unreadable.
+        ModelFileError: the file is missing, a folder, too large or unreadable.
     """
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; name the .onnx file in it")
@@ -57,8 +57,8 @@ def read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
             raise ModelFileError(
-                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} "
-                "are read: keep the weights as external data"
+                f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: "
+                "keep the weights as external data"
             )
         return path.read_bytes()
     except FileNotFoundError:
@@ -68,21 +68,22 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(data: bytes, source: str) -> onnx.ModelProto:
-    """The model in `data`, every name in it readable; `source` is its name in errors.
+    """The model in `data`, with all text valid UTF-8; `source` is its name in errors.
 
     Raises:
-        ModelFileError: `data` holds no ONNX model, or is damaged.
+        ModelFileError: `data` is not an ONNX model, or is damaged.
     """
     proto = _decode(data, source)
-    if (damaged := next(_undecodable(proto), None)) is not None:
+    damaged = next(_undecodable(proto), None)
+    if damaged is not None:
         raise ModelFileError(
-            f"{source} is damaged: it holds the name {damaged!r}, which is no text: export it again"
+            f"{source} is damaged: the name {damaged!r} is not UTF-8 text; export the model again"
         )
     return proto
 
 
 def _decode(data: bytes, source: str) -> onnx.ModelProto:
-    """The message in `data`, if it has a graph with nodes."""
+    """The message in `data`, which must have a graph with nodes."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -98,13 +99,12 @@ def _decode(data: bytes, source: str) -> onnx.ModelProto:
 
 
 def _undecodable(message: Message) -> Iterator[bytes]:
-    """Texts that are not UTF-8: protobuf hands them out as bytes."""
+    """Texts that are not UTF-8; protobuf returns them as bytes."""
     for field, value in message.ListFields():
         if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
             continue
-        for item in (
-            value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-        ):
+        repeated = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        for item in value if repeated else [value]:
             if isinstance(item, Message):
                 yield from _undecodable(item)
             elif isinstance(item, bytes):
@@ -112,13 +112,14 @@ def _undecodable(message: Message) -> Iterator[bytes]:
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Bring weights that lie in files beside the model into
-    memory; nothing outside the model's folder is read.
+    """Load weights from other files in the model's folder into `proto`.
+
+    No file outside the model's folder is read.
     """
     external = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if not external:
         return
-    wanted: dict[str, list[tuple[str, int, int | None]]] = {}
+    spans_by_file: dict[str, list[tuple[str, int, int | None]]] = {}
     faults = []
     for tensor in external:
         entries = {e.key: e.value for e in tensor.external_data}
@@ -126,10 +127,10 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
             offset, length = int(entries.get("offset", "0")), entries.get("length")
             span = (tensor.name, offset, None if length is None else int(length))
         except ValueError:
-            faults.append(f"the weight '{tensor.name}' has an offset or a length that is no number")
+            faults.append(f"the offset or length of the weight '{tensor.name}' is not a number")
             continue
-        wanted.setdefault(entries.get("location", ""), []).append(span)
-    for location, spans in wanted.items():
+        spans_by_file.setdefault(entries.get("location", ""), []).append(span)
+    for location, spans in spans_by_file.items():
         faults += _external_faults(path.parent, location, spans)
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
@@ -142,32 +143,32 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
 def _external_faults(
     folder: Path, location: str, spans: list[tuple[str, int, int | None]]
 ) -> Iterator[str]:
-    """Why the file at `location` is not read: (weight, offset, length) are what is wanted of it."""
+    """Reasons why the file `location` cannot be read; `spans` lists (weight, offset, length)."""
     file = folder / location
     if not location or Path(location).name != location or file.is_symlink():
         yield (
-            f"{len(spans)} weights lie in {location!r}: only "
-            "a plain file in the model's own folder is read"
+            f"{len(spans)} weights lie in {location!r}: "
+            "only a plain file in the model's own folder is read"
         )
         return
     if not file.is_file():
         yield (
-            f"{len(spans)} weights lie in {location!r}, which "
-            f"is not in {folder}: put it beside the model"
+            f"{len(spans)} weights lie in {location!r}, which is not in {folder}: "
+            "put it beside the model"
         )
         return
-    facts = file.stat()
-    if facts.st_nlink != 1:
+    status = file.stat()
+    if status.st_nlink != 1:
         yield (
-            f"{location!r} has {facts.st_nlink} names (hard "
-            "links), so it may be a file from elsewhere: copy it"
+            f"{location!r} has {status.st_nlink} names (hard links), "
+            "so it may be a file of another folder: replace it by a copy"
         )
-    if facts.st_size > SIZE_LIMIT:
-        yield f"{location!r} is {facts.st_size:,} bytes: up to {SIZE_LIMIT:,} are read"
+    if status.st_size > SIZE_LIMIT:
+        yield f"{location!r} is {status.st_size:,} bytes: up to {SIZE_LIMIT:,} are read"
     for name, offset, length in spans:
         end = offset if length is None else offset + length
-        if offset < 0 or end < offset or end > facts.st_size:
+        if offset < 0 or end < offset or end > status.st_size:
             yield (
-                f"the weight '{name}' lies at bytes {offset} to "
-                f"{end} of {location!r}, which has {facts.st_size}"
+                f"the weight '{name}' lies at bytes {offset} to {end} of {location!r}, "
+                f"which has {status.st_size}"
             )

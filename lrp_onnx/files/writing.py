@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: atomically, and over another file only if told to."""
+"""Writing files: atomically, and over an existing file only on request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lrp_onnx.errors import OutputError, OutputExistsError
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Look whether a file can be written, before the work that it is for.
+    """Check that a file can be written, before the work that produces it.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
-        OutputError: it is a folder, or its folder is missing or a file.
+        OutputError: `path` is a folder, or its folder is missing or is a file.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file to write")
@@ -31,10 +31,10 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it.
+    """Create a folder and its missing parents.
 
     Raises:
-        OutputError: it cannot be created.
+        OutputError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,10 @@ def make_folder(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file.
+    """Append a line to a text file.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -58,12 +58,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
-    """Write a file through a temporary one beside it: readers see the old file or the whole new
-    one.
+    """Write a file atomically and return its path.
+
+    The data goes to a temporary file in the same folder, which then replaces `path`: readers see
+    the old file or the complete new one.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
-        OutputError: it cannot be written; nothing is left behind.
+        OutputError: the file cannot be written; the temporary file is removed.
     """
     check_writable(path, force=force)
     try:

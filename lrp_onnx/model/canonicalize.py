@@ -1,5 +1,7 @@
-"""From nodes to few kinds of steps. The forward graph stays as
-it is: steps are a reading of it, and folding is done in numbers.
+"""Canonicalization: from nodes to steps of few kinds.
+
+The forward graph stays unchanged. Steps describe it, and folding changes only the steps'
+parameters.
 """
 
 from __future__ import annotations
@@ -27,47 +29,43 @@ NO_READER = "this operator cannot be explained yet"
 def canonicalize(
     graph: Graph, logits: str, *, source: str = "the model", fold_batch_norm: bool = True
 ) -> list[Step]:
-    """Every layer between the input and `logits`, in the
-    order of the computation, in as few kinds as possible.
+    """The layers between the input and `logits`, in the order of the computation.
 
     Args:
         graph: a normalised model.
-        logits: name of the tensor where relevance will start.
-        source: how errors name the model.
-        fold_batch_norm: whether a per-channel affine is merged
-            into the convolution or dense layer before it.
+        logits: name of the tensor where relevance starts.
+        source: name of the model in errors.
+        fold_batch_norm: whether a per-channel affine is merged into the convolution or dense layer
+            before it.
 
     Raises:
-        UnsupportedModelError: with every node on the way that cannot be explained.
+        UnsupportedModelError: the model has nodes that cannot be explained; all are listed.
     """
     steps: list[Step] = []
     faults: list[str] = []
     for node in _path(graph, logits):
         try:
             steps += _read(graph, node)
-        except Unreadable as fault:
-            faults.append(f"{label(node)}: {fault}")
+        except Unreadable as error:
+            faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
-        f"{step.op} '{step.name}': it multiplies two tensors of one "
-        f"shape {step.output_shape}: which one is the gate cannot be told"
+        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
+        "it is not clear which of them is the gate"
         for step in steps
         if isinstance(step.kind, kinds.Product) and step.kind.signal is None
     ]
     if faults:
-        supported = ", ".join(sorted(READERS))
-        hint = (
-            f" (operators that can be: {supported})"
-            if any(NO_READER in fault for fault in faults)
-            else ""
-        )
+        hint = ""
+        if any(NO_READER in fault for fault in faults):
+            hint = f" (supported operators: {', '.join(sorted(READERS))})"
         summary = f"{source} has {len(faults)} node(s) that cannot be explained{hint}:"
         raise UnsupportedModelError(summary, faults)
     return steps
 
 
 def _path(graph: Graph, logits: str) -> list[ir.Node]:
-    """Nodes that both depend on the input and feed `logits` through data, sorted."""
+    """Nodes that depend on the input and that `logits` depends on, in the order of the graph."""
     reached, todo = set(), [logits]
     producers = {name_of(value): node for node in graph.nodes for value in node.outputs}
     while todo:
@@ -79,45 +77,45 @@ def _path(graph: Graph, logits: str) -> list[ir.Node]:
 
 
 def _read(graph: Graph, node: ir.Node) -> list[Step]:
-    """The node's step; for a node of several outputs a step for each."""
+    """The steps of a node, one for each output that its reader describes."""
     reader = READERS.get(node.op_type)
     if reader is None:
         raise Unreadable(NO_READER)
     inputs = data_inputs(graph, node)
     if not inputs:
         raise Unreadable("none of its inputs depends on the picture")
-    read = reader(graph, node)
-    layers = [read] if isinstance(read, kinds.Kind) else read
+    result = reader(graph, node)
+    layers = [result] if isinstance(result, kinds.Kind) else result
     shape = shape_of(inputs[0])
     if not shape:
         raise Unreadable("the shape of its input is not known, or it has no axes")
+    names = tuple(map(name_of, inputs))
     steps = []
     for index, (layer, output) in enumerate(zip(layers, node.outputs, strict=False)):
         name = str(node.name) if len(layers) == 1 else f"{node.name}.{index}"
-        after = shape_of(output)
-        if isinstance(layer, kinds.Reshape) and (after is None or None in after[1:]):
-            after = (shape[0], prod(size for size in shape[1:] if size is not None))
-        if after is None:
+        output_shape = shape_of(output)
+        if isinstance(layer, kinds.Reshape) and (output_shape is None or None in output_shape[1:]):
+            output_shape = (shape[0], prod(size for size in shape[1:] if size is not None))
+        if output_shape is None:
             raise Unreadable("the shape of its output is not known")
-        names = tuple(map(name_of, inputs))
-        steps.append(Step(name, layer, names, name_of(output), shape, after, (str(node.name),)))
+        nodes = (str(node.name),)
+        steps.append(Step(name, layer, names, name_of(output), shape, output_shape, nodes))
     return steps
 
 
 Rewrite = Callable[[Step, Step], Step | None]
-"""Two steps, the second the only consumer of the first → the one step that does the same, or None.
-"""
+"""Two steps, of which the second alone reads the first → one equivalent step, or None."""
 
 
 def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Step]:
-    """Apply the rewrites wherever one step feeds only the next, until nothing changes."""
+    """Merge pairs of steps, of which the first feeds only the second, until nothing changes."""
     rewrites = (
         _merge_reshapes,
         _merge_transposes,
         _merge_subsamples,
         _merge_pad,
         _merge_scale,
-        *((_fold_affine,) if fold_batch_norm else (_fold_bias,)),
+        _fold_affine if fold_batch_norm else _fold_bias,
     )
     current = _merge_pool_pads(write_together(steps))
     while (merged := _rewrite_once(current, rewrites)) is not None:
@@ -126,6 +124,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
 
 
 def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] | None:
+    """The steps with one pair merged, or None if no rewrite applies."""
     uses = Counter(name for step in steps for name in step.inputs)
     producer = {step.output: step for step in steps}
     for second in steps:
@@ -140,6 +139,7 @@ def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] 
 
 
 def _joined(first: Step, second: Step, layer: kinds.Kind) -> Step:
+    """One step with the given layer, in place of two consecutive ones."""
     return Step(
         first.name,
         layer,
@@ -157,7 +157,7 @@ def _merge_reshapes(first: Step, second: Step) -> Step | None:
 
 
 def _merge_transposes(first: Step, second: Step) -> Step | None:
-    """One order after another is one order."""
+    """Two transposes are one transpose."""
     a, b = first.kind, second.kind
     if not isinstance(a, kinds.Transpose) or not isinstance(b, kinds.Transpose):
         return None
@@ -165,21 +165,24 @@ def _merge_transposes(first: Step, second: Step) -> Step | None:
 
 
 def _merge_subsamples(first: Step, second: Step) -> Step | None:
-    """A slice of a slice is a slice, which is how exporters write one over several axes."""
+    """A slice of a slice is one slice; exporters write a slice of several axes as several nodes."""
     a, b = first.kind, second.kind
     if not isinstance(a, kinds.Subsample) or not isinstance(b, kinds.Subsample):
         return None
-    axes = range(3)
-    taken = [
+    channels, rows, columns = (
         range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]]
-        for i in axes
-    ]
-    starts, steps, stops = (tuple(getattr(r, k) for r in taken) for k in ("start", "step", "stop"))
-    return _joined(first, second, kinds.Subsample(starts, steps, stops))
+        for i in range(3)
+    )
+    merged = kinds.Subsample(
+        starts=(channels.start, rows.start, columns.start),
+        steps=(channels.step, rows.step, columns.step),
+        stops=(channels.stop, rows.stop, columns.stop),
+    )
+    return _joined(first, second, merged)
 
 
 def _merge_pad(first: Step, second: Step) -> Step | None:
-    """Zeros around the picture before a convolution are the convolution's own pads."""
+    """Zero padding before a convolution becomes part of the convolution's pads."""
     pad, layer = first.kind, second.kind
     if (
         not isinstance(pad, kinds.ZeroPad)
@@ -193,11 +196,10 @@ def _merge_pad(first: Step, second: Step) -> Step | None:
 
 
 def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
-    """Zeros around a tensor that cannot be negative, before
-    max pooling: the same as the pooling's own border.
+    """Zero padding of a nonnegative tensor before max pooling becomes the pooling's own border.
 
-    Where a window holds nothing above zero the pools differ
-    in which of its zeros they name, and none has relevance.
+    The two forms differ only in windows without a positive value: they may select different zeros.
+    No zero receives relevance.
     """
     uses = Counter(name for step in steps for name in step.inputs)
     producer = {step.output: step for step in steps}
@@ -218,25 +220,26 @@ def _merge_pool_pads(steps: Sequence[Step]) -> list[Step]:
 
 
 def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool:
+    """Whether the step's output, looked at through moves of elements, is never negative."""
     while step is not None and step.kind.moves and step.kind.one_to_one:
         step = producer.get(step.inputs[0])
     return step is not None and step.kind.nonnegative
 
 
 def _added(pads: tuple[int, int, int, int], border: Step) -> tuple[int, int, int, int]:
-    """A window's pads and the zeros of `border` before it: top, left, bottom, right."""
+    """The sum of a window's pads and those of `border` before it: top, left, bottom, right."""
     assert isinstance(border.kind, kinds.ZeroPad)
-    before, after = border.kind.before[1:], border.kind.after[1:]
+    above, before = border.kind.before[1:]
+    below, after = border.kind.after[1:]
     if len(border.input_shape) == 3:  # (N, C, L) counts as one row
-        before, after = (0, before[0]), (0, after[0])
-    more = (*before, *after)
-    top, left, bottom, right = (own + zeros for own, zeros in zip(pads, more, strict=True))
-    return top, left, bottom, right
+        above, before, below, after = 0, above, 0, below
+    top, left, bottom, right = pads
+    return top + above, left + before, bottom + below, right + after
 
 
 def _merge_scale(first: Step, second: Step) -> Step | None:
-    """A number times a mean is a mean, as in ReduceSum and
-    Div; times a written-out activation, a part of that.
+    """A number times a mean becomes the mean's factor, as in ReduceSum and Div; a number times a
+    written-out activation becomes a part of the activation.
     """
     number = second.kind.uniform if isinstance(second.kind, kinds.Affine) else None
     if number is None:
@@ -254,29 +257,23 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     if not isinstance(affine, kinds.Affine):
         return None
     if isinstance(first.kind, kinds.Affine):
-        return _joined(
-            first,
-            second,
-            kinds.Affine(
-                first.kind.scale * affine.scale, first.kind.bias * affine.scale + affine.bias
-            ),
-        )
+        scale = first.kind.scale * affine.scale
+        bias = first.kind.bias * affine.scale + affine.bias
+        return _joined(first, second, kinds.Affine(scale, bias))
     if not isinstance(first.kind, kinds.Convolution | kinds.Dense):
         return None
     scales, shifts = _by_channel(affine.scale, second), _by_channel(affine.bias, second)
     if scales is None or shifts is None:
         return None
     weight = first.kind.weight
-    identity = bool((scales == 1.0).all())
-    scale = weight.scale if identity else scales if weight.scale is None else weight.scale * scales
-    bias = shifts if weight.bias is None else weight.bias * scales + shifts
-    return _joined(
-        first, second, replace(first.kind, weight=replace(weight, scale=scale, bias=bias))
-    )
+    folded = replace(weight, bias=shifts if weight.bias is None else weight.bias * scales + shifts)
+    if not (scales == 1.0).all():
+        folded = replace(folded, scale=scales if weight.scale is None else weight.scale * scales)
+    return _joined(first, second, replace(first.kind, weight=folded))
 
 
 def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
-    """An affine's array as (channels,), or None where it varies along other axes too."""
+    """An affine's array as (channels,), or None if it also varies along other axes."""
     channels = step.output_shape[1]
     if channels is None or not (values.size == 1 or values.shape[0] == values.size == channels):
         return None
@@ -284,8 +281,9 @@ def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] 
 
 
 def _fold_bias(first: Step, second: Step) -> Step | None:
-    """Without folding batch normalisation: an addition
-    alone (MatMul + Add) is still the layer's own bias.
+    """An addition after a dense layer (MatMul + Add) becomes the layer's bias.
+
+    This replaces `_fold_affine` where batch normalisation is not folded.
     """
     affine = second.kind
     bias_only = (
@@ -297,8 +295,9 @@ def _fold_bias(first: Step, second: Step) -> Step | None:
 
 
 def negative_scales(steps: Iterable[Step]) -> int:
-    """How many channels carry a negative folded scale: there,
-    folding swaps the positive and the negative weights.
+    """The number of channels with a negative folded scale.
+
+    In these channels, folding swaps the positive and the negative weights.
     """
     weights = [step.kind.weight for step in steps if isinstance(step.kind, kinds.Weighted)]
     return sum(

@@ -1,6 +1,4 @@
-"""The gate: what a file that nobody vouches for must not
-hold. Nothing of it has been run or followed before.
-"""
+"""The gate: checks of an untrusted file before anything in it is evaluated."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 MOST_NODES = 50_000
-"""Nodes after functions are inlined; ResNet-152 has about 500."""
+"""Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
 MOST_RANK = 8
+"""Largest number of a weight's axes."""
 ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
@@ -30,7 +29,7 @@ ITEM_BYTES: dict[int, int] = {
     TensorProto.UINT64: 8,
     TensorProto.BOOL: 1,
 }
-"""Element types that a weight may have."""
+"""Element types that a weight may have → bytes of an element."""
 LARGEST = {
     "group": 2**16,
     "strides": 2**12,
@@ -38,15 +37,19 @@ LARGEST = {
     "dilations": 2**12,
     "pads": 2**16,
 }
-"""Attributes of windows: 1 to this; pads 0 to this (a Pad operator's may be negative)."""
+"""Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
+may be negative and are not checked.
+"""
 RANDOM = ("Random", "Bernoulli", "Multinomial")
-UNFUSED = frozenset({"FusedConv"})
-"""Operators of com.microsoft that are taken apart into standard ones."""
+"""Prefixes of operators that draw random numbers."""
+SPLIT_OPERATORS = frozenset({"FusedConv"})
+"""Operators of com.microsoft that the compiler splits into standard ones."""
 QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
+"""Prefixes of operators that compute in integers."""
 
 
 def faults_of(proto: onnx.ModelProto) -> list[str]:
-    """Everything in the message that keeps it from being compiled safely, one line each."""
+    """One message for everything in the model that is unsafe or cannot be compiled."""
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
     for node in _nodes(proto):
@@ -91,10 +94,12 @@ def _structure(proto: onnx.ModelProto) -> Iterator[str]:
 
 
 def _expanded(proto: onnx.ModelProto) -> int | None:
-    """How many nodes there are once functions are inlined, or None where they never end."""
+    """The number of nodes after functions are inlined; None if functions call each other in a
+    circle, or more than 100 deep.
+    """
     bodies = {(f.domain, f.name): f.node for f in proto.functions}
     sizes: dict[tuple[str, str], int] = {}
-    open_: set[tuple[str, str]] = set()
+    active: set[tuple[str, str]] = set()
 
     def size(nodes: Iterable[onnx.NodeProto]) -> int | None:
         total = 0
@@ -103,12 +108,12 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
             if key not in bodies:
                 total += 1
                 continue
-            if key in open_ or len(open_) > 100:
+            if key in active or len(active) > 100:
                 return None
             if key not in sizes:
-                open_.add(key)
+                active.add(key)
                 inner = size(bodies[key])
-                open_.discard(key)
+                active.discard(key)
                 if inner is None:
                     return None
                 sizes[key] = inner
@@ -120,15 +125,16 @@ def _expanded(proto: onnx.ModelProto) -> int | None:
 
 @cache
 def _standard() -> frozenset[str]:
-    """Standard operators that compute tensors from tensors: no
-    control flow, no sequences, no text.
+    """Standard operators from tensors to tensors: no control flow, sequences, text, or random
+    numbers.
     """
     allowed: set[str] = set()
     for schema in onnx.defs.get_all_schemas():
         if schema.domain:
             continue
         nested = any(
-            a.type in (onnx.defs.OpSchema.AttrType.GRAPH,) for a in schema.attributes.values()
+            attribute.type == onnx.defs.OpSchema.AttrType.GRAPH
+            for attribute in schema.attributes.values()
         )
         kinds = [v.types for v in (*schema.inputs, *schema.outputs)]
         only_tensors = all(
@@ -144,25 +150,25 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
     nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if node.op_type == "EPContext":
         yield (
-            f"{where} holds a program for one processor, which "
-            "is never run: compile the file that it was made from"
+            f"{where} holds a program for one processor, which is never run: "
+            "compile the file that it was made from"
         )
     elif node.domain == "com.microsoft.nchwc":
         yield (
-            f"{where} is of {node.domain}: the file was optimised "
-            "for one processor; compile the file from before that"
+            f"{where} is of the domain {node.domain!r}: the file was optimised for one processor; "
+            "compile the file from before that"
         )
     elif node.op_type.startswith(QUANTISED):
         yield (
-            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ in "
-            "ONNX Runtime), or compile the model from before quantisation"
+            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
+            "in ONNX Runtime), or compile the model from before quantisation"
         )
-    elif node.domain == "com.microsoft" and node.op_type in UNFUSED:
+    elif node.domain == "com.microsoft" and node.op_type in SPLIT_OPERATORS:
         return
     elif node.domain not in ("", "ai.onnx"):
         yield (
-            f"{where} is of the domain {node.domain!r}: only "
-            "standard operators can be explained; export without it"
+            f"{where} is of the domain {node.domain!r}: only standard operators can be explained; "
+            "export without it"
         )
     elif any(a.type in nested for a in node.attribute):
         yield f"{where} is control flow: export the model with it resolved"
@@ -170,8 +176,8 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         yield f"{where} draws random numbers: export the model in evaluation mode"
     elif node.op_type not in _standard() and node.op_type != "Upsample":
         yield (
-            f"{where} is no operator that computes tensors "
-            "from tensors: export the model without it"
+            f"{where} does not compute tensors from tensors, or is not in ONNX: "
+            "export the model without it"
         )
 
 
@@ -181,8 +187,8 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
-            yield f"{_where(node)} has {name}={floats}: a number is needed"
-        if name not in LARGEST or (node.op_type == "Pad"):
+            yield f"{_where(node)} has {name}={floats}: finite numbers are needed"
+        if name not in LARGEST or node.op_type == "Pad":
             continue
         least = 0 if name == "pads" else 1
         if any(not least <= number <= LARGEST[name] for number in numbers):
@@ -192,13 +198,12 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
 def _tensor(tensor: TensorProto) -> Iterator[str]:
     where = f"the weight '{tensor.name}'"
     if tensor.data_type not in ITEM_BYTES:
-        known = tensor.data_type in TensorProto.DataType.values()
-        name = (
-            TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
-        )
+        name = f"number {tensor.data_type}"
+        if tensor.data_type in TensorProto.DataType.values():
+            name = TensorProto.DataType.Name(tensor.data_type)
         yield (
-            f"{where} is of type {name}: weights of float32, "
-            "float16, bfloat16 and integers can be read"
+            f"{where} is of type {name}: "
+            "weights of float32, float16, bfloat16 and integers can be read"
         )
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
@@ -207,8 +212,8 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
     expected = prod(tensor.dims) * ITEM_BYTES[tensor.data_type]
     if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
         yield (
-            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes and has "
-            f"{len(tensor.raw_data):,}: the file is damaged"
+            f"{where} of shape {list(tensor.dims)} should take {expected:,} bytes "
+            f"and has {len(tensor.raw_data):,}: the file is damaged"
         )
         return
     yield from _values(tensor, where)
@@ -218,8 +223,8 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
     floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
         yield (
-            f"{where} of shape {list(tensor.dims)} holds "
-            f"{_typed_length(tensor)} numbers: the file is damaged"
+            f"{where} of shape {list(tensor.dims)} holds {_typed_length(tensor)} numbers: "
+            "the file is damaged"
         )
     elif tensor.data_type in floating:
         try:
@@ -227,11 +232,14 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
         except (TypeError, ValueError):
             yield f"{where} does not hold what its type and shape say: the file is damaged"
             return
-        if not np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).all():
+        if values.dtype.kind == "V":  # bfloat16
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
             yield f"{where} holds NaN or infinity: no relevance can be computed through it"
 
 
 def _typed_length(tensor: TensorProto) -> int:
+    """The number of entries in a weight's typed fields."""
     fields = (
         tensor.float_data,
         tensor.int32_data,
@@ -243,5 +251,6 @@ def _typed_length(tensor: TensorProto) -> int:
 
 
 def _where(node: onnx.NodeProto) -> str:
+    """The name of a node in errors: its operator, and its name or that of its output."""
     name = node.name or next(iter(node.output), "")
     return f"{node.op_type} '{name}'"

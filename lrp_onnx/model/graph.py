@@ -1,6 +1,4 @@
-"""A model as a graph: producers, consumers, constants, shapes.
-A thin reading layer over onnx-ir.
-"""
+"""A model as a graph: inputs, nodes, outputs, constants; a thin layer over onnx-ir."""
 
 from __future__ import annotations
 
@@ -20,7 +18,9 @@ from lrp_onnx.plan.kinds import Shape
 __all__ = ["Graph", "Shape", "label", "name_of", "shape_of"]
 
 LARGEST_DERIVED = 1 << 27
-"""Elements of a weight that is computed from others; ResNet-152's largest layer has 2.4 million."""
+"""Largest number of elements of a weight that is computed from others; the largest layer of
+ResNet-152 has 2.4 million.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Graph:
 
     model: ir.Model
     notes: tuple[str, ...] = ()
-    """What was changed on the way that a reader should know."""
+    """Changes that the normalisation made and that a reader should know."""
     _values: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
 
     @property
@@ -49,8 +49,8 @@ class Graph:
 
     @cached_property
     def _constants(self) -> frozenset[str]:
-        """Names of tensors that do not depend on the picture:
-        weights, and what is computed from weights alone.
+        """Names of tensors that do not depend on the picture: weights, and tensors computed from
+        weights alone.
         """
         constant = set(self.model.graph.initializers)
         for node in self.nodes:
@@ -60,15 +60,15 @@ class Graph:
         return frozenset(constant)
 
     def is_constant(self, value: ir.Value | None) -> bool:
-        """Whether `value` is there and the same for every picture."""
+        """Whether `value` is not None and is the same for every picture."""
         return value is not None and name_of(value) in self._constants
 
     def constant(self, value: ir.Value | None) -> NDArray[np.generic] | None:
-        """A constant tensor's values; None where `value` is
-        absent, depends on the picture, or cannot be computed.
+        """A constant tensor's values; None if it is absent, depends on the picture, or cannot be
+        computed.
 
-        Weights may be computed from stored ones (dequantised,
-        standardised, cast): what the file computes is computed here.
+        A file may compute weights from stored ones (dequantise, standardise, cast); this method
+        does the same computation.
         """
         if value is None or not self.is_constant(value):
             return None
@@ -80,13 +80,14 @@ class Graph:
             self._values[name] = computed
         return self._values[name]
 
-    def _compute(self, wanted: ir.Value) -> NDArray[np.generic] | None:
+    def _compute(self, target: ir.Value) -> NDArray[np.generic] | None:
+        """A constant tensor's values, stored or computed; None if they cannot be computed."""
         stored = self.model.graph.initializers
-        if name_of(wanted) in stored:
-            tensor = stored[name_of(wanted)].const_value
+        if name_of(target) in stored:
+            tensor = stored[name_of(target)].const_value
             return None if tensor is None else tensor.numpy()
         needed: set[ir.Node] = set()
-        todo = [wanted.producer()]
+        todo = [target.producer()]
         while todo:
             node = todo.pop()
             if node is not None and node not in needed:
@@ -106,11 +107,12 @@ class Graph:
             if result is None:
                 return None
             values[name_of(node.outputs[0])] = result
-        return values[name_of(wanted)]
+        return values[name_of(target)]
 
     def _stored_or(
         self, values: dict[str, NDArray[np.generic]], value: ir.Value | None
     ) -> NDArray[np.generic] | None:
+        """The values of an initializer, or else those in `values`; None for a missing input."""
         if value is None:
             return None
         tensor = value.const_value if name_of(value) in self.model.graph.initializers else None
@@ -118,6 +120,6 @@ class Graph:
 
 
 def label(node: ir.Node) -> str:
-    """How errors name a node: ``Conv '/layer1/conv1/Conv'``."""
+    """The name of a node in errors, such as ``Conv '/layer1/conv1/Conv'``."""
     domain = f"{node.domain}." if node.domain else ""
     return f"{domain}{node.op_type} '{node.name}'"

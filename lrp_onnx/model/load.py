@@ -1,6 +1,4 @@
-"""From a file that nobody vouches for to a normalised
-graph: gate, opset, then the passes of `normalize`.
-"""
+"""From an untrusted file to a normalised graph: gate, opset, then the passes of `normalize`."""
 
 from __future__ import annotations
 
@@ -22,10 +20,9 @@ from lrp_onnx.model.normalize.sizes import fix_size, oversized
 from lrp_onnx.model.normalize.stated_shapes import without_stated_shapes
 
 IR_VERSION = 10
+"""IR version of every normalised model."""
 INVALID = (ir.serde.SerdeError, ir.passes.PassError, onnx.checker.ValidationError)
-"""What onnx-ir and the checker raise where a file is
-broken; whatever else is raised is a mistake of ours.
-"""
+"""What onnx-ir and the checker raise for a damaged file. Any other exception is a bug."""
 
 
 def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> Graph:
@@ -33,13 +30,11 @@ def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> 
 
     Args:
         path: an ONNX file.
-        input_size: height and width for a model that leaves them open.
+        input_size: height and width, for a model with a symbolic input size.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or not
-            ONNX, or its external data is not there.
-        UnsupportedModelError: it is ONNX, but of an opset
-            or with operators that cannot be read here.
+        ModelFileError: the file is missing, damaged or not ONNX, or its external data is missing.
+        UnsupportedModelError: the model's opset, operators or sizes are not supported.
     """
     return normalise(load_proto(path), str(path), input_size=input_size)
 
@@ -47,8 +42,14 @@ def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> 
 def normalise(
     proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] | None = None
 ) -> Graph:
-    """Bring a model of any opset from 7 to 25 to one shape: opset 18 to 20, constants as
-    initializers, sorted, named, shapes known.
+    """A model of opset 7 to 25 as a normalised graph.
+
+    A normalised graph has opset 18 to 20 (22 with bfloat16 weights), constants as initializers,
+    nodes sorted and named, and shapes inferred. `source` is the model's name in errors.
+
+    Raises:
+        ModelFileError: the model is damaged.
+        UnsupportedModelError: the model's opset, operators or sizes are not supported.
     """
     faults = faults_of(proto)
     if faults:
@@ -60,20 +61,22 @@ def normalise(
             graph = Graph(ir.from_proto(proto))
             if input_size is not None:
                 graph = fix_size(graph, input_size, source=source)
-            for step in PASSES:
-                graph = step(graph)
+            for graph_pass in PASSES:
+                graph = graph_pass(graph)
     except INVALID as error:
         raise ModelFileError(f"{source} is not a valid ONNX model: {first_line(error)}") from error
-    if faults := [*oversized(graph)]:
+    faults = list(oversized(graph))
+    if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
     return graph
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries log what they then raise, with a stack trace."""
+    """Silence onnx-ir's log: it logs a stack trace of every error that it also raises."""
     logger, handler = logging.getLogger("onnx_ir"), logging.NullHandler()
-    propagate, logger.propagate = logger.propagate, False
+    propagate = logger.propagate
+    logger.propagate = False
     logger.addHandler(handler)
     try:
         yield

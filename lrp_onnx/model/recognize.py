@@ -1,5 +1,6 @@
-"""From a canonical graph to a plan: heads by their shape,
-residual blocks by data flow, never by names.
+"""From a canonical graph to a plan.
+
+Residual blocks are recognised by data flow, never by names.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from lrp_onnx.plan.plan import Block, Branch, Plan
 def recognize(
     graph: Graph, head: Head, *, source: str = "the model", fold_batch_norm: bool = True
 ) -> Plan:
-    """The plan of a normalised model; the graph is only read.
+    """The plan of a normalised model; the graph is not changed.
 
     Args:
-        graph: a normalised model.
-        head: its two ends; the graph holds the mean that `append_mean` makes, where one is needed.
-        source: how errors name the model.
-        fold_batch_norm: whether batch normalisation is read as part of the layer before it.
+        graph: a normalised model, after `append_mean`.
+        head: the model's picture input and logits.
+        source: name of the model in errors.
+        fold_batch_norm: whether batch normalisation becomes a part of the layer before it.
 
     Raises:
-        UnsupportedModelError: with every reason why the model cannot be explained.
+        UnsupportedModelError: the model cannot be explained; every reason is listed.
     """
     steps = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold_batch_norm)
     if not steps or head.picture not in {name for step in steps for name in step.inputs}:
@@ -53,12 +54,12 @@ def recognize(
 
 
 def group(steps: Sequence[Step]) -> list[Step | Block]:
-    """Group steps into residual blocks: from each join back
-    to the nearest common ancestor of its operands (the fork).
+    """Group steps into residual blocks.
 
-    A join inside another block's branch stays a plain step of that branch.
-    A join whose branches leak (something outside reads a tensor inside) is
-    left as a plain step too: per-layer rules serve it, a block rule cannot.
+    A block goes from a join back to the nearest common ancestor of its operands, the fork. A join
+    inside another block's branch stays a plain step of that branch. A join stays a plain step, too,
+    if a step outside its branches reads a tensor inside them: a block rule cannot be applied to
+    such branches, but the rules of the single layers can.
     """
     order = {step.output: index for index, step in enumerate(steps)}
     ancestors = _ancestors(steps)
@@ -69,62 +70,60 @@ def group(steps: Sequence[Step]) -> list[Step | Block]:
             if block is not None:
                 blocks.append(block)
     blocks.reverse()
-    inside = {step.output: index for index, block in enumerate(blocks) for step in block.steps}
+    blocks = [replace(block, name=f"block{number}") for number, block in enumerate(blocks, start=1)]
+    block_of = {step.output: block for block in blocks for step in block.steps}
     items: list[Step | Block] = []
     for step in steps:
-        if step.output not in inside:
+        block = block_of.get(step.output)
+        if block is None:
             items.append(step)
-        elif step.output == blocks[inside[step.output]].output:
-            items.append(_named(blocks[inside[step.output]], inside[step.output]))
+        elif step.output == block.output:
+            items.append(block)
     return items
 
 
-def _named(block: Block, index: int) -> Block:
-    return Block(
-        f"block{index + 1}", block.fork, block.branches, block.join, block.tail, block.steps
-    )
-
-
 def _ancestors(steps: Sequence[Step]) -> dict[str, frozenset[str]]:
-    """Every tensor and all tensors that it is computed from, itself included."""
+    """Tensor → the tensors that it is computed from, and itself."""
     ancestors: dict[str, frozenset[str]] = {}
     for step in steps:
         for name in step.inputs:
             ancestors.setdefault(name, frozenset({name}))
-        ancestors[step.output] = frozenset({step.output}).union(
-            *(ancestors[name] for name in step.inputs)
-        )
+        of_inputs = [ancestors[name] for name in step.inputs]
+        ancestors[step.output] = frozenset({step.output}).union(*of_inputs)
     return ancestors
 
 
 def _block(
     join: Step, steps: Sequence[Step], order: dict[str, int], ancestors: dict[str, frozenset[str]]
 ) -> Block | None:
+    """The nameless block that `join` closes, or None if its branches overlap or leak."""
     common = frozenset.intersection(*(ancestors[name] for name in join.inputs))
     fork = max(common, key=lambda name: order.get(name, -1))
     members = [
         [s for s in steps if s.output in ancestors[name] - ancestors[fork]] for name in join.inputs
     ]
     tail = [s for s in steps if join.output in s.inputs]
-    tail = tail if len(tail) == 1 and tail[0].kind.category == "activation" else []
-    everything = [s for s in steps if any(s in branch for branch in members)] + [join, *tail]
-    inner = {s.output for s in everything[: len(everything) - 1]}
-    outside = [s for s in steps if s not in everything]
-    leaks = any(inner.intersection(s.inputs) for s in outside) or any(
-        not {fork, *inner}.issuperset(s.inputs) for s in everything
-    )
-    overlap = sum(map(len, members)) != len(everything) - 1 - len(tail)
-    if leaks or overlap:
+    if len(tail) != 1 or tail[0].kind.category != "activation":
+        tail = []
+    in_branches = [s for s in steps if any(s in branch for branch in members)]
+    block_steps = [*in_branches, join, *tail]
+    inner = {s.output for s in block_steps[:-1]}
+    outside = [s for s in steps if s not in block_steps]
+    read_outside = any(inner.intersection(s.inputs) for s in outside)
+    reads_outside = any(not {fork, *inner}.issuperset(s.inputs) for s in block_steps)
+    overlap = sum(map(len, members)) != len(in_branches)
+    if read_outside or reads_outside or overlap:
         return None
     branches = tuple(_branches(members))
     closing = replace(join, kind=kinds.Join(tuple(branch.role for branch in branches)))
-    steps_ = tuple(closing if step is join else step for step in everything)
-    return Block("", fork, branches, closing, tuple(tail), steps_)
+    return Block("", fork, branches, closing, tuple(tail), (*in_branches, closing, *tail))
 
 
 def _branches(members: Sequence[list[Step]]) -> list[Branch]:
-    """Roles: an empty branch is the identity; of the others
-    the one with most linear layers is the main branch.
+    """The branches with their roles.
+
+    A branch that is empty or only moves elements is the identity. Of the others, the one with the
+    most linear layers is the main branch.
     """
     weighted = [sum(isinstance(s.kind, kinds.Weighted) for s in branch) for branch in members]
     depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
@@ -132,33 +131,21 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     branches = []
     for index, branch in enumerate(members):
         if not branch:
-            branches.append(Branch(Role.IDENTITY, (), "the fork itself is an operand of the join"))
+            role, why = Role.IDENTITY, "the fork itself is an operand of the join"
         elif all(s.kind.moves for s in branch):
-            branches.append(
-                Branch(
-                    Role.IDENTITY, tuple(branch), "the fork, its elements only moved or left out"
-                )
-            )
+            role, why = Role.IDENTITY, "the fork, its elements only moved or left out"
         elif index == main:
-            branches.append(
-                Branch(
-                    Role.MAIN,
-                    tuple(branch),
-                    f"the longest way from fork to join: {weighted[index]} convolution(s)",
-                )
-            )
+            role = Role.MAIN
+            why = f"the longest way from fork to join: {weighted[index]} convolution(s)"
         else:
-            branches.append(
-                Branch(
-                    Role.PROJECTION,
-                    tuple(branch),
-                    f"a shorter way from fork to join: {weighted[index]} convolution(s)",
-                )
-            )
+            role = Role.PROJECTION
+            why = f"a shorter way from fork to join: {weighted[index]} convolution(s)"
+        branches.append(Branch(role, tuple(branch), why))
     return branches
 
 
 def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
+    """Notes on padded pools and batch normalisation for the readers of the plan."""
     notes = []
     if pools := padded_pools(graph):
         note = (
@@ -166,19 +153,21 @@ def _notes(graph: Graph, steps: Sequence[Step]) -> list[str]:
             'wrongly at the border unless its optimiser "Pad_Fusion" is disabled; '
             "the compiled file is guarded against that"
         )
-        if open_ := ", ".join(f"'{node.name}'" for node in pools if needs_indices(node)):
+        unguarded = ", ".join(f"'{node.name}'" for node in pools if needs_indices(node))
+        if unguarded:
             note += (
-                f", but for {open_} in files for tensorrt, web and portable: disable it there too"
+                f", except for {unguarded} in files for tensorrt, web and portable: "
+                "disable it there too"
             )
         notes.append(note)
-    kept = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
-    if not kept:
+    count = sum(node.op_type == "BatchNormalization" for node in graph.nodes)
+    if not count:
         return [
             *notes,
-            "no BatchNormalization nodes: the exporter "
-            "had already folded them (or there were none)",
+            "no BatchNormalization nodes: "
+            "the exporter had already folded them (or there were none)",
         ]
-    notes.append(f"{kept} BatchNormalization nodes in the file")
+    notes.append(f"{count} BatchNormalization nodes in the file")
     if negative := negative_scales(steps):
         notes.append(
             f"{negative} channels have a negative batch-norm scale: "

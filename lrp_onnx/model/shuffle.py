@@ -1,5 +1,6 @@
-"""Weights in disorder: what a map must not survive if it
-depends on what the model has learnt (Adebayo et al. 2018).
+"""Shuffled weights, for the sanity test of Adebayo et al. 2018.
+
+A map that depends on what the model has learnt must change when the weights are shuffled.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ from lrp_onnx.plan.kinds import Step
 
 
 def shuffle_weights(graph: Graph, steps: Sequence[Step], *, layers: int, seed: int) -> Graph:
-    """A copy of the graph with every weight tensor of the `layers`
-    convolutions and dense layers nearest to the logits shuffled, and of what
-    normalises behind the first of them; of all layers where there are fewer.
+    """A copy of the graph in which the layers nearest to the logits have shuffled weights.
 
-    A tensor keeps its values, in another order: means,
-    spreads and signs stay, what was learnt goes.
+    Shuffled are the `layers` convolutions and dense layers nearest to the logits, or all if there
+    are fewer, and every other learnt layer from the first of these on. A tensor keeps its values in
+    another order: mean, variance and signs stay, but what the model learnt is lost.
 
     Args:
         graph: a normalised model; it is not changed.
-        steps: its layers, as `canonicalize` reads them.
-        layers: how many layers, at least 1.
+        steps: its layers, from `canonicalize`.
+        layers: number of layers, at least 1.
         seed: the same seed gives the same order.
     """
-    linear = [at for at, step in enumerate(steps) if isinstance(step.kind, kinds.Weighted)]
+    linear = [i for i, step in enumerate(steps) if isinstance(step.kind, kinds.Weighted)]
     first = linear[max(0, len(linear) - layers)] if linear else len(steps)
     model = graph.model.clone()
     stored = model.graph.initializers
@@ -44,22 +44,20 @@ def shuffle_weights(graph: Graph, steps: Sequence[Step], *, layers: int, seed: i
 
 
 def _weights(graph: Graph, steps: Sequence[Step]) -> Iterator[str]:
-    """Names of the initializers that the steps' parameters are stored in."""
+    """Names of the initializers that hold the steps' learnt parameters."""
     covered = {name for step in steps if step.kind.learnt for name in step.nodes}
-    waiting = [value for node in graph.nodes if node.name in covered for value in node.inputs]
-    while waiting:
-        value = waiting.pop()
+    todo = [value for node in graph.nodes if node.name in covered for value in node.inputs]
+    while todo:
+        value = todo.pop()
         if value is None or not graph.is_constant(value):
             continue
         producer = value.producer()
         if producer is not None:
-            waiting.extend(producer.inputs)
+            todo.extend(producer.inputs)
         elif (tensor := value.const_value) is not None and _learnt(tensor):
             yield name_of(value)
 
 
 def _learnt(tensor: ir.TensorProtocol) -> bool:
-    """Whether the values may be weights: floats, or whole
-    numbers of a quantised kernel; scales are single numbers.
-    """
+    """Whether the values may be weights: several floats, or the integers of a quantised kernel."""
     return tensor.size > 1 and (tensor.dtype.is_floating_point() or len(tensor.shape) > 1)

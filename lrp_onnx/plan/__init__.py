@@ -1,1 +1,1 @@
-"""The plan: what was recognised in a model, as frozen data; where `model` and `relevance` meet."""
+"""The plan: a model's recognised layers as frozen data. `model` makes it; `relevance` uses it."""

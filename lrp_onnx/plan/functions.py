@@ -1,5 +1,6 @@
-"""Activation functions: what each computes and what is
-known of it. Their derivatives are `relevance`'s affair.
+"""Activation functions: formulas, parameters and properties.
+
+Their derivatives are in `relevance`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """What is known of an activation function before its parameters have values."""
+    """The properties of an activation function that hold for all values of its parameters."""
 
     formula: str
+    """The formula, with the parameters by their names."""
     parameters: tuple[str, ...] = ()
+    """Names of the parameters."""
     nonnegative: bool = False
-    """It is never negative."""
+    """Whether it is never negative."""
     rectifies: bool = False
-    """It is zero or equal to its input."""
+    """Whether it is zero or equal to its input."""
 
 
 FUNCTIONS: Mapping[str, Function] = {
@@ -45,4 +48,4 @@ FUNCTIONS: Mapping[str, Function] = {
     "Softsign": Function(formula="x / (1 + |x|)"),
     "Tanh": Function(formula="tanh(x)"),
 }
-"""Name, that of the ONNX operator where there is one → what it is."""
+"""Name of the function → its properties. The name is the ONNX operator's if there is one."""

@@ -1,8 +1,8 @@
-"""The kinds of layers that a plan is made of: frozen records of parameters, with traits.
+"""The kinds of layers in a plan: frozen records of parameters, with traits.
 
-A trait is what other rooms have to know of a kind: what composites call it,
-how many inputs it has, whether it only moves elements, whether it keeps
-signs. A new kind states its traits here, and nothing else has to list it.
+Traits are what other packages need to know about a kind: its name in composites, whether it has
+several inputs, whether it only moves elements, whether it keeps signs. A new kind states its traits
+here; no other module lists the kinds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Shape = tuple[int | None, ...]
 
 
 class Role(StrEnum):
-    """What a branch of a residual block, or an operand of a product, is."""
+    """The role of a branch of a residual block, or of an operand of a product."""
 
     MAIN = "main"
     IDENTITY = "identity"
@@ -31,52 +31,52 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of layer. Its traits are class variables, or
-    properties where they depend on parameters.
+    """A kind of layer.
+
+    Its traits are class variables, or properties if they depend on parameters.
     """
 
     category: ClassVar[str]
-    """What composites call such layers, as in ``@convolution``; several kinds may share one."""
+    """Its name in composites, as in ``@convolution``; several kinds may share one."""
     merges: ClassVar[bool] = False
-    """It has several inputs that depend on the picture."""
+    """Whether it has several inputs that depend on the picture."""
     moves: ClassVar[bool] = False
-    """It moves elements, leaves some out or adds zeros, and
-    computes nothing: an identity shortcut may hold it.
+    """Whether it only moves elements, drops some or adds zeros, so that an identity shortcut may
+    contain it.
     """
     one_to_one: ClassVar[bool] = False
-    """It has one output element for every input element, at the same place or at another one."""
+    """Whether it has one output element for every input element, at the same or another place."""
     pointwise: ClassVar[bool] = False
-    """An output element depends on the input elements at its own place alone."""
+    """Whether an output element depends only on the input elements at the same place."""
     keeps_signs: ClassVar[bool] = False
-    """Where no input is negative, no output is."""
+    """Whether its output is never negative if its inputs are not."""
     learnt: ClassVar[bool] = False
-    """Its parameters are what training found."""
+    """Whether training determines its parameters."""
 
     @property
     def nonnegative(self) -> bool:
-        """The output is never negative, whatever the input."""
+        """Whether the output is never negative, whatever the input."""
         return False
 
     @property
     def prepares(self) -> bool:
-        """It may be part of how a model prepares its
-        picture, before the first layer that mixes elements.
+        """Whether it may be part of a model's preparation of the picture, which comes before the
+        first layer that mixes elements.
         """
         return False
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in tables and messages."""
         return type(self).__name__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A linear layer's effective parameters:
-    ``stored tensor × scale`` per output channel, and a bias.
+    """A linear layer's effective parameters: ``stored tensor × scale`` per output channel, and a
+    bias.
 
-    The stored tensor stays where it is in the file; folding
-    a batch normalisation only changes `scale` and `bias`.
+    Folding a batch normalisation changes `scale` and `bias`; the file's stored tensor stays.
     """
 
     tensor: str
@@ -89,9 +89,7 @@ class Weight:
 
 
 class Weighted(Kind):
-    """A layer with a weight tensor and a bias; the first of
-    them on the way from the picture are the first layers.
-    """
+    """A layer with a weight tensor and a bias: a linear layer."""
 
     __slots__ = ()
 
@@ -114,8 +112,9 @@ class Convolution(Weighted):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense(Weighted):
-    """Fully connected layer on (N, in); the stored weight
-    is (out, in) if `transposed`, else (in, out).
+    """Fully connected layer on (N, in).
+
+    The stored weight is (out, in) if `transposed`, else (in, out).
     """
 
     category: ClassVar[str] = "dense"
@@ -126,8 +125,8 @@ class Dense(Weighted):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine(Kind):
-    """``scale · x + bias`` by constants: a batch normalisation
-    that is not folded, or the picture's preparation.
+    """``scale · x + bias`` with constants: a batch normalisation that is not folded, or a part of
+    the picture's preparation.
 
     Both arrays broadcast to one sample: (C, 1, 1) for one value per channel of (N, C, H, W).
     """
@@ -145,7 +144,7 @@ class Affine(Kind):
 
     @property
     def uniform(self) -> float | None:
-        """The number that it multiplies by, where that is one number and nothing is added."""
+        """The one number that it multiplies by, or None if it adds something or has several."""
         if self.bias.any() or (self.scale != self.scale.flat[0]).any():
             return None
         return float(self.scale.flat[0])
@@ -192,9 +191,7 @@ class MaxPool(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activation(Kind):
-    """A function of every element alone: one of
-    `FUNCTIONS`, with its parameters in their order there.
-    """
+    """An elementwise function: one of `FUNCTIONS`, with its parameters in the order given there."""
 
     category: ClassVar[str] = "activation"
     one_to_one: ClassVar[bool] = True
@@ -203,7 +200,7 @@ class Activation(Kind):
     function: str
     parameters: tuple[float, ...] = ()
     slopes: NDArray[np.float64] | None = None
-    """What a PRelu has learnt in place of a parameter; it broadcasts to one sample."""
+    """The learnt slopes of a PRelu, in place of a parameter; they broadcast to one sample."""
 
     @property
     def nonnegative(self) -> bool:
@@ -222,8 +219,8 @@ class Activation(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composed(Kind):
-    """An activation that the exporter wrote out in several
-    nodes, as ``x · sigmoid(x)`` or the error-function GELU.
+    """An activation that the exporter wrote out in several nodes, such as ``x · sigmoid(x)`` or the
+    error-function GELU.
     """
 
     category: ClassVar[str] = "activation"
@@ -235,12 +232,12 @@ class Composed(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normalization(Kind):
-    """``scale · (x − mean) / √(variance + epsilon) + bias``
-    with the picture's own statistics, over `axes` of a view.
+    """``scale · (x − mean) / √(variance + epsilon) + bias`` with the picture's own mean and
+    variance over `axes`: InstanceNormalization, LayerNormalization, GroupNormalization.
 
-    InstanceNormalization, LayerNormalization, GroupNormalization;
-    `view` is one sample's shape in which the axes count from 1, and
-    scale and bias broadcast to one sample as it stands in the graph.
+    The statistics are taken over a reshaped tensor: `view` is the shape of one of its samples, and
+    `axes` count from 1 in it (0 is the batch). Scale and bias broadcast to one sample in the shape
+    of the graph.
     """
 
     category: ClassVar[str] = "normalization"
@@ -256,7 +253,7 @@ class Normalization(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Join(Kind):
-    """Sum of two or more tensors that all depend on the input: where branches meet."""
+    """Sum of two or more tensors that all depend on the input: the point where branches meet."""
 
     category: ClassVar[str] = "join"
     merges: ClassVar[bool] = True
@@ -264,13 +261,11 @@ class Join(Kind):
     keeps_signs: ClassVar[bool] = True
 
     roles: tuple[Role, ...] = ()
-    """What each operand's branch is, where the join closes a residual block; nothing elsewhere."""
+    """The role of each operand's branch if the join closes a residual block, else empty."""
 
     @property
     def shortcut(self) -> Role | None:
-        """What the block's shortcut is, identity or
-        projection; None where it closes no residual block.
-        """
+        """The role of the block's shortcut: identity or projection; None outside a block."""
         if not self.roles:
             return None
         return Role.IDENTITY if Role.IDENTITY in self.roles else Role.PROJECTION
@@ -278,7 +273,7 @@ class Join(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Concat(Kind):
-    """Tensors one after another along `axis`: what a DenseNet's layers read."""
+    """Tensors one after another along `axis`, as in a DenseNet."""
 
     category: ClassVar[str] = "concatenation"
     merges: ClassVar[bool] = True
@@ -286,13 +281,13 @@ class Concat(Kind):
 
     axis: int
     sizes: tuple[int, ...]
-    """How many elements along the axis each operand has."""
+    """The size of each operand along the axis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product(Kind):
-    """A signal times a gate, both computed from the input:
-    squeeze-and-excitation, attention, x · sigmoid(x).
+    """A signal times a gate, both computed from the input: squeeze-and-excitation, attention,
+    ``x · sigmoid(x)``.
     """
 
     category: ClassVar[str] = "product"
@@ -301,16 +296,14 @@ class Product(Kind):
     keeps_signs: ClassVar[bool] = True
 
     signal: int | None
-    """Which operand is the signal; None where it cannot be
-    told, which only a written-out activation may have.
-    """
+    """Index of the operand that is the signal; None, in a `Composed` only, if that is not known."""
     axes: tuple[int, ...]
-    """Along which the gate has one value where the signal has many."""
+    """Axes along which the gate has one value and the signal has several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Softmax(Kind):
-    """``exp(x) / Σ exp(x)`` along `axis`: gates that compete."""
+    """``exp(x) / Σ exp(x)`` along `axis`, as in attention."""
 
     category: ClassVar[str] = "softmax"
     one_to_one: ClassVar[bool] = True
@@ -338,7 +331,7 @@ class Reshape(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Expand(Kind):
-    """One value written many times along `axes`: a gate brought to its signal's size."""
+    """Values repeated along `axes`: a gate expanded to its signal's size."""
 
     category: ClassVar[str] = "routing"
     keeps_signs: ClassVar[bool] = True
@@ -348,7 +341,7 @@ class Expand(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resample(Kind):
-    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, enlargement."""
+    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, upsampling."""
 
     category: ClassVar[str] = "routing"
     keeps_signs: ClassVar[bool] = True
@@ -361,8 +354,8 @@ class Resample(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Subsample(Kind):
-    """Every `steps`-th element from `starts` to before
-    `stops`, along C, H and W: an option-A shortcut's stride.
+    """Every `steps`-th element from `starts` up to, not including, `stops`, along C, H and W: a
+    slice, or the stride of an option-A shortcut (He et al. 2015).
     """
 
     category: ClassVar[str] = "routing"
@@ -376,8 +369,8 @@ class Subsample(Kind):
 
 @dataclass(frozen=True, slots=True)
 class ZeroPad(Kind):
-    """Zeros before and after along C, H and W: an option-A
-    shortcut's further channels, a pooling's explicit border.
+    """Zeros before and after along C, H and W: the added channels of an option-A shortcut, or the
+    explicit border of a convolution or pooling.
     """
 
     category: ClassVar[str] = "routing"
@@ -394,9 +387,7 @@ class ZeroPad(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Transpose(Kind):
-    """The same elements with their axes in another order: output
-    axis i is input axis ``order[i]``.
-    """
+    """The same elements with permuted axes: output axis i is input axis ``order[i]``."""
 
     category: ClassVar[str] = "reshape"
     moves: ClassVar[bool] = True
@@ -412,20 +403,19 @@ class Transpose(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One layer: what it reads and writes in the forward graph, and its parameters."""
+    """One layer: its input and output tensors in the forward graph, and its parameters."""
 
     name: str
-    """Name of the node that gives the step its identity (the Conv of a Conv + BatchNormalization).
-    """
+    """Name of the step's main node, such as the Conv of Conv + BatchNormalization."""
     kind: Kind
     inputs: tuple[str, ...]
     output: str
     input_shape: Shape
     output_shape: Shape
     nodes: tuple[str, ...]
-    """Every graph node that the step covers."""
+    """Names of all graph nodes that the step covers."""
 
     @property
     def op(self) -> str:
-        """The layer's kind, for people."""
+        """The layer's kind, for tables and messages."""
         return self.kind.title

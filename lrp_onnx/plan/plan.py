@@ -1,9 +1,8 @@
-"""The plan: what was recognised in a model, as frozen data.
-The meeting point of `model` and `relevance`.
+"""The plan: the recognised layers of a model as frozen data.
 
-A plan is a sequence of items in the order of the computation. An item is a `Step` (one layer) or a
-`Block` (a residual block: steps with the role of each branch). Steps name tensors of the forward
-graph, so whatever computes relevance can reuse what it computes.
+`model` makes plans; `relevance` uses them. A plan is a sequence of items in the order of the
+computation. An item is a `Step` (one layer) or a `Block` (a residual block: steps with the role of
+each branch). Steps name tensors of the forward graph, so that the backward pass can reuse them.
 """
 
 from __future__ import annotations
@@ -17,37 +16,37 @@ from lrp_onnx.plan.kinds import Role, Shape, Step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
-    """One way from a block's fork to its join."""
+    """One path from a block's fork to its join."""
 
     role: Role
     steps: tuple[Step, ...]
     why: str
+    """Why the branch has this role."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A residual block: branches that leave one tensor (the fork)
-    and meet in one sum (the join).
-    """
+    """A residual block: branches from one tensor (the fork) to one sum (the join)."""
 
     name: str
     fork: str
+    """Name of the tensor that the branches start from."""
     branches: tuple[Branch, ...]
     """In the order of the join's operands."""
     join: Step
     tail: tuple[Step, ...]
-    """The activation after the join, or nothing."""
+    """The activation after the join, or empty."""
     steps: tuple[Step, ...]
     """Every step of the block, join and tail included, in the order of the computation."""
 
     @property
     def output(self) -> str:
-        """The tensor that leaves the block."""
+        """Name of the block's output tensor."""
         return self.steps[-1].output
 
     @property
     def output_shape(self) -> Shape:
-        """The shape of the tensor that leaves the block."""
+        """The shape of the block's output tensor."""
         return self.steps[-1].output_shape
 
     @property
@@ -57,35 +56,36 @@ class Block:
 
     @property
     def shortcut(self) -> Role:
-        """What the shortcut is: identity or projection."""
-        return (
-            Role.IDENTITY
-            if any(b.role is Role.IDENTITY for b in self.branches)
-            else Role.PROJECTION
-        )
+        """The role of the shortcut: identity or projection."""
+        is_identity = any(branch.role is Role.IDENTITY for branch in self.branches)
+        return Role.IDENTITY if is_identity else Role.PROJECTION
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What was recognised: from the picture to the logits."""
+    """The layers of a model from the picture to the logits."""
 
     input: str
+    """Name of the picture input."""
     input_shape: Shape
     logits: str
+    """Name of the tensor that relevance starts from."""
     classes: int
+    """Number of classes."""
     outputs: dict[str, str]
-    """Every graph output and what it holds: ``logits``,
-    ``probabilities``, ``log-probabilities`` or ``other``.
+    """Name of every graph output → ``logits``, ``probabilities``, ``log-probabilities`` or
+    ``other``.
     """
     items: tuple[Step | Block, ...]
+    """Steps and blocks, in the order of the computation."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, for example that the
-    exporter had already folded batch normalisation.
+    """Remarks for the reader, for example that the exporter had already folded batch
+    normalisation.
     """
 
     @property
     def steps(self) -> Iterator[Step]:
-        """Every step, blocks opened, in the order of the computation."""
+        """Every step, including those in blocks, in the order of the computation."""
         for item in self.items:
             yield from item.steps if isinstance(item, Block) else (item,)
 
@@ -96,22 +96,18 @@ class Plan:
 
     @property
     def layout(self) -> str:
-        """``NHWC`` where the input is turned from it before
-        anything mixes its elements, else ``NCHW``.
-        """
-        prepared = self.preparation
-        tensor = prepared[-1].output if prepared else self.input
-        readers = [step.kind for step in prepared] or [
-            s.kind for s in self.steps if tensor in s.inputs
-        ]
-        turned = [isinstance(r, kinds.Transpose) and r.order == (0, 3, 1, 2) for r in readers]
-        return "NHWC" if any(turned) and (prepared or all(turned)) else "NCHW"
+        """``NHWC`` if the model transposes its input from NHWC to NCHW first, else ``NCHW``."""
+        preparation = self.preparation
+        if preparation:
+            is_nhwc = any(_to_nchw(step) for step in preparation)
+        else:
+            readers = [step for step in self.steps if self.input in step.inputs]
+            is_nhwc = bool(readers) and all(_to_nchw(step) for step in readers)
+        return "NHWC" if is_nhwc else "NCHW"
 
     @property
     def preparation(self) -> tuple[Step, ...]:
-        """Steps that only prepare the picture: those
-        between it and the first layer that mixes anything.
-        """
+        """Steps that only prepare the picture, before the first layer that mixes elements."""
         tensor = self.input
         steps: list[Step] = []
         while True:
@@ -123,8 +119,9 @@ class Plan:
 
     @property
     def gated(self) -> frozenset[str]:
-        """Names of steps that only feed gates: rules that
-        hold gates constant hand them no relevance.
+        """Names of steps that only feed gates.
+
+        Rules that hold gates constant pass no relevance to these steps.
         """
         reached = {self.logits}
         names = set()
@@ -139,8 +136,9 @@ class Plan:
 
     @property
     def attention(self) -> dict[str, tuple[int, int]]:
-        """Gates of one value for every pixel, as in
-        attention branch networks: tensor → (height, width).
+        """Gates with one value per pixel: tensor → (height, width).
+
+        Attention branch networks have such gates (Fukui et al. 2019).
         """
         gates: dict[str, tuple[int, int]] = {}
         for step in self.steps:
@@ -155,29 +153,25 @@ class Plan:
 
     @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
-        """Feature maps that everything from the picture to
-        the logits passes through: tensor → (height, width).
-        """
+        """Feature maps on every path from the picture to the logits: tensor → (height, width)."""
         maps: dict[str, tuple[int, int]] = {}
-        open_: set[str] = set()  # tensors that a later item still reads
+        needed_later: set[str] = set()  # tensors that a later item reads
         for item in reversed(self.items):
-            open_.discard(item.output)
-            if not open_ and len(item.output_shape) == 4:
+            needed_later.discard(item.output)
+            if not needed_later and len(item.output_shape) == 4:
                 height, width = item.output_shape[2:]
                 maps[item.output] = (height or 0, width or 0)
-            open_.update(item.inputs)
+            needed_later.update(item.inputs)
         return dict(reversed(maps.items()))
 
     @property
     def channel_axis(self) -> int:
-        """Where the input's channels are."""
+        """The axis of the input's channels."""
         return 3 if self.layout == "NHWC" else 1
 
     @property
     def first(self) -> frozenset[str]:
-        """Names of the first linear layers: those with no
-        convolution or dense layer between them and the input.
-        """
+        """Names of the linear layers with no other linear layer between them and the input."""
         reached, first = {self.input}, set()
         for step in self.steps:
             if not reached.isdisjoint(step.inputs):
@@ -186,3 +180,8 @@ class Plan:
                 else:
                     reached.add(step.output)
         return frozenset(first)
+
+
+def _to_nchw(step: Step) -> bool:
+    """Whether a step transposes NHWC to NCHW."""
+    return isinstance(step.kind, kinds.Transpose) and step.kind.order == (0, 3, 1, 2)

@@ -1,6 +1,4 @@
-"""Plans as text: JSON-ready data and rows of a table;
-names, shapes and parameters, never the values of weights.
-"""
+"""Plans as JSON-ready data and as rows of a table: names, shapes and parameters, not weights."""
 
 from __future__ import annotations
 
@@ -22,14 +20,18 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "input": {"name": plan.input, "shape": list(plan.input_shape)},
         "logits": {"name": plan.logits, "classes": plan.classes},
         "outputs": dict(plan.outputs),
-        "items": [_block_json(i) if isinstance(i, Block) else step_json(i) for i in plan.items],
+        "items": [
+            _block_json(item) if isinstance(item, Block) else step_json(item) for item in plan.items
+        ],
         "notes": list(plan.notes),
     }
 
 
 def block_summary(block: Block) -> dict[str, Any]:
-    """A block as a few names: what a compiled file says of it."""
-    branches = [[b.role.value, *(s.name for s in b.steps)] for b in block.branches]
+    """The names of a block's parts, as a compiled file's metadata states them."""
+    branches = [
+        [branch.role.value, *(step.name for step in branch.steps)] for branch in block.branches
+    ]
     return {
         "block": block.name,
         "fork": block.fork,
@@ -96,18 +98,18 @@ def _function(kind: Activation) -> dict[str, Any]:
     data: dict[str, Any] = {"function": kind.function, "formula": function.formula}
     if kind.slopes is not None:
         return data | {"slope": list(kind.slopes.shape)}
-    # JSON has no infinity: a bound that is none is null.
+    # JSON has no infinity: a missing bound becomes null.
     numbers = [number if isfinite(number) else None for number in kind.parameters]
     return data | dict(zip(function.parameters, numbers, strict=True))
 
 
 INSIDE = "inside "
-"""Before a block's name: the rule of a step that its block's rule decides for."""
+"""Prefix of a block's name, in place of the rule of a step that follows the block's rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """A step, a block or an empty branch, as a table shows it."""
+    """A row of the table: a step, a block or an empty branch."""
 
     name: str
     op: str
@@ -117,17 +119,17 @@ class PlanRow:
     why: str
     block: bool = False
     inner: bool = False
-    """Whether it stands inside a block."""
+    """Whether it is inside a block."""
 
 
 def plan_rows(
     plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]
 ) -> Iterator[PlanRow]:
-    """The plan in the order of the computation, blocks opened.
+    """The rows of a plan in the order of the computation; every block is followed by its steps.
 
     Args:
-        plan: what was recognised.
-        rules: step name → its rule as text; ``inside BLOCK`` where the block's rule decides for it.
+        plan: the plan.
+        rules: step name → its rule as text, or ``inside BLOCK`` if it follows the block's rule.
         reasons: step name → why it has that rule.
     """
     for item in plan.items:
@@ -141,19 +143,22 @@ def _block_rows(
     block: Block, rules: Mapping[str, str], reasons: Mapping[str, str]
 ) -> Iterator[PlanRow]:
     join = block.join.name
-    whole = any(
+    has_block_rule = any(
         rules[step.name].startswith(INSIDE) for step in block.steps if step is not block.join
     )
-    rule, why = (rules[join], f"{reasons[join]}; ") if whole else ("", "")
-    rules = {**rules, join: INSIDE + block.name} if whole else rules
-    reason = f"{why}its branches leave {block.fork}"
+    rule, reason = "", f"its branches leave {block.fork}"
+    if has_block_rule:  # the assignment states it at the join
+        rule, reason = rules[join], f"{reasons[join]}; {reason}"
+        rules = {**rules, join: INSIDE + block.name}
     yield PlanRow(block.name, "Block", block.shortcut.value, "", rule, reason, block=True)
     for branch in block.branches:
         if not branch.steps:
             yield PlanRow("(shortcut)", "", branch.role.value, "", "", branch.why, inner=True)
         for index, step in enumerate(branch.steps):
             row = _row(step, branch.role.value, rules, reasons, inner=True)
-            yield row if index else replace(row, why="; ".join(filter(None, (row.why, branch.why))))
+            if index == 0:
+                row = replace(row, why=f"{row.why}; {branch.why}" if row.why else branch.why)
+            yield row
     for step in (block.join, *block.tail):
         yield _row(step, "join" if step is block.join else "tail", rules, reasons, inner=True)
 
@@ -173,5 +178,5 @@ def _row(
 
 
 def shape_text(shape: Shape) -> str:
-    """``N×64×56×56``."""
+    """A shape as text, such as ``N×64×56×56``; N is a symbolic size."""
     return "×".join("N" if size is None else str(size) for size in shape)

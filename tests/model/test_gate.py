@@ -35,8 +35,8 @@ HOSTILE: dict[str, tuple[onnx.NodeProto, str]] = {
     "Loop": (node("Loop", body=branch()), "Loop 'bad' is control flow"),
     "random": (node("RandomNormalLike"), "RandomNormalLike 'bad' draws random numbers"),
     "Bernoulli": (node("Bernoulli"), "draws random numbers"),
-    "sequence": (node("SequenceConstruct"), "no operator that computes tensors"),
-    "unknown": (node("NoSuchOp"), "NoSuchOp 'bad' is no operator"),
+    "sequence": (node("SequenceConstruct"), "does not compute tensors from tensors"),
+    "unknown": (node("NoSuchOp"), "NoSuchOp 'bad' does not compute"),
     "custom": (node("Attack", "evil.corp"), r"of the domain 'evil\.corp'"),
     "integers": (node("ConvInteger"), "QDQ"),
     "QLinear": (node("QLinearConv"), "QDQ"),
@@ -175,7 +175,7 @@ def edit(path: Path, key: str, value: str) -> None:
 )
 def test_external_data_out_of_bounds(key: str, value: str, external: Path) -> None:
     edit(external, key, value)
-    with pytest.raises(ModelFileError, match=r"lies at bytes|no number"):
+    with pytest.raises(ModelFileError, match=r"lies at bytes|is not a number"):
         load_model(external)
 
 

@@ -1,1 +1,1 @@
-"""The two ends of a model: its picture input, and the tensor that relevance starts from."""
+"""The ends of a model: its picture input, and the tensor that relevance starts from."""

@@ -1,4 +1,4 @@
-"""The two ends of a classifier: the picture that goes in, and the logits where relevance starts."""
+"""The ends of a classifier: its picture input, and the logits where relevance starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 
 TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
-"""What may follow the logits; relevance starts before it."""
+"""Operators that may follow the logits; relevance starts before them."""
 ROUNDING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
-"""What may follow those in turn."""
+"""Operators that may follow the logits or one of `TAILS`."""
 PICTURES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -23,22 +23,24 @@ PICTURES = (
 )
 """Element types of a picture input."""
 MEAN = f"{INTERNAL}explained"
-"""The mean of a feature map, where that is explained."""
+"""Name of the mean of a feature map, for a model that is explained through one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The two ends of a classifier, by the names of their tensors."""
+    """The ends of a classifier, as names of tensors."""
 
     picture: str
+    """The picture input."""
     output: str
     """The graph output that is explained."""
     logits: str
-    """Where relevance starts, (N, classes)."""
+    """The tensor that relevance starts from, (N, classes)."""
     holds: str
-    """What the output holds: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
+    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
     averaged: bool = False
-    """Whether the output is a feature map: the logits are its mean, which `append_mean` makes."""
+    """Whether the output is a feature map; the logits are then its mean, which `append_mean` adds.
+    """
 
 
 def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
@@ -46,26 +48,24 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
 
     Args:
         graph: a normalised model.
-        source: how errors name the model.
-        output: name of the graph output to explain; needed only where
-            several could be meant. A feature map is explained through
-            its mean over height and width: its channels are the classes.
+        source: name of the model in errors.
+        output: name of the graph output to explain; needed only if several have the shape
+            (N, classes) or none has. A feature map is explained through its mean over height and
+            width: its channels are the classes.
 
     Raises:
-        UnsupportedModelError: there is not exactly one picture
-            input, or not exactly one output that could be meant.
+        UnsupportedModelError: there is not exactly one picture input, or not exactly one output
+            that can be explained.
     """
     picture = name_of(_find_input(graph, source))
     if output is not None:
         candidates = [v for v in graph.outputs if name_of(v) == output]
-        wanted = (
-            f"none is called {output!r}"
-            if not candidates
-            else f"'{output}' is neither scores nor a feature map"
-        )
+        reason = f"none is called {output!r}"
+        if candidates:
+            reason = f"'{output}' is neither scores nor a feature map"
     else:
         candidates = [v for v in graph.outputs if _is_scores(v)]
-        wanted = "exactly one of shape (N, classes) is needed"
+        reason = "exactly one of shape (N, classes) is needed"
     if output is not None and len(candidates) == 1 and _is_feature_map(candidates[0]):
         return Head(picture, output, MEAN, "other", averaged=True)
     if len(candidates) != 1 or not _is_scores(candidates[0]):
@@ -73,8 +73,8 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"its outputs are {listed}: {wanted}; name the output to explain with "
-                "--output-name, or export the classifier with its head"
+                f"its outputs are {listed}: {reason}; name the output to explain "
+                "with --output-name, or export the classifier with its head"
             ],
         )
     value = candidates[0]
@@ -89,13 +89,13 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         )
     logits = node.inputs[0]
     assert logits is not None
-    held = {"Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
-    return Head(picture, name_of(value), name_of(logits), held.get(node.op_type, "other"))
+    meanings = {"Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
+    return Head(picture, name_of(value), name_of(logits), meanings.get(node.op_type, "other"))
 
 
 def append_mean(graph: Graph, head: Head) -> Graph:
-    """The graph with the mean of the feature map that
-    `head` explains, (N, C); itself where it explains none.
+    """A copy of the graph with the mean, (N, C), of the feature map that `head` names; the graph
+    itself if `head` names none.
     """
     if not head.averaged:
         return graph
@@ -118,25 +118,29 @@ def append_mean(graph: Graph, head: Head) -> Graph:
 
 
 def _find_input(graph: Graph, source: str) -> ir.Value:
-    """The picture input; UnsupportedModelError where there is not exactly one."""
+    """The picture input.
+
+    Raises:
+        UnsupportedModelError: there is not exactly one input, or it is not a picture.
+    """
     inputs = graph.inputs
     if len(inputs) != 1:
         listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in inputs) or "none"
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"it has {len(inputs)} inputs ({listed}): only models of one picture input can; "
-                "fix the others to constants before the export"
+                f"it has {len(inputs)} inputs ({listed}): only models with one picture input can "
+                "be explained; replace the others by constants before the export"
             ],
         )
     if inputs[0].dtype not in PICTURES:
         name = inputs[0].dtype.name.lower() if inputs[0].dtype else "unknown"
-        fault = (
-            f"the input '{name_of(inputs[0])}' is of type {name}: "
-            "float32, float16, bfloat16, uint8 and int8 can be"
-        )
         raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"{fault} explained; export it in float32"]
+            f"{source} cannot be explained:",
+            [
+                f"the input '{name_of(inputs[0])}' is of type {name}: float32, float16, bfloat16, "
+                "uint8 and int8 can be explained; export it in float32"
+            ],
         )
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
@@ -149,20 +153,21 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
-                f"{where}: only the batch may be symbolic; give "
-                "height and width by --input-size, or export it anew"
+                f"{where}: only the batch may be symbolic; "
+                "give height and width by --input-size, or export it with a fixed size"
             ],
         )
     return inputs[0]
 
 
 def _is_feature_map(value: ir.Value) -> bool:
+    """Whether the value has the shape (N, C, H, W), with at least two channels."""
     shape = shape_of(value)
     return shape is not None and len(shape) == 4 and None not in shape[1:] and (shape[1] or 0) >= 2
 
 
 def _tail(value: ir.Value) -> ir.Node | None:
-    """The node behind the logits: a normalisation, or the rounding of an output of integers."""
+    """The node after the logits: one of `TAILS`, or the QuantizeLinear of an integer output."""
     node = value.producer()
     rounding = node if node is not None and node.op_type == "QuantizeLinear" else None
     while node is not None and node.op_type in ROUNDING and node.inputs[0] is not None:
@@ -171,6 +176,7 @@ def _tail(value: ir.Value) -> ir.Node | None:
 
 
 def _is_scores(value: ir.Value) -> bool:
+    """Whether the value has the shape (N, classes), with at least two classes."""
     shape = shape_of(value)
     node = value.producer()
     if (

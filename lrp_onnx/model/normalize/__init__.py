@@ -1,1 +1,1 @@
-"""From any exporter's graph to one form: an ordered list of passes, each graph → graph."""
+"""Normalisation: passes, each graph → graph, that bring the graphs of all exporters to one form."""

@@ -1,6 +1,4 @@
-"""A batch of any size: for files that were exported with
-one, and for shapes that are computed from the batch.
-"""
+"""A batch of any size, for files with a fixed batch and for shapes computed from the batch."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from lrp_onnx.model.normalize.settle import forget_shapes, infer_shapes, settle_
 from lrp_onnx.model.shapes import Shape, shape_of
 
 BATCH = "N"
+"""Name of the symbolic batch."""
 ROWWISE = frozenset(
     {
         "Add",
@@ -44,12 +43,10 @@ ROWWISE = frozenset(
     }
     | {"Sigmoid", "Slice", "Softmax", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze"}
 )
-"""Operators that treat every sample alone, as far as shape inference confirms it."""
-
-
+"""Operators that treat every sample alone, if shape inference confirms it."""
 TRIALS = (5, 7)
-"""Batches that are tried: what is 5 in one and 7 in the
-other is the batch, what is equal in both is constant.
+"""Batches to try: a size that is 5 in one trial and 7 in the other is the batch; a size that is the
+same in both is constant.
 """
 SHAPED = {
     "Reshape": (1,),
@@ -59,11 +56,13 @@ SHAPED = {
     "Tile": (1,),
     "ConstantOfShape": (0,),
 }
-"""Operators that read a shape, and in which inputs."""
+"""Operators that read a shape or indices → their input slots."""
 
 
 def resolve_shapes(graph: Graph) -> Graph:
-    """Shapes that are computed from the batch: what they come to is found by trying two batches."""
+    """The graph with constants in place of shapes computed from the batch, found by trying two
+    batches.
+    """
     model = graph.model
     if not _depends_on_batch(model):
         return graph
@@ -88,7 +87,7 @@ def _depends_on_batch(model: ir.Model) -> bool:
 
 
 def _picture_of(model: ir.Model) -> ir.Value | None:
-    """The one picture input, if its batch is symbolic and its other sizes are known."""
+    """The one picture input if its batch is symbolic and its other sizes are known, else None."""
     pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
     return pictures[0] if shape and shape[0] is None and None not in shape[1:] else None
@@ -112,7 +111,7 @@ def _is_computed(value: ir.Value | None, model: ir.Model) -> bool:
 
 
 def _with_batch(model: ir.Model, batch: int) -> ir.Model:
-    """A copy with the batch fixed."""
+    """A copy of the model with a fixed batch and without the shapes of computed tensors."""
     fixed = model.clone()
     picture = _picture_of(fixed)
     assert picture is not None and picture.shape is not None
@@ -122,8 +121,8 @@ def _with_batch(model: ir.Model, batch: int) -> ir.Model:
 
 
 def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
-    """Replace computed shapes in `model` by what they came to in
-    the two trials; returns how many.
+    """Replace computed shapes in `model` by constants, from their values in two trials; return how
+    many.
     """
     written = 0
     outputs = [{v.name: v for node in trial.graph for v in node.outputs} for trial in (one, two)]
@@ -131,12 +130,9 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
         for slot in _computed_slots(node, model):
             name = str(node.inputs[slot].name)  # type: ignore[union-attr]
             values = [_folded(trial, name) for trial in (one, two)]
-            made = [
-                shape_of(made[str(node.outputs[0].name)])
-                for made in outputs
-                if node.outputs[0].name in made
-            ]
-            vector = _any_batch(node, slot, values, made)
+            output = node.outputs[0].name
+            output_shapes = [shape_of(by_name[output]) for by_name in outputs if output in by_name]
+            vector = _any_batch(node, values, output_shapes)
             if vector is None:
                 continue
             label = f"{node.name}.{slot}.any_batch"
@@ -152,9 +148,7 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
 
 
 def _folded(trial: ir.Model, name: str) -> list[int] | None:
-    """The whole numbers that the tensor `name` came to in
-    the trial, or None where it was not evaluated.
-    """
+    """The integers that the trial computed for the tensor `name`, or None if it computed none."""
     stored = trial.graph.initializers.get(f"{name}.folded")
     if stored is None or stored.const_value is None:
         return None
@@ -163,26 +157,32 @@ def _folded(trial: ir.Model, name: str) -> list[int] | None:
 
 
 def _any_batch(
-    node: ir.Node, slot: int, values: list[list[int] | None], made: list[Shape | None]
+    node: ir.Node, values: list[list[int] | None], output_shapes: list[Shape | None]
 ) -> list[int] | None:
-    """A constant for the slot that serves every batch, or None."""
+    """A constant that is right for every batch, or None.
+
+    Args:
+        node: the node that reads the constant.
+        values: the computed values in both trials.
+        output_shapes: the shapes of the node's output in both trials.
+    """
     if values[0] is not None and values[0] == values[1] and -1 not in values[0]:
         return values[0]
-    if node.op_type not in ("Reshape", "Expand") or len(made) != 2 or not made[0] or not made[1]:
+    if node.op_type not in ("Reshape", "Expand") or len(output_shapes) != 2:
         return None
-    (first, *rest), (second, *again) = made[0], made[1]
-    sizes = [size for size in rest if size is not None]
-    if (first, second) != TRIALS or rest != again or len(sizes) != len(rest) or 0 in sizes:
+    shape_1, shape_2 = output_shapes
+    if not shape_1 or not shape_2 or (shape_1[0], shape_2[0]) != TRIALS:
+        return None
+    sizes = [size for size in shape_1[1:] if size is not None]
+    if shape_1[1:] != shape_2[1:] or len(sizes) != len(shape_1) - 1 or 0 in sizes:
         return None
     return [0 if node.op_type == "Reshape" else 1, *sizes]
 
 
 def free_batch(graph: Graph) -> Graph:
-    """The graph for a batch of any size, where its batch is
-    fixed and every sample is treated alone.
+    """The graph with a symbolic batch in place of a fixed one, if it treats every sample alone.
 
-    Constants that reshape to (batch, …) are changed to keep
-    whatever batch there is; nothing else is touched.
+    Constants that reshape to (batch, …) are changed to keep any batch; nothing else changes.
     """
     freed = _freed(graph.model)
     if freed is None:
@@ -192,7 +192,7 @@ def free_batch(graph: Graph) -> Graph:
 
 
 def _freed(model: ir.Model) -> ir.Model | None:
-    """A copy with a symbolic batch; None where it is symbolic already or cannot be freed."""
+    """A copy with a symbolic batch; None if it is symbolic already or must stay fixed."""
     pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
     if not shape or shape[0] is None or any(node.op_type not in ROWWISE for node in model.graph):
@@ -210,7 +210,10 @@ def _freed(model: ir.Model) -> ir.Model | None:
 
 
 def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
-    """Make a constant (batch, …) of a Reshape (0, …): 0 keeps the size that is there."""
+    """Change a Reshape's constant (batch, …) to (0, …), where 0 keeps the input's size.
+
+    Returns False if the constant does not keep the batch.
+    """
     target = node.inputs[1]
     if target is None or target.name not in model.graph.initializers or target.const_value is None:
         return True
@@ -239,23 +242,23 @@ def _is_free(value: ir.Value) -> bool:
 
 
 def one_picture(graph: Graph, *, source: str) -> Graph:
-    """The graph with its open batch fixed to one; `graph` is not changed.
+    """A copy of the graph with its symbolic batch fixed to 1.
 
     Raises:
-        UnsupportedModelError: the batch is fixed to more.
+        UnsupportedModelError: the batch is fixed to more than 1.
     """
     (picture,) = graph.inputs
     assert picture.shape is not None
     batch = picture.shape[0]
     if isinstance(batch, int) and batch != 1:
         fault = (
-            f"the input '{picture.name}' takes {batch} "
-            "pictures at once: many targets are for one picture"
+            f"the input '{picture.name}' has a fixed batch of {batch}: "
+            "a file for many targets takes one picture; export the model with a batch of 1"
         )
         raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
     model = graph.model.clone()
-    made = (value for node in model.graph for value in node.outputs)
-    for value in (*model.graph.inputs, *made):
+    computed = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *computed):
         if value.shape is not None:
             value.shape = ir.Shape([1 if dim == batch else dim for dim in value.shape])
     return replace(graph, model=model)

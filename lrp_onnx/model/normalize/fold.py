@@ -1,6 +1,4 @@
-"""Evaluating what does not depend on the picture: shapes,
-pads and indices that exporters compute in the graph.
-"""
+"""Constant folding: shapes, pads and indices that exporters compute in the graph."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from lrp_onnx.model.gate import ITEM_BYTES
 from lrp_onnx.model.shapes import shape_of
 
 MOST_ELEMENTS = 1 << 16
-"""Larger results are left in the graph: what exporters
-compute of shapes is tiny, and a file could ask for terabytes.
-"""
+"""Largest result, in elements. Shapes are tiny, and an untrusted file could demand terabytes."""
 # fmt: off
 FOLDABLE = frozenset((
     "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
@@ -30,7 +26,7 @@ FOLDABLE = frozenset((
     "Where",
 ))
 # fmt: on
-"""Operators that are evaluated; convolutions and the like of constants are not worth it."""
+"""Operators that are folded; constant convolutions and the like are too rare."""
 
 DERIVED = FOLDABLE | {
     "BatchNormalization",
@@ -41,27 +37,28 @@ DERIVED = FOLDABLE | {
     "ReduceSum",
     "ReduceSumSquare",
 }
-"""Operators that exporters make weights with: dequantised, standardised, cast, turned."""
+"""Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
 
 EVALUATED_AS = 20
-"""Opset of the evaluation: these operators mean the same in
-18 to 20, and the evaluator lacks some older ones.
+"""Opset of the evaluation. These operators mean the same in opsets 18 to 20, and ONNX's evaluator
+lacks some older versions.
 """
 
 Array = NDArray[np.generic]
 
 
 def fold_constants(model: ir.Model) -> int:
-    """Replace, in place, small nodes of constants by their values; returns how many."""
+    """Replace nodes with constant inputs and small results by their values, in place; return how
+    many.
+    """
     folded = 0
     for node in list(model.graph):
         value = _evaluate(node, model)
         if value is None:
             continue
         output = node.outputs[0]
-        stored = ir.Value(
-            name=f"{output.name}.folded", const_value=ir.tensor(value, name=f"{output.name}.folded")
-        )
+        name = f"{output.name}.folded"
+        stored = ir.Value(name=name, const_value=ir.tensor(value, name=name))
         stored.shape, stored.dtype = ir.Shape(value.shape), ir.DataType.from_numpy(value.dtype)
         model.graph.register_initializer(stored)
         output.replace_all_uses_with(stored)
@@ -71,9 +68,7 @@ def fold_constants(model: ir.Model) -> int:
 
 
 def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
-    """What the node computes, or None where it cannot be
-    known, is too large, or is an output of the model.
-    """
+    """The value of a node's output; None if it is not constant, too large, or a graph output."""
     if (
         node.op_type not in FOLDABLE
         or node.domain
@@ -97,6 +92,7 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
 
 
 def _constant(value: ir.Value, model: ir.Model) -> Array | None:
+    """The values of an initializer; None if `value` is not one, or is too large."""
     if (
         value.name not in model.graph.initializers
         or value.const_value is None
@@ -107,14 +103,13 @@ def _constant(value: ir.Value, model: ir.Model) -> Array | None:
 
 
 def _shape(node: ir.Node) -> Array | None:
+    """The value of a Shape or Size; None if a size is symbolic."""
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if shape is None:
         return None
     if node.op_type == "Shape":
-        start, end = (
-            node.attributes[k].value if k in node.attributes else d
-            for k, d in (("start", 0), ("end", None))
-        )
+        start = node.attributes["start"].value if "start" in node.attributes else 0
+        end = node.attributes["end"].value if "end" in node.attributes else None
         shape = shape[start:end]
     if None in shape:
         return None
@@ -123,7 +118,7 @@ def _shape(node: ir.Node) -> Array | None:
 
 
 def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
-    """A constant in the element type of a tensor that need not be constant."""
+    """The value of a CastLike, whose second input need not be constant."""
     source, pattern = node.inputs
     value = _constant(source, model) if source is not None else None
     if value is None or pattern is None or pattern.dtype is None or pattern.dtype not in ITEM_BYTES:
@@ -132,13 +127,18 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
 
 
 def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
-    """Whether the result is; the few operators that can grow say so in their inputs."""
+    """Whether the result has at most `MOST_ELEMENTS` elements.
+
+    Where an operator's result can be larger than its inputs, the inputs state its size.
+    """
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        wanted = inputs[-1].reshape(-1)
-        if wanted.dtype.kind not in "iu":
+        sizes = inputs[-1].reshape(-1)
+        if sizes.dtype.kind not in "iu":
             return False
-        grown = prod(max(int(n), 0) for n in wanted)
-        return grown * (inputs[0].size if node.op_type == "Tile" else 1) <= MOST_ELEMENTS
+        elements = prod(max(int(size), 0) for size in sizes)
+        if node.op_type == "Tile":
+            elements *= inputs[0].size
+        return elements <= MOST_ELEMENTS
     if node.op_type == "Range":
         if len(inputs) != 3 or any(value.size != 1 for value in inputs):
             return False
@@ -148,24 +148,22 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    """What the node computes of constants: its first output,
-    or None where the reference evaluator cannot tell.
-    """
-    model, feeds = _alone(node, inputs)
+    """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
+    model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)
-    except (
-        Exception
-    ):  # the evaluator raises whatever NumPy does; the node then stays and is reported as unread
+    # The evaluator is Python code without checks: a damaged node can raise any built-in or NumPy
+    # exception. The node then stays in the graph, and its reader reports it.
+    except Exception:
         return None
     result = np.asarray(results[0])
     return result if onnx.helper.np_dtype_to_tensor_dtype(result.dtype) in ITEM_BYTES else None
 
 
-def _alone(
+def _single_node_model(
     node: ir.Node, inputs: Sequence[Array | None]
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """A model of the one node, and what to feed it with."""
+    """A model of one node, and its inputs by name."""
     proto = ir.to_proto(node)
     feeds = {
         name: value for name, value in zip(proto.input, inputs, strict=True) if value is not None

@@ -1,4 +1,4 @@
-"""ONNX Runtime's FusedConv, taken apart into the standard operators that it stands for."""
+"""Splitting ONNX Runtime's FusedConv into standard operators."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ import onnx_ir as ir
 from lrp_onnx.model.graph import Graph
 
 PARAMETERS = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
-"""Activations whose parameters are attributes, and which."""
+"""Activations with parameters → the names of their attributes."""
 
 
-def take_fused_apart(graph: Graph) -> Graph:
-    """Every FusedConv as Conv, Add and its activation; a note says how many there were."""
-    fused = [node for node in graph.nodes if node.op_type == "FusedConv" and _is_sound(node)]
+def split_fused_convs(graph: Graph) -> Graph:
+    """The graph with every FusedConv split into Conv, Add and activation, and a note on it."""
+    fused = [node for node in graph.nodes if node.op_type == "FusedConv" and _is_valid(node)]
     for node in fused:
         parts = _parts(node)
         new, old = parts[-1].outputs, node.outputs[:1]
         ir.convenience.replace_nodes_and_values(graph.model.graph, node, [node], parts, old, new)
     if not fused:
         return graph
-    note = f"{len(fused)} FusedConv nodes were taken apart; outputs may differ by rounding"
+    note = (
+        f"{len(fused)} FusedConv nodes were split into standard operators; "
+        "outputs may differ by rounding"
+    )
     return replace(graph, notes=(*graph.notes, note))
 
 
-def _is_sound(node: ir.Node) -> bool:
-    """Whether it has what it must have: nobody checks operators that are not standard ones."""
+def _is_valid(node: ir.Node) -> bool:
+    """Whether its outputs and attributes are valid; the ONNX checker skips this operator."""
     types = {"activation": ir.AttributeType.STRING, "activation_params": ir.AttributeType.FLOATS}
     stated = node.attributes
     return len(node.outputs) == 1 and all(
@@ -36,17 +39,18 @@ def _is_sound(node: ir.Node) -> bool:
 
 
 def _parts(node: ir.Node) -> list[ir.Node]:
-    """The nodes that compute what `node` does; the last one's output takes the place of its own."""
-    kept = dict(sorted(node.attributes.items()))
-    activation, parameters = kept.pop("activation", None), kept.pop("activation_params", None)
-    inputs, added = list(node.inputs[:3]), list(node.inputs[3:4])
+    """Nodes that compute what `node` does; the output of the last replaces its output."""
+    attributes = dict(sorted(node.attributes.items()))
+    activation = attributes.pop("activation", None)
+    parameters = attributes.pop("activation_params", None)
+    inputs, summand = list(node.inputs[:3]), next(iter(node.inputs[3:4]), None)
     while inputs and inputs[-1] is None:
         inputs.pop()
     name = node.name or str(node.outputs[0].name)
     prefix = f"{node.outputs[0].name}.fused"
-    nodes = [_named(ir.Node("", "Conv", inputs, kept.values(), name=name), f"{prefix}.conv")]
-    if added and added[0] is not None:
-        terms = [nodes[-1].outputs[0], added[0]]
+    nodes = [_named(ir.Node("", "Conv", inputs, attributes.values(), name=name), f"{prefix}.conv")]
+    if summand is not None:
+        terms = [nodes[-1].outputs[0], summand]
         nodes.append(_named(ir.node("Add", terms, name=f"{name}.add"), f"{prefix}.sum"))
     if activation is not None and activation.as_string():
         numbers = parameters.as_floats() if parameters is not None else ()
@@ -58,8 +62,9 @@ def _parts(node: ir.Node) -> list[ir.Node]:
 def _activation(
     kind: str, parameters: Sequence[float], x: ir.Value, prefix: str, name: str
 ) -> list[ir.Node]:
-    """The nodes of a fused activation; an unknown one
-    becomes an operator that is reported as unread.
+    """The nodes of a fused activation.
+
+    An unknown activation becomes an operator of that name, which is then reported as unsupported.
     """
     if kind != "Clip":
         attributes = dict(zip(PARAMETERS.get(kind, ()), parameters, strict=False))
@@ -74,6 +79,6 @@ def _activation(
 
 
 def _named(node: ir.Node, output: str) -> ir.Node:
-    """`node`, its one output called `output`."""
+    """`node`, after its one output is renamed to `output`."""
     node.outputs[0].name = output
     return node

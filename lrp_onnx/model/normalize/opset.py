@@ -1,23 +1,25 @@
-"""Every opset from 7 to 25 as one of 18 to 20."""
+"""Conversion of opsets 7 to 25 to 18 to 20 (22 for bfloat16 models)."""
 
 from __future__ import annotations
 
 import onnx
+from google.protobuf.message import Error as MessageError
 
-from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
+from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, UnsupportedModelError, first_line
 
 OLDEST_OPSET = 7
-"""Before it, Add and Mul broadcast by attributes and
-BatchNormalization has modes: nobody exports that any more.
+"""In older opsets, Add and Mul broadcast by attributes and BatchNormalization has modes; no current
+exporter writes them.
 """
 WORKING_OPSET = 18
-"""Older models are converted up to it: the first opset with
-ScatterElements' max and min and ReduceMean's axes as an input.
+"""Older models are converted to this opset, the first with ScatterElements' max and min and with
+ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
-"""Newer models are relabelled to it where no operator changed its meaning since."""
+"""Newer models are relabelled to it if no operator has changed its meaning since."""
 BFLOAT16_OPSET = 22
-"""What bfloat16 models are relabelled to: the first opset whose convolutions and pools take it."""
+"""bfloat16 models are relabelled to it: the first opset whose convolutions and pools take bfloat16.
+"""
 TYPES_ONLY_SINCE_20 = frozenset(
     [
         "AveragePool",
@@ -45,13 +47,25 @@ TYPES_ONLY_SINCE_20 = frozenset(
 )
 """Operators whose versions 21 to 25 accept more element types and compute the same."""
 
+CONVERTER_ERRORS = (
+    onnx.version_converter.ConvertError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    onnx.defs.SchemaError,
+    MessageError,
+    *NATIVE_ERRORS,
+)
+"""What the version converter raises: errors of ONNX, of protobuf and of its C++ code. It infers
+shapes and checks the model, too.
+"""
+
 
 def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
-    """`proto` at opset 18, 19 or 20.
+    """`proto` at opset 18, 19 or 20; at 22 if it has bfloat16 weights.
 
     Raises:
-        ModelFileError: it states no opset, or uses operators that its opset does not have.
-        UnsupportedModelError: its opset is too old, or cannot be converted.
+        ModelFileError: the model states no opset, or its opset lacks one of its operators.
+        UnsupportedModelError: the opset is too old, or cannot be converted.
     """
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
     if len(versions) != 1:
@@ -71,17 +85,16 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     _drop_weights_from_inputs(proto)
     try:
         converted = onnx.version_converter.convert_version(proto, WORKING_OPSET)
-    except Exception as error:  # the converter raises whatever its C++ half throws
+    except CONVERTER_ERRORS as error:
         raise UnsupportedModelError(
             f"{source} cannot be compiled:",
             [
-                f"opset {opset} could not be converted to {WORKING_OPSET}: "
-                f"{first_line(error)}; export it at opset 18"
+                f"opset {opset} could not be converted to {WORKING_OPSET}: {first_line(error)}; "
+                "export it at opset 18"
             ],
         ) from error
-    converted.metadata_props.extend(
-        p for p in proto.metadata_props if p.key not in {q.key for q in converted.metadata_props}
-    )
+    keys = {entry.key for entry in converted.metadata_props}
+    converted.metadata_props.extend(p for p in proto.metadata_props if p.key not in keys)
     return converted
 
 
@@ -90,7 +103,7 @@ def _has_bfloat16(proto: onnx.ModelProto) -> bool:
 
 
 def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> onnx.ModelProto:
-    """`proto` with another opset's number, where its operators mean the same there."""
+    """A copy of `proto` with the opset `target`, in which all its operators mean the same."""
     faults = []
     for op in sorted({n.op_type for n in proto.graph.node}):
         try:
@@ -113,7 +126,10 @@ def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> on
 
 
 def _drop_weights_from_inputs(proto: onnx.ModelProto) -> None:
-    """Weights listed as inputs are a habit of IR 3; the version converter handles them badly."""
+    """Remove weights from the graph's inputs, in place.
+
+    IR 3 lists them there, and the version converter does not handle that well.
+    """
     weights = {tensor.name for tensor in proto.graph.initializer}
     kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]

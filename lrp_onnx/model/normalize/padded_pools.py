@@ -1,12 +1,11 @@
-"""MaxPools behind an explicit Pad, which ONNX Runtime's
-optimiser computes wrongly, and the guard against that.
+"""A guard for MaxPools after an explicit Pad, which ONNX Runtime's optimiser computes wrongly.
 
-ONNX Runtime merges a zero Pad into the MaxPool behind it, whose own border is −∞: where a window at
-the border holds negative numbers only, the result is wrong (seen with 1.31; "Pad_Fusion"). Two
-forms of the same MaxPool it leaves alone: one with a second output, the indices, which TensorRT and
-WebGPU do not have; and one that states its missing border as ``auto_pad="VALID"``, which every
-runtime reads, and which says the same only where the pool has no border of its own, no ceil_mode
-and no dilation.
+The optimiser ("Pad_Fusion", seen in 1.31) merges a zero Pad into the MaxPool after it. The border
+of a MaxPool is −∞, not zero, so that the result is wrong in windows at the border that hold only
+negative numbers. The optimiser skips two equivalent forms of the MaxPool. One has a second output,
+the indices, which TensorRT and WebGPU do not support. The other states ``auto_pad="VALID"``, which
+every runtime supports; it is equivalent only if the pool has no border of its own, no ceil_mode and
+no dilation.
 """
 
 from __future__ import annotations
@@ -21,42 +20,39 @@ from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.normalize.stated_shapes import without_stated_shapes
 
 BETWEEN = ("Transpose", "Identity", "Cast")
-"""What may lie between the two."""
+"""Operators that may lie between the Pad and the MaxPool."""
 
 
 def padded_pools(graph: Graph) -> list[ir.Node]:
-    """Every MaxPool behind a Pad."""
-    behind = _behind_pad((n.op_type, _first(n.inputs), _first(n.outputs)) for n in graph.nodes)
-    return [node for node in graph.nodes if _first(node.outputs) in behind]
+    """Every MaxPool after a Pad."""
+    pools = _pools_after_pad((n.op_type, _first(n.inputs), _first(n.outputs)) for n in graph.nodes)
+    return [node for node in graph.nodes if _first(node.outputs) in pools]
 
 
 def needs_indices(pool: ir.Node) -> bool:
-    """Whether only the second output guards `pool`."""
-    stated = pool.attributes
-    if _pads_itself(pool):
+    """Whether `pool` can be guarded by the second output only."""
+    if _has_auto_pad(pool):
         return False
-    dilated = any(size != 1 for size in stated.get_ints("dilations", default=()))
+    attributes = pool.attributes
     return (
-        dilated
-        or any(stated.get_ints("pads", default=()))
-        or bool(stated.get_int("ceil_mode", default=0))
+        any(size != 1 for size in attributes.get_ints("dilations", default=()))
+        or any(attributes.get_ints("pads", default=()))
+        or bool(attributes.get_int("ceil_mode", default=0))
     )
 
 
-def _pads_itself(pool: ir.Node) -> bool:
-    """Whether `pool` states its border by a word already, for
-    which ONNX Runtime leaves it alone.
-    """
+def _has_auto_pad(pool: ir.Node) -> bool:
+    """Whether `pool` states ``auto_pad`` already, so that ONNX Runtime's optimiser skips it."""
     return pool.attributes.get_string("auto_pad", default="NOTSET") != "NOTSET"
 
 
 def guard_pools(graph: Graph, *, indices: bool) -> Graph:
-    """The graph with every MaxPool behind a Pad guarded; `graph` is not changed.
+    """A copy of the graph with every MaxPool after a Pad guarded.
 
     Args:
         graph: a normalised model.
-        indices: whether the file's runtime has MaxPool's second
-            output. Without it a pool that needs it stays as it is.
+        indices: whether the file's runtime supports MaxPool's second output. If it does not, a pool
+            that needs this output stays unguarded.
     """
     if not padded_pools(graph):
         return graph
@@ -65,42 +61,43 @@ def guard_pools(graph: Graph, *, indices: bool) -> Graph:
         if indices and len(node.outputs) == 1:
             node.resize_outputs(2)
             node.outputs[1].name = f"{node.outputs[0].name}.indices"
-        elif not indices and not needs_indices(node) and not _pads_itself(node):
+        elif not indices and not needs_indices(node) and not _has_auto_pad(node):
             node.attributes.pop("pads", None)
             node.attributes["auto_pad"] = ir.AttrString("auto_pad", "VALID")
     return guarded
 
 
 def runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """An original as it must be run to be compared with:
-    its pools guarded by indices, and no shapes stated.
+    """A copy of an original model that ONNX Runtime computes correctly, for comparisons.
+
+    Its pools are guarded by indices, and it states no shapes of inner tensors.
     """
     guarded = without_stated_shapes(proto)
     nodes = [node for node in guarded.graph.node if node.input and node.output]
-    behind = _behind_pad((node.op_type, node.input[0], node.output[0]) for node in nodes)
+    pools = _pools_after_pad((node.op_type, node.input[0], node.output[0]) for node in nodes)
     for node in nodes:
-        if node.output[0] in behind and len(node.output) == 1:
+        if node.output[0] in pools and len(node.output) == 1:
             node.output.append(f"{node.output[0]}.indices")
     return guarded
 
 
-def _behind_pad(nodes: Iterable[tuple[str, str, str]]) -> set[str]:
-    """Outputs of the MaxPools behind a Pad, of nodes as (operator, first input, first output)."""
-    listed = list(nodes)
-    made_by = {output: (operator, source) for operator, source, output in listed}
-    behind = set()
-    for operator, source, output in listed:
-        before = made_by.get(source)
-        for _ in range(8):  # a file may hold a circle, which only loading refuses
-            if before is None or before[0] not in BETWEEN:
+def _pools_after_pad(nodes: Iterable[tuple[str, str, str]]) -> set[str]:
+    """Outputs of the MaxPools after a Pad; `nodes` are (operator, first input, first output)."""
+    nodes = list(nodes)
+    producers = {output: (operator, source) for operator, source, output in nodes}
+    pools = set()
+    for operator, source, output in nodes:
+        producer = producers.get(source)
+        for _ in range(8):  # not endless: an unloaded file may contain a cycle
+            if producer is None or producer[0] not in BETWEEN:
                 break
-            before = made_by.get(before[1])
-        if operator == "MaxPool" and before is not None and before[0] == "Pad":
-            behind.add(output)
-    return behind
+            producer = producers.get(producer[1])
+        if operator == "MaxPool" and producer is not None and producer[0] == "Pad":
+            pools.add(output)
+    return pools
 
 
 def _first(values: Iterable[ir.Value | None]) -> str:
-    """The name of the first value; empty where it is left out."""
+    """The name of the first value; empty if there is none."""
     value = next(iter(values), None)
     return "" if value is None else name_of(value)

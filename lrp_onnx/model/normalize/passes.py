@@ -1,6 +1,4 @@
-"""What is done to every model before it is read, in this
-order. A pass may change the model that it is given.
-"""
+"""The passes of the normalisation, in order. A pass may change its argument in place."""
 
 from __future__ import annotations
 
@@ -8,14 +6,14 @@ from collections.abc import Callable
 
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.normalize.batch import free_batch, resolve_shapes
-from lrp_onnx.model.normalize.fused_conv import take_fused_apart
+from lrp_onnx.model.normalize.fused_conv import split_fused_convs
 from lrp_onnx.model.normalize.settle import settle
 from lrp_onnx.model.normalize.tidy import check, inline_functions, tidy
 
 GraphPass = Callable[[Graph], Graph]
 PASSES: tuple[GraphPass, ...] = (
     inline_functions,
-    take_fused_apart,
+    split_fused_convs,
     tidy,
     check,
     settle,

@@ -1,4 +1,4 @@
-"""Moves of elements that stand behind a rounding or a border: before it, where they belong."""
+"""Reordering: moves of elements from after a QuantizeLinear or Pad to before it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import onnx_ir as ir
 from lrp_onnx.model.shapes import shape_of
 
 MOVES = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that give the same whether they come before or behind a QuantizeLinear."""
+"""Operators that may be exchanged with a QuantizeLinear without changing the result."""
 
 
 def move_first(model: ir.Model) -> int:
-    """Put moves before the QuantizeLinear or Pad that they follow,
-    in place; returns how many were.
-    """
+    """Exchange moves with the QuantizeLinear or Pad before them, in place; return how many."""
     return sum(_move_first(node, model) for node in list(model.graph) if node.op_type in MOVES)
 
 
 def _move_first(node: ir.Node, model: ir.Model) -> bool:
-    """QuantizeLinear, then a move → the move, then
-    QuantizeLinear: it then stands before the node that undoes it.
+    """Exchange one move with the node before it, if that is possible; return whether it was.
 
-    Likewise Pad, then Transpose: the pad then stands before the convolution that it belongs to.
+    After this, a QuantizeLinear comes directly before its DequantizeLinear. A Pad is exchanged with
+    a Transpose, so that it comes directly before its convolution.
     """
     between, final = node.inputs[0], node.outputs[0]
     before = between.producer() if between is not None else None
@@ -30,7 +28,7 @@ def _move_first(node: ir.Node, model: ir.Model) -> bool:
         return False
     rest: list[ir.Value | None] | None = None
     if before.op_type == "QuantizeLinear":
-        rest = _by_tensor(before)
+        rest = _scalar_parameters(before)
     elif before.op_type == "Pad" and node.op_type == "Transpose" and len(between.uses()) == 1:
         rest = _turned_pads(before, node, model)
     if rest is None:
@@ -55,22 +53,22 @@ def _move_first(node: ir.Node, model: ir.Model) -> bool:
     return True
 
 
-def _by_tensor(quantize: ir.Node) -> list[ir.Value | None] | None:
-    """Scale and zero point of a QuantizeLinear, if they are one number each."""
+def _scalar_parameters(quantize: ir.Node) -> list[ir.Value | None] | None:
+    """Scale and zero point of a QuantizeLinear if each is one number, else None."""
     parameters = list(quantize.inputs[1:])
     shapes = [shape_of(value) for value in parameters if value is not None]
     return parameters if all(shape is not None and set(shape) <= {1} for shape in shapes) else None
 
 
 def _turned_pads(pad: ir.Node, node: ir.Node, model: ir.Model) -> list[ir.Value | None] | None:
-    """A Pad's inputs but the first, its amounts in the
-    order of axes that the Transpose behind it makes.
+    """A Pad's inputs without the first, with the pads in the order of axes of the Transpose after
+    it; None if they are not known.
     """
     order = node.attributes["perm"].value if "perm" in node.attributes else None
-    amounts = (
-        pad.inputs[1].const_value if len(pad.inputs) > 1 and pad.inputs[1] is not None else None
-    )
-    if order is None or amounts is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
+    stated = pad.inputs[1] if len(pad.inputs) > 1 else None
+    amounts = None if stated is None else stated.const_value
+    has_axes = len(pad.inputs) > 3 and pad.inputs[3] is not None
+    if order is None or amounts is None or has_axes:
         return None
     pads = np.asarray(amounts.numpy())
     if pads.size != 2 * len(order) or sorted(order) != list(range(len(order))):

@@ -1,4 +1,4 @@
-"""Shapes inferred, constants evaluated, roundabout writing straightened, until nothing changes."""
+"""Shape inference, constant folding and reordering of moves, repeated until nothing changes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lrp_onnx.model.normalize.quantized_moves import move_first
 
 
 def settle(graph: Graph) -> Graph:
-    """The graph with every shape that can be inferred, and nothing computed that is constant."""
+    """The graph with inferred shapes, folded constants and reordered moves, changed in place."""
     settle_model(graph.model)
     return graph
 
 
 def settle_model(model: ir.Model) -> None:
-    """The same, of a model, in place."""
+    """The same for a model."""
     infer_shapes(model)
     while fold_constants(model) or move_first(model):
         common.RemoveUnusedNodesPass()(model)
@@ -25,14 +25,12 @@ def settle_model(model: ir.Model) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infer every tensor's shape and type, in place; where
-    they contradict each other nothing changes.
-    """
+    """Infer every tensor's shape and type, in place; nothing changes if they are contradictory."""
     common.ShapeInferencePass()(model)
 
 
 def forget_shapes(model: ir.Model) -> None:
-    """Forget every computed tensor's shape, in place, so that it is inferred anew."""
+    """Remove the shapes of all computed tensors, in place, so that they are inferred again."""
     for node in model.graph:
         for value in node.outputs:
             value.shape = None

@@ -1,4 +1,4 @@
-"""The size of the picture, and of what is computed from it."""
+"""The size of the picture, and limits on the sizes of tensors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.shapes import shape_of
 
 LARGEST_PICTURE = 1 << 25
-"""Numbers in one picture; three channels of 3,300 × 3,300 pixels."""
+"""Most elements of one picture: three channels of about 3,300 × 3,300 pixels."""
 LONGEST_SIDE = 1 << 15
+"""Largest size of the picture along any axis."""
 LARGEST_TENSOR = 1 << 28
-"""Elements of one picture's largest activation; 64 channels at 2,048 × 2,048 pixels."""
+"""Most elements of an activation per picture: 64 channels of 2,048 × 2,048 pixels."""
 
 
 def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
-    """The graph for pictures of the height and width `input_size`, which its input leaves open.
+    """The graph with its input's symbolic height and width fixed to `input_size`, in place.
 
     Raises:
-        UnsupportedModelError: the input has another size already.
+        UnsupportedModelError: the input has another fixed size.
     """
     model = graph.model
     height, width = input_size
@@ -31,20 +32,18 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
         shape = shape_of(value)
         if shape is None or len(shape) != 4:
             continue
-        last = shape[1] is None and shape[3] in (1, 3)
-        wanted = (
-            (shape[0], height, width, shape[3]) if last else (shape[0], shape[1], height, width)
-        )
-        if any(have not in (None, want) for have, want in zip(shape[1:], wanted[1:], strict=True)):
+        channels_last = shape[1] is None and shape[3] in (1, 3)
+        sizes = (height, width, shape[3]) if channels_last else (shape[1], height, width)
+        if any(old not in (None, new) for old, new in zip(shape[1:], sizes, strict=True)):
             raise UnsupportedModelError(
                 f"{source} cannot be compiled:",
                 [
-                    f"its input '{value.name}' has the fixed "
-                    f"shape {shape}, which is not {height}×{width}"
+                    f"its input '{value.name}' has the fixed shape {shape}, "
+                    f"which is not {height}×{width}"
                 ],
             )
         assert value.shape is not None
-        value.shape = ir.Shape([value.shape[0], *wanted[1:]])
+        value.shape = ir.Shape([value.shape[0], *sizes])
     for node in model.graph:
         for output in node.outputs:
             if not output.is_graph_output():
@@ -53,22 +52,20 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
 
 
 def oversized(graph: Graph) -> Iterator[str]:
-    """One line for the input and for every node whose
-    output has more numbers than can be explained.
-    """
+    """One message for the input and for every node whose output is larger than the limits."""
     model = graph.model
     for value in model.graph.inputs:
         sizes = [size for size in shape_of(value) or () if size is not None]
         if prod(sizes) > LARGEST_PICTURE or max(sizes, default=0) > LONGEST_SIDE:
             yield (
-                f"the input '{value.name}' has the shape {shape_of(value)}: up to "
-                f"{LARGEST_PICTURE:,} numbers, and {LONGEST_SIDE:,} a side, can be explained"
+                f"the input '{value.name}' has the shape {shape_of(value)}: "
+                f"up to {LARGEST_PICTURE:,} elements, and {LONGEST_SIDE:,} a side, can be explained"
             )
     for node in model.graph:
         for value in node.outputs:
             sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]
             if prod(sizes) > LARGEST_TENSOR or any(size < 0 for size in sizes):
                 yield (
-                    f"{node.op_type} '{node.name}' makes {sizes} numbers of "
-                    f"every picture: up to {LARGEST_TENSOR:,} can be explained"
+                    f"{node.op_type} '{node.name}' makes a tensor of shape {sizes} per picture: "
+                    f"up to {LARGEST_TENSOR:,} elements can be explained"
                 )

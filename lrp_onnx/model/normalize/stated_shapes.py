@@ -1,4 +1,4 @@
-"""Shapes that files state of inner tensors: none is believed, all are inferred anew."""
+"""Removal of the shapes that files state for inner tensors; all shapes are inferred instead."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import onnx
 
 
 def without_stated_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of `proto` without the shapes that it states of inner tensors.
+    """A copy of `proto` without the shapes of inner tensors, and without sizes below 1.
 
-    Some exporters state wrong ones (jax2onnx 0.17 does), for which ONNX Runtime
-    refuses the file. Sizes of 0 or −1 of inputs and outputs mean any size to
-    those who write them, and crash libraries that take them at their word.
+    Some exporters (jax2onnx 0.17) state wrong shapes, and ONNX Runtime then refuses the file.
+    Exporters that write the size 0 or −1 of an input or output mean a symbolic size, but some
+    libraries crash on these values.
     """
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)

@@ -1,6 +1,4 @@
-"""A model in the one form that readers know, by onnx-ir's own
-passes; then it must be valid ONNX.
-"""
+"""Passes of onnx-ir that bring a model to the form that readers expect, and a validity check."""
 
 from __future__ import annotations
 
@@ -12,13 +10,13 @@ from lrp_onnx.model.graph import Graph
 
 
 def inline_functions(graph: Graph) -> Graph:
-    """Calls of the file's own functions, replaced by what these compute."""
+    """The graph with calls of the file's own functions replaced by the functions' nodes."""
     Sequential(common.InlinePass())(graph.model)
     return graph
 
 
 def tidy(graph: Graph) -> Graph:
-    """Nodes sorted and named, constants as initializers, nothing that is not used."""
+    """The graph with nodes sorted and named, constants as initializers, and no unused parts."""
     passes = Sequential(
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -32,6 +30,10 @@ def tidy(graph: Graph) -> Graph:
 
 
 def check(graph: Graph) -> Graph:
-    """The graph itself; raises onnx.checker.ValidationError where it is no valid ONNX."""
+    """The unchanged graph.
+
+    Raises:
+        onnx.checker.ValidationError: the graph is not valid ONNX.
+    """
     onnx.checker.check_model(ir.to_proto(graph.model))
     return graph

@@ -1,4 +1,4 @@
-"""Readers of operators that compute: node → layer."""
+"""Readers of layers with arithmetic: linear layers, joins, products, pooling, normalisation."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
         or weight.shape[0] % group
     ):
         raise Unreadable(
-            f"its weight of shape {weight.shape} with {group} "
-            f"groups does not fit {channels} input channels"
+            f"its weight of shape {weight.shape} "
+            f"with {group} groups does not fit {channels} input channels"
         )
     bias = stored_bias(graph, node, 2)
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -91,8 +91,8 @@ def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) != 2:
         raise Unreadable(
-            f"it multiplies {shape} by {weight.shape}: only "
-            "(N, in) by a constant (in, out) can be explained"
+            f"it multiplies {shape} by {weight.shape}: "
+            "only (N, in) by a constant (in, out) can be explained"
         )
     assert node.inputs[1] is not None
     return kinds.Dense(kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
@@ -126,8 +126,8 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
         return _product(node) if node.op_type == "Mul" else _join(node)
     if len(operands) != 1 or len(node.inputs) != 2:
         raise Unreadable(
-            f"{len(operands)} of its {len(node.inputs)} operands "
-            "depend on the input: this form cannot be explained"
+            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: "
+            "this form cannot be explained"
         )
     slot = 0 if node.inputs[0] is not operands[0] else 1
     sizes = known_sizes(operands[0], "its input")
@@ -151,7 +151,7 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
 
 
 BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")
-"""What makes a gate of a tensor as large as the signal."""
+"""Functions with bounds: their output may be a gate even if it has the signal's shape."""
 THROUGH = (
     "Add",
     "Mul",
@@ -165,12 +165,14 @@ THROUGH = (
     "Unsqueeze",
     "Squeeze",
 )
-"""What may lie between the bound and the product."""
+"""Operators that may lie between the bounded function and the product."""
 
 
 def _product(node: ir.Node) -> kinds.Product:
-    """The gate is the operand with one value per channel or
-    pixel, or, of two equally large ones, the bounded one.
+    """A product of a signal and a gate.
+
+    The gate is the operand with one value per channel or pixel. Of two operands of one shape, it is
+    the bounded one.
     """
     operands = [value for value in node.inputs if value is not None]
     shapes = [known_sizes(value, "one of its factors") for value in operands]
@@ -178,22 +180,21 @@ def _product(node: ir.Node) -> kinds.Product:
     if len(first) != len(second):
         raise Unreadable(f"it multiplies tensors of shapes {shapes}: their ranks must be equal")
     bounded = [_is_bounded(value) for value in operands]
-    for signal, whole, part in ((0, first, second), (1, second, first)):
-        fits = all(g in (1, s) for s, g in zip(whole, part, strict=True))
-        axes = tuple(axis + 1 for axis in range(len(whole)) if part[axis] != whole[axis])
-        if fits and (axes or (bounded[1 - signal] and not bounded[signal])):
+    for signal, gate in ((0, 1), (1, 0)):
+        signal_shape, gate_shape = shapes[signal], shapes[gate]
+        axes = tuple(i + 1 for i in range(len(first)) if gate_shape[i] != signal_shape[i])
+        broadcasts = all(gate_shape[axis - 1] == 1 for axis in axes)
+        if broadcasts and (axes or (bounded[gate] and not bounded[signal])):
             return kinds.Product(signal, axes)
     if first != second:
         raise Unreadable(
-            f"it multiplies tensors of shapes {shapes}: which one is the gate cannot be told"
+            f"it multiplies tensors of shapes {shapes}: it is not clear which of them is the gate"
         )
     return kinds.Product(None, ())
 
 
 def _is_bounded(value: ir.Value) -> bool:
-    """Whether nothing but arithmetic with constants and
-    moves lies between `value` and a function with bounds.
-    """
+    """Whether a bounded function computes `value`, apart from constant arithmetic and moves."""
     node = value.producer()
     while node is not None and node.op_type in THROUGH:
         computed = [v for v in node.inputs if v is not None and v.producer() is not None]
@@ -204,8 +205,8 @@ def _is_bounded(value: ir.Value) -> bool:
 def _join(node: ir.Node) -> kinds.Join:
     if node.op_type not in ("Add", "Sum"):
         raise Unreadable(
-            "both of its operands depend on the input: a "
-            "difference or a quotient cannot be explained yet"
+            "both of its operands depend on the input: "
+            "a difference or a quotient cannot be explained yet"
         )
     shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
     if any(shape != shapes[0] for shape in shapes):
@@ -217,13 +218,9 @@ def _join(node: ir.Node) -> kinds.Join:
 
 
 def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """A constant operand, in the rank of one sample of shape `sizes`, to which it broadcasts."""
+    """A constant operand with the rank of one sample of shape `sizes`, to which it broadcasts."""
     rank = len(sizes) + 1
-    padded = (
-        constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
-        if constant.ndim <= rank
-        else constant
-    )
+    padded = constant.reshape((1,) * max(rank - constant.ndim, 0) + constant.shape)
     if (
         padded.ndim != rank
         or padded.shape[0] != 1
@@ -239,26 +236,22 @@ def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArra
 def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
     sizes, kernel, strides = need_picture(node), pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
-    if kernel == (1, 1) and not any(borders) and not attribute(node, "ceil_mode", 0):
+    ceil_mode = bool(attribute(node, "ceil_mode", 0))
+    if kernel == (1, 1) and not any(borders) and not ceil_mode:
         return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
-    return kinds.MaxPool(
-        kernel, strides, borders, pair(node, "dilations"), bool(attribute(node, "ceil_mode", 0))
-    )
+    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), ceil_mode)
 
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    sizes, kernel, strides = (
-        need_picture(node)[1:],
-        pair(node, "kernel_shape"),
-        pair(node, "strides"),
-    )
+    sizes = need_picture(node)[1:]
+    kernel, strides = pair(node, "kernel_shape"), pair(node, "strides")
     borders = pads(node, kernel)
-    left_over = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
-    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(left_over)):
+    remainders = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
+    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(remainders)):
         raise Unreadable(
-            "its last windows are cut off at the border "
-            "(ceil_mode), or it is dilated: not supported yet"
+            "its last windows are cut off at the border (ceil_mode), or it is dilated: "
+            "not supported yet"
         )
     return kinds.AveragePool(
         kernel, strides, borders, bool(attribute(node, "count_include_pad", 0))
@@ -281,11 +274,11 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     reduced = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
     if 0 in reduced or len(set(reduced)) != len(reduced):
         raise Unreadable(
-            f"it averages over the axes {axes}: over the batch nothing can be explained"
+            f"it averages over the axes {axes}: an average over the batch cannot be explained"
         )
-    factor = (
-        float(prod(sizes[axis - 1] for axis in reduced)) if node.op_type == "ReduceSum" else 1.0
-    )
+    factor = 1.0
+    if node.op_type == "ReduceSum":
+        factor = float(prod(sizes[axis - 1] for axis in reduced))
     return kinds.GlobalAverage(tuple(reduced), bool(attribute(node, "keepdims", 1)), factor)
 
 
@@ -357,7 +350,7 @@ def _channels_first(node: ir.Node) -> tuple[int, ...]:
 def _scale_and_bias(
     graph: Graph, node: ir.Node, lengths: tuple[int, ...]
 ) -> list[NDArray[np.float64]]:
-    """Both vectors, each of one of `lengths`."""
+    """The vectors scale and bias; the length of each is one of `lengths`."""
     vectors = [
         np.asarray(needed_constant(graph, node, slot, what), np.float64)
         for slot, what in ((1, "scale"), (2, "bias"))
@@ -372,7 +365,7 @@ def _scale_and_bias(
 
 
 def _by_channel(vector: NDArray[np.float64], channels: int, rank: int) -> NDArray[np.float64]:
-    """A vector of one value for every channel or group of
-    channels as (channels, 1, …), with `rank` ones.
+    """A vector with one value per channel, or per group of channels, as (channels, 1, …) with
+    `rank` ones.
     """
     return np.repeat(vector, channels // vector.size).reshape(-1, *(1,) * rank)

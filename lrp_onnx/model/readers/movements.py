@@ -1,4 +1,4 @@
-"""Readers of operators that only move elements: reshapes, slices, padding, concatenation."""
+"""Readers of operators that only move elements: reshape, slice, pad, concatenate, transpose."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
     axis_of,
-    is_there,
+    has_input,
     known_sizes,
     need_picture,
     need_spatial,
@@ -48,29 +49,31 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
     steps = _optional_integers(graph, node, 4, "list of steps", (1,) * len(starts))
     if not len(starts) == len(ends) == len(axes) == len(steps):
         raise Unreadable(
-            f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} are not equally many"
+            f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} differ in number: "
+            "the file is damaged"
         )
-    first, stride, last = [0, 0, 0], [1, 1, 1], list(sizes)
-    for start, end, axis, step in zip(
-        starts, ends, (axis_of(axis, 4) for axis in axes), steps, strict=True
-    ):
+    sample_starts, sample_steps, sample_stops = [0, 0, 0], [1, 1, 1], list(sizes)
+    for start, end, axis_or_negative, step in zip(starts, ends, axes, steps, strict=True):
+        axis = axis_of(axis_or_negative, 4)
         if axis == 0 or step < 1:
             raise Unreadable(
-                "it cuts the batch or runs backwards: only "
-                "forward slices of channels, rows, columns"
+                "it slices the batch or runs backwards: "
+                "only forward slices of channels, rows and columns can be explained"
             )
         taken = range(sizes[axis - 1])[start:end:step]
-        first[axis - 1], stride[axis - 1], last[axis - 1] = taken.start, step, taken.stop
-    return kinds.Subsample(_three(first), _three(stride), _three(last))
+        sample_starts[axis - 1] = taken.start
+        sample_steps[axis - 1] = step
+        sample_stops[axis - 1] = taken.stop
+    return kinds.Subsample(_three(sample_starts), _three(sample_steps), _three(sample_stops))
 
 
 @reads("Pad")
 def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
     need_spatial(node)
     mode = str(attribute(node, "mode", "constant"))
-    value = (
-        np.asarray(needed_constant(graph, node, 2, "value")) if is_there(node, 2) else np.zeros(1)
-    )
+    value: NDArray[np.generic] = np.zeros(1)
+    if has_input(node, 2):
+        value = np.asarray(needed_constant(graph, node, 2, "value"))
     before, after = _borders(graph, node)
     if mode == "constant" and value.any():
         raise Unreadable(
@@ -80,17 +83,17 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
         return kinds.ZeroPad(before, after)
     sizes = need_picture(node)
     if before[0] or after[0]:
-        raise Unreadable(f"its mode {mode} invents channels: this cannot be explained")
+        raise Unreadable(f"its mode {mode} adds channels: this cannot be explained")
     if mode not in NUMPY_MODES or 0 in sizes:
         raise Unreadable(
             f"its mode is {mode}: {', '.join(NUMPY_MODES)} and constant can be explained"
         )
-    # Outputs are held against the largest size that is
-    # read; pads that contradict the output were not.
-    made = tuple(b + size + a for b, size, a in zip(before, sizes, after, strict=True))
-    if known_sizes(node.outputs[0], "its output") != made:
+    # The size of every output was checked against the limit. If the pads agree with the output,
+    # they are within the limit too.
+    padded = tuple(sizes[i] + before[i] + after[i] for i in range(3))
+    if known_sizes(node.outputs[0], "its output") != padded:
         raise Unreadable(
-            f"its pads {before} and {after} do not make its output: the file is damaged"
+            f"its pads {before} and {after} contradict the size of its output: the file is damaged"
         )
     rows, columns = (
         np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2)
@@ -99,8 +102,8 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
 
 
 def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """What a Pad adds before and after each axis but the
-    batch; nothing along an axis that is not there.
+    """The number of elements that a Pad adds before and after each axis of (C, H, W); 0 for an axis
+    that the input does not have.
     """
     shape = known_sizes(node.inputs[0], "its input")
     pads = needed_integers(graph, node, 1, "list of pads")
@@ -111,7 +114,7 @@ def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[i
     if min(pads) < 0 or any(
         pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0
     ):
-        raise Unreadable("it cuts, or pads the batch: this cannot be explained")
+        raise Unreadable("its pads are negative, or pad the batch: this cannot be explained")
     before, after = [0, 0, 0, 0], [0, 0, 0, 0]
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
@@ -119,7 +122,7 @@ def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[i
 
 
 NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-"""Padding with the picture's own border."""
+"""Mode of a Pad → NumPy's mode, for padding with the picture's own elements."""
 
 
 @reads("Concat")
@@ -148,8 +151,8 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
     ends = np.cumsum(lengths)
     if len(lengths) != len(shapes) or sum(lengths) != sizes[axis - 1]:
         raise Unreadable(
-            f"its parts of {lengths} are not the {sizes[axis - 1]} "
-            "that it splits: the file is damaged"
+            f"its parts {lengths} do not sum to the {sizes[axis - 1]} elements that it splits: "
+            "the file is damaged"
         )
     parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -161,15 +164,11 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
 
 @reads("Expand")
 def _expand(graph: Graph, node: ir.Node) -> kinds.Expand:
-    before, after = (
-        known_sizes(node.inputs[0], "its input"),
-        known_sizes(node.outputs[0], "its output"),
-    )
+    before = known_sizes(node.inputs[0], "its input")
+    after = known_sizes(node.outputs[0], "its output")
     if len(before) != len(after):
         raise Unreadable(f"it expands {before} to {after}: the ranks must be equal")
-    return kinds.Expand(
-        tuple(axis + 1 for axis in range(len(before)) if before[axis] != after[axis])
-    )
+    return kinds.Expand(tuple(i + 1 for i in range(len(before)) if before[i] != after[i]))
 
 
 @reads("Transpose")
@@ -178,12 +177,12 @@ def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
     shape = shape_of(node.inputs[0])
     if shape is None or any(size is None for size in shape[1:]):
         raise Unreadable(
-            f"it turns a tensor of shape {shape}: all sizes but the batch must be known"
+            f"it transposes a tensor of shape {shape}: all sizes but the batch must be known"
         )
     order = tuple(attribute(node, "perm", range(len(shape) - 1, -1, -1)))
     if sorted(order) != list(range(len(shape))):
         raise Unreadable(
-            f"its order {order} is none of a tensor of {len(shape)} axes: the file is damaged"
+            f"its order {order} does not permute {len(shape)} axes: the file is damaged"
         )
     if not order or order[0] != 0:
         raise Unreadable(f"its order {order} moves the batch: this cannot be explained")
@@ -193,7 +192,7 @@ def _transpose(graph: Graph, node: ir.Node) -> kinds.Transpose:
 def _optional_integers(
     graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]
 ) -> list[int]:
-    return needed_integers(graph, node, slot, what) if is_there(node, slot) else list(default)
+    return needed_integers(graph, node, slot, what) if has_input(node, slot) else list(default)
 
 
 def _three(values: Sequence[int]) -> tuple[int, int, int]:

@@ -1,20 +1,20 @@
-"""Readers of what bends or moves every element alone:
-activations, quantisation, changes of the element type.
-"""
+"""Readers of elementwise operators: activations, quantisation, casts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
     fits,
-    is_there,
+    has_input,
     known_sizes,
     needed_constant,
     needed_number,
@@ -34,16 +34,17 @@ WITHOUT_NUMBERS = (
     "Softsign",
     "Tanh",
 )
-"""Activation functions without parameters that matter, under the names of their operators."""
+"""Activation functions without parameters, by the names of their operators."""
 WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
     "Elu": (("alpha", 1.0),),
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
     "LeakyRelu": (("alpha", 0.01),),
 }
-"""Those whose parameters are attributes: operator →
-(attribute, default) in the order of `plan.functions`.
+"""Activation functions whose parameters are attributes: operator → (attribute, default) in the
+order of `plan.functions`.
 """
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+"""Element types that a Cast may produce."""
 
 
 @reads(*WITHOUT_NUMBERS)
@@ -53,9 +54,9 @@ def _activation(graph: Graph, node: ir.Node) -> kinds.Activation:
 
 @reads(*WITH_NUMBERS)
 def _with_numbers(graph: Graph, node: ir.Node) -> kinds.Activation:
-    stated = WITH_NUMBERS[node.op_type]
+    parameters = WITH_NUMBERS[node.op_type]
     return kinds.Activation(
-        node.op_type, tuple(float(attribute(node, name, default)) for name, default in stated)
+        node.op_type, tuple(float(attribute(node, name, default)) for name, default in parameters)
     )
 
 
@@ -74,9 +75,8 @@ def _prelu(graph: Graph, node: ir.Node) -> kinds.Activation:
 
 @reads("Gelu")
 def _gelu(graph: Graph, node: ir.Node) -> kinds.Activation:
-    return kinds.Activation(
-        "GeluTanh" if attribute(node, "approximate", "none") == "tanh" else "Gelu"
-    )
+    approximate = attribute(node, "approximate", "none")
+    return kinds.Activation("GeluTanh" if approximate == "tanh" else "Gelu")
 
 
 @reads("Pow")
@@ -84,8 +84,8 @@ def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
     exponent = np.asarray(needed_constant(graph, node, 1, "exponent"), np.float64)
     if exponent.size != 1 or exponent.reshape(()) not in (2.0, 3.0):
         raise Unreadable(
-            f"its exponent is {exponent.tolist()}: only "
-            "squares and cubes, of a GELU, can be explained"
+            f"its exponent is {exponent.tolist()}: "
+            "only squares and cubes, of a GELU, can be explained"
         )
     return kinds.Activation("Pow", (float(exponent.reshape(())),))
 
@@ -94,11 +94,11 @@ def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
 def _clip(graph: Graph, node: ir.Node) -> kinds.Activation:
     bounds = []
     for slot, what, default in ((1, "lower bound", -np.inf), (2, "upper bound", np.inf)):
-        bounds.append(needed_number(graph, node, slot, what) if is_there(node, slot) else default)
+        bounds.append(needed_number(graph, node, slot, what) if has_input(node, slot) else default)
     if not bounds[0] < bounds[1]:
         raise Unreadable(
-            f"it clips to between {bounds[0]} and {bounds[1]}, which "
-            "leaves one value: nothing can be explained through it"
+            f"it clips to between {bounds[0]} and {bounds[1]}, so that its output is constant: "
+            "no relevance can be computed through it"
         )
     return kinds.Activation("Clip", (bounds[0], bounds[1]))
 
@@ -109,27 +109,22 @@ def _cast(graph: Graph, node: ir.Node) -> kinds.Reshape:
     to = next((kind for kind in ir.DataType if kind == number), None)
     if to not in FLOATING:
         name = f"type {number}" if to is None else to.name.lower()
-        raise Unreadable(
-            f"it turns numbers into {name}, which rounds them: this cannot be explained"
-        )
+        raise Unreadable(f"it casts to {name}, which rounds: this cannot be explained")
     known_sizes(node.inputs[0], "its input")
     return kinds.Reshape()
 
 
 @reads("DequantizeLinear")
 def _dequantize(graph: Graph, node: ir.Node) -> kinds.Activation | kinds.Affine:
-    """Rounding to integers and back is read as the clipping
-    that it also is; integers that come in, as an affine.
+    """After a QuantizeLinear, the two are read as a Clip without rounding. A DequantizeLinear of an
+    integer input is affine.
     """
     quantize = quantizer(node)
     source = quantize or node
     scale = np.asarray(needed_constant(graph, source, 1, "scale"), np.float64)
-    stored = is_there(source, 2)
-    zero = (
-        np.asarray(needed_constant(graph, source, 2, "zero point"))
-        if stored
-        else np.zeros((), np.uint8)
-    )
+    zero: NDArray[Any] = np.zeros((), np.uint8)
+    if has_input(source, 2):
+        zero = np.asarray(needed_constant(graph, source, 2, "zero point"))
     if scale.size != 1 or zero.size != 1:
         raise Unreadable(
             "it has a scale for every channel of an activation: quantise activations by tensor"

@@ -1,6 +1,4 @@
-"""What readers of operators share: the table of them,
-attributes, constants, and saying why a node cannot be read.
-"""
+"""What the readers of operators share: their table, attributes, constants, checks of shapes."""
 
 from __future__ import annotations
 
@@ -16,12 +14,13 @@ from lrp_onnx.plan import kinds
 
 
 class Unreadable(Exception):
-    """A node that cannot be explained; the message says what was found and what to do."""
+    """A node cannot be explained; the message says what was found and what to do."""
 
 
 Reader = Callable[[Graph, ir.Node], kinds.Kind | Sequence[kinds.Kind]]
-"""A node's layer; for a node of several outputs a layer for each."""
+"""Returns a node's layer, or one layer per output for a node of several outputs."""
 READERS: dict[str, Reader] = {}
+"""Operator → its reader."""
 
 
 def reads(*operators: str) -> Callable[[Reader], Reader]:
@@ -37,7 +36,7 @@ def reads(*operators: str) -> Callable[[Reader], Reader]:
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """An attribute's value as plain Python, or `default` where the node does not state it."""
+    """An attribute's value as plain Python, or `default` if the node does not state it."""
     stated = node.attributes.get(name)
     if stated is None:
         return default
@@ -46,7 +45,7 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 
 def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node that carry the picture, as against weights, shapes and axes."""
+    """The inputs of a node that depend on the picture; weights, shapes and axes do not."""
     slots = (
         node.inputs
         if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul")
@@ -58,14 +57,15 @@ def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
 
 
 def quantizer(node: ir.Node) -> ir.Node | None:
-    """The QuantizeLinear whose result a DequantizeLinear reads."""
+    """The QuantizeLinear whose result a DequantizeLinear reads, or None."""
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None
     return producer if producer is not None and producer.op_type == "QuantizeLinear" else None
 
 
 def pair(node: ir.Node, name: str) -> tuple[int, int]:
-    """An attribute of one number for height and one for
-    width; 1 and 1 where it is not stated; 1-D: one row.
+    """An attribute with a number for height and one for width.
+
+    The default is (1, 1). A 1-D attribute counts as one row.
     """
     values = attribute(node, name, (1, 1))
     if len(values) == 1:
@@ -78,7 +78,7 @@ def pair(node: ir.Node, name: str) -> tuple[int, int]:
 
 
 def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A window's pads: top, left, bottom, right; SAME is computed from the input's size."""
+    """A window's pads: top, left, bottom, right; ``auto_pad`` SAME uses the input's size."""
     automatic = attribute(node, "auto_pad", "NOTSET")
     if automatic == "VALID":
         return 0, 0, 0, 0
@@ -96,27 +96,24 @@ def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _same(node: ir.Node, kernel: tuple[int, int], *, upper: bool) -> tuple[int, int, int, int]:
-    """As many zeros as make ⌈size / stride⌉ windows; an odd
-    one goes behind if `upper`, else before.
+    """The pads that make ⌈size / stride⌉ windows, as ONNX defines ``auto_pad`` SAME.
+
+    The larger half of an odd number goes after the input if `upper`, else before it.
     """
-    sizes, strides, dilations = (
-        need_spatial(node)[1:],
-        pair(node, "strides"),
-        pair(node, "dilations"),
-    )
+    sizes = need_spatial(node)[1:]
+    strides, dilations = pair(node, "strides"), pair(node, "dilations")
     before, after = [0, 0], [0, 0]
     for axis in (0, 1):
-        windows = -(-sizes[axis] // strides[axis])
-        total = max(
-            (windows - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - sizes[axis],
-            0,
-        )
-        before[axis], after[axis] = sorted((total // 2, total - total // 2), reverse=not upper)
+        windows = -(-sizes[axis] // strides[axis])  # rounded up
+        extent = dilations[axis] * (kernel[axis] - 1) + 1
+        total = max((windows - 1) * strides[axis] + extent - sizes[axis], 0)
+        smaller, larger = total // 2, total - total // 2
+        before[axis], after[axis] = (smaller, larger) if upper else (larger, smaller)
     return before[0], before[1], after[0], after[1]
 
 
 def need_spatial(node: ir.Node) -> tuple[int, int, int]:
-    """(C, H, W) of a node's input; a 1-D one, (N, C, L), counts as one row."""
+    """(C, H, W) of a node's input; a 1-D input (N, C, L) counts as one row."""
     assert node.inputs[0] is not None
     shape = shape_of(node.inputs[0])
     if shape is not None and len(shape) == 3:
@@ -132,7 +129,7 @@ def need_spatial(node: ir.Node) -> tuple[int, int, int]:
 
 
 def need_picture(node: ir.Node) -> tuple[int, int, int]:
-    """(C, H, W) of a node's input, which must have rows and columns."""
+    """(C, H, W) of a node's input, which must be 2-D."""
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if shape is not None and len(shape) == 3:
         raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
@@ -140,11 +137,11 @@ def need_picture(node: ir.Node) -> tuple[int, int, int]:
 
 
 def axis_of(axis: int, rank: int) -> int:
-    """`axis`, which may count from the end, of a tensor of
-    `rank` axes, from the start: 0 to rank − 1.
-    """
+    """The axis counted from the start, 0 to rank − 1; `axis` may count from the end."""
     if not -rank <= axis < rank:
-        raise Unreadable(f"its axis {axis} is none of a tensor of {rank} axes: the file is damaged")
+        raise Unreadable(
+            f"its axis {axis} does not exist in a tensor of {rank} axes: the file is damaged"
+        )
     return axis % rank
 
 
@@ -157,7 +154,7 @@ def fits(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
 
 
 def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
-    """One sample's shape; `what` names the tensor where it is not known."""
+    """One sample's shape; `what` names the tensor in the error if it is not known."""
     shape = shape_of(value) if value is not None else None
     sizes = None if shape is None else [size for size in shape[1:] if size is not None]
     if shape is None or sizes is None or len(sizes) != len(shape) - 1:
@@ -166,17 +163,15 @@ def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:
 
 
 def needed_constant(graph: Graph, node: ir.Node, slot: int, what: str) -> NDArray[np.generic]:
-    """The constant in an input slot; `what` names it where it is computed instead."""
+    """The constant in an input slot; `what` names it in the error if it is not a constant."""
     value = node.inputs[slot] if slot < len(node.inputs) else None
     constant = graph.constant(value)
     if constant is None:
-        how = (
-            "computed in a way that cannot be read"
-            if graph.is_constant(value)
-            else "not a constant of the file"
-        )
+        problem = "not a constant of the file"
+        if graph.is_constant(value):
+            problem = "computed in a way that cannot be read"
         raise Unreadable(
-            f"its {what} is {how}: export the model with its weights stored, not computed"
+            f"its {what} is {problem}: export the model with its weights stored, not computed"
         )
     return constant
 
@@ -190,7 +185,7 @@ def needed_number(graph: Graph, node: ir.Node, slot: int, what: str) -> float:
 
 
 def needed_integers(graph: Graph, node: ir.Node, slot: int, what: str) -> list[int]:
-    """The list of whole numbers in an input slot."""
+    """The list of integers in an input slot."""
     values = np.asarray(needed_constant(graph, node, slot, what))
     if values.ndim > 1 or values.dtype.kind not in "iu":
         raise Unreadable(
@@ -199,13 +194,13 @@ def needed_integers(graph: Graph, node: ir.Node, slot: int, what: str) -> list[i
     return [int(value) for value in values.reshape(-1)]
 
 
-def is_there(node: ir.Node, slot: int) -> bool:
-    """Whether an optional input is given."""
+def has_input(node: ir.Node, slot: int) -> bool:
+    """Whether a node has an optional input."""
     return slot < len(node.inputs) and node.inputs[slot] is not None
 
 
 def stored_bias(graph: Graph, node: ir.Node, slot: int) -> NDArray[np.float64] | None:
-    """A bias that may be left out."""
-    if not is_there(node, slot):
+    """The bias in an input slot, or None if the node has none."""
+    if not has_input(node, slot):
         return None
     return np.asarray(needed_constant(graph, node, slot, "bias"), np.float64)

@@ -85,7 +85,7 @@ FAULTY: dict[str, tuple[tuple[Graph, ir.Node], str]] = {
     "layer axis": (node("LayerNormalization", PICTURE, f(6), f(6), axis=9), "its axis 9"),
     "no groups": (node("GroupNormalization", PICTURE, f(4), f(4), num_groups=0), "make 0 groups"),
     "odd groups": (node("GroupNormalization", PICTURE, f(3), f(3), num_groups=3), "make 3 groups"),
-    "slice lengths": (node("Slice", PICTURE, i(0, 0), i(2)), "equally many"),
+    "slice lengths": (node("Slice", PICTURE, i(0, 0), i(2)), "differ in number"),
     "slice axes": (node("Slice", PICTURE, i(0), i(2), i(4)), "its axis 4"),
     "slice of scalars": (node("Slice", PICTURE, f(1), i(2)), "list of integers"),
     "slice of a row": (node("Slice", ROW, i(0), i(2)), r"only \(N, C, H, W\)"),
@@ -103,7 +103,7 @@ FAULTY: dict[str, tuple[tuple[Graph, ir.Node], str]] = {
     "pad mode": (node("Pad", PICTURE, i(0, 0, 1, 1, 0, 0, 1, 1), mode="odd"), "its mode is odd"),
     "endless pad": (
         node("Pad", PICTURE, i(0, 0, 2**40, 0, 0, 0, 0, 0), mode="reflect"),
-        "do not make its output",
+        "contradict the size of its output",
     ),
     "concat axis": (node("Concat", PICTURE, axis=5), "its axis 5"),
     "split": (node("Split", PICTURE, outputs=(PICTURE, PICTURE), axis=1), "its parts"),

@@ -134,8 +134,8 @@ def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
 @pytest.mark.parametrize(
     ("attributes", "pads", "message"),
     [
-        ({"mode": "reflect"}, [0, 1, 0, 0, 0, 1, 0, 0], "invents channels"),
-        ({}, [0, 0, -1, 0, 0, 0, 0, 0], "cuts"),
+        ({"mode": "reflect"}, [0, 1, 0, 0, 0, 1, 0, 0], "adds channels"),
+        ({}, [0, 0, -1, 0, 0, 0, 0, 0], "pads are negative"),
         ({}, [1, 0, 0, 0, 0, 0, 0, 0], "the batch"),
     ],
 )
