@@ -141,7 +141,7 @@ def test_the_explainer(saved: Save, photos: list[Path]) -> None:
         for each in (best, second, cat, fifth):
             (alone,) = one.explain_images([photo], target=each.target)
             assert relative(each.heatmap, alone.heatmap) < SAME
-    with pytest.raises(ImageError, match="-1 to -10 for the best"):
+    with pytest.raises(ImageError, match="-1 to -10 for the most probable classes"):
         list(many.explain_images(photos, target=[-11]))
     with pytest.raises(ImageError, match="-1 for the predicted one"):
         list(one.explain_images(photos, target=-2))
