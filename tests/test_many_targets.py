@@ -143,7 +143,7 @@ def test_the_explainer(saved: Save, photos: list[Path]) -> None:
             assert relative(each.heatmap, alone.heatmap) < SAME
     with pytest.raises(ImageError, match="-1 to -10 for the most probable classes"):
         list(many.explain_images(photos, target=[-11]))
-    with pytest.raises(ImageError, match="-1 for the predicted one"):
+    with pytest.raises(ImageError, match="-1 for the predicted class"):
         list(one.explain_images(photos, target=-2))
     assert many.batch_within(1e12) == 1
 
