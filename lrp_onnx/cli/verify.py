@@ -16,7 +16,7 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.images import read_image
-from lrp_onnx.runtime.preprocess import preprocess
+from lrp_onnx.runtime.preprocess import input_size, preprocess
 from lrp_onnx.runtime.session import open_session
 
 PICTURES = 2
@@ -86,6 +86,5 @@ def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]
         return random_picture(model, contract.input, batch=PICTURES)
     spec = contract.preprocessing or Preprocessing(layout=contract.layout)
     value = next(v for v in model.graph.input if v.name == contract.input)
-    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    height, width = sizes[2:] if spec.layout == "NCHW" else sizes[1:3]
-    return np.stack([preprocess(read_image(path), spec, height, width).tensor for path in images])
+    size = input_size([dim.dim_value for dim in value.type.tensor_type.shape.dim], spec)
+    return np.stack([preprocess(read_image(path), spec, *size).tensor for path in images])

@@ -6,8 +6,10 @@ Both change a model in place. Neither changes its results.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import onnx
+from google.protobuf.message import Message
 
 from lrp_onnx.contract import START, TARGET, is_added
 
@@ -56,8 +58,8 @@ def relevance_last(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _replace(repeated: object, values: Iterable[object]) -> None:
+def _replace(repeated: Any, values: Iterable[Message]) -> None:
     """Replace the entries of a repeated protobuf field."""
     new_values = list(values)
-    del repeated[:]  # type: ignore[attr-defined]
-    repeated.extend(new_values)  # type: ignore[attr-defined]
+    del repeated[:]
+    repeated.extend(new_values)

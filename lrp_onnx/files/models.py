@@ -37,10 +37,10 @@ def metadata_of(model: Path | bytes) -> dict[str, str]:
         ModelFileError: the file is missing or unreadable, or is not an ONNX model.
     """
     data = model if isinstance(model, bytes) else read_bytes(model)
-    return {entry.key: entry.value for entry in _decode(data, name_of(model)).metadata_props}
+    return {entry.key: entry.value for entry in _decode(data, source_name(model)).metadata_props}
 
 
-def name_of(model: Path | bytes) -> str:
+def source_name(model: Path | bytes) -> str:
     """The name of a model in errors: its path, or ``the model``."""
     return "the model" if isinstance(model, bytes) else str(model)
 

@@ -35,7 +35,7 @@ class Graph:
     @property
     def inputs(self) -> list[ir.Value]:
         """Graph inputs that are not weights."""
-        return [v for v in self.model.graph.inputs if v.name not in self.model.graph.initializers]
+        return inputs_of(self.model)
 
     @property
     def outputs(self) -> list[ir.Value]:
@@ -117,6 +117,11 @@ class Graph:
             return None
         tensor = value.const_value if name_of(value) in self.model.graph.initializers else None
         return values[name_of(value)] if tensor is None else tensor.numpy()
+
+
+def inputs_of(model: ir.Model) -> list[ir.Value]:
+    """A model's inputs that are not weights: old exporters list weights as inputs too."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
 def label(node: ir.Node) -> str:

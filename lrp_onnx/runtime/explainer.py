@@ -23,7 +23,7 @@ from lrp_onnx.contract import (
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError
-from lrp_onnx.files.models import metadata_of, name_of
+from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
@@ -89,7 +89,8 @@ class Explainer:
         if not is_compiled(metadata_of(source)):
             if compile is None or isinstance(source, bytes):
                 raise ContractError(
-                    f"{name_of(source)} is not a compiled file: run `lrp-onnx compile` on it first"
+                    f"{source_name(source)} is not a compiled file: "
+                    "run `lrp-onnx compile` on it first"
                 )
             source = compile(source)
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)

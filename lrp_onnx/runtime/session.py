@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ModelFileError, ProviderError
-from lrp_onnx.files.models import name_of
+from lrp_onnx.files.models import source_name
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -214,7 +214,7 @@ def _load(
         ):
             raise ProviderError(_no_cuda(_first_line(error))) from error
         raise ModelFileError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {name_of(model)}: "
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {source_name(model)}: "
             f"{_first_line(error)}; the file is damaged, or of a newer ONNX version than this "
             "runtime reads: make it again, or upgrade onnxruntime"
         ) from error

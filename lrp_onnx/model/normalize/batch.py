@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from lrp_onnx.errors import UnsupportedModelError
-from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.graph import Graph, inputs_of
 from lrp_onnx.model.normalize.settle import forget_shapes, infer_shapes, settle_model
 from lrp_onnx.model.shapes import Shape, shape_of
 
@@ -88,7 +88,7 @@ def _depends_on_batch(model: ir.Model) -> bool:
 
 def _picture_of(model: ir.Model) -> ir.Value | None:
     """The one picture input if its batch is symbolic and its other sizes are known, else None."""
-    pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    pictures = inputs_of(model)
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
     return pictures[0] if shape and shape[0] is None and None not in shape[1:] else None
 
@@ -193,7 +193,7 @@ def free_batch(graph: Graph) -> Graph:
 
 def _freed(model: ir.Model) -> ir.Model | None:
     """A copy with a symbolic batch; None if it is symbolic already or must stay fixed."""
-    pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    pictures = inputs_of(model)
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
     if not shape or shape[0] is None or any(node.op_type not in ROWWISE for node in model.graph):
         return None

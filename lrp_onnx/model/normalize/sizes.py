@@ -27,8 +27,7 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
     """
     model = graph.model
     height, width = input_size
-    pictures = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    for value in pictures:
+    for value in graph.inputs:
         shape = shape_of(value)
         if shape is None or len(shape) != 4:
             continue

@@ -43,10 +43,7 @@ class ZPlusJoin(Rule):
 
 
 def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance | None]:
-    total = weights[0]
-    for weight in weights[1:]:
-        total = total + weight
-    quotient = r.per(total + TINY)
+    quotient = r.per(sum(weights[1:], start=weights[0]) + TINY)
     return [Relevance(quotient, weight) for weight in weights]
 
 
