@@ -21,6 +21,7 @@ from lrp_onnx.compiled.order import drop_unused, relevance_last
 from lrp_onnx.compiled.verify import Runner, check_compiled
 from lrp_onnx.contract import (
     HEATMAP,
+    INPUTS,
     PREDICTED,
     START,
     TARGET,
@@ -87,8 +88,13 @@ class Options:
     """
     many_targets: bool = False
     """Whether a run takes one picture and any number of targets, which share its forward pass."""
+    inputs: str | None = None
+    """One of `contract.INPUTS`: whether `target` and `start` are optional inputs, required ones, or
+    none. None for optional where the file is for ONNX Runtime's CPU and CUDA providers, else for a
+    required `target`: other runtimes ignore optional inputs without a warning.
+    """
     optimize_for: str | Emission = DEFAULT_EMISSION
-    """Runtime whose fast operators are chosen: ``cpu``, ``cuda``, ``tensorrt``, ``web`` or
+    """Runtime whose operators are chosen: ``cpu``, ``cuda``, ``tensorrt``, ``web``, ``openvino`` or
     ``portable``; or an `Emission` with each choice.
     """
     randomize: int = 0
@@ -113,6 +119,20 @@ class Options:
         if isinstance(self.optimize_for, Emission):
             return self.optimize_for
         return find_emission(self.optimize_for)
+
+    @property
+    def input_form(self) -> str:
+        """One of `contract.INPUTS`.
+
+        Raises:
+            RuleError: `inputs` is none of them.
+        """
+        inputs = self.inputs or ("target" if self.emission.required_target else "optional")
+        if inputs not in INPUTS:
+            raise RuleError(f"the inputs {inputs!r} are not known: choose one of {INPUTS}")
+        if inputs == "none" and self.many_targets:
+            raise RuleError("a file for many targets needs the input target: --inputs target")
+        return inputs
 
     @property
     def runtime(self) -> str:
@@ -263,6 +283,7 @@ def compile_model(
         rules=applied_rules(plan, assigned),
         blocks=tuple(map(block_summary, plan.blocks)),
         ledger=ledger,
+        inputs=options.input_form,
         many_targets=options.many_targets,
         resolution=plan.cut_points[coarse] if coarse else None,
         optimized_for=options.runtime,
@@ -313,7 +334,7 @@ def _emit(
         batch=TARGETS if options.many_targets else None,
     )
     backward = Backward(plan, builder, {name: entry.rule for name, entry in assigned.items()})
-    backward.run(start_relevance(builder, plan, start), until=until)
+    backward.run(start_relevance(builder, plan, start, options.input_form), until=until)
     return backward
 
 
@@ -328,22 +349,34 @@ def _appended(
     """The forward model and the backward pass in one model, without unused nodes."""
     times_input = find_composite(options.composite).times_input
     outputs = append_outputs(backward, options.outputs, at=at, times_input=times_input)
-    classes = backward.plan.classes
-    model = append(
-        backward.builder,
-        forward,
-        inputs={TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", classes])},
-        defaults={
-            TARGET: np.array([PREDICTED], np.int64),
-            START: np.zeros((1, classes), np.float32),
-        },
-        outputs=outputs,
-    )
+    inputs, defaults = _inputs(backward, options.input_form)
+    model = append(backward.builder, forward, inputs=inputs, defaults=defaults, outputs=outputs)
     if options.emission.relevance_last:
-        model = relevance_last(model)
+        model = relevance_last(model, backward.at[backward.plan.logits].coefficient.name)
     # `verify` reads the biases of the ledger, even where no node reads them.
     biases = frozenset(term["b"] for entry in ledger for term in entry["terms"])
     return drop_unused(model, keep=biases)
+
+
+def _inputs(
+    backward: Backward, form: str
+) -> tuple[dict[str, tuple[str, list[int | str | None]]], dict[str, np.ndarray[Any, Any]]]:
+    """The inputs of `form` (one of `contract.INPUTS`) beside the picture: name → (element type,
+    shape, None for the batch), and name → default value.
+    """
+    plan, many = backward.plan, backward.builder.batch
+    rows = many or plan.input_shape[0]
+    both: dict[str, tuple[str, list[int | str | None]]] = {
+        TARGET: ("INT64", [rows]),
+        START: ("FLOAT", [rows, plan.classes]),
+    }
+    if form == "optional":
+        both = {TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", plan.classes])}
+        return both, {
+            TARGET: np.array([PREDICTED], np.int64),
+            START: np.zeros((1, plan.classes), np.float32),
+        }
+    return {name: both[name] for name in form.split(",") if name in both}, {}
 
 
 def _not_float32(graph: Graph) -> frozenset[str]:

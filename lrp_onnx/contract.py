@@ -20,14 +20,20 @@ RELEVANCE = "relevance"
 ATTENTION = "attention"
 """Graph output (N, H, W) float32: the attention map that the model computes, if it has one."""
 TARGET = "target"
-"""Optional graph input (N,) or (1,) int64: the class to explain.
+"""Graph input int64: the class to explain; -1 is the predicted class.
 
--1, the default, is the predicted class.
+(N,) or (1,) where it is optional, (N,) where it is required; -1 is its default.
 """
 START = "start"
-"""Optional graph input (N, classes) or (1, classes) float32: the relevance to start from.
+"""Graph input float32: the relevance to start from; a row of zeros means "use `target`".
 
-All zeros, the default, mean "use `target`".
+(N, classes) or (1, classes) where it is optional, (N, classes) where it is required; zeros are its
+default.
+"""
+INPUTS = ("optional", "target", "target,start", "none")
+"""Forms of a compiled file's inputs beside the picture: `target` and `start` with defaults, which
+only ONNX Runtime's Python, C and C++ interfaces let be given; `target` required; both required;
+or neither, and the predicted class is explained.
 """
 TARGETS = "targets"
 """Name of `target`'s dimension.
@@ -62,6 +68,7 @@ KEYS = (
     "rules",
     "blocks",
     "ledger",
+    "inputs",
     "many_targets",
     "resolution",
     "optimized_for",
@@ -152,6 +159,8 @@ class Contract:
     """The tensors that hold what each rule received, passed on and absorbed, by name;
     `compiled.conservation` reads it.
     """
+    inputs: str = "optional"
+    """One of `INPUTS`: how the class to explain is given."""
     many_targets: bool = False
     """Whether a run takes one picture and any number of targets. In such a file the target -k is
     the class of the k-th largest logit.

@@ -29,9 +29,25 @@ def run_onnx(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = model if isinstance(model, bytes) else model.SerializeToString()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return dict(
-        zip([o.name for o in session.get_outputs()], session.run(None, dict(feeds)), strict=True)
-    )
+    given = with_defaults({v.name: list(v.shape) for v in session.get_inputs()}, feeds)
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
+
+
+def with_defaults(
+    inputs: Mapping[str, list[int | str | None]], feeds: Mapping[str, NDArray[Any]]
+) -> Arrays:
+    """`feeds`, and the predicted class where a model requires `target` or `start`."""
+    given = dict(feeds)
+    for name in {"target", "start"} & inputs.keys() - feeds.keys():
+        size = inputs[name][0]
+        many = 1 if size == "targets" else len(next(iter(feeds.values())))
+        rows = size if isinstance(size, int) else many
+        given[name] = (
+            np.full(rows, -1, np.int64)
+            if name == "target"
+            else np.zeros((rows, int(inputs[name][1] or 0)), np.float32)
+        )
+    return given
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from conftest import with_defaults
+
 Array = NDArray[Any]
 
 
@@ -27,7 +29,13 @@ def run_float64(
     """
     values: dict[str, Array] = {"": None}  # type: ignore[dict-item]
     values |= {t.name: _double(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer}
-    values |= {name: _double(np.asarray(value)) for name, value in feeds.items()}
+    inputs = {
+        v.name: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]
+        for v in model.graph.input
+        if v.name not in values
+    }
+    given = with_defaults(inputs, feeds)
+    values |= {name: _double(np.asarray(value)) for name, value in given.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         for node in model.graph.node:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lrp_onnx.contract import INPUTS
 from lrp_onnx.notation import is_size, read_size
 
 if TYPE_CHECKING:
@@ -98,10 +99,17 @@ OPTIONS: Mapping[str, Decorator] = {
     ),
     "optimize_for": click.option(
         "--optimize-for",
-        type=click.Choice(["cpu", "cuda", "tensorrt", "web", "portable"]),
+        type=click.Choice(["cpu", "cuda", "tensorrt", "web", "openvino", "portable"]),
         default="cpu",
         show_default=True,
         help="Runtime or processor that the compiled file is optimized for.",
+    ),
+    "inputs": click.option(
+        "--inputs",
+        type=click.Choice(INPUTS),
+        help="How the compiled file is told the class to explain: target and start as optional "
+        "inputs, which only ONNX Runtime's own interfaces read; as required ones; or none, for the "
+        "predicted class. [default: optional for cpu and cuda, else target]",
     ),
     "preprocess": click.option(
         "--preprocess",
@@ -170,6 +178,7 @@ def to_options(outputs: str = "heatmap", **values: Any) -> Options:
         input_size=_size(line["input_size"]) if line["input_size"] else None,
         resolution=_resolution(line["resolution"]) if line["resolution"] else None,
         optimize_for=line["optimize_for"] or "cpu",
+        inputs=line["inputs"],
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
         labels=read_classes(line["classes"]) if line["classes"] else (),

@@ -15,10 +15,13 @@ ABSENT = -1e30
 """A logit that gives no probability, in float32 too."""
 
 
-def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
+def start_relevance(
+    builder: Builder, plan: Plan, value: str, inputs: str = "optional"
+) -> Relevance:
     """Relevance at the logits, (N, classes).
 
-    The run-time inputs `target` and `start` decide where relevance starts, `value` how much:
+    The run-time inputs `target` and `start` decide where relevance starts, `value` how much. What
+    `inputs` (one of `contract.INPUTS`) leaves out counts as its default.
 
     - A row of `start` with a non-zero entry is taken as it is.
     - Elsewhere the start is one-hot at `target`, times the logit, its softmax probability, or one.
@@ -29,10 +32,8 @@ def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
       sums to the target's logit minus a mean of the others' (ours; the idea of contrasting is
       Gu et al.'s, 2018, the softmax weights are Iwana et al.'s, 2019).
     """
-    logits, target, start = builder.known(plan.logits), builder.known(TARGET), builder.known(START)
-    column = builder.node("Reshape", target, builder.integers((-1, 1)))
-    best = _ranked(builder, logits, column, plan.classes) if builder.batch else _predicted(logits)
-    chosen = builder.node("Where", builder.node("Less", column, builder.integer(0)), best, column)
+    logits = builder.known(plan.logits)
+    chosen = _predicted(logits) if inputs == "none" else _chosen(builder, logits, plan.classes)
     hit = builder.node("Equal", chosen, builder.integers(range(plan.classes)))
     if value == "contrastive":
         others = builder.node("Where", hit, builder.value(ABSENT), logits)
@@ -45,10 +46,20 @@ def start_relevance(builder: Builder, plan: Plan, value: str) -> Relevance:
             "one": builder.value(1.0),
         }[value]
         one_hot = builder.node("Where", hit, amount, builder.value(0.0))
+    if inputs in ("target", "none"):
+        return Relevance(one_hot)
+    start = builder.known(START)
     largest = builder.node(
         "ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1}
     )
     return Relevance(largest.where_positive(start, one_hot))
+
+
+def _chosen(builder: Builder, logits: Value, classes: int) -> Value:
+    """The class that every element of `target` names, as a column."""
+    column = builder.node("Reshape", builder.known(TARGET), builder.integers((-1, 1)))
+    best = _ranked(builder, logits, column, classes) if builder.batch else _predicted(logits)
+    return builder.node("Where", builder.node("Less", column, builder.integer(0)), best, column)
 
 
 def _predicted(logits: Value) -> Value:

@@ -32,6 +32,7 @@ class Bound:
     ) -> None:
         self._session, self._names = session, outputs if outputs is not None else session.outputs
         self._kinds = _kinds(feeds)
+        feeds = session.completed(feeds)
         make = onnx_runtime().OrtValue.ortvalue_from_numpy
         self._binding = session.runtime.io_binding()
         with session.faults(feeds):
@@ -62,7 +63,8 @@ class Bound:
             raise ValueError(f"runs were bound to {self._kinds}; got {_kinds(feeds)}")
         with self._session.faults(feeds):
             for name, value in self._inputs.items():
-                value.update_inplace(np.ascontiguousarray(feeds[name]))
+                if name in feeds:  # else it keeps its default
+                    value.update_inplace(np.ascontiguousarray(feeds[name]))
             self._session.runtime.run_with_iobinding(self._binding)
         if not self._outputs:
             self._outputs = dict(zip(self._names, self._binding.get_outputs(), strict=True))

@@ -165,14 +165,36 @@ class Explainer:
                 f"the model's input '{self.contract.input}' has shape {shape}"
             )
         targets = self.classes.indices(target, None if self.contract.many_targets else len(batch))
+        self._check_inputs(targets, start)
         if start is not None and self.contract.many_targets and len(targets) == 1:
             targets = np.repeat(targets, len(start))
-        feeds = {self.contract.input: batch.astype(element_type(kind), copy=False), TARGET: targets}
+        feeds = {self.contract.input: batch.astype(element_type(kind), copy=False)}
+        if self.contract.inputs != "none":
+            feeds[TARGET] = targets
         if start is not None:
-            feeds[START] = self._checked_start(start, len(targets))
+            given = self._checked_start(start, len(targets))
+            required = self.contract.inputs == "target,start"
+            rows = (len(targets), self.contract.classes)
+            feeds[START] = np.broadcast_to(given, rows) if required else given
         if self._bound is None or not self._bound.fits(feeds):
             self._bound = Bound(self.session, feeds)
         return self._bound.run(feeds)
+
+    def _check_inputs(
+        self, targets: NDArray[np.int64], start: NDArray[np.float32] | None
+    ) -> None:
+        """Raise ContractError where the file has no input for what is asked."""
+        inputs = self.contract.inputs
+        if inputs == "none" and np.any(targets != PREDICTED):
+            raise ContractError(
+                "this compiled file explains the predicted class only (--inputs none): "
+                "compile it with --inputs target to ask for a class"
+            )
+        if start is not None and inputs in ("target", "none"):
+            raise ContractError(
+                "this compiled file has no input for the relevance to start from "
+                f"(--inputs {inputs}): compile it with --inputs target,start"
+            )
 
     def explain_images(
         self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None

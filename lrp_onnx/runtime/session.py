@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrp_onnx.contract import PREDICTED, START, TARGET, TARGETS, is_compiled
 from lrp_onnx.errors import ModelFileError, ProviderError
 from lrp_onnx.files.models import source_name
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
@@ -89,12 +90,28 @@ class Session:
         value = next(v for v in self.runtime.get_inputs() if v.name == name)
         return value.type, list(value.shape)
 
+    def completed(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """`feeds`, with the defaults of the inputs `target` and `start` where the file requires
+        them and they are not given: the predicted class of every row.
+        """
+        missing = [v for v in self.runtime.get_inputs() if v.name not in feeds]
+        complete = dict(feeds)
+        for value in missing:
+            if value.name not in (TARGET, START) or not is_compiled(self.metadata):
+                continue
+            rows = _rows(value.shape[0], feeds)
+            if value.name == TARGET:
+                complete[TARGET] = np.full(rows, PREDICTED, np.int64)
+            else:
+                complete[START] = np.zeros((rows, value.shape[1]), np.float32)
+        return complete
+
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run once.
 
         Args:
             outputs: names; None for all.
-            feeds: input name → array.
+            feeds: input name → array. The inputs `target` and `start` may be left out.
 
         Returns:
             Output name → array.
@@ -104,8 +121,9 @@ class Session:
             ModelFileError: the model cannot be run.
         """
         names = list(outputs) if outputs is not None else self.outputs
+        feeds = self.completed(feeds)
         with self.faults(feeds):
-            return dict(zip(names, self.runtime.run(names, dict(feeds)), strict=True))
+            return dict(zip(names, self.runtime.run(names, feeds), strict=True))
 
     @contextmanager
     def faults(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
@@ -122,6 +140,16 @@ class Session:
                 f"the memory of {self.provider} does not suffice for {sizes}: "
                 f"{_first_line(error)}; a smaller batch needs less"
             ) from error
+
+
+def _rows(size: int | str | None, feeds: Mapping[str, NDArray[Any]]) -> int:
+    """Rows of an input of the compiler's: its own size, the number of targets, or the batch."""
+    if isinstance(size, int):
+        return size
+    given = feeds.get(TARGET, feeds.get(START))
+    if given is not None:
+        return len(given)
+    return 1 if size == TARGETS else len(next(iter(feeds.values())))
 
 
 def open_session(

@@ -15,17 +15,17 @@ from lrp_onnx.relevance.graph.builder import Builder
 def append(
     builder: Builder,
     proto: onnx.ModelProto,
-    inputs: Mapping[str, tuple[str, Sequence[int | str]]],
+    inputs: Mapping[str, tuple[str, Sequence[int | str | None]]],
     defaults: Mapping[str, np.ndarray[Any, Any]],
     outputs: Mapping[str, Sequence[int | str]],
 ) -> onnx.ModelProto:
     """`proto` with the collected nodes after its own, and
-    with optional inputs and further float32 outputs.
+    with further inputs and further float32 outputs.
 
     Args:
         proto: the forward model; it is not changed.
-        inputs: optional inputs, name → (onnx element type name, shape).
-        defaults: their default values.
+        inputs: further inputs, name → (onnx element type name, shape, None for the batch).
+        defaults: the default values of those that are optional.
         outputs: further outputs, name → shape.
     """
     addition = gs.export_onnx(
@@ -59,9 +59,14 @@ def append(
     )
     for name, (element, shape) in inputs.items():
         extended.graph.input.append(
-            onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, element), shape)
+            onnx.helper.make_tensor_value_info(
+                name,
+                getattr(onnx.TensorProto, element),
+                [batch if size is None else size for size in shape],
+            )
         )
-        extended.graph.initializer.append(onnx.numpy_helper.from_array(defaults[name], name))
+        if name in defaults:
+            extended.graph.initializer.append(onnx.numpy_helper.from_array(defaults[name], name))
     for name, shape in outputs.items():
         extended.graph.output.append(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)

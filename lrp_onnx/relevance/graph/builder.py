@@ -301,7 +301,10 @@ class Builder:
             gs.Node(
                 op,
                 name=names[0],
-                attrs=dict(attributes),
+                attrs={
+                    name: gs.Constant(name, value) if isinstance(value, np.ndarray) else value
+                    for name, value in attributes.items()
+                },
                 inputs=[self.tensor(v.name) if v else gs.Variable.empty() for v in inputs],
                 outputs=[self.tensor(name) for name in names],
             )
@@ -309,6 +312,17 @@ class Builder:
         if not named:
             self._built[key] = names
         return names
+
+    def concat(self, values: Sequence[Value], axis: int) -> Value:
+        """The values one after another along an axis, in nodes of at most
+        `Emission.widest_concat` inputs.
+        """
+        most, parts = self.emission.widest_concat or len(values), list(values)
+        while len(parts) > most:
+            parts = [self.concat(parts[i : i + most], axis) for i in range(0, len(parts), most)]
+        if len(parts) == 1:
+            return parts[0]
+        return self.node("Concat", *parts, attributes={"axis": axis})
 
     def declare(self, value: Value, shape: Sequence[int | None]) -> None:
         """State a computed tensor's shape, None for the batch.

@@ -1,13 +1,15 @@
-"""How equations become operators: runtimes differ in what is fast and in what they have at all.
+"""How equations become operators: runtimes differ in what is fast, in what they have at all, and in
+what they compute wrongly without a warning.
 
-The facts are those of ONNX Runtime 1.31's CPU and CUDA providers, its operator lists for the web,
-and TensorRT's list of ONNX operators. Maps are the same whichever is chosen, to rounding.
+Maps are the same whichever operators are chosen, to rounding. `FACTS` holds what was seen on which
+runtime and the choice that follows; the choices for every runtime (`EMISSIONS`) are made from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lrp_onnx.errors import RuleError
 
@@ -42,34 +44,129 @@ class Emission:
     """The transpose of a convolution of stride 1 is a convolution with flipped weights, not a
     ConvTranspose.
     """
-    declared_shapes: bool = True
-    """The shape of every tensor of relevance is stated: a runtime leaves its fast layouts where it
-    cannot prove that two shapes are equal.
-    """
     relevance_last: bool = True
     """What depends on the target stands last in the file: a runtime then computes denominators when
     they are needed, instead of holding all of them.
     """
+    declared_shapes: bool = False
+    """The shape of every tensor of relevance is stated: ONNX Runtime leaves its fast layouts where
+    it cannot prove that two shapes are equal.
+    """
     blocked_masks: bool = False
-    """ReLU's derivative is a depthwise convolution with a tanh: the CPU provider keeps channels in
-    blocks around convolutions, additions and products, and leaves that layout for a comparison.
-    Elsewhere a comparison is cheaper.
-    """
+    """ReLU's derivative is a depthwise convolution with a tanh, otherwise a comparison."""
     indexed_pools: bool = False
-    """Max pooling hands relevance back with MaxPool's second output and ScatterElements, which
-    TensorRT and WebGPU do not have; otherwise with a comparison for every place in the window.
+    """Max pooling hands relevance back with MaxPool's second output and ScatterElements; otherwise
+    with a comparison for every place in the window.
+    """
+    separate_weights: bool = False
+    """The weight of a ConvTranspose is ``Neg(Neg(w))``: a tensor of its own, which adds nothing to
+    the file.
+    """
+    widest_concat: int | None = None
+    """Most inputs of a Concat; more are nested."""
+    required_target: bool = False
+    """The input `target` has to be given, unless `--inputs` says otherwise."""
+    stored_weights: bool = False
+    """Weights that follow from stored ones (rectified, squared, flipped) are stored too, not
+    computed in the graph: files grow.
     """
 
 
-PLAIN = Emission()
-EMISSIONS: Mapping[str, Emission] = {
-    "cpu": Emission(blocked_masks=True, indexed_pools=True),
-    "cuda": Emission(indexed_pools=True),
-    "tensorrt": PLAIN,
-    "web": PLAIN,
-    "portable": PLAIN,
-}
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What was seen on a runtime, and the choice of operators that follows."""
+
+    runtimes: str
+    """Where it was seen: runtimes and versions."""
+    seen: str
+    """What they do."""
+    choice: str
+    """Field of `Emission`."""
+    value: Any
+    """Its value where the fact is heeded."""
+    forms: tuple[str, ...]
+    """The files that heed it, by what `--optimize-for` calls them."""
+
+
+NAMES = ("cpu", "cuda", "tensorrt", "web", "openvino", "portable")
 """What `--optimize-for` may name."""
+ELSEWHERE = ("tensorrt", "web", "openvino", "portable")
+"""All but those that are for ONNX Runtime's own CPU and CUDA providers."""
+FACTS = (
+    Fact(
+        "ONNX Runtime 1.31 (CPU provider)",
+        "leaves the layout with channels in blocks for a comparison, not for Conv and Tanh: "
+        "2 to 10 % of a run",
+        "blocked_masks",
+        True,
+        ("cpu",),
+    ),
+    Fact(
+        "ONNX Runtime 1.31 (CPU provider)",
+        "leaves that layout where it cannot prove that two shapes are equal, and the start's "
+        "length is not the batch's",
+        "declared_shapes",
+        True,
+        ("cpu", "cuda"),
+    ),
+    Fact(
+        "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
+        "have MaxPool's second output and ScatterElements, one node each instead of a comparison "
+        "for every place in the window. OpenCV 5.0, MNN 3.6 and IREE 3.13 compute them wrongly "
+        "without a warning; WebGPU and TensorRT do not have them",
+        "indexed_pools",
+        True,
+        ("cpu", "cuda"),
+    ),
+    Fact(
+        "tract 0.23.9",
+        "keeps a stated symbolic batch, and is slower than with a fixed one",
+        "declared_shapes",
+        False,
+        ELSEWHERE,
+    ),
+    Fact(
+        "OpenVINO 2024.4 to 2026.4.1 (CPU plugin)",
+        "keeps repacked weights by layout and address: a Conv and a ConvTranspose that share a "
+        "square weight get the same one, and the map is wrong without a warning",
+        "separate_weights",
+        True,
+        ELSEWHERE,
+    ),
+    Fact(
+        "onnxruntime-web 1.30 (WebGPU by its default import)",
+        "has eight storage buffers a shader: a Concat of eight inputs or more is dropped without "
+        "an error",
+        "widest_concat",
+        7,
+        ELSEWHERE,
+    ),
+    Fact(
+        "onnxruntime-node 1.30, onnxruntime-openvino 1.24.1, tinygrad 0.14; onnxruntime-web 1.30; "
+        "OpenVINO, tract 0.23.9, IREE 3.13; onnxsim 0.8.1, onnxslim 0.1.98",
+        "ignore an input with a default without a warning; refuse it; do not have it; remove it",
+        "required_target",
+        True,
+        ELSEWHERE,
+    ),
+    Fact(
+        "TensorRT 8.4 (its list of operators)",
+        "wants the weights of convolutions as initializers",
+        "stored_weights",
+        True,
+        ("tensorrt",),
+    ),
+)
+"""What was seen on which runtime; tests/relevance/graph/test_facts.py has a case for each."""
+
+
+def choices_of(name: str) -> Emission:
+    """The operators that the facts choose for the file called `name`."""
+    return Emission(**{fact.choice: fact.value for fact in FACTS if name in fact.forms})
+
+
+EMISSIONS: Mapping[str, Emission] = {name: choices_of(name) for name in NAMES}
+"""Name of `--optimize-for` → its operators."""
 DEFAULT_EMISSION = "cpu"
 
 

@@ -136,6 +136,8 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
         "pads": geometry.pads if symmetric else (0, 0, 0, 0),
         "output_padding": geometry.remainder,
     }
+    if s.builder.emission.separate_weights:
+        w = -(-w)
     full = s.builder.node("ConvTranspose", s, w, attributes=attributes, sign=s.sign * w.sign)
     if symmetric:
         return full

@@ -60,7 +60,7 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         if self.builder.batch is None:
             shape = self.builder.node("Shape", self.input)
             zeros, rows, places = (
-                self.builder.node("ConstantOfShape", shape).reshape(-1),
+                self._zeros(shape).reshape(-1),
                 s.reshape(-1),
                 indices.reshape(-1),
             )
@@ -71,9 +71,7 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
             )
             many = self.builder.node("Shape", s, attributes={"start": 0, "end": 1})
             size = self.builder.integers((prod(self._sizes()),))
-            zeros = self.builder.node(
-                "ConstantOfShape", self.builder.node("Concat", many, size, attributes={"axis": 0})
-            )
+            zeros = self._zeros(self.builder.concat([many, size], axis=0))
         routed = self.builder.node(
             "ScatterElements",
             zeros,
@@ -84,12 +82,18 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         )
         return routed.reshape(-1, *self._sizes()[1:])
 
+    def _zeros(self, shape: Value) -> Value:
+        """Zeros of a computed shape; the value is stated, as some runtimes have no default."""
+        return self.builder.node(
+            "ConstantOfShape", shape, attributes={"value": np.zeros(1, np.float32)}
+        )
+
     def _by_comparison(self, s: Value) -> Value:
         """For every place in the window, row by row: 1 where
         it equals the maximum and no place before it does.
         """
-        channels, *pooled = self._pooled
-        window, builder = self._window(channels), self.builder
+        pooled = self._pooled[1:]
+        window, builder = self._window(), self.builder
         places = [
             (row, column) for row in range(window.kernel[0]) for column in range(window.kernel[1])
         ]
@@ -104,20 +108,23 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
             equal = builder.node("Equal", part, self.output)
             hit = builder.node("Cast", equal, attributes={"to": FLOAT}, sign=POSITIVE) * free
             free = free - hit
-            backs.append((s * hit).reshape(-1, channels, 1, *pooled))
-        stacked = builder.node("Concat", *backs, attributes={"axis": 2}).reshape(
-            -1, channels * len(places), *pooled
+            backs.append((s * hit).reshape(-1, 1, *pooled))
+        # Channels are rows of the batch: onnx2tf and ONNX's evaluator get grouped ones wrong.
+        one_hot = np.eye(len(places)).reshape(-1, 1, *window.kernel)
+        routed = convolution.conv_transpose(
+            builder.concat(backs, axis=1), builder.array(one_hot), window
         )
-        one_hot = np.tile(np.eye(len(places)), (channels, 1)).reshape(-1, 1, *window.kernel)
-        return convolution.conv_transpose(stacked, builder.array(one_hot), window)
+        return routed.reshape(-1, *self._sizes()[1:])
 
     @property
     def _pooled(self) -> tuple[int, ...]:
         """(C, H', W')"""
         return tuple(size for size in self.step.output_shape[1:] if size is not None)
 
-    def _window(self, channels: int) -> convolution.Geometry:
-        """The windows as those of a depthwise convolution; ceil_mode as more padding at the end."""
+    def _window(self) -> convolution.Geometry:
+        """The windows as those of a convolution of one channel; ceil_mode as more padding at the
+        end.
+        """
         pool = self.kind
         sizes, pooled, pads = self._sizes()[2:], self._pooled[1:], list(pool.pads)
         for i in (0, 1):
@@ -130,9 +137,9 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
             pool.strides,
             (top, left, bottom, right),
             pool.dilations,
-            channels,
-            channels * places,
-            (channels, sizes[0], sizes[1]),
+            1,
+            places,
+            (1, sizes[0], sizes[1]),
         )
 
     def _padded(self, window: convolution.Geometry) -> Value:
