@@ -16,8 +16,11 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__
+from lrp_onnx.compiled.conservation import names_of, unread_constants
 from lrp_onnx.compiled.memory import memory_of
+from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, relevance_last
+from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.verify import Runner, check_compiled
 from lrp_onnx.contract import (
     HEATMAP,
@@ -93,6 +96,14 @@ class Options:
     none. None for optional where the file is for ONNX Runtime's CPU and CUDA providers, else for a
     required `target`: other runtimes ignore optional inputs without a warning.
     """
+    static: bool = False
+    """Whether the batch is one picture and every weight that follows from others is stored: what
+    runtimes without symbolic sizes read. Files grow two to three times.
+    """
+    opset: int | None = None
+    """Opset of the compiled file, 13 to 20; None for the lowest that its operators and the
+    original's opset allow.
+    """
     optimize_for: str | Emission = DEFAULT_EMISSION
     """Runtime whose operators are chosen: ``cpu``, ``cuda``, ``tensorrt``, ``web``, ``openvino`` or
     ``portable``; or an `Emission` with each choice.
@@ -129,10 +140,17 @@ class Options:
         """
         inputs = self.inputs or ("target" if self.emission.required_target else "optional")
         if inputs not in INPUTS:
-            raise RuleError(f"the inputs {inputs!r} are not known: choose one of {INPUTS}")
+            raise RuleError(
+                f"the inputs {inputs!r} are not known: choose one of {' | '.join(INPUTS)}"
+            )
         if inputs == "none" and self.many_targets:
             raise RuleError("a file for many targets needs the input target: --inputs target")
         return inputs
+
+    @property
+    def stored(self) -> bool:
+        """Whether weights that follow from others are stored, not computed."""
+        return self.static or self.emission.stored_weights
 
     @property
     def runtime(self) -> str:
@@ -204,6 +222,8 @@ def plan_model(
     composite = find_composite(options.composite)
     source = str(path)
     graph = load_model(path, input_size=options.input_size)
+    if options.static:
+        graph = one_picture(graph, source=source)
     if is_compiled(graph.model.metadata_props):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
@@ -269,7 +289,12 @@ def compile_model(
     backward = _emit(graph, forward, plan, assigned, options, start=start, until=coarse)
     ledger = tuple(map(_ledger, backward.ledger))
     model = _appended(backward, forward, options, ledger, at=coarse)
+    # `verify` reads the tensors of the ledger, even where no node reads them.
+    model = drop_unused(model, keep=names_of(ledger))
+    constants = unread_constants(model, ledger)
+    model = drop_unused(model)
     memory_fixed, memory_each = memory_of(model)
+    model = lower(model, options.opset, original=graph.opset)
     preprocessing, labels = read_description(graph.model.metadata_props)
     contract = Contract(
         input=plan.input,
@@ -283,6 +308,7 @@ def compile_model(
         rules=applied_rules(plan, assigned),
         blocks=tuple(map(block_summary, plan.blocks)),
         ledger=ledger,
+        constants=constants,
         inputs=options.input_form,
         many_targets=options.many_targets,
         resolution=plan.cut_points[coarse] if coarse else None,
@@ -353,9 +379,9 @@ def _appended(
     model = append(backward.builder, forward, inputs=inputs, defaults=defaults, outputs=outputs)
     if options.emission.relevance_last:
         model = relevance_last(model, backward.at[backward.plan.logits].coefficient.name)
-    # `verify` reads the biases of the ledger, even where no node reads them.
-    biases = frozenset(term["b"] for entry in ledger for term in entry["terms"])
-    return drop_unused(model, keep=biases)
+    if options.stored:
+        model = store_constants(model, keep=names_of(ledger))
+    return model
 
 
 def _inputs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lrp_onnx.errors import ContractError
@@ -68,6 +68,7 @@ KEYS = (
     "rules",
     "blocks",
     "ledger",
+    "constants",
     "inputs",
     "many_targets",
     "resolution",
@@ -158,6 +159,10 @@ class Contract:
     ledger: tuple[Mapping[str, Any], ...] = ()
     """The tensors that hold what each rule received, passed on and absorbed, by name;
     `compiled.conservation` reads it.
+    """
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Tensors of the ledger that no node reads: name → shape, and little-endian float32 values in
+    base64.
     """
     inputs: str = "optional"
     """One of `INPUTS`: how the class to explain is given."""

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-
 from conftest import with_defaults
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

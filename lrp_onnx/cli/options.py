@@ -111,6 +111,18 @@ OPTIONS: Mapping[str, Decorator] = {
         "inputs, which only ONNX Runtime's own interfaces read; as required ones; or none, for the "
         "predicted class. [default: optional for cpu and cuda, else target]",
     ),
+    "static": click.option(
+        "--static",
+        is_flag=True,
+        help="Fix the batch to one picture and store every weight that follows from others, for "
+        "runtimes without symbolic sizes (OpenCV 4, MNN). Files grow.",
+    ),
+    "opset": click.option(
+        "--opset",
+        type=click.IntRange(13, 20),
+        help="Opset of the compiled file: older runtimes load lower ones. [default: the lowest "
+        "that MODEL's opset and the operators allow]",
+    ),
     "preprocess": click.option(
         "--preprocess",
         metavar="SPEC",
@@ -179,6 +191,8 @@ def to_options(outputs: str = "heatmap", **values: Any) -> Options:
         resolution=_resolution(line["resolution"]) if line["resolution"] else None,
         optimize_for=line["optimize_for"] or "cpu",
         inputs=line["inputs"],
+        static=bool(line["static"]),
+        opset=line["opset"],
         outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
         labels=read_classes(line["classes"]) if line["classes"] else (),

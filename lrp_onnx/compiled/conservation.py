@@ -7,6 +7,7 @@ absorbs Σ R − Σ s·z, and the rest, Σ s·(z − b), must arrive at the laye
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,13 @@ class Account:
 
 def tensors_of(contract: Contract) -> frozenset[str]:
     """Names of every tensor in the ledger."""
+    return names_of(contract.ledger)
+
+
+def names_of(ledger: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Names of every tensor in a ledger."""
     names: set[str] = set()
-    for entry in contract.ledger:
+    for entry in ledger:
         names.update(entry["received"], *entry["passed"])
         for term in entry["terms"]:
             names.update((term["s"], term["z"], term["b"]))
@@ -98,11 +104,43 @@ def expose(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
     return exposed
 
 
-def constants_of(model: onnx.ModelProto, names: frozenset[str]) -> dict[str, Array]:
-    """Name → values, for every tensor of `names` that the file stores."""
-    return {
+def constants_of(
+    model: onnx.ModelProto, contract: Contract, names: frozenset[str]
+) -> dict[str, Array]:
+    """Name → values, for every tensor of `names` that the file stores, in its graph or in its
+    metadata.
+    """
+    stored = {
         t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names
     }
+    return {name: _decoded(value) for name, value in contract.constants.items()} | stored
+
+
+def unread_constants(
+    model: onnx.ModelProto, ledger: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Name → shape and values as JSON, for the stored tensors of the ledger that no node reads.
+
+    A runtime warns of such tensors, so they move to the metadata.
+    """
+    read = {name for node in model.graph.node for name in node.input}
+    unread = names_of(ledger) - read
+    return {
+        t.name: _encoded(onnx.numpy_helper.to_array(t))
+        for t in model.graph.initializer
+        if t.name in unread
+    }
+
+
+def _encoded(values: Array) -> dict[str, Any]:
+    """A float32 tensor as JSON-ready data."""
+    data = np.asarray(values, "<f4")
+    return {"shape": list(data.shape), "float32": b64encode(data.tobytes()).decode()}
+
+
+def _decoded(value: Mapping[str, Any]) -> Array:
+    """The inverse of `_encoded`."""
+    return np.frombuffer(b64decode(value["float32"]), "<f4").reshape(value["shape"])
 
 
 def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:

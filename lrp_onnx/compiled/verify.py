@@ -16,6 +16,7 @@ from google.protobuf.message import Error as MessageError
 from numpy.typing import NDArray
 
 from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, expose, tensors_of
+from lrp_onnx.compiled.opset import OLDEST
 from lrp_onnx.compiled.order import drop_unused
 from lrp_onnx.contract import Contract, is_added
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
@@ -223,7 +224,7 @@ def audit(
     after = runner(data, feeds)
     names = tensors_of(contract)
     inner = runner(expose(model, names).SerializeToString(), feeds)
-    rows = accounts_of(contract, inner | constants_of(model, names) | feeds)
+    rows = accounts_of(contract, inner | constants_of(model, contract, names) | feeds)
     start = rows[0].received
     maps = [name for name in after if name not in contract.outputs]
     checks: list[tuple[str, Sequence[str]]] = [
@@ -276,8 +277,8 @@ def _validity(model: onnx.ModelProto) -> list[str]:
     domains = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     faults = [f"it uses operators of {domain}" for domain in domains]
-    if not 18 <= opset <= (22 if _has_bfloat16(model) else 20):
-        faults.append(f"it has opset {opset}; compiled files have 18 to 20")
+    if not OLDEST <= opset <= (22 if _has_bfloat16(model) else 20):
+        faults.append(f"it has opset {opset}; compiled files have {OLDEST} to 20")
     if model.ir_version > 10:
         faults.append(f"it has IR version {model.ir_version}; compiled files have 10 at most")
     try:

@@ -30,6 +30,8 @@ class Graph:
     model: ir.Model
     notes: tuple[str, ...] = ()
     """Changes that the normalisation made and that a reader should know."""
+    opset: int = 0
+    """Opset of the file; that of `model` may be another."""
     _values: dict[str, NDArray[np.generic]] = field(default_factory=dict, init=False)
 
     @property

@@ -54,11 +54,12 @@ def normalise(
     faults = faults_of(proto)
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     proto = to_working_opset(without_stated_shapes(proto), source)
     proto.ir_version = IR_VERSION
     try:
         with _quiet():
-            graph = Graph(ir.from_proto(proto))
+            graph = Graph(ir.from_proto(proto), opset=opset)
             if input_size is not None:
                 graph = fix_size(graph, input_size, source=source)
             for graph_pass in PASSES:

@@ -180,9 +180,7 @@ class Explainer:
             self._bound = Bound(self.session, feeds)
         return self._bound.run(feeds)
 
-    def _check_inputs(
-        self, targets: NDArray[np.int64], start: NDArray[np.float32] | None
-    ) -> None:
+    def _check_inputs(self, targets: NDArray[np.int64], start: NDArray[np.float32] | None) -> None:
         """Raise ContractError where the file has no input for what is asked."""
         inputs = self.contract.inputs
         if inputs == "none" and np.any(targets != PREDICTED):

@@ -44,6 +44,8 @@ ROWWISE = frozenset(
     | {"Sigmoid", "Slice", "Softmax", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze"}
 )
 """Operators that treat every sample alone, if shape inference confirms it."""
+FREED = "the file's batch has a fixed size; the compiled file takes any"
+"""The note on a batch that was freed."""
 TRIALS = (5, 7)
 """Batches to try: a size that is 5 in one trial and 7 in the other is the batch; a size that is the
 same in both is constant.
@@ -187,8 +189,7 @@ def free_batch(graph: Graph) -> Graph:
     freed = _freed(graph.model)
     if freed is None:
         return graph
-    note = "the file's batch has a fixed size; the compiled file takes any"
-    return Graph(freed, notes=(*graph.notes, note))
+    return replace(graph, model=freed, notes=(*graph.notes, FREED))
 
 
 def _freed(model: ir.Model) -> ir.Model | None:
@@ -242,7 +243,7 @@ def _is_free(value: ir.Value) -> bool:
 
 
 def one_picture(graph: Graph, *, source: str) -> Graph:
-    """A copy of the graph with its symbolic batch fixed to 1.
+    """A copy of the graph with its symbolic batch fixed to 1; one that is 1 stays.
 
     Raises:
         UnsupportedModelError: the batch is fixed to more than 1.
@@ -253,12 +254,13 @@ def one_picture(graph: Graph, *, source: str) -> Graph:
     if isinstance(batch, int) and batch != 1:
         fault = (
             f"the input '{picture.name}' has a fixed batch of {batch}: "
-            "a file for many targets takes one picture; export the model with a batch of 1"
+            "a static file, or one for many targets, takes one picture; "
+            "export the model with a batch of 1"
         )
-        raise UnsupportedModelError(f"{source} cannot be compiled for many targets:", [fault])
+        raise UnsupportedModelError(f"{source} cannot be compiled for one picture:", [fault])
     model = graph.model.clone()
     computed = (value for node in model.graph for value in node.outputs)
     for value in (*model.graph.inputs, *computed):
         if value.shape is not None:
             value.shape = ir.Shape([1 if dim == batch else dim for dim in value.shape])
-    return replace(graph, model=model)
+    return replace(graph, model=model, notes=tuple(n for n in graph.notes if n != FREED))

@@ -112,6 +112,11 @@ class Value:
             return self.constant(-self.number)
         return self.builder.node("Neg", self, sign=-self.sign)
 
+    def copied(self) -> Value:
+        """The same tensor as another one, which adds nothing to the file."""
+        opposite = self.builder.node("Neg", self, sign=-self.sign)
+        return self.builder.node("Neg", opposite, sign=self.sign)
+
     def pos(self) -> Value:
         """``max(x, 0)``."""
         if self.nonnegative:

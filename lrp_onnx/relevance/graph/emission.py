@@ -150,11 +150,12 @@ FACTS = (
         ELSEWHERE,
     ),
     Fact(
-        "TensorRT 8.4 (its list of operators)",
-        "wants the weights of convolutions as initializers",
+        "TensorRT 8.4 (its list of operators); OpenCV 4.14; MNN 3.6.1; onnx2torch 1.5.15; "
+        "ONNX Runtime 1.32's quantisation tools",
+        "want the weights of convolutions as stored tensors",
         "stored_weights",
         True,
-        ("tensorrt",),
+        ("tensorrt", "portable"),
     ),
 )
 """What was seen on which runtime; tests/relevance/graph/test_facts.py has a case for each."""

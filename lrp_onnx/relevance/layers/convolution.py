@@ -137,7 +137,7 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
         "output_padding": geometry.remainder,
     }
     if s.builder.emission.separate_weights:
-        w = -(-w)
+        w = w.copied()
     full = s.builder.node("ConvTranspose", s, w, attributes=attributes, sign=s.sign * w.sign)
     if symmetric:
         return full

@@ -69,7 +69,9 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
             places = self.builder.node(
                 "Expand", indices.reshape(1, -1), self.builder.node("Shape", rows)
             )
-            many = self.builder.node("Shape", s, attributes={"start": 0, "end": 1})
+            many = self.builder.node(
+                "Gather", self.builder.node("Shape", s), self.builder.integers((0,))
+            )
             size = self.builder.integers((prod(self._sizes()),))
             zeros = self._zeros(self.builder.concat([many, size], axis=0))
         routed = self.builder.node(
