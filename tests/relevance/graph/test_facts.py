@@ -1,0 +1,116 @@
+"""The facts about runtimes: each has a case that shows what the file does about it.
+
+Files that heed a fact have what it asks for, and the same file without it does not, so that no case
+can pass by itself. That the runtimes behave as the facts say is in tests/runtimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import onnx
+import pytest
+from networks import resnet
+
+from lrp_onnx.compiler import compile_model
+from lrp_onnx.relevance.graph.emission import ELSEWHERE, EMISSIONS, FACTS, NAMES, Emission, Fact
+
+Save = Callable[[onnx.ModelProto], Path]
+Case = Callable[[onnx.ModelProto], bool]
+
+
+def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def weights_of_transposes_are_their_own(model: onnx.ModelProto) -> bool:
+    """No Conv reads the weight of a ConvTranspose."""
+    readers = readers_of(model)
+    weights = [n.input[1] for n in model.graph.node if n.op_type == "ConvTranspose"]
+    assert weights
+    return all({r.op_type for r in readers[w]} == {"ConvTranspose"} for w in weights)
+
+
+def concats_are_narrow(model: onnx.ModelProto) -> bool:
+    widths = [len(n.input) for n in model.graph.node if n.op_type == "Concat"]
+    assert widths, "the network has a 3x3 maximum: nine places to bring together"
+    return max(widths) <= 7
+
+
+def pools_have_indices(model: onnx.ModelProto) -> bool:
+    two = [n for n in model.graph.node if n.op_type == "MaxPool" and len(n.output) == 2]
+    return bool(two) and any(n.op_type == "ScatterElements" for n in model.graph.node)
+
+
+def masks_are_convolutions(model: onnx.ModelProto) -> bool:
+    return any(n.op_type == "Tanh" for n in model.graph.node)
+
+
+def shapes_are_stated(model: onnx.ModelProto) -> bool:
+    return any(value.name.startswith("lrp/") for value in model.graph.value_info)
+
+
+def target_is_required(model: onnx.ModelProto) -> bool:
+    return "target" not in {t.name for t in model.graph.initializer}
+
+
+def weights_are_stored(model: onnx.ModelProto) -> bool:
+    stored = {t.name for t in model.graph.initializer}
+    kinds = ("Conv", "ConvTranspose", "Gemm")
+    return all(n.input[1] in stored for n in model.graph.node if n.op_type in kinds)
+
+
+CASES: dict[str, Case] = {
+    "separate_weights": weights_of_transposes_are_their_own,
+    "widest_concat": concats_are_narrow,
+    "indexed_pools": pools_have_indices,
+    "blocked_masks": masks_are_convolutions,
+    "declared_shapes": shapes_are_stated,
+    "required_target": target_is_required,
+    "stored_weights": weights_are_stored,
+}
+
+
+def test_every_fact_has_a_case_and_says_where_it_was_seen() -> None:
+    assert {fact.choice for fact in FACTS} == set(CASES)
+    for fact in FACTS:
+        assert any(letter.isdigit() for letter in fact.runtimes), "a version"
+        assert fact.seen and set(fact.forms) <= set(NAMES)
+
+
+def test_what_a_runtime_needs_comes_from_the_facts_alone() -> None:
+    plain = Emission()
+    for name, emission in EMISSIONS.items():
+        chosen = {fact.choice: fact.value for fact in FACTS if name in fact.forms}
+        for field in fields(Emission):
+            default = getattr(plain, field.name)
+            assert getattr(emission, field.name) == chosen.get(field.name, default)
+    assert set(ELSEWHERE) == set(NAMES) - {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.choice)
+def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
+    """In `gradient`, whose plain convolutions and transposes share their weights."""
+    path = saved(resnet("bottleneck", size=(32, 32), widths=(8, 16)))
+    case = CASES[fact.choice]
+    for name in fact.forms:
+        # Stored weights are tensors of their own already.
+        heeding = EMISSIONS[name]
+        if fact.choice == "separate_weights":
+            heeding = replace(heeding, stored_weights=False)
+        plain = getattr(Emission(), fact.choice)
+        other = plain if plain != fact.value else True
+        ignoring = replace(heeding, **{fact.choice: other})
+        model, without = (
+            compile_model(path, composite="gradient", optimize_for=one).model
+            for one in (heeding, ignoring)
+        )
+        expected = fact.value is not False
+        assert case(model) == expected, name
+        assert case(without) != expected, name
