@@ -58,7 +58,13 @@ from lrp_onnx.relevance.composites.presets import DEFAULT, find_composite
 from lrp_onnx.relevance.emit import Backward, LedgerEntry
 from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import Builder
-from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, Emission, find_emission
+from lrp_onnx.relevance.graph.emission import (
+    DEFAULT_EMISSION,
+    ELSEWHERE,
+    PURPOSES,
+    Emission,
+    find_emission,
+)
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.relevance.start import START_VALUES, start_relevance
@@ -151,6 +157,11 @@ class Options:
     def stored(self) -> bool:
         """Whether weights that follow from others are stored, not computed."""
         return self.static or self.emission.stored_weights
+
+    @property
+    def purpose(self) -> str:
+        """What the file is for, in words."""
+        return PURPOSES.get(self.runtime, "operators chosen one by one")
 
     @property
     def runtime(self) -> str:
@@ -252,6 +263,11 @@ def _notes(plan: Plan, options: Options) -> Iterator[str]:
             "a sanity test of maps"
         )
     yield from depends_on_exporter(plan, find_composite(options.composite))
+    if options.runtime in PURPOSES and options.runtime not in ELSEWHERE:
+        yield (
+            f"the compiled file is for {options.purpose} alone, other runtimes may compute it "
+            "wrongly without a warning: --optimize-for portable is for them"
+        )
 
 
 def compile_model(
@@ -313,6 +329,7 @@ def compile_model(
         many_targets=options.many_targets,
         resolution=plan.cut_points[coarse] if coarse else None,
         optimized_for=options.runtime,
+        purpose=options.purpose,
         randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,

@@ -73,6 +73,7 @@ KEYS = (
     "many_targets",
     "resolution",
     "optimized_for",
+    "purpose",
     "randomized",
     "memory_fixed",
     "memory_each",
@@ -174,6 +175,8 @@ class Contract:
     """(height, width) of the maps if they are coarser than the picture, else None."""
     optimized_for: str = "cpu"
     """Name of the runtime that operators are chosen for."""
+    purpose: str = ""
+    """The same in words."""
     randomized: int = 0
     """Number of layers with shuffled weights, for a sanity test of maps. If it is not 0, the
     file's predictions mean nothing.

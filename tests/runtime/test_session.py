@@ -115,7 +115,7 @@ def test_memory_that_does_not_suffice() -> None:
         def run(*_: Any) -> None:
             raise RuntimeError(message)
 
-        return Session(SimpleNamespace(run=run), "cuda")
+        return Session(SimpleNamespace(run=run, get_inputs=list), "cuda")
 
     with pytest.raises(
         ProviderError, match=r"memory of cuda does not suffice for 'x' \(3, 2\).*smaller batch"

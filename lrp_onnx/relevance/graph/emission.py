@@ -168,6 +168,15 @@ def choices_of(name: str) -> Emission:
 
 EMISSIONS: Mapping[str, Emission] = {name: choices_of(name) for name in NAMES}
 """Name of `--optimize-for` → its operators."""
+PURPOSES: Mapping[str, str] = {
+    "cpu": "ONNX Runtime's CPU provider",
+    "cuda": "ONNX Runtime's CUDA provider",
+    "tensorrt": "TensorRT",
+    "web": "ONNX Runtime in browsers and Node.js",
+    "openvino": "OpenVINO",
+    "portable": "every runtime that was tried",
+}
+"""What the files are for."""
 DEFAULT_EMISSION = "cpu"
 
 
