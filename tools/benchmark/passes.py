@@ -68,7 +68,9 @@ def measure(
     """A row for every choice and batch size."""
     best = EMISSIONS["cpu"]
     emissions = {ALL: best} | {
-        f.name: replace(best, **{f.name: not getattr(best, f.name)}) for f in fields(Emission)
+        f.name: replace(best, **{f.name: not getattr(best, f.name)})
+        for f in fields(Emission)
+        if isinstance(getattr(best, f.name), bool)
     }
     whole = compile_model(path, composite=composite).model.graph
     files: dict[str, Path] = {}
