@@ -263,11 +263,6 @@ def _notes(plan: Plan, options: Options) -> Iterator[str]:
             "a sanity test of maps"
         )
     yield from depends_on_exporter(plan, find_composite(options.composite))
-    if options.runtime in PURPOSES and options.runtime not in ELSEWHERE:
-        yield (
-            f"the compiled file is for {options.purpose} alone, other runtimes may compute it "
-            "wrongly without a warning: --optimize-for portable is for them"
-        )
 
 
 def compile_model(
@@ -292,6 +287,7 @@ def compile_model(
     """
     options = replace(options, **choices)
     graph, plan, assigned = plan_model(path, options)
+    plan = replace(plan, notes=(*plan.notes, *_runtime_notes(options)))
     start = _start_value(options)
     graph = _for_runtime(graph, options, source=str(path))
     forward = ir.to_proto(graph.model)
@@ -341,6 +337,15 @@ def compile_model(
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     check_compiled(model, forward, contract, runner)
     return Compiled(model, contract, plan, assigned)
+
+
+def _runtime_notes(options: Options) -> Iterator[str]:
+    """A note where the compiled file is for ONNX Runtime alone."""
+    if options.runtime in PURPOSES and options.runtime not in ELSEWHERE:
+        yield (
+            f"the compiled file is for {options.purpose} alone, other runtimes may compute it "
+            "wrongly without a warning: --optimize-for portable is for them"
+        )
 
 
 def _start_value(options: Options) -> str:

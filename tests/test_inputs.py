@@ -22,7 +22,7 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import INPUTS, Contract
 from lrp_onnx.errors import ContractError, RuleError
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.relevance.graph.emission import EMISSIONS
+from lrp_onnx.relevance.graph.emission import EMISSIONS, PURPOSES
 from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -140,6 +140,19 @@ def test_an_unknown_form_of_the_inputs(saved: Save) -> None:
         compile_model(path, inputs="some")
     result = CliRunner().invoke(main, ["compile", str(path), "--inputs", "some"])
     assert result.exit_code == 2 and "target,start" in result.output
+
+
+def test_the_file_says_what_it_is_for(saved: Save) -> None:
+    path = saved(resnet(size=(32, 32)))
+    for name in EMISSIONS:
+        compiled = compile_model(path, optimize_for=name)
+        metadata = {entry.key: entry.value for entry in compiled.model.metadata_props}
+        contract = Contract.from_metadata(metadata)
+        assert (contract.optimized_for, contract.purpose) == (name, PURPOSES[name])
+        noted = [note for note in compiled.plan.notes if contract.purpose in note]
+        assert len(noted) == (1 if name in ("cpu", "cuda") else 0)
+    result = CliRunner().invoke(main, ["compile", str(path), "--json", "--no-check"])
+    assert "--optimize-for portable is for them" in result.stdout
 
 
 def test_the_metadata_says_how_the_file_is_asked(saved: Save) -> None:

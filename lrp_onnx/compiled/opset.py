@@ -41,7 +41,7 @@ def lower(model: onnx.ModelProto, opset: int | None, *, original: int) -> onnx.M
     return it.
 
     Args:
-        model: a compiled model of opset 18 or above.
+        model: a compiled model of opset 18 or above, of standard operators alone.
         opset: the opset to have; None for the lowest that the original's opset and the operators
             allow.
         original: opset of the file that was compiled.
@@ -49,7 +49,7 @@ def lower(model: onnx.ModelProto, opset: int | None, *, original: int) -> onnx.M
     Raises:
         RuleError: an operator does not exist at `opset`; every such operator is named.
     """
-    current = _entry(model).version
+    current = next(e.version for e in model.opset_import if e.domain in ("", "ai.onnx"))
     constants = _integers(model)
     needs = {
         node.name or node.op_type: (node.op_type, _lowest(node, current, constants))
@@ -63,9 +63,12 @@ def lower(model: onnx.ModelProto, opset: int | None, *, original: int) -> onnx.M
     if wanted < current:
         for node in _nodes(model.graph):
             _rewrite(node, current, wanted, constants)
-        _entry(model).version = wanted
         _drop_unread(model, constants)
-    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    # Imports that no node uses are left from the original; some runtimes do not know them.
+    standard = onnx.helper.make_opsetid("", wanted)
+    del model.opset_import[:]
+    model.opset_import.append(standard)
+    model.ir_version = onnx.helper.find_min_ir_version_for([standard])
     return model
 
 
@@ -90,13 +93,6 @@ def _fault(
             operators[operator] = max(version, operators.get(operator, 0))
     named = ", ".join(f"{name} (opset {version})" for name, version in sorted(operators.items()))
     return f"--opset {wanted} lacks {named} as the file needs it: the lowest is {lowest}"
-
-
-def _entry(model: onnx.ModelProto) -> onnx.OperatorSetIdProto:
-    """The import of the standard operators."""
-    entry: onnx.OperatorSetIdProto
-    (entry,) = (e for e in model.opset_import if e.domain in ("", "ai.onnx"))
-    return entry
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

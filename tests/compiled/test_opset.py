@@ -81,6 +81,13 @@ def test_the_lowest_ir_version(opset: int, ir: int) -> None:
     assert lower(one_node("Relu", 20), opset, original=20).ir_version == ir
 
 
+def test_imports_that_no_node_uses_are_dropped() -> None:
+    model = one_node("Relu", 20)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    imports = lower(model, None, original=20).opset_import
+    assert [(entry.domain, entry.version) for entry in imports] == [("", 20)]
+
+
 def test_nodes_inside_a_loop_are_rewritten() -> None:
     body = helper.make_graph(
         [

@@ -23,6 +23,10 @@ Save = Callable[[onnx.ModelProto], Path]
 SAME = 1e-5
 """Largest difference between two choices, relative to the map's maximum: sums in another order."""
 EXACT = 1e-9
+ROUNDED = {"stored_weights": 1e-6}
+"""Choices that round by themselves: what is stored is float32, also where this evaluator computes
+in float64.
+"""
 OTHERS = [name for name in EMISSIONS if name != DEFAULT_EMISSION]
 FAMILIES = [
     name for name in families() if name not in REFUSED and PRECISIONS.get(name) != "bfloat16"
