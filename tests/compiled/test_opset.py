@@ -11,7 +11,7 @@ import pytest
 from conftest import relative, run_onnx
 from networks import picture, resnet
 from onnx import TensorProto, helper
-from zoo_files import PRECISIONS, REFUSED, families, feeds
+from zoo_files import PRECISIONS, REFUSED, families
 
 from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiler import compile_model
@@ -154,21 +154,10 @@ def test_every_composite_at_opset_13(composite: str, saved: Save) -> None:
     [n for n in families() if n not in REFUSED and PRECISIONS.get(n) != "bfloat16"],
 )
 def test_every_family_keeps_its_opset(family: str, tmp_path: Path) -> None:
-    """No file gets an opset above the original's, where that is 16 or more; below, only what
-    compilation needs (ScatterElements that adds: opset 16) raises it.
-    """
+    """That the maps are right is tested in tests/relevance/graph/test_emission.py."""
     file = families()[family][0]
     path = file.save(tmp_path)
     original = onnx.load(path, load_external_data=False).opset_import
     opset = next(entry.version for entry in original if entry.domain in ("", "ai.onnx"))
     compiled = compile_model(path, composite="gradient", optimize_for="portable", **file.options)
     assert compiled.model.opset_import[0].version <= max(13, min(opset, 20))
-    found = run_onnx(compiled.model, feeds(file, compiled.model), optimize=False)["heatmap"]
-    newest = compile_model(
-        path,
-        composite="gradient",
-        optimize_for="portable",
-        opset=20 if opset >= 20 else None,
-        **file.options,
-    ).model
-    assert relative(found, run_onnx(newest, feeds(file, newest), optimize=False)["heatmap"]) == 0
