@@ -131,7 +131,10 @@ class Value:
             return self
         if self.nonnegative:
             return self.constant(0.0)
-        return self.builder.node("Min", self, self.constant(0.0), sign=NEGATIVE)
+        zero = self.constant(0.0)
+        if self.builder.emission.clipped_minima:
+            return self.builder.node("Clip", self, None, zero, sign=NEGATIVE)
+        return self.builder.node("Min", self, zero, sign=NEGATIVE)
 
     def abs(self) -> Value:
         """``|x|``."""

@@ -62,6 +62,8 @@ class Emission:
     """The weight of a ConvTranspose is ``Neg(Neg(w))``: a tensor of its own, which adds nothing to
     the file.
     """
+    clipped_minima: bool = False
+    """``min(x, 0)`` is a Clip without a lower bound, otherwise a Min."""
     widest_concat: int | None = None
     """Most inputs of a Concat; more are nested."""
     required_target: bool = False
@@ -113,7 +115,8 @@ FACTS = (
         "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
         "have MaxPool's second output and ScatterElements, one node each instead of a comparison "
         "for every place in the window. OpenCV 5.0, MNN 3.6 and IREE 3.13 compute them wrongly "
-        "without a warning; WebGPU and TensorRT do not have them",
+        "without a warning; WebGPU (onnxruntime-webgpu 1.27) and TensorRT (10.15's list) do not "
+        "have MaxPool's second output",
         "indexed_pools",
         True,
         ("cpu", "cuda"),
@@ -140,6 +143,14 @@ FACTS = (
         "widest_concat",
         7,
         ELSEWHERE,
+    ),
+    Fact(
+        "ONNX Runtime 1.27 (WebGPU provider: onnxruntime-web/webgpu)",
+        "has no Min, which then runs on the CPU, with a copy of the tensor there and back; Clip it "
+        "has",
+        "clipped_minima",
+        True,
+        ("web",),
     ),
     Fact(
         "onnxruntime-node 1.30, onnxruntime-openvino 1.24.1, tinygrad 0.14; onnxruntime-web 1.30; "
