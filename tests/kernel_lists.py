@@ -191,7 +191,18 @@ def _zero_point(use: Use) -> bool:
 
 _REDUCTIONS = tuple(
     f"Reduce{name}"
-    for name in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+    for name in [
+        "L1",
+        "L2",
+        "LogSum",
+        "LogSumExp",
+        "Max",
+        "Mean",
+        "Min",
+        "Prod",
+        "Sum",
+        "SumSquare",
+    ]
 )
 RESTRICTIONS = (
     Restriction(
@@ -199,8 +210,10 @@ RESTRICTIONS = (
         ("ConvTranspose",),
         "uneven pads",
         "onnxruntime-gpu 1.31.1 leaves it to the CPU, auto_pad too",
-        lambda use: _uneven(use.attributes.get("pads", []))
-        or use.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"),
+        lambda use: (
+            _uneven(use.attributes.get("pads", []))
+            or use.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+        ),
     ),
     Restriction(
         "cuda",
@@ -298,9 +311,11 @@ RESTRICTIONS = (
         ("TopK",),
         "not sorted, or K of 3840 or more",
         "TensorRT 10.15's table",
-        lambda use: not use.attributes.get("sorted", 1)
-        or not use.constant(1)
-        or bool(np.any(np.asarray(use.value(1)) >= 3840)),
+        lambda use: (
+            not use.attributes.get("sorted", 1)
+            or not use.constant(1)
+            or bool(np.any(np.asarray(use.value(1)) >= 3840))
+        ),
     ),
     Restriction(
         "tensorrt",
@@ -314,16 +329,18 @@ RESTRICTIONS = (
         ("Resize",),
         "mode",
         "TensorRT 10.15's table: nearest or linear, stretched, without antialiasing",
-        lambda use: use.attributes.get("mode", b"nearest") not in (b"nearest", b"linear")
-        or bool(use.attributes.get("antialias"))
-        or use.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
-        or use.attributes.get("coordinate_transformation_mode", b"half_pixel")
-        not in (
-            b"half_pixel",
-            b"pytorch_half_pixel",
-            b"tf_half_pixel_for_nn",
-            b"asymmetric",
-            b"align_corners",
+        lambda use: (
+            use.attributes.get("mode", b"nearest") not in (b"nearest", b"linear")
+            or bool(use.attributes.get("antialias"))
+            or use.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+            or use.attributes.get("coordinate_transformation_mode", b"half_pixel")
+            not in (
+                b"half_pixel",
+                b"pytorch_half_pixel",
+                b"tf_half_pixel_for_nn",
+                b"asymmetric",
+                b"align_corners",
+            )
         ),
     ),
 )
@@ -399,11 +416,14 @@ def _missing(use: Use, kernels: Kernels) -> Iterator[tuple[str, str]]:
         if all(refused):
             least = min(refused, key=len)
             missing = " ".join(f"{name}={kind}" for name, kind in sorted(least.items()))
-            yield missing, f"it has {[{k: sorted(v) for k, v in row.types.items()} for row in taking]}"
-    for restriction in RESTRICTIONS:
-        if restriction.list == kernels.name and operator in restriction.operators and rows:
-            if restriction.broken(use):
-                yield restriction.name, restriction.reason
+            yield (
+                missing,
+                f"it has {[{k: sorted(v) for k, v in row.types.items()} for row in taking]}",
+            )
+    for restriction in RESTRICTIONS if rows else ():
+        about = restriction.list == kernels.name and operator in restriction.operators
+        if about and restriction.broken(use):
+            yield restriction.name, restriction.reason
 
 
 def _refused(use: Use, row: Kernel) -> dict[str, str]:

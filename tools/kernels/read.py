@@ -37,16 +37,69 @@ Row = tuple[tuple[int, int], dict[str, frozenset[str]]]
 """((first version, last version), name of a type constraint → its types)."""
 
 GRID = (1, 4, 4, 4)
-UNARY = (
-    "Abs Ceil Cos Elu Erf Exp Flatten Floor Gelu GlobalAveragePool GlobalMaxPool HardSigmoid "
-    "HardSwish Identity LeakyRelu Log LogSoftmax Neg Not Reciprocal Relu Round Selu Shape Sigmoid "
-    "Sign Sin Softmax Softplus Sqrt Tanh Transpose Trilu ArgMax ArgMin IsNaN IsInf Size"
-).split()
-BINARY = (
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual MatMul Max Min Mod Mul Or PRelu Pow "
-    "Sub Sum Xor Concat"
-).split()
-REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+UNARY = [
+    "Abs",
+    "Ceil",
+    "Cos",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Floor",
+    "Gelu",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softmax",
+    "Softplus",
+    "Sqrt",
+    "Tanh",
+    "Transpose",
+    "Trilu",
+    "ArgMax",
+    "ArgMin",
+    "IsNaN",
+    "IsInf",
+    "Size",
+]
+BINARY = [
+    "Add",
+    "And",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Sub",
+    "Sum",
+    "Xor",
+    "Concat",
+]
+REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 
 
 @dataclass(frozen=True)
@@ -127,8 +180,10 @@ def type_names(schema: defs.OpSchema, names: Iterable[str]) -> dict[str, list[st
 
 def element(name: str) -> int:
     """`float16` → its number in ONNX."""
-    return int(helper.np_dtype_to_tensor_dtype(np.dtype("float32"))) if name == "float" else int(
-        TensorProto.DataType.Value(name.upper())
+    return (
+        int(helper.np_dtype_to_tensor_dtype(np.dtype("float32")))
+        if name == "float"
+        else int(TensorProto.DataType.Value(name.upper()))
     )
 
 
@@ -192,7 +247,7 @@ def not_taken(model: onnx.ModelProto, provider: str) -> set[str] | None:
             onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=[provider, "CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 (nothing takes the node: the log says so too)
+        except Exception as error:
             print(error, file=sys.stderr, flush=True)
         finally:
             os.dup2(kept, 2)
@@ -202,9 +257,7 @@ def not_taken(model: onnx.ModelProto, provider: str) -> set[str] | None:
     if "Initializing session" not in log:
         return None
     marker = "kernel not found in registries for Op type: "
-    return {
-        line.split("node name: ")[1].strip() for line in log.splitlines() if marker in line
-    }
+    return {line.split("node name: ")[1].strip() for line in log.splitlines() if marker in line}
 
 
 def asked(provider: str) -> dict[str, list[Row]]:
@@ -286,7 +339,9 @@ def main() -> None:
         "webgpu": ("WebGpuExecutionProvider", "onnxruntime-webgpu", asked),
     }[name]
     operators = {
-        op: sorted(map(text, merged(rows)), key=lambda row: (int(row.split("-")[0].split()[0]), row))
+        op: sorted(
+            map(text, merged(rows)), key=lambda row: (int(row.split("-")[0].split()[0]), row)
+        )
         for op, rows in sorted(read(provider).items())
     }
     listed = {
