@@ -8,7 +8,7 @@ no last version. A constraint ``data`` (TensorRT) is the type of a node's data.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -131,6 +131,8 @@ class Use:
     """Tensor → ``float16``."""
     constants: Mapping[str, NDArray[Any]]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    dequantized: Container[str] = ()
+    """Outputs of DequantizeLinear."""
 
     def constant(self, index: int) -> bool:
         """Whether the input `index` is not there or stored."""
@@ -283,7 +285,7 @@ RESTRICTIONS = (
         ("Conv", "ConvTranspose"),
         "computed weights",
         "TensorRT 8.4's table",
-        lambda use: not use.constant(1),
+        lambda use: not use.constant(1) and use.node.input[1] not in use.dequantized,
     ),
     Restriction(
         "tensorrt",
@@ -370,6 +372,7 @@ def _uses(
         **constants,
         **{t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name not in given},
     }
+    dequantized: set[str] = set()
     for node in graph.node:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         for value in attributes.values():
@@ -379,7 +382,9 @@ def _uses(
             constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
             types[node.output[0]] = _name(attributes["value"].data_type)
         schema = defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
-        yield Use(node, schema, types, constants, attributes)
+        if node.op_type == "DequantizeLinear":
+            dequantized.add(node.output[0])
+        yield Use(node, schema, types, constants, attributes, dequantized)
 
 
 def _name(element: int) -> str:

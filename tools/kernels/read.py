@@ -219,8 +219,8 @@ def offered(offer: Offer, version: int) -> tuple[list[dict[str, str]], onnx.Mode
         if offer.op == "Cast":
             attributes["to"] = element(types[outputs[0]])
         if offer.op == "ConstantOfShape":
-            kind = element(types[outputs[0]])
-            attributes["value"] = helper.make_tensor("value", kind, [1], [1])
+            made_of = element(types[outputs[0]])
+            attributes["value"] = helper.make_tensor("value", made_of, [1], [1])
         made = [f"y{n}.{i}" for i in range(offer.outputs)]
         nodes.append(helper.make_node(offer.op, names, made, name=f"n{n}", **attributes))
     results = [onnx.ValueInfoProto(name=name) for node in nodes for name in node.output]
@@ -305,20 +305,26 @@ def named(provider: str) -> dict[str, list[Row]]:
 
 def merged(rows: list[Row]) -> list[Row]:
     """Fewer rows that say the same: those that differ in one constraint become one."""
-    rows = [*dict.fromkeys((versions, frozenset(types.items())) for versions, types in rows)]
-    done = False
-    while not done:
-        done = True
-        for a, b in ((a, b) for i, a in enumerate(rows) for b in rows[:i] if a[0] == b[0]):
-            one, other = dict(a[1]), dict(b[1])
-            differ = [name for name in one if one[name] != other.get(name)]
-            if one.keys() == other.keys() and len(differ) == 1:
-                one[differ[0]] |= other[differ[0]]
-                rows = [row for row in rows if row not in (a, b)]
-                rows.append((a[0], frozenset(one.items())))
-                done = False
-                break
-    return [(versions, dict(types)) for versions, types in rows]
+    left: list[Row] = []
+    for row in rows:
+        if row not in left:
+            left.append(row)
+    while pair := next(
+        ((a, b) for i, a in enumerate(left) for b in left[:i] if _differ(a, b) is not None), None
+    ):
+        (versions, one), (_, other) = pair
+        name = _differ(*pair) or ""
+        left = [row for row in left if row not in pair]
+        left.append((versions, {**one, name: one[name] | other[name]}))
+    return left
+
+
+def _differ(a: Row, b: Row) -> str | None:
+    """The one constraint that two kernels of the same versions differ in."""
+    if a[0] != b[0] or a[1].keys() != b[1].keys():
+        return None
+    names = [name for name in a[1] if a[1][name] != b[1][name]]
+    return names[0] if len(names) == 1 else None
 
 
 def text(row: Row) -> str:
