@@ -43,6 +43,12 @@ def concats_are_narrow(model: onnx.ModelProto) -> bool:
     return max(widths) <= 7
 
 
+def minima_are_clips(model: onnx.ModelProto) -> bool:
+    kinds = {n.op_type for n in model.graph.node}
+    assert kinds & {"Min", "Clip"}
+    return "Min" not in kinds
+
+
 def pools_have_indices(model: onnx.ModelProto) -> bool:
     two = [n for n in model.graph.node if n.op_type == "MaxPool" and len(n.output) == 2]
     return bool(two) and any(n.op_type == "ScatterElements" for n in model.graph.node)
@@ -69,6 +75,7 @@ def weights_are_stored(model: onnx.ModelProto) -> bool:
 CASES: dict[str, Case] = {
     "separate_weights": weights_of_transposes_are_their_own,
     "widest_concat": concats_are_narrow,
+    "clipped_minima": minima_are_clips,
     "indexed_pools": pools_have_indices,
     "blocked_masks": masks_are_convolutions,
     "declared_shapes": shapes_are_stated,
@@ -96,7 +103,10 @@ def test_what_a_runtime_needs_comes_from_the_facts_alone() -> None:
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.choice)
 def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
-    """In `gradient`, whose plain convolutions and transposes share their weights."""
+    """In `gradient`, whose plain convolutions and transposes share their weights; minima are those
+    of rules that tell signs apart.
+    """
+    composite = "lrp-resnet" if fact.choice == "clipped_minima" else "gradient"
     path = saved(resnet("bottleneck", size=(32, 32), widths=(8, 16)))
     case = CASES[fact.choice]
     for name in fact.forms:
@@ -108,7 +118,7 @@ def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
         other = plain if plain != fact.value else True
         ignoring = replace(heeding, **{fact.choice: other})
         model, without = (
-            compile_model(path, composite="gradient", optimize_for=one).model
+            compile_model(path, composite=composite, optimize_for=one).model
             for one in (heeding, ignoring)
         )
         expected = fact.value is not False
