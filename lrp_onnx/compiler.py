@@ -307,7 +307,8 @@ def compile_model(
     model = drop_unused(model)
     memory_fixed, memory_each = memory_of(model)
     model = lower(model, options.opset, original=graph.opset)
-    preprocessing, labels = read_description(graph.model.metadata_props)
+    stated, labels = read_description(graph.model.metadata_props)
+    preprocessing = options.preprocessing or stated or integer_pictures(graph, plan)
     contract = Contract(
         input=plan.input,
         outputs=plan.outputs,
@@ -329,7 +330,7 @@ def compile_model(
         randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,
-        preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, plan),
+        preprocessing=preprocessing.for_layout(plan.layout) if preprocessing else None,
         labels=options.labels or labels,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}

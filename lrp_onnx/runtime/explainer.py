@@ -97,11 +97,8 @@ class Explainer:
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
-        self.preprocessing = checked(
-            preprocessing
-            or self.contract.preprocessing
-            or Preprocessing(layout=self.contract.layout)
-        )
+        stated = preprocessing or self.contract.preprocessing or Preprocessing()
+        self.preprocessing = checked(stated.for_layout(self.contract.layout))
         self.labels = tuple(labels) or self.contract.labels
         lowest = -self.contract.classes if self.contract.many_targets else PREDICTED
         self.classes = Classes(self.contract.classes, self.labels, lowest)
