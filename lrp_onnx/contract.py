@@ -144,8 +144,8 @@ class Contract:
     input: str
     """Name of the picture input."""
     outputs: Mapping[str, str]
-    """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities`` or
-    ``other``.
+    """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities``,
+    ``features`` (a feature map that is explained through its mean) or ``other``.
     """
     explained: str
     """Name of the tensor in the original graph that relevance starts from: the logits."""
