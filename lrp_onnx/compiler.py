@@ -21,7 +21,8 @@ from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, relevance_last
 from lrp_onnx.compiled.stored import store_constants
-from lrp_onnx.compiled.verify import Runner, check_compiled
+from lrp_onnx.compiled.runner import Runner
+from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     HEATMAP,
     INPUTS,
@@ -336,8 +337,8 @@ def compile_model(
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
-    check_compiled(model, forward, contract, runner)
-    return Compiled(model, contract, plan, assigned)
+    notes = check_compiled(model, forward, contract, runner)
+    return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
 
 
 def _runtime_notes(options: Options) -> Iterator[str]:

@@ -17,7 +17,8 @@ from float64 import run_float64
 from numpy.typing import NDArray
 from zoo_files import PRECISIONS, REFUSED, ZooFile, families, feeds, input_of, manifest
 
-from lrp_onnx.compiled.verify import audit, rounding_of
+from lrp_onnx.compiled.unchanged import rounding_of
+from lrp_onnx.compiled.verify import audit
 from lrp_onnx.compiler import Compiled, compile_model
 from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.model.normalize.padded_pools import runnable

@@ -99,7 +99,7 @@ def compile_(
     **values: Any,
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
-    from lrp_onnx.cli.verify import run_once
+    from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files.writing import check_writable
 
@@ -107,7 +107,7 @@ def compile_(
     options = to_options(outputs, **values)
     if model.exists():
         check_writable(target, force=force)
-    compiled = compile_model(model, options, runner=run_once if check else None)
+    compiled = compile_model(model, options, runner=runner_on("cpu") if check else None)
     compiled.save(target, force=force)
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
@@ -418,6 +418,6 @@ def verify(
     else:
         from lrp_onnx.cli.tables import account_table, check_lines, show
 
-        show(account_table(audit.rows, audit.start), *check_lines(audit.checks))
+        show(account_table(audit.rows, audit.start), *check_lines(audit.checks, audit.notes))
     if not audit.passed:
         click.get_current_context().exit(1)

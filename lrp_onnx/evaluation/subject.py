@@ -12,7 +12,7 @@ import numpy as np
 import onnx.utils
 from numpy.typing import NDArray
 
-from lrp_onnx.compiled.verify import forward_part
+from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.plan import Plan
