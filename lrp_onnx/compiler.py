@@ -20,8 +20,8 @@ from lrp_onnx.compiled.conservation import names_of, unread_constants
 from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, relevance_last
-from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.runner import Runner
+from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     HEATMAP,

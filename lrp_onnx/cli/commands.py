@@ -83,7 +83,7 @@ def main() -> None:
 @click.option(
     "--check/--no-check",
     default=True,
-    help="Run the compiled file once and compare its outputs with MODEL's.  [default: check]",
+    help="Run the compiled file and compare its outputs with MODEL's.  [default: check]",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
@@ -407,8 +407,10 @@ def verify(
 ) -> None:
     """Check a compiled file.
 
-    The checks: the model's own outputs are unchanged, a batch gives the same values as single
-    pictures, no value is NaN or infinite, and every rule that conserves relevance does so.
+    The checks: the model's own outputs are unchanged, bit for bit with the runtime's optimisations
+    off; a batch gives the same values as single pictures; no value is NaN or infinite; and every
+    rule that conserves relevance does so. A note says how far the optimisations move the outputs,
+    where this is more than rounding.
     """
     from lrp_onnx.cli.verify import verify_file
 

@@ -39,7 +39,7 @@ STANDARD = ("", "ai.onnx")
 class Movement:
     """How far the runtime's optimisations move an output, relative to its largest magnitude.
 
-    All numbers are differences from the original's output without optimisations.
+    The differences are from the original's output without optimisations, unless they say otherwise.
     """
 
     output: str
@@ -48,6 +48,10 @@ class Movement:
     """The compiled model's output with optimisations."""
     original: float | None = None
     """The original's output with optimisations; None if it was not measured."""
+    between: float | None = None
+    """The compiled model's output with optimisations, from the original's with optimisations; None
+    if it was not measured.
+    """
     nudged: float | None = None
     """The original's output without optimisations where every number of the picture is the next
     larger one; None if it was not measured, or for integer pictures.
@@ -55,22 +59,26 @@ class Movement:
     pictures: int = 0
     """Pictures that were run."""
     predictions: int | None = None
-    """Of these, pictures for which the compiled model's largest score with optimisations is another
-    class's; None for an output that is no table of scores.
+    """Of these, pictures for which the largest scores of both models with optimisations are of
+    different classes; None for an output that is no table of scores, or if it was not measured.
     """
 
     def __str__(self) -> str:
         """One sentence for users."""
         text = (
-            f"with the runtime's optimisations on, the output '{self.output}' moves by "
-            f"{self.compiled:.1e} of its largest value"
+            f"the runtime's optimisations move the output '{self.output}' by {self.compiled:.1e} "
+            "of its largest value in the compiled file"
         )
         if self.original is not None:
-            text += f"; the original's moves by {self.original:.1e}"
-        if self.nudged is not None:
-            text += f", and by {self.nudged:.1e} if its input moves by one unit in the last place"
+            text += f" and by {self.original:.1e} in the original"
+        if self.between is not None:
+            text += f"; with them the two differ by {self.between:.1e}"
         if self.predictions is not None:
-            text += f"; {self.predictions or 'no'} prediction of {self.pictures} changes"
+            text += f" ({self.predictions or 'no'} prediction of {self.pictures} changes)"
+        if self.nudged is not None:
+            text += (
+                f"; one unit in the last place of its input moves the original by {self.nudged:.1e}"
+            )
         return text
 
 
@@ -108,8 +116,8 @@ def compare(
         runner: runs a model.
         pictures: (N, …) with N ≥ 1, in the units of the model's input.
         optimised: the outputs of `model` for `pictures` with optimisations.
-        measure: whether the original's own movements are measured where those of `model` are mere
-            rounding, too. They always are for quantised models.
+        measure: whether the original's own movements are measured even if those of `model` are mere
+            rounding. Those of a quantised model always are.
 
     Raises:
         LrpOnnxError: the runner cannot run one of the models.
@@ -139,17 +147,17 @@ def compare(
     faults = changed_outputs(exact, after, tolerance=tolerance if reason else None)
     notes = [_tolerated(reason, tolerance)] if reason else []
     movements = tuple(_movements(exact, optimised))
-    quantised = is_quantised(original)
-    if measure or quantised or any(_is_notable(m, exact, tolerance) for m in movements):
+    if is_quantised(original):
+        tolerance, measure = SAME_OUTPUT, True
+    if measure or any(_is_notable(m, exact, tolerance) for m in movements):
         nudged = None
         if pictures.dtype.kind not in "iu":
             nudged = run(np.nextafter(pictures, np.array(np.inf, pictures.dtype)), optimize=False)
         movements = tuple(
             _movements(exact, optimised, original=run(pictures, optimize=True), nudged=nudged)
         )
-    notes += [
-        str(m) for m in movements if _is_notable(m, exact, SAME_OUTPUT if quantised else tolerance)
-    ]
+    exactly = "" if reason or faults else "; without them the outputs are equal bit for bit"
+    notes += [f"{m}{exactly}" for m in movements if _is_notable(m, exact, tolerance)]
     return Comparison(tuple(faults), tuple(notes), movements)
 
 
@@ -250,23 +258,26 @@ def _movements(
         if name not in optimised:
             continue
         found = optimised[name]
-        changed = None
-        if expected.ndim == 2 and expected.shape[1] > 1 and found.shape == expected.shape:
-            changed = int((found.argmax(1) != expected.argmax(1)).sum())
+        other = original[name] if original is not None else None
+        scores = expected.ndim == 2 and expected.shape[1] > 1 and found.shape == expected.shape
         yield Movement(
             output=name,
             compiled=_difference(found, expected),
-            original=_difference(original[name], expected) if original is not None else None,
+            original=_difference(other, expected) if other is not None else None,
+            between=_difference(found, other) if other is not None else None,
             nudged=_difference(nudged[name], expected) if nudged is not None else None,
             pictures=len(expected),
-            predictions=changed,
+            predictions=int((found.argmax(1) != other.argmax(1)).sum())
+            if scores and other is not None
+            else None,
         )
 
 
 def _is_notable(movement: Movement, exact: Outputs, tolerance: float) -> bool:
-    """Whether the compiled model's output moves by more than rounding."""
+    """Whether an output moves by more than rounding, in the compiled model or in the original."""
     half = SAME_HALF.get(str(exact[movement.output].dtype), 0.0)
-    return not movement.compiled <= max(tolerance, half)
+    moved = max(movement.compiled, movement.original or 0.0)
+    return not moved <= max(tolerance, half)
 
 
 def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
