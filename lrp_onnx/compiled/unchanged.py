@@ -128,11 +128,17 @@ def compare(
     def run(x: NDArray[np.generic], *, optimize: bool) -> Outputs:
         return in_batches(runner, data, contract.input, x, size, optimize=optimize)
 
-    tolerance = rounding_of(original)
+    def nudged() -> Outputs | None:
+        if pictures.dtype.kind != "f":
+            return None
+        return run(np.nextafter(pictures, np.array(np.inf, pictures.dtype)), optimize=False)
+
+    tolerance, measure = rounding_of(model), measure or is_quantised(model)
     reason = _not_comparable(original)
-    exact = None
+    exact = near = None
     try:
         exact = run(pictures, optimize=False)
+        near = nudged() if measure else None  # now, while the original is loaded
     except LrpOnnxError as error:
         reason = f"the runtime cannot run the original without optimisations ({error})"
     if exact is None:
@@ -147,15 +153,12 @@ def compare(
     faults = changed_outputs(exact, after, tolerance=tolerance if reason else None)
     notes = [_tolerated(reason, tolerance)] if reason else []
     movements = tuple(_movements(exact, optimised))
-    if is_quantised(original):
-        tolerance, measure = SAME_OUTPUT, True
+    if is_quantised(model):
+        tolerance = SAME_OUTPUT
     if measure or any(_is_notable(m, exact, tolerance) for m in movements):
-        nudged = None
-        if pictures.dtype.kind not in "iu":
-            nudged = run(np.nextafter(pictures, np.array(np.inf, pictures.dtype)), optimize=False)
-        movements = tuple(
-            _movements(exact, optimised, original=run(pictures, optimize=True), nudged=nudged)
-        )
+        near = near if measure else nudged()
+        both = run(pictures, optimize=True)
+        movements = tuple(_movements(exact, optimised, original=both, nudged=near))
     exactly = "" if reason or faults else "; without them the outputs are equal bit for bit"
     notes += [f"{m}{exactly}" for m in movements if _is_notable(m, exact, tolerance)]
     return Comparison(tuple(faults), tuple(notes), movements)

@@ -52,7 +52,7 @@ def check_compiled(
         than rounding.
 
     Raises:
-        VerificationError: a check failed, or the runner cannot run `original`.
+        VerificationError: a check failed, or the runner cannot run one of the models.
     """
     faults = _validity(model)
     if faults:
@@ -83,7 +83,7 @@ def check_compiled(
     except LrpOnnxError as error:
         hint = "--no-check writes the compiled file unchecked, for a runtime that can run it"
         raise VerificationError(
-            "the original model cannot be run here:", [f"{error}; {hint}"]
+            "the original or the compiled model cannot be run here:", [f"{error}; {hint}"]
         ) from error
     faults = [*found.faults, *non_finite(optimised)]
     if faults:
