@@ -20,8 +20,9 @@ from lrp_onnx.compiled.conservation import names_of, unread_constants
 from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, relevance_last
+from lrp_onnx.compiled.runner import Runner
 from lrp_onnx.compiled.stored import store_constants
-from lrp_onnx.compiled.verify import Runner, check_compiled
+from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     HEATMAP,
     INPUTS,
@@ -307,7 +308,8 @@ def compile_model(
     model = drop_unused(model)
     memory_fixed, memory_each = memory_of(model)
     model = lower(model, options.opset, original=graph.opset)
-    preprocessing, labels = read_description(graph.model.metadata_props)
+    stated, labels = read_description(graph.model.metadata_props)
+    preprocessing = options.preprocessing or stated or integer_pictures(graph, plan)
     contract = Contract(
         input=plan.input,
         outputs=plan.outputs,
@@ -329,14 +331,14 @@ def compile_model(
         randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,
-        preprocessing=options.preprocessing or preprocessing or integer_pictures(graph, plan),
+        preprocessing=preprocessing.for_layout(plan.layout) if preprocessing else None,
         labels=options.labels or labels,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
-    check_compiled(model, forward, contract, runner)
-    return Compiled(model, contract, plan, assigned)
+    notes = check_compiled(model, forward, contract, runner)
+    return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
 
 
 def _runtime_notes(options: Options) -> Iterator[str]:

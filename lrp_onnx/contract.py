@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lrp_onnx.errors import ContractError
@@ -97,16 +97,22 @@ class Preprocessing:
     divisor: float = 255.0
     channels: str = "RGB"
     """``RGB``, ``BGR`` or ``GRAY``."""
-    layout: str = "NCHW"
-    """``NCHW`` or ``NHWC``."""
+    layout: str = "auto"
+    """``NCHW`` or ``NHWC``; ``auto`` for that of the model's input, and NCHW without a model."""
     resize: str = "crop"
-    """``crop``: the shorter side becomes size / crop_fraction, then the centre is cut out.
-    ``stretch``: both sides become size; the aspect ratio is lost.
+    """``crop``: the shorter side becomes size / crop_fraction. ``stretch``: both sides do, and the
+    aspect ratio is lost. Then the centre is cut out.
     """
     crop_fraction: float = 1.0
-    """The part of the resized picture's shorter side that ``crop`` keeps, up to 1."""
+    """The part of the resized picture's sides (with ``crop``: of its shorter side) that is cut out,
+    up to 1.
+    """
     interpolation: str = "bilinear"
     """``bilinear`` (no antialiasing, half-pixel centres), ``area``, ``cubic`` or ``nearest``."""
+
+    def for_layout(self, layout: str) -> Preprocessing:
+        """This preprocessing for a model whose input has `layout`, unless it states a layout."""
+        return replace(self, layout=layout) if self.layout == "auto" else self
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
@@ -138,8 +144,8 @@ class Contract:
     input: str
     """Name of the picture input."""
     outputs: Mapping[str, str]
-    """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities`` or
-    ``other``.
+    """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities``,
+    ``features`` (a feature map that is explained through its mean) or ``other``.
     """
     explained: str
     """Name of the tensor in the original graph that relevance starts from: the logits."""

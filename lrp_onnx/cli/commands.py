@@ -83,7 +83,7 @@ def main() -> None:
 @click.option(
     "--check/--no-check",
     default=True,
-    help="Run the compiled file once and compare its outputs with MODEL's.  [default: check]",
+    help="Run the compiled file and compare its outputs with MODEL's.  [default: check]",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
@@ -99,7 +99,7 @@ def compile_(
     **values: Any,
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
-    from lrp_onnx.cli.verify import run_once
+    from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files.writing import check_writable
 
@@ -107,7 +107,7 @@ def compile_(
     options = to_options(outputs, **values)
     if model.exists():
         check_writable(target, force=force)
-    compiled = compile_model(model, options, runner=run_once if check else None)
+    compiled = compile_model(model, options, runner=runner_on("cpu") if check else None)
     compiled.save(target, force=force)
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
@@ -407,8 +407,10 @@ def verify(
 ) -> None:
     """Check a compiled file.
 
-    The checks: the model's own outputs are unchanged, a batch gives the same values as single
-    pictures, no value is NaN or infinite, and every rule that conserves relevance does so.
+    The checks: the model's own outputs are unchanged, bit for bit with the runtime's optimisations
+    off; a batch gives the same values as single pictures; no value is NaN or infinite; and every
+    rule that conserves relevance does so. A note says how far the optimisations move the outputs,
+    where this is more than rounding.
     """
     from lrp_onnx.cli.verify import verify_file
 
@@ -418,6 +420,6 @@ def verify(
     else:
         from lrp_onnx.cli.tables import account_table, check_lines, show
 
-        show(account_table(audit.rows, audit.start), *check_lines(audit.checks))
+        show(account_table(audit.rows, audit.start), *check_lines(audit.checks, audit.notes))
     if not audit.passed:
         click.get_current_context().exit(1)

@@ -184,7 +184,8 @@ def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[boo
 def _sentence(line: Mapping[str, Any]) -> str:
     best, target = line["top5"][0], line["target"]
     name = best["name"] or best["index"]
-    text = f"{line['image']}: {name} ({best['probability']:.1%})"
+    value = f"mean {best['mean']:.4g}" if "mean" in best else f"{best['probability']:.1%}"
+    text = f"{line['image']}: {name} ({value})"
     if target["index"] != best["index"]:
         text += f", explained as {target['name'] or target['index']}"
     return f"{text} → {line['files']['overlay']}"

@@ -78,14 +78,16 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Tab
     return table
 
 
-def check_lines(checks: Iterable[tuple[str, Sequence[str]]]) -> list[Text]:
-    """One line per check, its faults below it."""
+def check_lines(
+    checks: Iterable[tuple[str, Sequence[str]]], notes: Sequence[str] = ()
+) -> list[Text]:
+    """One line per check, its faults below it; then the notes."""
     lines = []
     for name, faults in checks:
         result = ("FAILED  ", "bold red") if faults else ("ok      ", "green")
         lines.append(Text.assemble(result, name))
         lines += [Text(f"        {fault}") for fault in faults]
-    return lines
+    return lines + [Text(f"note: {note}") for note in notes]
 
 
 def show(*renderables: Any) -> None:

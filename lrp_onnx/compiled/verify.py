@@ -6,9 +6,9 @@ batch, and account for all relevance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,22 +17,11 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.opset import OLDEST
-from lrp_onnx.compiled.order import drop_unused
-from lrp_onnx.contract import Contract, is_added
+from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
+from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
+from lrp_onnx.contract import Contract
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
 
-Outputs = dict[str, NDArray[np.generic]]
-SAME_OUTPUT = 1e-5
-"""Largest change of an original output, relative to its largest magnitude.
-
-Float32 rounding differs where a runtime fuses other nodes.
-"""
-SAME_HALF = {"float16": 4e-3, "bfloat16": 3e-2}
-"""The same for 16-bit outputs, by element type: four times the unit of rounding."""
-ONE_STEP = 0.05
-"""The same for quantised models: rounding may move a value by one step of its quantiser."""
-HALF_INSIDE = 2e-3
-"""The same for float32 outputs of 16-bit models: runtimes differ in where they round."""
 SAME_MAP = 1e-4
 """Largest difference between a map computed alone and in a batch, relative to its maximum: kernels
 differ with the batch size.
@@ -47,20 +36,23 @@ CHECKER_ERRORS = (
 """What `onnx.checker.check_model` raises: its own errors, protobuf's, and those of its C++ code."""
 
 
-class Runner(Protocol):
-    """Runs a serialized model on named inputs."""
-
-    def __call__(self, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> Outputs:
-        """Every output of the model: name → values."""
-
-
 def check_compiled(
     model: onnx.ModelProto, original: onnx.ModelProto, contract: Contract, runner: Runner | None
-) -> None:
+) -> tuple[str, ...]:
     """Check that `model` is valid and, if there is a runner, that it predicts what `original` does.
 
+    Args:
+        model: the compiled model.
+        original: the normalised model that it was made from.
+        contract: the metadata of `model`.
+        runner: runs a model; None for the checks that run nothing.
+
+    Returns:
+        Notes for users: how far the runtime's optimisations move the outputs, where this is more
+        than rounding.
+
     Raises:
-        VerificationError: a check failed, or the runner cannot run `original`.
+        VerificationError: a check failed, or the runner cannot run one of the models.
     """
     faults = _validity(model)
     if faults:
@@ -68,57 +60,35 @@ def check_compiled(
             "the compiled model is not valid; please report this with the model:", faults
         )
     if runner is None:
-        return
-    feeds = {contract.input: random_picture(model, contract.input, batch=2)}
+        return ()
+    pictures = random_picture(model, contract.input, batch=2)
     try:
-        before = runner(original.SerializeToString(), feeds)
+        optimised = runner(model.SerializeToString(), {contract.input: pictures})
+        # One picture is enough to compare bits, and runs without optimisations are slow.
+        free = fixed_batch(model, contract.input) is None
+        first = slice(1) if free else slice(None)
+        found = compare(
+            model,
+            original,
+            contract,
+            runner,
+            pictures=pictures[first],
+            optimised={
+                name: values[first]
+                for name, values in optimised.items()
+                if name in contract.outputs
+            },
+            measure=False,
+        )
     except LrpOnnxError as error:
         hint = "--no-check writes the compiled file unchecked, for a runtime that can run it"
         raise VerificationError(
-            "the original model cannot be run here:", [f"{error}; {hint}"]
+            "the original or the compiled model cannot be run here:", [f"{error}; {hint}"]
         ) from error
-    after = runner(model.SerializeToString(), feeds)
-    faults = changed_outputs(before, after, tolerance=rounding_of(original))
-    faults += non_finite(after)
+    faults = [*found.faults, *non_finite(optimised)]
     if faults:
         raise VerificationError("the compiled model failed its checks:", faults)
-
-
-def changed_outputs(
-    before: Outputs, after: Outputs, *, tolerance: float = SAME_OUTPUT
-) -> list[str]:
-    """One message for every original output that is missing or changed too much.
-
-    `tolerance` is relative to the output's largest magnitude; 16-bit outputs have at least the
-    tolerance of `SAME_HALF`.
-    """
-    faults = []
-    for name, expected in before.items():
-        if name not in after:
-            faults.append(f"the output '{name}' is missing")
-            continue
-        scale = float(np.abs(expected).max(initial=1e-30))
-        difference = np.abs(after[name].astype(np.float64) - expected.astype(np.float64))
-        change = float(difference.max(initial=0.0)) / scale
-        allowed = max(tolerance, SAME_HALF.get(str(expected.dtype), 0.0))
-        if not change <= allowed:
-            faults.append(
-                f"the output '{name}' changed by {change:.1e} of its largest value; "
-                f"{allowed:.0e} is rounding"
-            )
-    return faults
-
-
-def rounding_of(model: onnx.ModelProto) -> float:
-    """How much an output of `model` may change, relative to its largest magnitude, when a runtime
-    fuses its nodes differently.
-    """
-    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    if any(tensor.data_type in half for tensor in model.graph.initializer):
-        return HALF_INSIDE
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        return ONE_STEP
-    return SAME_OUTPUT
+    return found.notes
 
 
 def random_picture(
@@ -185,6 +155,10 @@ class Audit:
     """Every layer's account, from the logits down."""
     start: NDArray[np.float64]
     """Relevance at the logits, (N,)."""
+    notes: tuple[str, ...] = ()
+    """What the runtime's optimisations move in the outputs, where this is more than rounding."""
+    movements: tuple[Movement, ...] = ()
+    """How far the runtime's optimisations move every original output."""
 
     @property
     def passed(self) -> bool:
@@ -196,6 +170,8 @@ class Audit:
         return {
             "passed": self.passed,
             "checks": [{"check": name, "faults": list(faults)} for name, faults in self.checks],
+            "notes": list(self.notes),
+            "movements": [asdict(movement) for movement in self.movements],
             "start": self.start.tolist(),
             "layers": [row.to_json() for row in self.rows],
         }
@@ -220,8 +196,16 @@ def audit(
     """
     data = model.SerializeToString()
     feeds = {contract.input: pictures}
-    before = runner((original or forward_part(model, contract)).SerializeToString(), feeds)
     after = runner(data, feeds)
+    compared = compare(
+        model,
+        original or forward_part(model, contract),
+        contract,
+        runner,
+        pictures=pictures,
+        optimised=after,
+        measure=True,
+    )
     names = tensors_of(contract)
     inner = runner(expose(model, names).SerializeToString(), feeds)
     rows = accounts_of(contract, inner | constants_of(model, contract, names) | feeds)
@@ -229,43 +213,27 @@ def audit(
     maps = [name for name in after if name not in contract.outputs]
     checks: list[tuple[str, Sequence[str]]] = [
         ("valid standard ONNX", _validity(model)),
-        (
-            "original outputs unchanged",
-            changed_outputs(before, after, tolerance=rounding_of(model)),
-        ),
+        ("original outputs unchanged", compared.faults),
         ("no NaN, no infinity, in any output or inner tensor", non_finite(after | inner)),
         (
             "every layer's relevance accounted for",
             [fault for row in rows if (fault := row.fault(start))],
         ),
     ]
-    if len(pictures) > 1 and _takes_any_batch(model, contract):
+    if len(pictures) > 1 and fixed_batch(model, contract.input) is None:
         checks.append(
             (
                 f"a batch of {len(pictures)} equals {len(pictures)} single runs",
                 batch_faults(data, contract, runner, pictures, maps),
             )
         )
-    return Audit(tuple((name, tuple(faults)) for name, faults in checks), tuple(rows), start)
-
-
-def _takes_any_batch(model: onnx.ModelProto, contract: Contract) -> bool:
-    """Whether the batch of the picture input is symbolic."""
-    value = next(v for v in model.graph.input if v.name == contract.input)
-    return not value.type.tensor_type.shape.dim[0].HasField("dim_value")
-
-
-def forward_part(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """A copy of `model` without the nodes, inputs and outputs that the compiler added."""
-    forward = onnx.ModelProto()
-    forward.CopyFrom(model)
-    kept = [value for value in forward.graph.output if value.name in contract.outputs]
-    del forward.graph.output[:]
-    forward.graph.output.extend(kept)
-    inputs = [value for value in forward.graph.input if not is_added(value.name)]
-    del forward.graph.input[:]
-    forward.graph.input.extend(inputs)
-    return drop_unused(forward)
+    return Audit(
+        tuple((name, tuple(faults)) for name, faults in checks),
+        tuple(rows),
+        start,
+        compared.notes,
+        compared.movements,
+    )
 
 
 def _has_bfloat16(model: onnx.ModelProto) -> bool:

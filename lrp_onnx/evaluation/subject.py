@@ -12,12 +12,12 @@ import numpy as np
 import onnx.utils
 from numpy.typing import NDArray
 
-from lrp_onnx.compiled.verify import forward_part
+from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.explanation import kind_of, probabilities_of
+from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
 from lrp_onnx.runtime.preprocess import input_size
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
@@ -131,7 +131,7 @@ class Subject:
     def _scores(self) -> tuple[str, str]:
         """(kind, name) of the output with the classes' scores."""
         kind, name = kind_of(self.explainer.contract.outputs)
-        if kind == "other":
+        if kind in WITHOUT_PROBABILITIES:
             raise RuleError(
                 f"{self.path} has neither logits nor probabilities among its outputs: "
                 "its predictions cannot be evaluated"

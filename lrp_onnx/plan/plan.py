@@ -73,8 +73,8 @@ class Plan:
     classes: int
     """Number of classes."""
     outputs: dict[str, str]
-    """Name of every graph output → ``logits``, ``probabilities``, ``log-probabilities`` or
-    ``other``.
+    """Name of every graph output → ``logits``, ``probabilities``, ``log-probabilities``,
+    ``features`` (a feature map that is explained through its mean) or ``other``.
     """
     items: tuple[Step | Block, ...]
     """Steps and blocks, in the order of the computation."""

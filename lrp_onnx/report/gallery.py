@@ -116,7 +116,7 @@ def write(
     return {
         "image": str(explanation.path),
         "target": {"index": explanation.target, "name": explanation.target_name},
-        "top5": _top(explanation.top5),
+        "top5": _top(explanation),
         "start": {"from": explanation.start, "value": explanation.start_value},
         "sums": _sums(explanation.heatmap),
         "provider": explanation.provider,
@@ -167,12 +167,15 @@ def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArra
 
 
 def _caption(explanation: Explanation) -> str:
-    """The explained class, and its probability if it is one of the best five."""
-    probabilities = {index: probability for index, _, probability in explanation.top5}
+    """The explained class, and its probability (of a feature map, its mean) if it is one of the
+    best five.
+    """
+    values = {index: value for index, _, value in explanation.top5}
     name = explanation.target_name or str(explanation.target)
-    if explanation.target not in probabilities:
+    if explanation.target not in values:
         return name
-    return f"{name} {probabilities[explanation.target]:.0%}"
+    value = values[explanation.target]
+    return f"{name} {value:.3g}" if explanation.kind == "features" else f"{name} {value:.0%}"
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -184,10 +187,11 @@ def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _top(top: Iterable[tuple[int, str, float]]) -> list[Mapping[str, Any]]:
+def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
+    """The best classes with their ``probability``; channels of a feature map have a ``mean``."""
+    measure = "mean" if explanation.kind == "features" else "probability"
     return [
-        {"index": index, "name": name, "probability": probability}
-        for index, name, probability in top
+        {"index": index, "name": name, measure: value} for index, name, value in explanation.top5
     ]
 
 

@@ -27,7 +27,13 @@ from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
-from lrp_onnx.runtime.explanation import Explanation, kind_of, probabilities_of
+from lrp_onnx.runtime.explanation import (
+    WITHOUT_PROBABILITIES,
+    Explanation,
+    kind_of,
+    probabilities_of,
+    scores_of,
+)
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
@@ -97,11 +103,8 @@ class Explainer:
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
-        self.preprocessing = checked(
-            preprocessing
-            or self.contract.preprocessing
-            or Preprocessing(layout=self.contract.layout)
-        )
+        stated = preprocessing or self.contract.preprocessing or Preprocessing()
+        self.preprocessing = checked(stated.for_layout(self.contract.layout))
         self.labels = tuple(labels) or self.contract.labels
         lowest = -self.contract.classes if self.contract.many_targets else PREDICTED
         self.classes = Classes(self.contract.classes, self.labels, lowest)
@@ -294,6 +297,7 @@ class Explainer:
             start_value=self._start_value(kind, scores.astype(np.float64), probabilities, target),
             provider=self.provider,
             seconds=seconds,
+            kind=kind,
         )
 
     def _start_value(
@@ -308,8 +312,8 @@ class Explainer:
         if value == "one":
             return 1.0
         if value == "probability":
-            return float(probabilities[target]) if kind != "other" else None
-        if kind != "logits":
+            return float(probabilities[target]) if kind not in WITHOUT_PROBABILITIES else None
+        if kind not in ("logits", "features"):
             return None
         if value == "contrastive" and len(scores) > 1:
             rest = np.delete(scores, target)
@@ -322,8 +326,8 @@ class Explainer:
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
         kind, name = kind_of(self.contract.outputs)
-        scores = outputs[name][index]
-        return kind, scores.astype(np.float32), probabilities_of(kind, scores[None])[0]
+        scores = scores_of(kind, outputs[name][index : index + 1])
+        return kind, scores[0].astype(np.float32), probabilities_of(kind, scores)[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         if (

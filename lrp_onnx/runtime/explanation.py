@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from lrp_onnx.runtime.images import Picture
 
-KINDS = ("logits", "probabilities", "log-probabilities", "other")
+KINDS = ("logits", "probabilities", "log-probabilities", "features", "other")
 """What an output may hold, best first: of several outputs the first of these is read."""
+WITHOUT_PROBABILITIES = ("features", "other")
+"""Kinds whose values are no probabilities."""
 
 
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
@@ -23,11 +25,20 @@ def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
     return kind, names[kind]
 
 
+def scores_of(kind: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The scores (N, classes) in the values of an output of `kind`, one of `KINDS`.
+
+    A feature map (N, C, H, W) is explained through its mean over height and width: its channels
+    are the classes.
+    """
+    return values.astype(np.float64).mean((2, 3)) if kind == "features" else values
+
+
 def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
     """Probabilities from the values of an output.
 
     Args:
-        kind: one of `KINDS`; values of ``other`` stay as they are.
+        kind: one of `KINDS`; values of `WITHOUT_PROBABILITIES` stay as they are.
         scores: (N, classes). Integers are quantised probabilities, counted from the lowest value of
             their type.
 
@@ -58,9 +69,13 @@ class Explanation:
     relevance: NDArray[np.float32] | None
     """(C, H, W), or (H, W, C) for an NHWC model; None where the file does not compute it."""
     scores: NDArray[np.float32]
-    """(classes,): the explained output as the model gives it, e.g. logits or probabilities."""
+    """(classes,): the explained output as the model gives it, e.g. logits or probabilities; of a
+    feature map the mean of every channel.
+    """
     top5: tuple[tuple[int, str, float], ...]
-    """(class index, name or "", probability), best first."""
+    """(class index, name or "", probability), best first; in place of a probability the score where
+    the model gives neither logits nor probabilities.
+    """
     target: int
     target_name: str
     start: str
@@ -70,3 +85,5 @@ class Explanation:
     provider: str
     seconds: Mapping[str, float]
     """``decode`` and ``run``: seconds per picture, averaged over its batch."""
+    kind: str = "logits"
+    """What the explained output holds: one of `KINDS`."""

@@ -42,7 +42,7 @@ PRESETS: dict[str, tuple[Preprocessing, str]] = {
 
 CHOICES = {
     "channels": ("RGB", "BGR", "GRAY"),
-    "layout": ("NCHW", "NHWC"),
+    "layout": ("auto", "NCHW", "NHWC"),
     "resize": ("crop", "stretch"),
     "interpolation": ("bilinear", "area", "cubic", "nearest"),
 }
@@ -123,11 +123,11 @@ def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int,
         ImageError: the shape does not fit `spec`, or leaves height or width open.
     """
     channels = 1 if spec.channels == "GRAY" else 3
-    axis = 1 if spec.layout == "NCHW" else 3
+    axis = 3 if spec.layout == "NHWC" else 1
     if len(shape) != 4 or shape[axis] != channels:
-        other = "NHWC" if spec.layout == "NCHW" else "NCHW"
+        layout, other = ("NCHW", "NHWC") if axis == 1 else ("NHWC", "NCHW")
         raise ImageError(
-            f"the model's input has shape {shape}, which is not {spec.layout} with {channels} "
+            f"the model's input has shape {shape}, which is not {layout} with {channels} "
             f"channel(s): change the preprocessing, for example to layout={other} or "
             f"channels={'RGB' if channels == 1 else 'GRAY'}"
         )
@@ -158,7 +158,7 @@ def preprocess(
         resized = cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY)[:, :, None]
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     values = (resized.astype(np.float32) / np.float32(spec.divisor) - mean) / std
-    if spec.layout == "NCHW":
+    if spec.layout != "NHWC":
         values = values.transpose(2, 0, 1)
     return Prepared(np.ascontiguousarray(values), box)
 
@@ -166,11 +166,13 @@ def preprocess(
 def crop_box(rows: int, columns: int, spec: Preprocessing, height: int, width: int) -> Box:
     """The part of a picture of `rows` × `columns` that a model of `height` × `width` sees.
 
-    ``stretch``: all of it. ``crop``: the largest centred part with the model's aspect ratio, times
-    `Preprocessing.crop_fraction`.
+    ``stretch``: the centred `Preprocessing.crop_fraction` of its height and width. ``crop``: the
+    largest centred part with the model's aspect ratio, times `Preprocessing.crop_fraction`.
     """
     if spec.resize == "stretch":
-        return Box(0, 0, columns, rows)
-    scale = spec.crop_fraction * min(rows / height, columns / width)
-    cut_height, cut_width = max(1, round(height * scale)), max(1, round(width * scale))
+        sides = rows * spec.crop_fraction, columns * spec.crop_fraction
+    else:
+        scale = spec.crop_fraction * min(rows / height, columns / width)
+        sides = height * scale, width * scale
+    cut_height, cut_width = (max(1, round(side)) for side in sides)
     return Box((columns - cut_width) // 2, (rows - cut_height) // 2, cut_width, cut_height)

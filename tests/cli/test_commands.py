@@ -18,6 +18,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from networks import Network, resnet
+from zoo_files import manifest
 
 from lrp_onnx.cli.commands import main
 from lrp_onnx.relevance.composites.presets import COMPOSITES
@@ -233,6 +234,32 @@ def test_explain_with_a_compiled_file_gives_the_same(
     call("explain", model, photo, "-o", tmp_path / "two", "--composite", "lrp-resnet")
     first, second = (np.load(tmp_path / d / "photo.npz")["heatmap"] for d in ("one", "two"))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_feature_map_is_explained(alone: bool, photo: Path, tmp_path: Path) -> None:
+    """Through the means of its channels, which are no probabilities, whatever else there is."""
+    (file,) = (file for file in manifest() if file.name == "two-outputs.torchscript")
+    proto = file.model
+    if alone:
+        kept = [value for value in proto.graph.output if value.name == "features"]
+        del proto.graph.output[:]
+        proto.graph.output.extend(kept)
+    path = tmp_path / "backbone.onnx"
+    onnx.save(proto, path)
+    arguments = ("explain", path, photo, "--output-name", "features")
+    arguments = (*arguments, "--target", 5, "--start", "logit")
+    line = json.loads(call(*arguments, "-o", tmp_path / "json", "--json").stdout)
+    best = line["top5"][0]
+    means = np.load(tmp_path / "json" / "photo.npz")["scores"]
+    assert means.shape == (16,) and set(best) == {"index", "name", "mean"}
+    assert best["index"] == means.argmax() and best["mean"] == pytest.approx(means.max())
+    assert line["target"]["index"] == 5 and line["start"]["value"] == pytest.approx(means[5])
+    assert line["sums"]["positive"] > 0
+    said = call(*arguments, "-o", tmp_path / "text").stdout
+    assert f"{best['index']} (mean {best['mean']:.4g}), explained as 5" in said
+    judged = call("compare", path, photo, "-o", tmp_path / "c.png", "--output-name", "features")
+    assert judged.exit_code == 1 and "neither logits nor probabilities" in judged.stderr
 
 
 def test_explain_prints_accuracy(model: Path, photo: Path, tmp_path: Path) -> None:

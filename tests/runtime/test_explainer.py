@@ -11,6 +11,7 @@ import onnx
 import pytest
 from conftest import relative
 from networks import picture, resnet
+from zoo_files import manifest
 
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import ContractError, ImageError, ModelFileError, ProviderError
@@ -175,10 +176,35 @@ def test_preprocessing_comes_from_the_argument_then_the_file(saved: Save) -> Non
     model = compile_model(
         saved(resnet(size=(32, 32))), Options(preprocessing=stored)
     ).model.SerializeToString()
-    assert Explainer(model, providers="cpu").preprocessing == stored
+    assert Explainer(model, providers="cpu").preprocessing == stored.for_layout("NCHW")
     assert not Explainer(model, providers="cpu").assumed_preprocessing
-    given = parse_preprocessing("tf")
+    given = parse_preprocessing("tf:layout=NCHW")
     assert Explainer(model, providers="cpu", preprocessing=given).preprocessing == given
+
+
+@pytest.mark.parametrize("when", ["compiled", "explained"])
+def test_a_preprocessing_without_a_layout_takes_the_model_s(
+    when: str, photos: list[Path], tmp_path: Path
+) -> None:
+    (file,) = (file for file in manifest() if file.name == "core.tf2onnx-nhwc")
+    path = file.save(tmp_path)
+    caffe = parse_preprocessing("caffe")
+    choices = {"preprocessing": caffe} if when == "compiled" else {}
+    model = compile_model(path, **choices)
+    data = model.model.SerializeToString()
+    if when == "compiled":
+        assert model.contract.preprocessing == parse_preprocessing("caffe:layout=NHWC")
+        explainer = Explainer(data, providers="cpu")
+    else:
+        explainer = Explainer(data, providers="cpu", preprocessing=caffe)
+    stated = Explainer(
+        data, providers="cpu", preprocessing=parse_preprocessing("caffe:layout=NHWC")
+    )
+    found, expected = (next(e.explain_images(photos[:1])) for e in (explainer, stated))
+    assert np.array_equal(found.heatmap, expected.heatmap)
+    wrong = Explainer(data, providers="cpu", preprocessing=parse_preprocessing("caffe:layout=NCHW"))
+    with pytest.raises(ImageError, match="layout=NHWC"):
+        next(wrong.explain_images(photos[:1]))
 
 
 def test_wrong_numbers_of_names(compiled: bytes) -> None:

@@ -87,6 +87,16 @@ def test_stretch_sees_everything() -> None:
     assert (box.left, box.top, box.width, box.height) == (0, 0, 200, 50)
 
 
+def test_stretch_with_a_crop_is_resized_and_then_cut() -> None:
+    """As ``Resize((256, 256)), CenterCrop(224)``: seven eighths of both sides."""
+    spec = parse_preprocessing("raw:resize=stretch,crop_fraction=.875")
+    box = crop_box(64, 160, spec, 56, 56)
+    assert (box.left, box.top, box.width, box.height) == (10, 4, 140, 56)
+    ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
+    cut = preprocess(ramp, spec, 56, 56).tensor
+    assert np.array_equal(cut, preprocess(ramp, RAW, 64, 64).tensor[:, 4:60, 4:60])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -34,7 +34,7 @@ EPOCHS, BATCH, RATE = 14, 64, 3e-3
 WIDTH = 12
 """Channels of the narrowest convolution; the four stages end in 4, 8, 16 and 32 times as many."""
 SAMPLE_SIZE = 288
-SPEC = Preprocessing(resize="stretch")
+SPEC = Preprocessing(resize="stretch", layout="NCHW")
 SAMPLES = ("star", "heart", "gear", "arrow")
 
 

@@ -37,7 +37,9 @@ class Head:
     logits: str
     """The tensor that relevance starts from, (N, classes)."""
     holds: str
-    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities`` or ``other``."""
+    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities``, ``features`` or
+    ``other``.
+    """
     averaged: bool = False
     """Whether the output is a feature map; the logits are then its mean, which `append_mean` adds.
     """
@@ -67,7 +69,7 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         candidates = [v for v in graph.outputs if _is_scores(v)]
         reason = "exactly one of shape (N, classes) is needed"
     if output is not None and len(candidates) == 1 and _is_feature_map(candidates[0]):
-        return Head(picture, output, MEAN, "other", averaged=True)
+        return Head(picture, output, MEAN, "features", averaged=True)
     if len(candidates) != 1 or not _is_scores(candidates[0]):
         listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
         raise UnsupportedModelError(

@@ -33,7 +33,12 @@ def test_the_search_changes_nothing(saved: Save) -> None:
     before = ir.to_proto(graph.model).SerializeToString(deterministic=True)
     assert find_head(graph, source="it") == find_head(graph, source="it")
     head = find_head(graph, source="it", output=features)
-    assert (head.picture, head.output, head.averaged, head.holds) == ("x", features, True, "other")
+    assert (head.picture, head.output, head.averaged, head.holds) == (
+        "x",
+        features,
+        True,
+        "features",
+    )
     longer = append_mean(graph, head)
     assert ir.to_proto(graph.model).SerializeToString(deterministic=True) == before
     (mean,) = [
