@@ -37,6 +37,7 @@ from lrp_onnx.contract import (
 )
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
 from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.heads.classifier import append_mean, find_head
@@ -77,9 +78,15 @@ class Options:
 
     composite: str = DEFAULT
     outputs: tuple[str, ...] = (HEATMAP,)
-    """``heatmap``, ``relevance``, ``attention``, or names of inner tensors of the model."""
+    """``heatmap``, ``heatmap_raw``, ``c3``, ``relevance``, ``attention``, or names of inner tensors
+    of the model.
+    """
     start: str | None = None
     """``logit``, ``probability``, ``one`` or ``contrastive``; None for the composite's own."""
+    post: str | None = None
+    """Post-processing of ``heatmap``, a chain as text (see `maps.chain`) or ``none``; None for the
+    composite's own.
+    """
     bias: str | None = None
     """``keep`` or ``drop`` the bias in the denominators of rules that have a bias; None for the
     composite's own choice.
@@ -137,6 +144,15 @@ class Options:
         if isinstance(self.optimize_for, Emission):
             return self.optimize_for
         return find_emission(self.optimize_for)
+
+    @property
+    def chain(self) -> Chain:
+        """The post-processing of ``heatmap``.
+
+        Raises:
+            RuleError: a step or the composite is unknown, or a value does not fit.
+        """
+        return parse_chain(find_composite(self.composite).post if self.post is None else self.post)
 
     @property
     def input_form(self) -> str:
@@ -200,6 +216,7 @@ class Compiled:
         return {
             "composite": contract.composite,
             "start": contract.start_value,
+            "post": contract.post,
             "outputs": list(self.outputs),
             "input": contract.input,
             "explained": contract.explained,
@@ -232,6 +249,7 @@ def plan_model(
         RuleError: a rule or composite is unknown or does not fit.
     """
     composite = find_composite(options.composite)
+    _ = options.chain  # raises RuleError before the file is read
     source = str(path)
     graph = load_model(path, input_size=options.input_size)
     if options.static:
@@ -318,6 +336,7 @@ def compile_model(
         classes=plan.classes,
         composite=options.composite,
         start_value=start,
+        post=str(options.chain),
         versions={"lrp-onnx": __version__} | {name: version(name) for name in LIBRARIES},
         rules=applied_rules(plan, assigned),
         blocks=tuple(map(block_summary, plan.blocks)),
@@ -398,7 +417,9 @@ def _appended(
 ) -> onnx.ModelProto:
     """The forward model and the backward pass in one model, without unused nodes."""
     times_input = find_composite(options.composite).times_input
-    outputs = append_outputs(backward, options.outputs, at=at, times_input=times_input)
+    outputs = append_outputs(
+        backward, options.outputs, at=at, times_input=times_input, chain=options.chain
+    )
     inputs, defaults = _inputs(backward, options.input_form)
     model = append(backward.builder, forward, inputs=inputs, defaults=defaults, outputs=outputs)
     if options.emission.relevance_last:

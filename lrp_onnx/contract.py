@@ -14,7 +14,13 @@ from typing import Any
 from lrp_onnx.errors import ContractError
 
 HEATMAP = "heatmap"
+"""Graph output (N, H, W) float32: relevance at the input, summed over channels and post-processed
+as `Contract.post` says.
+"""
+HEATMAP_RAW = "heatmap_raw"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels."""
+C3_REGION = "c3"
+"""Graph output (N, size, size) float32: 1 in the region that C3 keeps, 0 elsewhere."""
 RELEVANCE = "relevance"
 """Graph output of the input's shape, float32: relevance at every input element."""
 ATTENTION = "attention"
@@ -44,7 +50,7 @@ PREDICTED = -1
 """The value of `target` that means the predicted class."""
 INTERNAL = "lrp/"
 """Prefix of every name that the compiler adds inside the graph."""
-ADDED = (HEATMAP, RELEVANCE, ATTENTION, TARGET, START)
+ADDED = (HEATMAP, HEATMAP_RAW, C3_REGION, RELEVANCE, ATTENTION, TARGET, START)
 """Names of the graph inputs and outputs that the compiler adds."""
 
 
@@ -64,6 +70,7 @@ KEYS = (
     "classes",
     "composite",
     "start_value",
+    "post",
     "versions",
     "rules",
     "blocks",
@@ -159,6 +166,8 @@ class Contract:
     """Library → version: lrp-onnx and the libraries that made the file."""
     rules: Mapping[str, str]
     """Node name of every layer → its rule as text."""
+    post: str = "none"
+    """The post-processing of `heatmap` as text (see `maps.chain`); ``none`` for none."""
     layout: str = "NCHW"
     """``NCHW`` or ``NHWC``: the order of axes of the picture input and of `relevance`."""
     blocks: tuple[Mapping[str, Any], ...] = ()

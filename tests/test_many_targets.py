@@ -184,7 +184,9 @@ def test_compile_with_many_targets_on_the_command_line(
     saved: Save, photos: list[Path], tmp_path: Path
 ) -> None:
     path, out = saved(resnet(size=(32, 32))), tmp_path / "many.onnx"
-    assert call("compile", path, "-o", out, "--many-targets", "--optimize-for", "portable")[0] == 0
+    raw = ("--outputs", "heatmap,heatmap_raw")
+    choices = ("--many-targets", "--optimize-for", "portable")
+    assert call("compile", path, "-o", out, *choices, *raw)[0] == 0
     assert (
         call("explain", out, *photos, "-o", tmp_path / "out", "--top", 2, "--post", "none")[0] == 0
     )

@@ -61,8 +61,16 @@ def main() -> None:
     default="heatmap",
     show_default=True,
     metavar="NAMES",
-    help="Outputs to add, comma-separated: heatmap (relevance of every pixel), relevance (of every "
-    "channel too), attention, or the names of inner tensors.",
+    help="Outputs to add, comma-separated: heatmap (relevance of every pixel, post-processed), "
+    "heatmap_raw (without), c3 (the region that C3 keeps), relevance (of every channel too), "
+    "attention, or the names of inner tensors.",
+)
+@click.option(
+    "--post",
+    metavar="CHAIN",
+    help='Post-processing of the output heatmap: steps joined by "+", e.g. "c3", "c1c", "smooth", '
+    '"quantize:8" or "c3:component=peak+quantize:8"; or "none". '
+    "[default: smooth for the default composite, c3 for C3-LRP, else none]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option(
@@ -93,6 +101,7 @@ def compile_(
     model: Path,
     output: Path | None,
     outputs: str,
+    post: str | None,
     force: bool,
     check: bool,
     as_json: bool,
@@ -104,7 +113,7 @@ def compile_(
     from lrp_onnx.files.writing import check_writable
 
     target = output or model.with_name(f"{model.stem}.lrp.onnx")
-    options = to_options(outputs, **values)
+    options = to_options(outputs, post=post, **values)
     if model.exists():
         check_writable(target, force=force)
     compiled = compile_model(model, options, runner=runner_on("cpu") if check else None)
@@ -115,6 +124,7 @@ def compile_(
         click.echo(
             f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
             f"blocks, outputs {', '.join(compiled.outputs)}"
+            + (f", post-processing {compiled.contract.post}" if options.chain.steps else "")
         )
         for note in compiled.plan.notes:
             click.echo(f"note: {note}", err=True)
@@ -182,7 +192,7 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
     metavar="CHAIN",
     help='Post-processing of the heatmaps: steps joined by "+", e.g. "c3", "c1c", "smooth", '
     '"quantize:8" or "c3:component=peak+quantize:8"; or "none". '
-    "[default: smooth for the default composite, c3 for C3-LRP, else none]",
+    "[default: the compiled file's; smooth for the default composite, c3 for C3-LRP, else none]",
 )
 @provider_option
 @click.option(

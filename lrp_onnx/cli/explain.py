@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.contract import PREDICTED
+from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED
 from lrp_onnx.errors import RuleError
-from lrp_onnx.maps.chain import NONE, Chain, parse_chain
+from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
 from lrp_onnx.report.render import RenderStyle
@@ -39,7 +39,7 @@ class ExplainCommand:
     top: int | None = None
     """How many classes of the largest logits to explain, instead of `targets`."""
     post: str | None = None
-    """Post-processing as text; None for the composite's own."""
+    """Post-processing as text; None for the file's own."""
     provider: str | None = None
     batch: int | None = 8
     """Pictures per run; None for as many as `memory` allows."""
@@ -68,7 +68,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
     labels = read_labels(table) if table else {}
     targets = _targets(command)
     results = plan_paths(command.output, pictures, each=max(len(targets), 1), force=command.force)
-    options = replace(command.options, many_targets=len(targets) > 1)
+    options = _compiling(command, many_targets=len(targets) > 1)
     explainer = Explainer(
         command.model,
         providers=command.provider,
@@ -83,7 +83,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
             "give the model that it was compiled from"
         )
     composite = explainer.contract.composite
-    chain = _parse_post(default_post(composite) if command.post is None else command.post)
+    chain = _shown(command, explainer)
     batch = command.batch or explainer.batch_within(command.memory)
     for remark in _remarks(command, explainer, chain, batch):
         report(remark)
@@ -96,7 +96,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         _with_progress(explanations, len(results)),
         results,
         command.output,
-        post=chain if chain.steps else None,
+        post=chain if str(chain) != explainer.contract.post else None,
         style=style_for(chain, explainer.contract.start_value, composite),
         force=command.force,
     ):
@@ -118,10 +118,13 @@ def _remarks(
     contract = explainer.contract
     yield f"running on {explainer.provider} with {contract.composite}"
     if command.post is None and chain.steps:
-        yield (
-            f"heatmaps of {contract.composite} are post-processed with --post {chain}; "
+        where = (
             "the raw relevance is in the .npz"
+            if explainer.gives_raw
+            else "the file does not give raw relevance (compile it with --outputs "
+            "heatmap,heatmap_raw)"
         )
+        yield f"heatmaps of {contract.composite} are post-processed with --post {chain}; {where}"
     if contract.randomized:
         yield (
             f"the weights of {contract.randomized} layers are shuffled: "
@@ -155,10 +158,31 @@ def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
     return RenderStyle(colors=known.colors) if known else RenderStyle()
 
 
-def default_post(composite: str) -> str:
-    """The post-processing of a composite's heatmaps; ``none`` for an unknown composite."""
-    known = COMPOSITES.get(composite)
-    return known.post if known else NONE
+def _compiling(command: ExplainCommand, *, many_targets: bool) -> Options:
+    """The options of a compilation on the way: its maps are those that are shown, and the raw ones
+    come along.
+    """
+    options = replace(command.options, many_targets=many_targets, post=command.post)
+    if HEATMAP in options.outputs and options.chain.steps:
+        options = replace(options, outputs=(*options.outputs, HEATMAP_RAW))
+    return options
+
+
+def _shown(command: ExplainCommand, explainer: Explainer) -> Chain:
+    """The post-processing of the maps that are shown.
+
+    Raises:
+        RuleError: it is not the file's own, and the file gives no raw maps.
+    """
+    own = explainer.contract.post
+    chain = _parse_post(own if command.post is None else command.post)
+    if str(chain) != own and not explainer.gives_raw:
+        raise RuleError(
+            f"--post {chain}: the heatmaps of {command.model} are post-processed with {own} "
+            "already, and it has no raw ones: compile it with --outputs heatmap,heatmap_raw, or "
+            f"with --post {chain}"
+        )
+    return chain
 
 
 def _parse_post(text: str) -> Chain:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
+from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
@@ -82,8 +83,11 @@ class Subject:
         return maps[-1]
 
     def compiled(self, **choices: Any) -> Explainer:
-        """The model compiled with `choices`, fields of `compiler.Options`, ready to run."""
-        model = compile_model(self.path, **{**self.choices, **choices}).model
+        """The model compiled with `choices`, fields of `compiler.Options`, ready to run.
+
+        Maps are raw: post-processing is applied to them in Python, one computation serving many.
+        """
+        model = compile_model(self.path, **{**self.choices, "post": NONE, **choices}).model
         return Explainer(model.SerializeToString(), providers=self.provider, threads=self.threads)
 
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:

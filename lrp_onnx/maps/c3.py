@@ -41,10 +41,14 @@ from lrp_onnx.maps.resample import Map, Mask, as_map, resample
 REDUCTIONS = ("area", "antialiased", "nearest")
 EXPANSIONS = ("nearest", "bilinear")
 OUTSIDES = ("zero", "rank")
+RANK_MARGIN = 1 / 1024
+"""How far below the lowest value inside everything outside lies at least, as a part of the largest
+magnitude: far above float32's rounding, and too little to be seen. For ``outside="rank"``.
+"""
 
 
-def _parse_threshold(threshold: str | float) -> tuple[str, float]:
-    """Return (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``.
+def parse_threshold(threshold: str | float) -> tuple[str, float]:
+    """Read a threshold as (kind, number): ``("mean", 0)``, ``("quantile", q)`` or ``("value", v)``.
 
     Raises:
         ValueError: `threshold` is none of these.
@@ -93,8 +97,8 @@ class C3Options:
     """From the coarse grid to the result: ``nearest`` or ``bilinear``."""
     outside: str = "zero"
     """The values outside the mask. ``zero`` (the papers): all 0; negative values inside then rank
-    below the zeros outside. ``rank`` (ours): pixels outside keep their order but not their values,
-    and all rank below the pixels inside, so that metrics of ranks see few ties.
+    below the zeros outside. ``rank`` (ours): the values outside are lowered by one number, so that
+    all rank below the pixels inside and keep their differences: metrics of ranks see few ties.
     """
     empty: str = "component"
     """The mask of C3 where the largest contour and the chosen component are different blobs and
@@ -104,7 +108,7 @@ class C3Options:
 
     def __post_init__(self) -> None:
         check_whole("size", self.size, least=1)
-        _parse_threshold(self.threshold)
+        parse_threshold(self.threshold)
         check_choice("component", self.component, ("area", "peak"))
         check_choice("connectivity", self.connectivity, (8, 4))
         check_choice("reduction", self.reduction, REDUCTIONS)
@@ -267,7 +271,7 @@ def _above(coarse: Map, threshold: str | float) -> Mask:
 
     Compared in float64, as the mean is rarely a float32 number.
     """
-    kind, number = _parse_threshold(threshold)
+    kind, number = parse_threshold(threshold)
     exact = coarse.astype(np.float64)
     if kind == "mean":
         level = float(exact.mean())
@@ -285,24 +289,21 @@ def _zero_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: st
 
 
 def _rank_outside(coarse: Map, mask: Mask, shape: tuple[int, int], expansion: str) -> Map:
-    """Expand, then replace the values outside by levels below the lowest value inside.
+    """Expand, then lower the values outside below the lowest value inside.
 
-    The levels are evenly spaced and keep the order: ``min_inside - a * (1 - rank / K)`` with dense
-    ranks 0..K-1 (equal values share a rank) and a = max |map|. Different ranks have different
-    float32 values for K up to about 2**20, and are never inverted beyond.
+    All are lowered by ``max(0, max outside - min inside + m)`` with m = `RANK_MARGIN` · max |map|,
+    as far as float32 reaches. Their order stays; values that are closer than float32 resolves after
+    the shift become equal.
     """
     expanded = resample(coarse, shape, method=expansion)
     inside = resample(mask, shape, method="nearest") > 0
     if not inside.any() or inside.all():
         return expanded
-    distinct, rank = np.unique(expanded[~inside], return_inverse=True)
-    lowest = float(expanded[inside].min())
-    reach = float(np.abs(expanded).max())
-    floor = max(lowest - reach, float(np.finfo(np.float32).min))
-    levels = floor + (lowest - floor) * (np.arange(distinct.size) / distinct.size)
-    result = expanded.copy()
-    result[~inside] = levels[rank.reshape(-1)]
-    return result
+    exact = expanded.astype(np.float64)
+    margin = RANK_MARGIN * float(np.abs(exact).max())
+    shift = max(0.0, float(exact[~inside].max()) - float(exact[inside].min()) + margin)
+    lowered = (exact - shift).clip(float(np.finfo(np.float32).min))
+    return np.where(inside, expanded, lowered.astype(np.float32))
 
 
 _OUTSIDE: MappingProxyType[str, Callable[[Map, Mask, tuple[int, int], str], Map]] = (

@@ -6,10 +6,23 @@ from collections.abc import Sequence
 
 import onnx
 
-from lrp_onnx.contract import ATTENTION, HEATMAP, RELEVANCE, START, TARGET
+from lrp_onnx.contract import (
+    ATTENTION,
+    C3_REGION,
+    HEATMAP,
+    HEATMAP_RAW,
+    RELEVANCE,
+    START,
+    TARGET,
+)
 from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.maps.chain import Chain
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.emit import Backward
+from lrp_onnx.relevance.post.apply import post_processed, region_of
+
+ON_REQUEST = (HEATMAP_RAW, C3_REGION, ATTENTION)
+"""Outputs whose names a model may have for tensors of its own, unless they are asked for."""
 
 
 def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
@@ -48,15 +61,15 @@ def check_outputs(
     names = tensor_names(model)
     faults = [
         f"the model has a tensor called '{name}' already: rename it before compiling"
-        for name in (HEATMAP, RELEVANCE, TARGET, START, *({ATTENTION} & set(requested)))
+        for name in (HEATMAP, RELEVANCE, TARGET, START, *(set(ON_REQUEST) & set(requested)))
         if name in names
     ]
     on_the_way = {plan.input, *(step.output for step in plan.steps)}
     faults += [
-        f"there is no tensor '{name}' between input and logits: outputs are heatmap, relevance, "
-        "attention, or names that `lrp-onnx plan` shows"
+        f"there is no tensor '{name}' between input and logits: outputs are heatmap, "
+        "heatmap_raw, c3, relevance, attention, or names that `lrp-onnx plan` shows"
         for name in requested
-        if name not in (HEATMAP, RELEVANCE, ATTENTION) and name not in on_the_way
+        if name not in (HEATMAP, RELEVANCE, *ON_REQUEST) and name not in on_the_way
     ]
     if ATTENTION in requested and not plan.attention:
         faults.append(
@@ -69,18 +82,32 @@ def check_outputs(
         )
     if not requested:
         faults.append(
-            "no output was asked for: name heatmap, relevance, attention, or inner tensors"
+            "no output was asked for: name heatmap, heatmap_raw, c3, relevance, attention, or "
+            "inner tensors"
         )
     if faults:
         raise UnsupportedModelError("these outputs cannot be made:", faults)
 
 
 def append_outputs(
-    backward: Backward, requested: Sequence[str], *, at: str | None, times_input: bool
+    backward: Backward,
+    requested: Sequence[str],
+    *,
+    at: str | None,
+    times_input: bool,
+    chain: Chain,
 ) -> dict[str, list[int | str]]:
-    """Append the output nodes; output name → shape.
+    """Append the output nodes.
 
-    `at` is the feature map that a coarse map is read at, None for the picture.
+    Args:
+        backward: the finished backward pass.
+        requested: names of outputs.
+        at: the feature map that a coarse map is read at, None for the picture.
+        times_input: whether relevance is multiplied by the input.
+        chain: the post-processing of ``heatmap``.
+
+    Returns:
+        Output name → shape.
     """
     plan, builder = backward.plan, backward.builder
     end = at or plan.input
@@ -89,13 +116,30 @@ def append_outputs(
     batch = builder.batch or ("N" if plan.input_shape[0] is None else plan.input_shape[0])
     sizes = [size for size in plan.input_shape[1:] if size is not None]
     channels = 1 if at else plan.channel_axis
-    rows_columns = plan.cut_points[at] if at else tuple(sizes[1:] if channels == 1 else sizes[:2])
+    height, width = plan.cut_points[at] if at else sizes[1:] if channels == 1 else sizes[:2]
+    size = height, width
     shapes: dict[str, list[int | str]] = {}
-    for name in dict.fromkeys(requested):
-        if name == HEATMAP:
-            axis = builder.integers((channels,))
-            builder.node("ReduceSum", relevance, axis, attributes={"keepdims": 0}, output=HEATMAP)
-            shapes[HEATMAP] = [batch, *rows_columns]
+
+    wanted = dict.fromkeys(requested)
+    # The sum has its output's name where it is an output itself.
+    name_of_sum = HEATMAP_RAW if HEATMAP_RAW in wanted else None if chain.steps else HEATMAP
+    raw = builder.node(
+        "ReduceSum",
+        relevance,
+        builder.integers((channels,)),
+        attributes={"keepdims": 0},
+        output=name_of_sum if name_of_sum in wanted else None,
+    )
+    for name in wanted:
+        if name in (HEATMAP, HEATMAP_RAW):
+            shown = post_processed(raw, size, chain) if name == HEATMAP else raw
+            if shown.name != name:
+                builder.node("Identity", shown, output=name)
+            shapes[name] = [batch, *size]
+        elif name == C3_REGION:
+            region, side = region_of(raw, size, chain)
+            builder.node("Identity", region, output=C3_REGION)
+            shapes[C3_REGION] = [batch, side, side]
         elif name == RELEVANCE:
             builder.node("Identity", relevance, output=RELEVANCE)
             shapes[RELEVANCE] = [batch, *sizes]

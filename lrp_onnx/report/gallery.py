@@ -118,7 +118,7 @@ def write(
         "target": {"index": explanation.target, "name": explanation.target_name},
         "top5": _top(explanation),
         "start": {"from": explanation.start, "value": explanation.start_value},
-        "sums": _sums(explanation.heatmap),
+        "sums": _sums(explanation.heatmap_raw),
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
         "files": {
@@ -129,8 +129,10 @@ def write(
     }
 
 
-def _sums(heatmap: Map) -> dict[str, float]:
-    """The sums of all, of the positive and of the negative relevance."""
+def _sums(heatmap: Map | None) -> dict[str, float] | None:
+    """The sums of all, of the positive and of the negative relevance; None of no map."""
+    if heatmap is None:
+        return None
     values = heatmap.astype(np.float64)
     return {
         "all": values.sum(),
@@ -196,8 +198,10 @@ def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
 
 
 def _npz(explanation: Explanation, heatmap: Map) -> bytes:
-    arrays: dict[str, NDArray[Any]] = {"heatmap": explanation.heatmap, "scores": explanation.scores}
-    if heatmap is not explanation.heatmap:
+    arrays: dict[str, NDArray[Any]] = {"scores": explanation.scores}
+    if explanation.heatmap_raw is not None:
+        arrays["heatmap"] = explanation.heatmap_raw
+    if heatmap is not explanation.heatmap_raw:
         arrays["post_processed"] = heatmap
     if explanation.relevance is not None:
         arrays["relevance"] = explanation.relevance
@@ -221,7 +225,8 @@ def write_all(
         explanations: may be computed one after the other.
         paths_of: the files of each, as `plan_paths` gives them.
         folder: where JSON lines and sheet go; it is created.
-        post: post-processing of heatmaps; None for none.
+        post: post-processing of the maps that the file gives raw; None shows the file's own
+            heatmaps.
         style: how heatmaps are drawn.
         force: whether existing files are overwritten.
 
@@ -235,7 +240,8 @@ def write_all(
     rows: list[tuple[Explanation, Map]] = []
     for explanation, paths in zip(explanations, paths_of, strict=True):
         make_folder(folder)
-        heatmap = post(explanation.heatmap) if post else explanation.heatmap
+        raw = explanation.heatmap_raw
+        heatmap = explanation.heatmap if post is None or raw is None else post(raw)
         line = write(explanation, heatmap, paths, style=style, force=force)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import (
     HEATMAP,
+    HEATMAP_RAW,
     PREDICTED,
     RELEVANCE,
     START,
@@ -24,6 +25,7 @@ from lrp_onnx.contract import (
 )
 from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.files.models import metadata_of, source_name
+from lrp_onnx.maps.chain import NONE, parse_chain
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
@@ -118,6 +120,12 @@ class Explainer:
     def provider(self) -> str:
         """``cpu`` or ``cuda``: where the model runs."""
         return self.session.provider
+
+    @property
+    def gives_raw(self) -> bool:
+        """Whether the file's outputs tell the map before post-processing."""
+        names = set(self.session.outputs)
+        return bool(names & {HEATMAP_RAW, RELEVANCE}) or self.contract.post == NONE
 
     def batch_within(self, memory: float | None = None) -> int:
         """The largest batch, at least 1, with which the process stays within `memory` bytes.
@@ -274,20 +282,13 @@ class Explainer:
         relevance = (
             outputs[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in outputs else None
         )
-        if HEATMAP in outputs:
-            heatmap = outputs[HEATMAP][row]
-        elif relevance is not None:
-            heatmap = relevance.sum(0 if self.preprocessing.layout == "NCHW" else 2)
-        else:
-            raise ContractError(
-                "the compiled file has neither heatmap nor relevance among its outputs: "
-                "compile it with one of them"
-            )
+        heatmap, raw = self._heatmaps(outputs, row)
         name = self.classes.name
         return Explanation(
             path=batch.paths[index],
             picture=batch.prepared[index].box.cut(batch.pictures[index]),
-            heatmap=heatmap.astype(np.float32, copy=False),
+            heatmap=heatmap,
+            heatmap_raw=raw,
             relevance=relevance,
             scores=scores,
             top5=tuple((int(i), name(int(i)), float(probabilities[i])) for i in order[:5]),
@@ -299,6 +300,28 @@ class Explainer:
             seconds=seconds,
             kind=kind,
         )
+
+    def _heatmaps(
+        self, outputs: Arrays, row: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The maps of one row, post-processed and not; the latter None where it cannot be told."""
+        raw = None
+        if HEATMAP_RAW in outputs:
+            raw = outputs[HEATMAP_RAW][row]
+        elif HEATMAP in outputs and self.contract.post == NONE:
+            raw = outputs[HEATMAP][row]
+        elif RELEVANCE in outputs:
+            channels = 0 if self.preprocessing.layout == "NCHW" else 2
+            raw = outputs[RELEVANCE][row].astype(np.float32, copy=False).sum(channels)
+        if HEATMAP in outputs:
+            return outputs[HEATMAP][row].astype(np.float32, copy=False), raw
+        if raw is None:
+            raise ContractError(
+                "the compiled file has none of heatmap, heatmap_raw and relevance among its "
+                "outputs: compile it with one of them"
+            )
+        raw = raw.astype(np.float32, copy=False)
+        return (raw if self.contract.post == NONE else parse_chain(self.contract.post)(raw)), raw
 
     def _start_value(
         self,

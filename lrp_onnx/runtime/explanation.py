@@ -65,7 +65,13 @@ class Explanation:
     picture: Picture
     """(H', W', 3) uint8 RGB: the part that the model sees, at the picture's own resolution."""
     heatmap: NDArray[np.float32]
-    """(H, W): relevance at the input, summed over channels, in the units of the start."""
+    """(H, W): the map to show: relevance at the input, summed over channels, and post-processed as
+    the file says (`Contract.post`).
+    """
+    heatmap_raw: NDArray[np.float32] | None
+    """(H, W): relevance at the input, summed over channels, in the units of the start; None where
+    the file gives only the post-processed map.
+    """
     relevance: NDArray[np.float32] | None
     """(C, H, W), or (H, W, C) for an NHWC model; None where the file does not compute it."""
     scores: NDArray[np.float32]

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from lrp_onnx.cli.explain import default_post, style_for
+from lrp_onnx.cli.explain import style_for
+from lrp_onnx.compiler import Options
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 
@@ -17,13 +18,12 @@ OWN = {"c3-lrp": "c3", "c3-lrp-zplus": "c3", "epsilon-gamma-plus": "smooth"}
 @pytest.mark.parametrize("name", COMPOSITES)
 def test_every_composites_post_processing(name: str) -> None:
     chain = parse_chain(COMPOSITES[name].post)
-    assert default_post(name) == COMPOSITES[name].post == OWN.get(name, "none")
+    assert str(Options(composite=name).chain) == COMPOSITES[name].post == OWN.get(name, "none")
     assert str(chain) == COMPOSITES[name].post and bool(chain.steps) == (name in OWN)
 
 
-def test_what_nobody_knows_has_no_post_processing() -> None:
+def test_what_nobody_knows_has_no_colours_of_its_own() -> None:
     for name in ("c3-lrp-of-tomorrow", f"{DEFAULT}-2", ""):
-        assert default_post(name) == "none"
         assert style_for(parse_chain("none"), "logit", name).colors == "auto"
 
 

@@ -190,9 +190,7 @@ def test_a_negative_map_keeps_what_is_least_negative() -> None:
     values = np.where(BLOCK, -1, -2).astype(np.float32)
     np.testing.assert_array_equal(c3(values).map, np.where(BLOCK, -1, 0))
     ranked = c3(values, C3Options(outside="rank")).map
-    np.testing.assert_array_equal(
-        ranked, np.where(BLOCK, -1, -3)
-    )  # one rank, a whole magnitude below
+    np.testing.assert_array_equal(ranked, values)  # what is outside ranks below already
 
 
 @pytest.mark.parametrize("component", ["area", "peak"])
@@ -274,23 +272,31 @@ def test_options_and_results_are_frozen() -> None:
 
 
 def test_rank_by_hand() -> None:
-    """Inside 5 and 4; outside 0, 2 and 3 in three ranks,
-    spread below 4 over the largest magnitude, 5.
+    """Inside 5 and 4; outside 0, 1 and 4.5, which is lowered to 5/1024 below 4, and with it the
+    others.
     """
     values = np.zeros((SIDE, SIDE), dtype=np.float32)
     values[1, 1:3] = [5, 4]
-    values[10, 10], values[20, 20] = 2, 3
+    values[10, 10], values[20, 20] = 1, 4.5
     result = c3(values, C3Options(outside="rank", threshold=1.5))
-    expected = np.full((SIDE, SIDE), -1.0)
+    shift = 0.5 + 5 / 1024  # sums of powers of two
+    expected = np.full((SIDE, SIDE), -shift)
     expected[1, 1:3] = [5, 4]
-    expected[10, 10], expected[20, 20] = -1 + 5 / 3, -1 + 10 / 3
-    np.testing.assert_allclose(result.map, expected, rtol=1e-6)  # thirds in float32
+    expected[10, 10], expected[20, 20] = 1 - shift, 4.5 - shift
+    np.testing.assert_array_equal(result.map, expected.astype(np.float32))
+
+
+def test_rank_lowers_nothing_that_is_low_enough() -> None:
+    values = np.zeros((SIDE, SIDE), dtype=np.float32)
+    values[1, 1:3], values[10, 10] = [5, 4], 3
+    np.testing.assert_array_equal(c3(values, C3Options(outside="rank")).map, values)
 
 
 def test_rank_does_not_overflow() -> None:
-    values = np.full((SIDE, SIDE), -3e38, dtype=np.float32)
-    values[3, 3] = -2e38  # a whole magnitude below is -5e38
-    result = c3(values, C3Options(outside="rank"))
+    values = np.full((SIDE, SIDE), -3.2e38, dtype=np.float32)
+    values[3, 3:5], values[9, 9] = -2e38, 3e38  # 3e38 would have to become -2e38, all others less
+    result = c3(values, C3Options(outside="rank", threshold=-3e38))
     assert np.isfinite(result.map).all()
-    assert result.map[3, 3] == np.float32(-2e38)
-    assert (np.delete(result.map, 3 * SIDE + 3) < np.float32(-2e38)).all()
+    np.testing.assert_array_equal(result.map[3, 3:5], np.float32(-2e38))
+    others = np.delete(result.map, [3 * SIDE + 3, 3 * SIDE + 4])
+    assert (others < np.float32(-2e38)).all() and others.min() == np.finfo(np.float32).min

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 def maps(model: Path, photos: list[Path], **choices: Any) -> list[Map]:
     """Every photo's map, for the predicted class."""
     explainer = Explainer(
-        compile_model(model, **choices).model.SerializeToString(), providers="cpu"
+        compile_model(model, post="none", **choices).model.SerializeToString(), providers="cpu"
     )
     return [found.heatmap for found in explainer.explain_images(photos)]
 

@@ -72,10 +72,10 @@ def measure(
         for f in fields(Emission)
         if isinstance(getattr(best, f.name), bool)
     }
-    whole = compile_model(path, composite=composite).model.graph
+    whole = compile_model(path, composite=composite, post="none").model.graph
     files: dict[str, Path] = {}
     for name, emission in emissions.items():
-        compiled = compile_model(path, composite=composite, optimize_for=emission)
+        compiled = compile_model(path, composite=composite, optimize_for=emission, post="none")
         if (
             name == ALL or compiled.model.graph != whole
         ):  # not every composite is touched by every choice

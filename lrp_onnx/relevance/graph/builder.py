@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.contract import INTERNAL
 from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emission
@@ -253,6 +253,10 @@ class Builder:
         """A constant int64 scalar."""
         return Value(self, self._constant(np.asarray(value, np.int64)))
 
+    def stored(self, values: NDArray[Any]) -> Value:
+        """A constant tensor of the array's own element type."""
+        return Value(self, self._constant(np.ascontiguousarray(values).reshape(values.shape)))
+
     def known(self, name: str, *, nonnegative: bool = False) -> Value:
         """A tensor that the forward graph computes or stores, as float32."""
         stored = Value(self, name, Sign(nonnegative))
@@ -304,7 +308,7 @@ class Builder:
         named = any(output is not None for output in outputs)
         if not named and key in self._built:
             return self._built[key]
-        names = tuple(output or self._fresh() for output in outputs)
+        names = tuple(output or self.fresh() for output in outputs)
         self.nodes.append(
             gs.Node(
                 op,
@@ -345,7 +349,8 @@ class Builder:
         ):
             self.shapes[value.name] = shape
 
-    def _fresh(self) -> str:
+    def fresh(self) -> str:
+        """A name that no tensor has yet."""
         while True:
             self._count += 1
             name = f"{INTERNAL}{self._count}"
@@ -355,7 +360,7 @@ class Builder:
     def _constant(self, data: np.ndarray[Any, Any]) -> str:
         key = (str(data.dtype), data.shape, data.tobytes())
         if key not in self._built:
-            name = self._fresh()
+            name = self.fresh()
             self.tensors[name] = gs.Constant(name, data)
             self._built[key] = (name,)
         return self._built[key][0]

@@ -72,6 +72,14 @@ class Emission:
     """Weights that follow from stored ones (rectified, squared, flipped) are stored too, not
     computed in the graph: files grow.
     """
+    loops: bool = False
+    """Connected components are found in a Loop that ends when nothing changes; otherwise by
+    squaring a matrix, whose cost is the same for every map.
+    """
+    doubles: bool = False
+    """What decides a region or a level is computed in float64, as Python does; otherwise in
+    float32, where values nearer than its precision to a threshold may fall on the other side.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,21 @@ FACTS = (
         "stored_weights",
         True,
         ("tensorrt", "portable"),
+    ),
+    Fact(
+        "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
+        "run a Loop that ends when nothing changes: a third of the squarings' time. OpenCV 5.0 "
+        "computes it wrongly without a warning; OpenCV 4.14 and tract 0.23.9 do not read it",
+        "loops",
+        True,
+        ("cpu", "cuda"),
+    ),
+    Fact(
+        "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
+        "have products, sums and comparisons in float64; TensorRT and WebGPU have no float64",
+        "doubles",
+        True,
+        ("cpu", "cuda"),
     ),
 )
 """What was seen on which runtime; tests/relevance/graph/test_facts.py has a case for each."""

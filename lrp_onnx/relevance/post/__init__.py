@@ -1,0 +1,1 @@
+"""Post-processing of heatmaps as operators: what `maps` computes, inside the compiled file."""
