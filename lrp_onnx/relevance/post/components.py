@@ -236,7 +236,12 @@ def _neighbours(mask: Grid, blocks: Blocks) -> Value:
         pairs = [(columns, met(pixels[0, j], pixels[0, j], below, stay_column)) for j in range(2)]
     for offset, value in pairs:
         diagonals.setdefault(offset, []).append(value)
-    entries = [(offset, value) for offset, values in diagonals.items() for value in values]
+    entries = [
+        (offset, value)
+        for offset, values in diagonals.items()
+        for value in values
+        if offset < number
+    ]
     place = np.zeros((len(entries), number + 1), np.float32)
     for row, (offset, _) in enumerate(entries):
         place[row, offset] = 1
