@@ -216,6 +216,8 @@ class Builder:
     """What the batch of relevance is called, where it is not that of the pictures: one picture's
     forward pass then serves many backward ones, and its tensors, of batch 1, are broadcast.
     """
+    prefix: str = INTERNAL
+    """What the names of tensors begin with."""
     nodes: list[gs.Node] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     """Every quotient that rules formed, in their order."""
@@ -353,7 +355,7 @@ class Builder:
         """A name that no tensor has yet."""
         while True:
             self._count += 1
-            name = f"{INTERNAL}{self._count}"
+            name = f"{self.prefix}{self._count}"
             if name not in self.taken:
                 return name
 

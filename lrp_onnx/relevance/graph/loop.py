@@ -18,6 +18,7 @@ def repeat_until_still(
     *,
     shape: Sequence[int],
     most: int,
+    name: str,
 ) -> Value:
     """Apply `step` until it changes nothing any more, in any map of the batch.
 
@@ -30,20 +31,22 @@ def repeat_until_still(
         step: from a value and the fixed one to the next value, which is nowhere smaller.
         shape: the values' shape behind the batch.
         most: how often `step` is applied at most.
+        name: what tells this step from others that are applied to the same values.
 
     Returns:
         The last value, of the shape of `start`.
     """
     outer = start.builder
-    inner = Builder(taken=outer.taken, emission=outer.emission, _count=outer._count)
-    names = [inner.fresh() for _ in range(4)]
-    before, constant = Value(inner, names[2], start.sign), Value(inner, names[3], fixed.sign)
+    # Named after what it is applied to: the same Loop is then built once.
+    prefix = f"{start.name}/{fixed.name}/{name}/"
+    inner = Builder(taken=outer.taken, emission=outer.emission, prefix=prefix)
+    inputs = [inner.fresh() for _ in range(4)]
+    before, constant = Value(inner, inputs[2], start.sign), Value(inner, inputs[3], fixed.sign)
     after = step(before, constant)
     growth = inner.node("ReduceMax", inner.node("Sub", after, before), attributes={"keepdims": 0})
     goes_on = inner.node("Cast", growth, attributes={"to": int(onnx.TensorProto.BOOL)})
     results = [goes_on, after, inner.node("Identity", constant)]
-    outer._count = inner._count
-    body = _graph(inner, names, [value.name for value in results], shape)
+    body = _graph(inner, inputs, [value.name for value in results], shape)
     last, _ = outer.nodes_of(
         "Loop",
         outer.integer(most),

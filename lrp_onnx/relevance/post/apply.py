@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lrp_onnx.maps.c3 import C3Options
 from lrp_onnx.maps.chain import C1C, C3, Average, Chain, MapStep, Normalize, Quantize
 from lrp_onnx.relevance.graph.builder import Value
@@ -12,9 +14,19 @@ from lrp_onnx.relevance.post.scaling import average, normalize, quantize
 
 def post_processed(raw: Value, size: tuple[int, int], chain: Chain) -> Value:
     """The maps after every step of the chain, (N, H, W), for the maps `raw` of `size` (H, W)."""
+    return _processed(raw, size, chain.steps, decides=False)
+
+
+def _processed(
+    raw: Value, size: tuple[int, int], steps: Sequence[MapStep], *, decides: bool
+) -> Value:
+    """The maps after `steps`; `decides` tells whether something behind them has a threshold, for
+    which values have to be as exact as Python's.
+    """
     grid = Grid(raw, size)
-    for step in chain.steps:
-        grid = applied(step, grid)
+    for index, step in enumerate(steps):
+        later = decides or any(isinstance(s, C3Options | Quantize) for s in steps[index + 1 :])
+        grid = applied(step, grid, double=later and raw.builder.emission.doubles)
     return grid.value
 
 
@@ -26,14 +38,16 @@ def region_of(raw: Value, size: tuple[int, int], chain: Chain) -> tuple[Value, i
     places = [i for i, step in enumerate(chain.steps) if isinstance(step, C3Options)]
     last = places[-1] if places else 0
     step = chain.steps[last] if places else C3()
-    before = post_processed(raw, size, Chain(chain.steps[:last]) if places else Chain())
     assert isinstance(step, C3Options)
+    before = raw
+    if places:
+        before = _processed(raw, size, chain.steps[:last], decides=True)
     coarse = coarse_map(Grid(before, size), step)
     return region(coarse, step, contour=isinstance(step, C3)).value, step.size
 
 
-def applied(step: MapStep, grid: Grid) -> Grid:
-    """The maps after one step.
+def applied(step: MapStep, grid: Grid, *, double: bool) -> Grid:
+    """The maps after one step, computed in float64 where it has a choice and `double` is set.
 
     Raises:
         TypeError: the step has no operators.
@@ -45,7 +59,7 @@ def applied(step: MapStep, grid: Grid) -> Grid:
         case Quantize():
             return quantize(grid, levels=step.levels)
         case Average():
-            return average(grid, size=step.size, expansion=step.expansion)
+            return average(grid, size=step.size, expansion=step.expansion, double=double)
         case Normalize():
             return normalize(grid, mode=step.mode, percentile=step.percentile)
     raise TypeError(f"{type(step).__name__} has no operators: write them in relevance/post/")

@@ -181,7 +181,8 @@ def _flooded(mask: Grid, seeds: Value, connectivity: int) -> Grid:
 
     most = -(-mask.size[0] * mask.size[1] // STEPS)
     start, inside = seeds.reshape(-1, *shape), mask.value.reshape(-1, *shape)
-    last = repeat_until_still(start, inside, step, shape=shape, most=most)
+    name = str(connectivity)
+    last = repeat_until_still(start, inside, step, shape=shape, most=most, name=name)
     return mask.shaped(last)
 
 

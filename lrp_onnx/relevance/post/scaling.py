@@ -16,12 +16,10 @@ from lrp_onnx.relevance.post.grid import (
 )
 
 
-def average(grid: Grid, *, size: int, expansion: str) -> Grid:
-    """See `maps.heatmap.average`: two products with stored matrices, as both resamplings are
-    linear.
-    """
-    coarse = grid.resampled((size, size), "area")
-    return coarse.resampled(grid.size, expansion)
+def average(grid: Grid, *, size: int, expansion: str, double: bool = False) -> Grid:
+    """See `maps.heatmap.average`; `double` computes in float64, as Python does."""
+    coarse = grid.resampled((size, size), "area", double=double)
+    return coarse.resampled(grid.size, expansion, double=double)
 
 
 def normalize(grid: Grid, *, mode: str, percentile: float) -> Grid:

@@ -104,8 +104,8 @@ def batched(maps: list[Maps], size: int) -> Iterator[Maps]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ten_thousand_maps(form: str) -> None:
-    """Of the coarse grid's own size: the region's definition alone. Fewer without a Loop, where every
-    map costs as much as the hardest.
+    """Of the coarse grid's own size: the region's definition alone. Fewer without a Loop, where
+    every map costs as much as the hardest.
     """
     number = 10_000 if FORMS[form].loops else 2_000
     maps = [*special(SIDE), *random_maps(number, SIDE, seed=0)]
