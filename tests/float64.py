@@ -36,12 +36,40 @@ def run_float64(
     given = with_defaults(inputs, feeds)
     values |= {name: _double(np.asarray(value)) for name, value in given.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for node in model.graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            results = OPERATORS[node.op_type](*(values[name] for name in node.input), **attributes)
-            results = results if isinstance(results, tuple) else (results,)
-            values |= dict(zip(node.output, results, strict=False))
+        _run(model.graph, values)
     return {name: values[name] for name in outputs or [o.name for o in model.graph.output]}
+
+
+def _run(graph: onnx.GraphProto, values: dict[str, Array]) -> None:
+    """Compute every tensor of the graph into `values`."""
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        results = OPERATORS[node.op_type](*(values[name] for name in node.input), **attributes)
+        results = results if isinstance(results, tuple) else (results,)
+        values |= dict(zip(node.output, results, strict=False))
+
+
+def loop(most: Array, goes_on: Array, *states: Array, body: onnx.GraphProto) -> tuple[Array, ...]:
+    """A Loop without outputs of single iterations, whose body reads its own inputs alone."""
+    count = 0
+    while count < most and goes_on:
+        values: dict[str, Array] = {"": None}  # type: ignore[dict-item]
+        values |= {t.name: _double(onnx.numpy_helper.to_array(t)) for t in body.initializer}
+        inputs = (np.array(count), np.asarray(goes_on), *states)
+        values |= dict(zip((v.name for v in body.input), inputs, strict=True))
+        _run(body, values)
+        goes_on, *states = (values[v.name] for v in body.output)  # type: ignore[assignment]
+        count += 1
+    return tuple(states)
+
+
+def top_k(
+    x: Array, k: Array, *, axis: int = -1, largest: int = 1, sorted: int = 1
+) -> tuple[Array, Array]:
+    """The k largest or smallest values along an axis, the first of equal ones first."""
+    order = np.argsort(-x if largest else x, axis=axis, kind="stable")
+    index = order.take(np.arange(int(k[0])), axis=axis)
+    return np.take_along_axis(x, index, axis), index
 
 
 def _double(array: Array) -> Array:
@@ -240,6 +268,13 @@ def gemm(
     return y if c is None else y + beta * c
 
 
+def cast(x: Array, *, to: int) -> Array:
+    """What is float32 or float64 in the graph is float64 here."""
+    if to in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+        return x.astype(np.float64)
+    return _double(x.astype(onnx.helper.tensor_dtype_to_np_dtype(to)))
+
+
 def scatter_elements(
     data: Array, index: Array, update: Array, *, axis: int = 0, reduction: bytes = b"none"
 ) -> Array:
@@ -336,22 +371,26 @@ ERF = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
-    def reduced(x: Array, axes: Array, *, keepdims: int = 1, **_: Any) -> Array:
-        return function(x, axis=tuple(int(a) for a in axes), keepdims=bool(keepdims))
+    def reduced(x: Array, axes: Array | None = None, *, keepdims: int = 1, **_: Any) -> Array:
+        along = None if axes is None else tuple(int(a) for a in axes)
+        return function(x, axis=along, keepdims=bool(keepdims))
 
     return reduced
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "Cast": lambda x, *, to: _double(x.astype(onnx.helper.tensor_dtype_to_np_dtype(to))),
+    "Cast": cast,
     "Concat": lambda *xs, axis: np.concatenate(xs, axis),
     "DequantizeLinear": dequantize,
     "Elu": lambda x, *, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
     "Erf": lambda x: ERF(x),
     "Exp": np.exp,
+    "Floor": np.floor,
+    "Gather": lambda x, index, *, axis=0: x.take(index, axis),
     "Gelu": _gelu,
     "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "InstanceNormalization": instance_normalization,
+    "Loop": loop,
     "LayerNormalization": layer_normalization,
     "Mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
     "PRelu": lambda x, slope: np.where(x > 0, x, slope * x),
@@ -362,6 +401,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Split": split,
     "Sqrt": np.sqrt,
     "Tanh": np.tanh,
+    "TopK": top_k,
     "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(int(a) for a in axes)),
     "Abs": np.abs,
     "Add": np.add,
@@ -400,6 +440,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "MaxPool": max_pool,
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
+    "ReduceMin": _reduce(np.min),
     "ReduceSum": _reduce(np.sum),
     "Reshape": reshape,
     "ScatterElements": scatter_elements,

@@ -63,7 +63,7 @@ class Emission:
     the file.
     """
     clipped_minima: bool = False
-    """``min(x, 0)`` is a Clip without a lower bound, otherwise a Min."""
+    """Minima and maxima are Clips, or choices by a comparison; otherwise Min and Max."""
     widest_concat: int | None = None
     """Most inputs of a Concat; more are nested."""
     required_target: bool = False
@@ -154,8 +154,8 @@ FACTS = (
     ),
     Fact(
         "ONNX Runtime 1.27 (WebGPU provider: onnxruntime-web/webgpu)",
-        "has no Min, which then runs on the CPU, with a copy of the tensor there and back; Clip it "
-        "has",
+        "has neither Min nor Max, which then run on the CPU, with a copy of the tensor there and "
+        "back; Clip and Where it has",
         "clipped_minima",
         True,
         ("web",),

@@ -121,12 +121,20 @@ def indicator(operator: str, left: Value, right: Value) -> Value:
 
 def larger(left: Value, right: Value) -> Value:
     """The larger of both, element by element."""
-    return left.builder.node("Max", left, right)
+    if not left.builder.emission.clipped_minima:
+        return left.builder.node("Max", left, right)
+    if right.number is not None:
+        return left.builder.node("Clip", left, right, None)
+    return left.builder.node("Where", left.builder.node("Greater", left, right), left, right)
 
 
 def smaller(left: Value, right: Value) -> Value:
     """The smaller of both, element by element."""
-    return left.builder.node("Min", left, right)
+    if not left.builder.emission.clipped_minima:
+        return left.builder.node("Min", left, right)
+    if right.number is not None:
+        return left.builder.node("Clip", left, None, right)
+    return left.builder.node("Where", left.builder.node("Less", left, right), left, right)
 
 
 def where(mask: Value, then: Value, otherwise: Value) -> Value:

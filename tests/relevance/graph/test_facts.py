@@ -72,6 +72,15 @@ def weights_are_stored(model: onnx.ModelProto) -> bool:
     return all(n.input[1] in stored for n in model.graph.node if n.op_type in kinds)
 
 
+def regions_are_found_in_loops(model: onnx.ModelProto) -> bool:
+    return any(n.op_type == "Loop" for n in model.graph.node)
+
+
+def regions_are_decided_in_float64(model: onnx.ModelProto) -> bool:
+    casts = [n for n in model.graph.node if n.op_type == "Cast"]
+    return any(onnx.TensorProto.DOUBLE in (a.i for a in n.attribute) for n in casts)
+
+
 CASES: dict[str, Case] = {
     "separate_weights": weights_of_transposes_are_their_own,
     "widest_concat": concats_are_narrow,
@@ -81,7 +90,11 @@ CASES: dict[str, Case] = {
     "declared_shapes": shapes_are_stated,
     "required_target": target_is_required,
     "stored_weights": weights_are_stored,
+    "loops": regions_are_found_in_loops,
+    "doubles": regions_are_decided_in_float64,
 }
+OF_REGIONS = {"loops", "doubles"}
+"""Choices that only a chain with C3 has to make."""
 
 
 def test_every_fact_has_a_case_and_says_where_it_was_seen() -> None:
@@ -104,8 +117,9 @@ def test_what_a_runtime_needs_comes_from_the_facts_alone() -> None:
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.choice)
 def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
     """In `gradient`, whose plain convolutions and transposes share their weights; minima are those
-    of rules that tell signs apart.
+    of rules that tell signs apart. Regions are those of C3.
     """
+    post = "c3" if fact.choice in OF_REGIONS else "none"
     composite = "lrp-resnet" if fact.choice == "clipped_minima" else "gradient"
     path = saved(resnet("bottleneck", size=(32, 32), widths=(8, 16)))
     case = CASES[fact.choice]
@@ -118,7 +132,7 @@ def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
         other = plain if plain != fact.value else True
         ignoring = replace(heeding, **{fact.choice: other})
         model, without = (
-            compile_model(path, composite=composite, optimize_for=one).model
+            compile_model(path, composite=composite, optimize_for=one, post=post).model
             for one in (heeding, ignoring)
         )
         expected = fact.value is not False
