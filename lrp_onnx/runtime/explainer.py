@@ -305,23 +305,26 @@ class Explainer:
         self, outputs: Arrays, row: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The maps of one row, post-processed and not; the latter None where it cannot be told."""
+        own = self.contract.post == NONE
+
+        def read(name: str) -> NDArray[np.float32]:
+            return outputs[name][row].astype(np.float32, copy=False)
+
         raw = None
-        if HEATMAP_RAW in outputs:
-            raw = outputs[HEATMAP_RAW][row]
-        elif HEATMAP in outputs and self.contract.post == NONE:
-            raw = outputs[HEATMAP][row]
+        if HEATMAP_RAW in outputs or (own and HEATMAP in outputs):
+            raw = read(HEATMAP_RAW if HEATMAP_RAW in outputs else HEATMAP)
         elif RELEVANCE in outputs:
-            channels = 0 if self.preprocessing.layout == "NCHW" else 2
-            raw = outputs[RELEVANCE][row].astype(np.float32, copy=False).sum(channels)
+            raw = read(RELEVANCE).sum(0 if self.preprocessing.layout == "NCHW" else 2)
+        if own and raw is not None:
+            return raw, raw
         if HEATMAP in outputs:
-            return outputs[HEATMAP][row].astype(np.float32, copy=False), raw
+            return read(HEATMAP), raw
         if raw is None:
             raise ContractError(
                 "the compiled file has none of heatmap, heatmap_raw and relevance among its "
                 "outputs: compile it with one of them"
             )
-        raw = raw.astype(np.float32, copy=False)
-        return (raw if self.contract.post == NONE else parse_chain(self.contract.post)(raw)), raw
+        return parse_chain(self.contract.post)(raw), raw
 
     def _start_value(
         self,

@@ -21,7 +21,10 @@ from networks import Network, resnet
 from zoo_files import manifest
 
 from lrp_onnx.cli.commands import main
+from lrp_onnx.compiler import compile_model
+from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -234,6 +237,70 @@ def test_explain_with_a_compiled_file_gives_the_same(
     call("explain", model, photo, "-o", tmp_path / "two", "--composite", "lrp-resnet")
     first, second = (np.load(tmp_path / d / "photo.npz")["heatmap"] for d in ("one", "two"))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("post", [None, "none", "c3:size=14", "quantize"])
+def test_what_is_shown_is_the_files_own_heatmap(
+    post: str | None, model: Path, photo: Path, tmp_path: Path
+) -> None:
+    """Post-processed once, in the file; the raw values come along."""
+    choices = ("--post", post) if post else ()
+    assert call("explain", model, photo, "-o", tmp_path / "out", *choices).exit_code == 0
+    values = np.load(tmp_path / "out" / "photo.npz")
+    chain = parse_chain(post or "smooth")
+    assert ("post_processed" in values) == bool(chain.steps)
+    raw = compile_model(model, post="none").model.SerializeToString()
+    (expected,) = Explainer(raw, providers="cpu").explain_images([photo])
+    np.testing.assert_allclose(values["heatmap"], expected.heatmap, atol=1e-6)
+    if chain.steps:
+        scale = np.abs(values["heatmap"]).max()
+        shown = chain(values["heatmap"])
+        np.testing.assert_allclose(values["post_processed"], shown, atol=1e-5 * scale)
+
+
+def test_explain_does_not_post_process_twice(model: Path, photo: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "c.onnx", tmp_path / "out"
+    compiled = call("compile", model, "-o", file, "--json", "--post", "c3:size=14")
+    assert json.loads(compiled.stdout)["post"] == "c3(size=14)"
+    result = call("explain", file, photo, "-o", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["sums"] is None
+    values = np.load(out / "photo.npz")
+    assert "heatmap" not in values
+    (own,) = Explainer(file, providers="cpu").explain_images([photo])
+    np.testing.assert_array_equal(values["post_processed"], own.heatmap)
+    assert own.heatmap_raw is None
+    assert "--post c3(size=14); the file does not give raw relevance" in result.stderr
+    # The file's own chain, however it is written, is not applied again.
+    again = call("explain", file, photo, "-o", out, "--force", "--post", "c3(size=14)")
+    assert again.exit_code == 0, again.output
+    np.testing.assert_array_equal(np.load(out / "photo.npz")["post_processed"], own.heatmap)
+    for other in ("none", "smooth"):
+        refused = call("explain", file, photo, "-o", tmp_path / "no", "--post", other)
+        assert refused.exit_code == 1 and not (tmp_path / "no").exists()
+        assert "--outputs heatmap,heatmap_raw" in refused.stderr
+
+
+def test_another_post_processing_of_a_compiled_file(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    """From the raw map, or from relevance, where the file has it."""
+    for outputs in ("heatmap,heatmap_raw", "heatmap,relevance", "relevance", "heatmap_raw"):
+        file, out = tmp_path / f"{outputs}.onnx", tmp_path / outputs
+        assert call("compile", model, "-o", file, "--outputs", outputs).exit_code == 0
+        for post, chain in (("c3", "c3"), (None, "smooth")):
+            choices = ("--post", post) if post else ()
+            result = call("explain", file, photo, "-o", out, "--force", *choices)
+            assert result.exit_code == 0, result.output
+            values = np.load(out / "photo.npz")
+            shown = parse_chain(chain)(values["heatmap"])
+            scale = np.abs(shown).max()
+            np.testing.assert_allclose(values["post_processed"], shown, atol=1e-5 * scale)
+
+
+def test_a_chain_that_is_none(model: Path, tmp_path: Path) -> None:
+    result = call("compile", model, "-o", tmp_path / "c.onnx", "--post", "sooth")
+    assert result.exit_code == 1 and "'sooth'" in result.stderr and "smooth" in result.stderr
 
 
 @pytest.mark.parametrize("alone", [False, True])
