@@ -308,13 +308,14 @@ class Explainer:
         own = self.contract.post == NONE
 
         def read(name: str) -> NDArray[np.float32]:
-            return outputs[name][row].astype(np.float32, copy=False)
+            return np.asarray(outputs[name][row], np.float32)
 
         raw = None
         if HEATMAP_RAW in outputs or (own and HEATMAP in outputs):
             raw = read(HEATMAP_RAW if HEATMAP_RAW in outputs else HEATMAP)
         elif RELEVANCE in outputs:
-            raw = read(RELEVANCE).sum(0 if self.preprocessing.layout == "NCHW" else 2)
+            channels = 0 if self.preprocessing.layout == "NCHW" else 2
+            raw = np.asarray(read(RELEVANCE).sum(channels), np.float32)
         if own and raw is not None:
             return raw, raw
         if HEATMAP in outputs:

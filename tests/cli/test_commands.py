@@ -18,6 +18,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from networks import Network, resnet
+from numpy.typing import NDArray
 from zoo_files import manifest
 
 from lrp_onnx.cli.commands import main
@@ -33,6 +34,11 @@ def call(*arguments: object) -> Result:
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def arrays_of(path: Path) -> dict[str, NDArray[np.generic]]:
+    with np.load(path) as file:
+        return dict(file)
 
 
 @pytest.fixture
@@ -246,7 +252,7 @@ def test_what_is_shown_is_the_files_own_heatmap(
     """Post-processed once, in the file; the raw values come along."""
     choices = ("--post", post) if post else ()
     assert call("explain", model, photo, "-o", tmp_path / "out", *choices).exit_code == 0
-    values = np.load(tmp_path / "out" / "photo.npz")
+    values = arrays_of(tmp_path / "out" / "photo.npz")
     chain = parse_chain(post or "smooth")
     assert ("post_processed" in values) == bool(chain.steps)
     raw = compile_model(model, post="none").model.SerializeToString()
@@ -265,7 +271,7 @@ def test_explain_does_not_post_process_twice(model: Path, photo: Path, tmp_path:
     result = call("explain", file, photo, "-o", out, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["sums"] is None
-    values = np.load(out / "photo.npz")
+    values = arrays_of(out / "photo.npz")
     assert "heatmap" not in values
     (own,) = Explainer(file, providers="cpu").explain_images([photo])
     np.testing.assert_array_equal(values["post_processed"], own.heatmap)
@@ -274,7 +280,7 @@ def test_explain_does_not_post_process_twice(model: Path, photo: Path, tmp_path:
     # The file's own chain, however it is written, is not applied again.
     again = call("explain", file, photo, "-o", out, "--force", "--post", "c3(size=14)")
     assert again.exit_code == 0, again.output
-    np.testing.assert_array_equal(np.load(out / "photo.npz")["post_processed"], own.heatmap)
+    np.testing.assert_array_equal(arrays_of(out / "photo.npz")["post_processed"], own.heatmap)
     for other in ("none", "smooth"):
         refused = call("explain", file, photo, "-o", tmp_path / "no", "--post", other)
         assert refused.exit_code == 1 and not (tmp_path / "no").exists()
@@ -292,7 +298,7 @@ def test_another_post_processing_of_a_compiled_file(
             choices = ("--post", post) if post else ()
             result = call("explain", file, photo, "-o", out, "--force", *choices)
             assert result.exit_code == 0, result.output
-            values = np.load(out / "photo.npz")
+            values = arrays_of(out / "photo.npz")
             shown = parse_chain(chain)(values["heatmap"])
             scale = np.abs(shown).max()
             np.testing.assert_allclose(values["post_processed"], shown, atol=1e-5 * scale)
