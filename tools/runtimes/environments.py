@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Environment:
         """Where it lies: named after its packages and what installs them."""
         tool = "node" if self.npm else f"python{sys.version_info.major}.{sys.version_info.minor}"
         text = " ".join((tool, *self.packages))
-        first = self.packages[0].replace("=", "-").replace("<", "-").replace("@", "-")
+        first = re.sub("[=<@]+", "-", self.packages[0])
         return cache_folder() / f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -91,7 +92,7 @@ def _reason(environment: Environment) -> str | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = folder / "complete"
     # Several processes of one test run may want the same one.
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             return None

@@ -16,7 +16,7 @@ TYPES = {"float32": "f32", "int64": "i64"}
 def load(model: str, runs: list[Any], options: Mapping[str, Any]) -> tuple[str, Run]:
     network = tract.onnx().load(model)
     inputs = [network.input_name(index) for index in range(network.input_count())]
-    outputs = [network.output_name(index) for index in range(network.output_count())]
+    outputs = options["outputs"]  # in the file's order; tract calls them after their nodes
     for index, name in enumerate(inputs):
         array = runs[0][name]
         sizes = ",".join(map(str, array.shape))
