@@ -47,7 +47,9 @@ def cache_folder() -> Path:
     stated = os.environ.get("LRP_ONNX_RUNTIMES")
     if stated:
         return Path(stated)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrp-onnx" / "runtimes"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrp-onnx" / "runtimes"
+    )
 
 
 def python_of(environment: Environment) -> Path:

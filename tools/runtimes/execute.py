@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,9 +97,18 @@ def call(command: Sequence[str], result: Path) -> str:
         env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
     if done.returncode or not result.exists():
-        reason = last_line(done.stderr) or last_line(done.stdout)
+        reason = _reason(done.stderr) or last_line(done.stdout)
         raise CannotRunError(f"{reason[:400]} (exit status {done.returncode})")
     return done.stdout
+
+
+def _reason(text: str) -> str:
+    """What a failed runner says: the last Python error and, of tract's chain, its deepest cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|error)\b", line)]
+    causes = [line for line in lines if re.match(r"\d+: (?!0x)[A-Z][\w ]+", line)]
+    said = errors[-1:] + causes[-1:] if errors else lines[-1:]
+    return re.sub(r"/\S*/", "", "; ".join(said))
 
 
 def _made_by(runtime: Runtime, model: Path) -> Path:
@@ -136,3 +146,11 @@ def largest(found: NDArray[Any], expected: NDArray[Any]) -> float:
     axes = tuple(range(1, expected.ndim))
     differences = np.abs(found.astype(np.float64) - expected).max(axis=axes)
     return float((differences / np.abs(expected).max(axis=axes)).max())
+
+
+def correlation(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The lowest correlation of a map of `found` with that of `expected`; 0 where there is none."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return 0.0
+    pairs = zip(found.reshape(len(found), -1), expected.reshape(len(found), -1), strict=True)
+    return float(min(np.corrcoef(a, b)[0, 1] if a.std() else 0.0 for a, b in pairs))

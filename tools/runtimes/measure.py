@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.relevance.composites.presets import DEFAULT
 from tools.runtimes.errors import CannotRunError
-from tools.runtimes.execute import execute, largest
+from tools.runtimes.execute import correlation, execute, largest
 from tools.runtimes.registry import OWN, Form, Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +51,8 @@ class Cell:
     """Largest difference of the maps (of a class that is asked for, and of the predicted one),
     relative to each map's maximum.
     """
+    correlation: float | None
+    """Lowest correlation of a map with the right one."""
     itself: float
     """What ONNX Runtime's own optimisations move the map of the same file."""
     bound: float
@@ -113,7 +115,9 @@ def case(original: Path, composite: str, form: Form, folder: Path) -> Case:
         ),
     )
     kind = f"{form.optimize_for}{'-static' if form.static else ''}"
-    path = compiled.save(folder / f"{original.name.split('.')[0]}-{composite}-{kind}.onnx", force=True)
+    path = compiled.save(
+        folder / f"{original.name.split('.')[0]}-{composite}-{kind}.onnx", force=True
+    )
     logits = next(iter(compiled.contract.outputs))
     x = pictures(1 if form.static else 2)
     predicted = np.full(len(x), -1, np.int64)
@@ -144,13 +148,14 @@ def measure(runtime: Runtime, form: Form, original: Path, composite: str, folder
     """
     made = case(original, composite, form, folder)
     start = time.perf_counter()
-    fault, version, outputs, maps = None, None, None, None
+    fault, version, outputs, maps, alike = None, None, None, None, None
     try:
         answer = execute(runtime, made.path, made.runs, outputs=[made.logits, "heatmap"])
         version = answer.version
         pairs = list(zip(answer.runs, made.expected, strict=True))
         outputs = max(largest(a[made.logits], b[made.logits]) for a, b in pairs)
         maps = max(largest(a["heatmap"], b["heatmap"]) for a, b in pairs)
+        alike = min(correlation(a["heatmap"], b["heatmap"]) for a, b in pairs)
     except CannotRunError as error:
         fault = str(error)
     return Cell(
@@ -163,6 +168,7 @@ def measure(runtime: Runtime, form: Form, original: Path, composite: str, folder
         fault=fault,
         outputs=outputs,
         map=maps,
+        correlation=alike,
         itself=made.itself,
         bound=max(runtime.tolerance, MARGIN * made.itself),
         outputs_bound=runtime.outputs_tolerance,

@@ -47,7 +47,9 @@ def unpacked(data: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def serve(load: Callable[[str, list[dict[str, NDArray[Any]]], Mapping[str, Any]], tuple[str, Run]]) -> None:
+def serve(
+    load: Callable[[str, list[dict[str, NDArray[Any]]], Mapping[str, Any]], tuple[str, Run]],
+) -> None:
     """Answer the request whose file the command line names.
 
     Args:

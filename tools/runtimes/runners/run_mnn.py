@@ -22,7 +22,9 @@ def load(model: str, runs: list[Any], options: Mapping[str, Any]) -> tuple[str, 
     if done.returncode or not Path(converted).exists():
         sys.exit(f"mnnconvert ended with {done.returncode}: {(done.stdout + done.stderr)[-600:]}")
     inputs, outputs = list(runs[0]), list(options["outputs"])
-    settings = MNN.nn.create_runtime_manager(({"precision": "high", "backend": "CPU", "numThread": 2},))
+    settings = MNN.nn.create_runtime_manager(
+        ({"precision": "high", "backend": "CPU", "numThread": 2},)
+    )
     network = MNN.nn.load_module_from_file(converted, inputs, outputs, runtime_manager=settings)
 
     def run(feeds: Arrays) -> Arrays:

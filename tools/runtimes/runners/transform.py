@@ -47,10 +47,17 @@ def ort(model: str, output: str, runs: Requests) -> str:
 
 
 def float16(model: str, output: str, runs: Requests) -> str:
-    """Weights and tensors in float16, inputs and outputs in float32."""
+    """Weights and tensors in float16, the picture and the heatmap in float32.
+
+    The tool cannot keep the type of an output that other nodes read, as they do the logits.
+    """
     from onnxconverter_common import float16 as tool
 
-    onnx.save(tool.convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
+    original = onnx.load(model)
+    kept = [value.name for value in (*original.graph.input, *original.graph.output)]
+    read = {name for node in original.graph.node for name in node.input}
+    kept = [n for n in kept if n not in {v.name for v in original.graph.output} & read]
+    onnx.save(tool.convert_float_to_float16(original, keep_io_types=kept), output)
     return version("onnxconverter-common")
 
 
