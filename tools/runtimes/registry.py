@@ -184,7 +184,7 @@ RUNTIMES = (
     ),
     Runtime(
         name="float16",
-        title="float16, then ONNX Runtime",
+        title="float16 by ONNX Runtime's tool",
         environment=TOOLS,
         runner="run_onnxruntime",
         transform="float16",
@@ -192,8 +192,17 @@ RUNTIMES = (
         outputs_tolerance=1e-2,
     ),
     Runtime(
+        name="float16-common",
+        title="float16 by onnxconverter-common",
+        environment=TOOLS,
+        runner="run_onnxruntime",
+        transform="converter_common",
+        tolerance=2e-2,
+        outputs_tolerance=1e-2,
+    ),
+    Runtime(
         name="int8",
-        title="static int8, then ONNX Runtime",
+        title="static int8 by ONNX Runtime's tool",
         environment=TOOLS,
         runner="run_onnxruntime",
         transform="int8",

@@ -47,17 +47,19 @@ def ort(model: str, output: str, runs: Requests) -> str:
 
 
 def float16(model: str, output: str, runs: Requests) -> str:
-    """Weights and tensors in float16, the picture and the heatmap in float32.
+    """Weights and tensors in float16, inputs and outputs in float32, by ONNX Runtime's tool."""
+    import onnxruntime
+    from onnxruntime.transformers import float16 as tool
 
-    The tool cannot keep the type of an output that other nodes read, as they do the logits.
-    """
+    onnx.save(tool.convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
+    return str(onnxruntime.__version__)
+
+
+def converter_common(model: str, output: str, runs: Requests) -> str:
+    """The same by onnxconverter-common."""
     from onnxconverter_common import float16 as tool
 
-    original = onnx.load(model)
-    kept = [value.name for value in (*original.graph.input, *original.graph.output)]
-    read = {name for node in original.graph.node for name in node.input}
-    kept = [n for n in kept if n not in {v.name for v in original.graph.output} & read]
-    onnx.save(tool.convert_float_to_float16(original, keep_io_types=kept), output)
+    onnx.save(tool.convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
     return version("onnxconverter-common")
 
 
@@ -78,7 +80,7 @@ def int8(model: str, output: str, runs: Requests) -> str:
 
 
 TOOLS: dict[str, Callable[[str, str, Requests], str]] = {
-    f.__name__: f for f in (onnxsim, onnxslim, ort, float16, int8)
+    f.__name__: f for f in (onnxsim, onnxslim, ort, float16, converter_common, int8)
 }
 
 
