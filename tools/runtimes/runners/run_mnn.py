@@ -14,6 +14,9 @@ import numpy as np
 from tools.runtimes.runners.exchange import Arrays, Run, serve
 
 
+WINOGRAD_LEVEL = 3
+
+
 def load(model: str, runs: list[Any], options: Mapping[str, Any]) -> tuple[str, Run]:
     converted = str(Path(model).with_suffix(".mnn"))
     tool = Path(sys.executable).parent / "mnnconvert"
@@ -25,6 +28,8 @@ def load(model: str, runs: list[Any], options: Mapping[str, Any]) -> tuple[str, 
     settings = MNN.nn.create_runtime_manager(
         ({"precision": "high", "backend": "CPU", "numThread": 2},)
     )
+    # Convolutions by a Winograd algorithm of small tiles alone, which rounds less.
+    settings.set_hint(WINOGRAD_LEVEL, 0)
     network = MNN.nn.load_module_from_file(converted, inputs, outputs, runtime_manager=settings)
 
     def run(feeds: Arrays) -> Arrays:
