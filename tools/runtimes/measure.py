@@ -24,6 +24,8 @@ EMBEDDED = ROOT / "models" / "shapes-resnet.onnx"
 FULL_SIZE = "tin20-resnet50.torchscript-op17-folded.onnx"
 """In the folder of the tests' assets: a trained ResNet-50 of full size, 20 classes."""
 COMPOSITES = (DEFAULT, "c3-lrp", "lrp-resnet")
+MAPS = ("heatmap", "heatmap_raw")
+"""The outputs that are compared: what the composite's post-processing makes, and the map itself."""
 PLAIN = "ORT_DISABLE_ALL"
 REFERENCE = Runtime(name="plain", title="", environment=OWN, runner="run_onnxruntime")
 """ONNX Runtime of this project's own environment."""
@@ -112,6 +114,7 @@ def case(original: Path, composite: str, form: Form, folder: Path) -> Case:
             optimize_for=form.optimize_for,
             static=form.static,
             inputs="target",
+            outputs=MAPS,
         ),
     )
     kind = f"{form.optimize_for}{'-static' if form.static else ''}"
@@ -122,20 +125,20 @@ def case(original: Path, composite: str, form: Form, folder: Path) -> Case:
     x = pictures(1 if form.static else 2)
     predicted = np.full(len(x), -1, np.int64)
     name = compiled.contract.input
-    outputs = [logits, "heatmap"]
+    outputs = [logits, *MAPS]
     first = execute(
         REFERENCE, path, [{name: x, "target": predicted}], outputs=outputs, options={"level": PLAIN}
     )
     second = first.runs[0][logits].argsort(axis=1)[:, -2].astype(np.int64)
     runs = [{name: x, "target": second}, {name: x, "target": predicted}]
     plain = execute(REFERENCE, path, runs, outputs=outputs, options={"level": PLAIN})
-    if largest(plain.runs[0]["heatmap"], plain.runs[1]["heatmap"]) < 0.1:
+    if largest(plain.runs[0][MAPS[0]], plain.runs[1][MAPS[0]]) < 0.1:
         raise AssertionError("the two classes have one map: this would not show an ignored target")
-    moved = [execute(REFERENCE, path, runs, outputs=outputs)]
+    moved = execute(REFERENCE, path, runs, outputs=outputs)
     itself = max(
-        largest(run["heatmap"], right["heatmap"])
-        for answer in moved
-        for run, right in zip(answer.runs, plain.runs, strict=True)
+        largest(run[name], right[name])
+        for run, right in zip(moved.runs, plain.runs, strict=True)
+        for name in MAPS
     )
     return Case(path, runs, logits, plain.runs, itself)
 
@@ -150,12 +153,12 @@ def measure(runtime: Runtime, form: Form, original: Path, composite: str, folder
     start = time.perf_counter()
     fault, version, outputs, maps, alike = None, None, None, None, None
     try:
-        answer = execute(runtime, made.path, made.runs, outputs=[made.logits, "heatmap"])
+        answer = execute(runtime, made.path, made.runs, outputs=[made.logits, *MAPS])
         version = answer.version
         pairs = list(zip(answer.runs, made.expected, strict=True))
         outputs = max(largest(a[made.logits], b[made.logits]) for a, b in pairs)
-        maps = max(largest(a["heatmap"], b["heatmap"]) for a, b in pairs)
-        alike = min(correlation(a["heatmap"], b["heatmap"]) for a, b in pairs)
+        maps = max(largest(a[name], b[name]) for a, b in pairs for name in MAPS)
+        alike = min(correlation(a[name], b[name]) for a, b in pairs for name in MAPS)
     except CannotRunError as error:
         fault = str(error)
     return Cell(
