@@ -30,7 +30,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*arguments)
 
     def translate_path(self, path: str) -> str:
-        name = path.split("?")[0].lstrip("/")
+        name = path.split("?", maxsplit=1)[0].lstrip("/")
         if name.startswith("ort/"):
             return str(self.files["ort"] / Path(name).name)
         return str(self.files.get(name, Path("/nonexistent")))

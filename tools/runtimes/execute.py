@@ -59,13 +59,9 @@ def execute(
         UnavailableError: the runtime cannot be had here.
         CannotRunError: it does not load or run the file.
     """
-    asked = {
-        "runs": [packed(run) for run in runs],
-        "repeat": repeat,
-        "options": {**runtime.options, **(options or {}), "outputs": list(outputs)},
-    }
     request, answer = (model.with_suffix(f".{runtime.name}.{end}") for end in ("ask", "json"))
-    request.write_text(json.dumps(asked), encoding="utf-8")
+    given = {**runtime.options, **(options or {}), "outputs": list(outputs)}
+    request_of(request, runs, repeat=repeat, options=given)
     if runtime.runner == "browser":
         _, folder = node_of(runtime.environment)
         data = run_in_browser(folder, model, request)
@@ -77,6 +73,15 @@ def execute(
         data = json.loads(answer.read_text(encoding="utf-8"))
         data["version"] = version or data["version"]
     return Answer(data["version"], [unpacked(run) for run in data["runs"]], data["milliseconds"])
+
+
+def request_of(
+    path: Path, runs: Sequence[Arrays], *, repeat: int = 0, options: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a request in exchange.py's form to `path`; return it."""
+    asked = {"runs": [packed(run) for run in runs], "repeat": repeat, "options": options or {}}
+    path.write_text(json.dumps(asked), encoding="utf-8")
+    return path
 
 
 def call(command: Sequence[str], result: Path) -> str:
@@ -120,7 +125,7 @@ def _transformed(runtime: Runtime, model: Path, request: Path) -> str | None:
     if runtime.transform is None:
         return None
     result = _made_by(runtime, model)
-    python = str(python_of(runtime.environment))
+    python = str(python_of(runtime.tools))
     module = "tools.runtimes.runners.transform"
     command = [python, "-m", module, runtime.transform, str(model), str(result), str(request)]
     return last_line(call(command, result))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "models" / "shapes-resnet.onnx"
 FULL_SIZE = "tin20-resnet50.torchscript-op17-folded.onnx"
 """In the folder of the tests' assets: a trained ResNet-50 of full size, 20 classes."""
+MODELS = (EMBEDDED.stem, FULL_SIZE.split(".", maxsplit=1)[0])
+"""What the two are called."""
 COMPOSITES = (DEFAULT, "c3-lrp", "lrp-resnet")
 MAPS = ("heatmap", "heatmap_raw")
 """The outputs that are compared: what the composite's post-processing makes, and the map itself."""
@@ -70,6 +71,19 @@ class Cell:
             and self.map is not None
             and self.outputs <= self.outputs_bound
             and self.map <= self.bound
+        )
+
+    @property
+    def said(self) -> str:
+        """The cell in one line."""
+        found = (
+            f"outputs {self.outputs:.1e}, map {self.map:.1e}, r {self.correlation:.3f}"
+            if self.outputs is not None
+            else self.fault
+        )
+        return (
+            f"{'right' if self.right else 'WRONG'} {self.runtime} {self.version} {self.form} "
+            f"{self.model} {self.composite}: {found} (itself {self.itself:.1e}; {self.seconds} s)"
         )
 
     def to_json(self) -> dict[str, Any]:

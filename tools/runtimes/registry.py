@@ -21,7 +21,7 @@ TOOLS = Environment(
         "numpy",
     )
 )
-SLIM = Environment(("onnxslim==0.1.98", "onnxruntime==1.32.0", "onnx==1.23.2", "numpy"))
+SLIM = Environment(("onnxslim==0.1.98", "onnx==1.23.2", "numpy"))
 NODE = Environment(("onnxruntime-node@1.30.0",), npm=True)
 WEB = Environment(("onnxruntime-web@1.30.0",), npm=True)
 
@@ -56,6 +56,8 @@ class Runtime:
     options: Mapping[str, Any] = field(default_factory=dict)
     transform: str | None = None
     """Tool of `runners.transform` that changes the file first."""
+    tools: Environment = OWN
+    """Where that tool is."""
     tolerance: float = 1e-3
     """Of the map, relative to its maximum."""
     outputs_tolerance: float = 1e-4
@@ -80,8 +82,17 @@ RUNTIMES = (
         title="ONNX Runtime, oldest",
         environment=Environment(("onnxruntime==1.15.0", "numpy<2")),
         runner="run_onnxruntime",
-        forms=(Form("cpu"), PORTABLE),
+        forms=(PORTABLE, Form("cpu")),
         ci=True,
+        remark="The cpu form is wrong from a session's second run on, logits too, unless "
+        "`enable_mem_pattern` is off.",
+    ),
+    Runtime(
+        name="onnxruntime-1.19",
+        title="ONNX Runtime, oldest for the cpu form",
+        environment=Environment(("onnxruntime==1.19.2", "numpy<2")),
+        runner="run_onnxruntime",
+        forms=(Form("cpu"), PORTABLE),
     ),
     Runtime(
         name="openvino",
@@ -90,6 +101,7 @@ RUNTIMES = (
         runner="run_openvino",
         forms=(Form("openvino"), PORTABLE),
         ci=True,
+        remark="`INFERENCE_PRECISION_HINT` is f32.",
     ),
     Runtime(
         name="openvino-2024",
@@ -97,6 +109,7 @@ RUNTIMES = (
         environment=Environment(("openvino==2024.6.0", "numpy<2.2")),
         runner="run_openvino",
         forms=(Form("openvino"), PORTABLE),
+        remark="`INFERENCE_PRECISION_HINT` is f32.",
     ),
     Runtime(
         name="onnxruntime-node",
@@ -129,6 +142,7 @@ RUNTIMES = (
         environment=Environment(("tract==0.23.9", "numpy")),
         runner="run_tract",
         ci=True,
+        remark="The shapes of the inputs are fixed before the model is optimised.",
     ),
     Runtime(
         name="opencv",
@@ -151,6 +165,9 @@ RUNTIMES = (
         environment=Environment(("MNN==3.6.1", "numpy")),
         runner="run_mnn",
         forms=(STATIC,),
+        remark="Converted by `mnnconvert`; `set_hint(3, 0)` (small Winograd tiles): "
+        "convolutions otherwise round more, and c3-lrp's map of the embedded "
+        "model is off by 1e-2.",
     ),
     Runtime(
         name="reference",
@@ -159,52 +176,64 @@ RUNTIMES = (
         runner="run_reference",
         small=True,
         ci=True,
+        remark="Too slow for a full-size model.",
     ),
     Runtime(
         name="onnxslim",
         title="onnxslim, then ONNX Runtime",
-        environment=SLIM,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="onnxslim",
+        tools=SLIM,
         ci=True,
     ),
     Runtime(
         name="onnxsim",
         title="onnxsim, then ONNX Runtime",
-        environment=TOOLS,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="onnxsim",
+        tools=TOOLS,
     ),
     Runtime(
         name="ort-format",
         title="ONNX Runtime's .ort format",
-        environment=TOOLS,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="ort",
+        tools=TOOLS,
     ),
     Runtime(
         name="float16",
         title="float16 by ONNX Runtime's tool",
-        environment=TOOLS,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="float16",
+        tools=TOOLS,
         tolerance=2e-2,
         outputs_tolerance=1e-2,
+        remark="The tolerance of maps is 2e-2 here, of outputs 1e-2.",
     ),
     Runtime(
         name="float16-common",
         title="float16 by onnxconverter-common",
-        environment=TOOLS,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="converter_common",
+        tools=TOOLS,
         tolerance=2e-2,
         outputs_tolerance=1e-2,
+        remark="It casts an output of the graph back to float32 but not what nodes "
+        "inside read of it, and leaves Casts to float32 as they are.",
     ),
     Runtime(
         name="int8",
         title="static int8 by ONNX Runtime's tool",
-        environment=TOOLS,
+        environment=OWN,
         runner="run_onnxruntime",
         transform="int8",
+        tools=TOOLS,
+        remark="Activations are rounded to 256 steps, and relevance with them: quantise "
+        "the original and compile that.",
     ),
 )

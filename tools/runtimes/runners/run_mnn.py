@@ -13,7 +13,6 @@ import numpy as np
 
 from tools.runtimes.runners.exchange import Arrays, Run, serve
 
-
 WINOGRAD_LEVEL = 3
 
 
