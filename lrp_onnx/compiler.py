@@ -19,7 +19,7 @@ from lrp_onnx import __version__
 from lrp_onnx.compiled.conservation import names_of, unread_constants
 from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.opset import lower
-from lrp_onnx.compiled.order import drop_unused, relevance_last
+from lrp_onnx.compiled.order import drop_unused, forget_symbolic_shapes, relevance_last
 from lrp_onnx.compiled.runner import Runner
 from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.verify import check_compiled
@@ -325,6 +325,8 @@ def compile_model(
     constants = unread_constants(model, ledger)
     model = drop_unused(model)
     memory_fixed, memory_each = memory_of(model)
+    if not options.emission.declared_shapes:
+        model = forget_symbolic_shapes(model)
     model = lower(model, options.opset, original=graph.opset)
     stated, labels = read_description(graph.model.metadata_props)
     preprocessing = options.preprocessing or stated or integer_pictures(graph, plan)

@@ -1,6 +1,6 @@
-"""Removal of unused nodes, and node order for low peak memory.
+"""Removal of unused nodes and of symbolic shapes, and node order for low peak memory.
 
-Both change a model in place. Neither changes its results.
+All change a model in place. None changes its results.
 """
 
 from __future__ import annotations
@@ -12,6 +12,22 @@ import onnx
 from google.protobuf.message import Message
 
 from lrp_onnx.contract import START, TARGET, is_added
+
+
+def forget_symbolic_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the stated shapes of inner tensors that have a symbolic size; return `model`.
+
+    Inputs and outputs keep theirs.
+    """
+    _replace(
+        model.graph.value_info,
+        [
+            value
+            for value in model.graph.value_info
+            if not any(size.dim_param for size in value.type.tensor_type.shape.dim)
+        ],
+    )
+    return model
 
 
 def drop_unused(model: onnx.ModelProto, *, keep: frozenset[str] = frozenset()) -> onnx.ModelProto:

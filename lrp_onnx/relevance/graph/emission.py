@@ -50,7 +50,8 @@ class Emission:
     """
     declared_shapes: bool = False
     """The shape of every tensor of relevance is stated: ONNX Runtime leaves its fast layouts where
-    it cannot prove that two shapes are equal.
+    it cannot prove that two shapes are equal. Otherwise no tensor inside the graph has a stated
+    shape with a symbolic size.
     """
     blocked_masks: bool = False
     """ReLU's derivative is a depthwise convolution with a tanh, otherwise a comparison."""
@@ -130,8 +131,18 @@ FACTS = (
         ("cpu", "cuda"),
     ),
     Fact(
+        "OpenCV 5.0 (DNN, its new engine)",
+        "pads channels to whole blocks, divides the padding's 0 by 0 where a convolution's bias "
+        "holds the stabilizer, and a later convolution spreads the NaN; a stabilizer that an Add "
+        "brings in is in the padding too",
+        "stabilizer_in_bias",
+        False,
+        ("portable",),
+    ),
+    Fact(
         "tract 0.23.9",
-        "keeps a stated symbolic batch, and is slower than with a fixed one",
+        "does not let the batch be fixed where the shape of a tensor inside the graph states a "
+        "symbol for it: it cannot unify N with the number",
         "declared_shapes",
         False,
         ELSEWHERE,

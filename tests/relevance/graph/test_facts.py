@@ -59,7 +59,25 @@ def masks_are_convolutions(model: onnx.ModelProto) -> bool:
 
 
 def shapes_are_stated(model: onnx.ModelProto) -> bool:
+    """Those of relevance, with a symbol for the batch."""
     return any(value.name.startswith("lrp/") for value in model.graph.value_info)
+
+
+def test_no_inner_shape_has_a_symbol_but_for_onnx_runtime(saved: Save) -> None:
+    """Exporters state them too: tract then cannot fix the batch."""
+    path = saved(onnx.shape_inference.infer_shapes(resnet("bottleneck", size=(32, 32))))
+    for name in NAMES:
+        model = compile_model(path, optimize_for=name).model
+        inner = [size for v in model.graph.value_info for size in v.type.tensor_type.shape.dim]
+        assert any(size.dim_param for size in inner) == EMISSIONS[name].declared_shapes
+
+
+def stabilizers_are_in_biases(model: onnx.ModelProto) -> bool:
+    """Some quotient's denominator is what a convolution gives."""
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    denominators = [made_by.get(n.input[1]) for n in model.graph.node if n.op_type == "Div"]
+    assert denominators
+    return "Conv" in denominators
 
 
 def target_is_required(model: onnx.ModelProto) -> bool:
@@ -88,6 +106,7 @@ CASES: dict[str, Case] = {
     "indexed_pools": pools_have_indices,
     "blocked_masks": masks_are_convolutions,
     "declared_shapes": shapes_are_stated,
+    "stabilizer_in_bias": stabilizers_are_in_biases,
     "required_target": target_is_required,
     "stored_weights": weights_are_stored,
     "loops": regions_are_found_in_loops,
@@ -117,10 +136,11 @@ def test_what_a_runtime_needs_comes_from_the_facts_alone() -> None:
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.choice)
 def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
     """In `gradient`, whose plain convolutions and transposes share their weights; minima are those
-    of rules that tell signs apart. Regions are those of C3.
+    of rules that tell signs apart, stabilizers those of rules that divide. Regions are C3's.
     """
     post = "c3" if fact.choice in OF_REGIONS else "none"
-    composite = "lrp-resnet" if fact.choice == "clipped_minima" else "gradient"
+    divides = fact.choice in ("clipped_minima", "stabilizer_in_bias")
+    composite = "lrp-resnet" if divides else "gradient"
     path = saved(resnet("bottleneck", size=(32, 32), widths=(8, 16)))
     case = CASES[fact.choice]
     for name in fact.forms:
