@@ -6,7 +6,7 @@ batch, and account for all relevance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, e
 from lrp_onnx.compiled.opset import OLDEST
 from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
 from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
-from lrp_onnx.contract import Contract
+from lrp_onnx.contract import C3_REGION, HEATMAP, Contract, is_added
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
+from lrp_onnx.maps.chain import parse_chain
 
 SAME_MAP = 1e-4
 """Largest difference between a map computed alone and in a batch, relative to its maximum: kernels
@@ -210,7 +211,13 @@ def audit(
     inner = runner(expose(model, names).SerializeToString(), feeds)
     rows = accounts_of(contract, inner | constants_of(model, contract, names) | feeds)
     start = rows[0].received
-    maps = [name for name in after if name not in contract.outputs]
+    decided = {C3_REGION}
+    if any(step.decides for step in parse_chain(contract.post).steps):
+        decided.add(HEATMAP)
+    added = [name for name in after if name not in contract.outputs]
+    # A pixel at a threshold falls where rounding lets it. What was compared with it is checked.
+    maps = [name for name in added if name not in decided]
+    before = [] if len(maps) == len(added) else sorted(_computed(model, contract.ledger[-1]))
     checks: list[tuple[str, Sequence[str]]] = [
         ("valid standard ONNX", _validity(model)),
         ("original outputs unchanged", compared.faults),
@@ -224,7 +231,13 @@ def audit(
         checks.append(
             (
                 f"a batch of {len(pictures)} equals {len(pictures)} single runs",
-                batch_faults(data, contract, runner, pictures, maps),
+                batch_faults(
+                    expose(model, frozenset(before)).SerializeToString(),
+                    contract,
+                    runner,
+                    pictures,
+                    [*maps, *before],
+                ),
             )
         )
     return Audit(
@@ -234,6 +247,14 @@ def audit(
         compared.notes,
         compared.movements,
     )
+
+
+def _computed(model: onnx.ModelProto, entry: Mapping[str, Any]) -> set[str]:
+    """The tensors in which a step of the ledger passed relevance on, as far as nodes of the
+    compiler compute them.
+    """
+    passed = {name for names in entry["passed"] for name in names if is_added(name)}
+    return passed & {name for node in model.graph.node for name in node.output}
 
 
 def _has_bfloat16(model: onnx.ModelProto) -> bool:

@@ -26,6 +26,8 @@ class MapStep:
     __slots__ = ()
     one_sided: ClassVar[bool] = False
     """Whether the step keeps only relevance for the class, so that colours need one side only."""
+    decides: ClassVar[bool] = False
+    """Whether the step compares values with thresholds, so that rounding may change much."""
 
     def __call__(self, relevance: Map) -> Map:
         """(H, W) float32 → (H, W) float32, a new array."""
@@ -37,6 +39,7 @@ class C3(C3Options, MapStep):
     """C3, contour and component choice: keep the largest blob of the 28x28 map (JSAI 2024)."""
 
     one_sided: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
 
     def __call__(self, relevance: Map) -> Map:
         return c3(relevance, self).map
@@ -47,6 +50,7 @@ class C1C(C3Options, MapStep):
     """C1C, component choice: keep the blob of the 28x28 map with its peak (Iida et al. 2023)."""
 
     one_sided: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
     component: str = "peak"
 
     def __call__(self, relevance: Map) -> Map:
@@ -57,6 +61,7 @@ class C1C(C3Options, MapStep):
 class Quantize(MapStep):
     """Heat quantization: round down to evenly spaced levels (ECCV 2024)."""
 
+    decides: ClassVar[bool] = True
     levels: int = LEVELS
 
     def __post_init__(self) -> None:

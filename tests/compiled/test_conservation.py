@@ -133,3 +133,28 @@ def test_not_a_number_is_found(saved: Save) -> None:
     x = picture(model)
     x[0, 0, 0, 0] = np.nan
     assert any("NaN" in fault for _, faults in audited(compiled, x).checks for fault in faults)
+
+
+def test_what_a_threshold_decides_is_compared_before_it(saved: Save) -> None:
+    """Rounding may move a pixel of a region, not the relevance that the region is found in: a file
+    whose batches differ is found out by that.
+    """
+    model = resnet(size=(32, 32), widths=(8, 16))
+    compiled = compile_model(saved(model), composite="c3-lrp", outputs=("heatmap", "c3"))
+    name = "a batch of 3 equals 3 single runs"
+    assert not dict(audited(compiled, picture(model, batch=3)).checks)[name]
+    graph = compiled.model.graph
+    last = compiled.contract.ledger[-1]["passed"][0]
+    (victim,) = (n for n in graph.node if set(n.output) & set(last))
+    whole = victim.output[0]
+    index = list(graph.node).index(victim)
+    victim.output[0] = "lrp/alone"
+    mixing = [
+        onnx.helper.make_node("ReduceSum", ["lrp/alone", "lrp/first"], ["lrp/sum"], keepdims=1),
+        onnx.helper.make_node("Add", ["lrp/alone", "lrp/sum"], [whole]),
+    ]
+    for offset, node in enumerate(mixing):
+        graph.node.insert(index + 1 + offset, node)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "lrp/first"))
+    faults = dict(audited(compiled, picture(model, batch=3)).checks)[name]
+    assert len(faults) == 1 and whole in faults[0]

@@ -193,10 +193,9 @@ def test_the_stored_page_is_made_of_the_stored_results() -> None:
 
 
 def test_the_default_is_what_the_study_found_best() -> None:
-    from lrp_onnx.cli.explain import default_post
-    from lrp_onnx.relevance.composites.presets import DEFAULT
+    from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 
-    assert (DEFAULT, default_post(DEFAULT)) == (report.BEST, report.SMOOTH)
+    assert (DEFAULT, COMPOSITES[DEFAULT].post) == (report.BEST, report.SMOOTH)
     cases, _, _ = report.stored(report.STORED)
     for column in report.DECIDING:
         for rival in ("grad-cam", "cam", "rise(masks=150)"):

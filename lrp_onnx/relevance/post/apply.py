@@ -25,7 +25,7 @@ def _processed(
     """
     grid = Grid(raw, size)
     for index, step in enumerate(steps):
-        later = decides or any(isinstance(s, C3Options | Quantize) for s in steps[index + 1 :])
+        later = decides or any(following.decides for following in steps[index + 1 :])
         grid = applied(step, grid, double=later and raw.builder.emission.doubles)
     return grid.value
 

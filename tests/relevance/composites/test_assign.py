@@ -91,7 +91,7 @@ def test_golden_values(network: str, method: str, assets: Path, tmp_path: Path) 
         outputs=("heatmap", "relevance"),
         bias="drop" if method != name else None,
     )
-    found = run_onnx(compile_model(path, options).model, {"input": golden["input"]})
+    found = run_onnx(compile_model(path, options, post="none").model, {"input": golden["input"]})
     expected = golden[method]
     for sample in range(len(expected)):
         ours = found["relevance" if expected.ndim == 4 else "heatmap"][sample]
@@ -158,7 +158,7 @@ def test_float32_is_float64_rounded(composite: str, assets: Path) -> None:
     """
     golden = np.load(assets / "golden" / "tin10-resnet18w16.npz")
     compiled = compile_model(
-        assets / "models" / FILES["tin10-resnet18w16"], Options(composite=composite)
+        assets / "models" / FILES["tin10-resnet18w16"], composite=composite, post="none"
     ).model
     feeds = {"input": golden["input"]}
     assert (
@@ -175,9 +175,9 @@ def test_folded_and_kept_batch_norm_give_the_same_map(assets: Path) -> None:
     ]
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat", "gradient"):
         kept, folded = (
-            run_onnx(compile_model(assets / "models" / f, Options(composite=composite)).model, x)[
-                "heatmap"
-            ]
+            run_onnx(
+                compile_model(assets / "models" / f, composite=composite, post="none").model, x
+            )["heatmap"]
             for f in forms
         )
         assert relative(kept, folded) < PARITY

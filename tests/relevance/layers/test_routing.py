@@ -35,7 +35,8 @@ def test_a_shortcut_without_weights_is_the_convolution_that_does_the_same(
     moved, convolved = (resnet(size=(32, 32), widths=(16, 32), shortcut=s) for s in (form, "eye"))
     x = {"x": picture(moved)}
     compiled = [
-        compile_model(saved(model), Options(composite=composite)) for model in (moved, convolved)
+        compile_model(saved(model), composite=composite, post="none")
+        for model in (moved, convolved)
     ]
     maps = [run_float64(c.model, x)["heatmap"] for c in compiled]
     # ε in the convolution's own rule, which the moved elements do not have.
@@ -122,7 +123,8 @@ def test_padding_before_a_convolution_is_its_own(saved: Save) -> None:
     x = {"x": picture(network(False))}
     for composite in ("epsilon-plus-flat", "epsilon-gamma-box", "c3-lrp"):
         compiled = [
-            compile_model(saved(network(e)), Options(composite=composite)) for e in (True, False)
+            compile_model(saved(network(e)), composite=composite, post="none")
+            for e in (True, False)
         ]
         layers = [next(c.plan.steps).kind for c in compiled]
         assert all(
@@ -159,9 +161,9 @@ def test_real_option_a_networks(assets: Path) -> None:
     x = {"input": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}
     for composite in ("c3-lrp", "lrp-resnet", "epsilon-plus-flat"):
         maps = [
-            run_onnx(compile_model(folder / f"{n}.onnx", Options(composite=composite)).model, x)[
-                "heatmap"
-            ]
+            run_onnx(
+                compile_model(folder / f"{n}.onnx", composite=composite, post="none").model, x
+            )["heatmap"]
             for n in names
         ]
         assert relative(maps[1], maps[0]) < 1e-4 and relative(maps[2], maps[0]) < 1e-4
@@ -196,7 +198,7 @@ def test_pictures_with_channels_last(composite: str, saved: Save) -> None:
     """
     model = resnet(size=(32, 24), widths=(16, 32))
     x = picture(model)
-    options = Options(composite=composite, outputs=("heatmap", "relevance"))
+    options = Options(composite=composite, outputs=("heatmap", "relevance"), post="none")
     plain, last = (compile_model(saved(m), options) for m in (model, turned(model)))
     assert (plain.contract.layout, last.contract.layout) == ("NCHW", "NHWC")
     expected = run_onnx(plain.model, {"x": x})
@@ -215,7 +217,7 @@ def test_one_network_through_three_exporters(assets: Path) -> None:
         maps = []
         for name, last in names.items():
             compiled = compile_model(
-                assets / "models" / f"mlperf-resnet8.{name}.onnx", Options(composite=composite)
+                assets / "models" / f"mlperf-resnet8.{name}.onnx", composite=composite, post="none"
             )
             x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
             maps.append(run_onnx(compiled.model, {compiled.contract.input: x})["heatmap"])
