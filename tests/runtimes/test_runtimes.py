@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,23 +27,28 @@ TRIED = [runtime for runtime in RUNTIMES if runtime.ci]
 BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}
 
 
-def cells() -> Iterator[pytest.param]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled files lie, each made once."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def cells() -> Iterator[Any]:
     """Runtime, form and composite; the slow evaluator has the default composite alone."""
     for runtime in TRIED:
         for form in dict.fromkeys((runtime.forms[0], PORTABLE)):
             for composite in COMPOSITES[: 1 if runtime.small else None]:
                 name = f"{runtime.name}-{form.optimize_for}-{composite}"
-                group = pytest.mark.xdist_group(runtime.name)
-                yield pytest.param(runtime, form, composite, id=name, marks=group)
+                yield pytest.param(runtime, form, composite, id=name)
 
 
-@pytest.mark.parametrize(("runtime", "form", "composite"), cells())
-def test_a_file_is_right(runtime: Runtime, form: Form, composite: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("runtime", "form", "composite"), list(cells()))
+def test_a_file_is_right(runtime: Runtime, form: Form, composite: str, folder: Path) -> None:
     """It loads; outputs and maps, of a class that is asked for and of the predicted one, are what
     ONNX Runtime computes without optimisations.
     """
     try:
-        cell = measure(runtime, form, EMBEDDED, composite, tmp_path)
+        cell = measure(runtime, form, EMBEDDED, composite, folder)
     except UnavailableError as reason:
         pytest.skip(str(reason))
     assert cell.right, cell.said
@@ -66,7 +72,6 @@ def shared_weight(*, own: bool) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
 
 
-@pytest.mark.xdist_group("openvino")
 def test_openvino_confuses_a_shared_weight_and_not_one_of_its_own(tmp_path: Path) -> None:
     """The fact behind `Emission.separate_weights`, in its smallest case."""
     x = np.random.default_rng(1).normal(size=(1, 8, 10, 10)).astype(np.float32)
@@ -84,7 +89,6 @@ def test_openvino_confuses_a_shared_weight_and_not_one_of_its_own(tmp_path: Path
     assert found[False] > 0.1, "OpenVINO is repaired: say so in the fact"
 
 
-@pytest.mark.xdist_group("opencv")
 def test_opencv_spreads_the_padding_of_a_denominator(tmp_path: Path) -> None:
     """The fact behind `Emission.stabilizer_in_bias`: 12 channels, which are padded to 16."""
     rng = np.random.default_rng(0)
@@ -121,11 +125,10 @@ def test_opencv_spreads_the_padding_of_a_denominator(tmp_path: Path) -> None:
     assert found[True] == float("inf"), "OpenCV is repaired: say so in the fact"
 
 
-@pytest.mark.xdist_group("onnxruntime-oldest")
-def test_an_old_onnx_runtime_gives_another_map_the_second_time(tmp_path: Path) -> None:
+def test_an_old_onnx_runtime_gives_another_map_the_second_time(folder: Path) -> None:
     """Why the guide gives ONNX Runtime below 1.19 the portable form."""
     try:
-        cell = measure(BY_NAME["onnxruntime-oldest"], Form("cpu"), EMBEDDED, "lrp-resnet", tmp_path)
+        cell = measure(BY_NAME["onnxruntime-oldest"], Form("cpu"), EMBEDDED, "lrp-resnet", folder)
     except UnavailableError as reason:
         pytest.skip(str(reason))
     assert cell.fault is None and cell.map is not None and cell.map > 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -52,7 +51,7 @@ def test_speed_on_openvino() -> None:
     assert multiples["openvino"] <= 1.3 * multiples["onnxruntime"]
 
 
-def test_snippets_are_python(tmp_path: Path) -> None:
+def test_snippets_are_python() -> None:
     guide = report.GUIDE.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
     assert len(blocks) == 5
