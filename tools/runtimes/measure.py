@@ -144,6 +144,7 @@ def case(original: Path, composite: str, form: Form, folder: Path) -> Case:
         REFERENCE, path, [{name: x, "target": predicted}], outputs=outputs, options={"level": PLAIN}
     )
     second = first.runs[0][logits].argsort(axis=1)[:, -2].astype(np.int64)
+    runs: list[dict[str, NDArray[Any]]]
     runs = [{name: x, "target": second}, {name: x, "target": predicted}]
     plain = execute(REFERENCE, path, runs, outputs=outputs, options={"level": PLAIN})
     if largest(plain.runs[0][MAPS[0]], plain.runs[1][MAPS[0]]) < 0.1:

@@ -35,6 +35,7 @@ def speed(original: Path) -> dict[str, Any]:
         CannotRunError: a runtime does not run the file.
     """
     x = pictures(1)
+    measured = [runtime for runtime in RUNTIMES if runtime.name in OPTIONS]
     proto = onnx.load(original, load_external_data=False)
     name, logits = proto.graph.input[0].name, proto.graph.output[0].name
     times: dict[tuple[str, str], list[float]] = {}
@@ -43,11 +44,12 @@ def speed(original: Path) -> dict[str, Any]:
         bare = Path(folder) / "forward.onnx"
         onnx.save(onnx.load(original), bare)
         compiled = {}
-        for runtime, form in (("onnxruntime", "cpu"), ("openvino", "openvino")):
+        for runtime in measured:
+            form = runtime.forms[0].optimize_for
             model = compile_model(original, Options(optimize_for=form, inputs="none"))
-            compiled[runtime] = model.save(Path(folder) / f"{form}.onnx")
+            compiled[runtime.name] = model.save(Path(folder) / f"{form}.onnx")
         for _ in range(ROUNDS):
-            for runtime in (r for r in RUNTIMES if r.name in OPTIONS):
+            for runtime in measured:
                 for what, path, outputs in (
                     ("forward", bare, [logits]),
                     ("explained", compiled[runtime.name], [logits, "heatmap"]),
@@ -56,7 +58,7 @@ def speed(original: Path) -> dict[str, Any]:
                     times.setdefault((runtime.name, what), []).append(median)
                     versions[runtime.name] = version
     rows = []
-    for runtime in (r for r in RUNTIMES if r.name in OPTIONS):
+    for runtime in measured:
         forward, explained = (
             statistics.median(times[runtime.name, what]) for what in ("forward", "explained")
         )

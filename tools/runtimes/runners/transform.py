@@ -68,7 +68,7 @@ def int8(model: str, output: str, runs: Requests) -> str:
     import onnxruntime
     from onnxruntime import quantization as tool
 
-    class Reader(tool.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(tool.CalibrationDataReader):
         def __init__(self) -> None:
             self.runs: Iterator[dict[str, Any]] = iter(runs)
 
