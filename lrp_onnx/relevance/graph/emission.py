@@ -189,7 +189,7 @@ FACTS = (
     ),
     Fact(
         "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
-        "run a Loop that ends when nothing changes: a third of the squarings' time. OpenCV 5.0 "
+        "run a Loop that ends when nothing changes: a quarter of the squarings' time. OpenCV 5.0 "
         "computes it wrongly without a warning; OpenCV 4.14 and tract 0.23.9 do not read it",
         "loops",
         True,

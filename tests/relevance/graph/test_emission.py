@@ -170,7 +170,7 @@ def test_every_choice_alone_leaves_every_map_as_it_is(choice: str, kind: str, sa
         ]
         differs = differs or models[0].graph != models[1].graph
         exact = [run_float64(model, x)["heatmap"] for model in models]
-        assert relative(exact[1], exact[0]) < EXACT, composite
+        assert relative(exact[1], exact[0]) < ROUNDED.get(choice, EXACT), composite
         rounded = run_onnx(models[1], x)["heatmap"]
         assert relative(rounded, exact[1]) < 1e-4, composite
     assert differs, "the choice changes nothing"
