@@ -188,7 +188,7 @@ FACTS = (
         ("tensorrt", "portable"),
     ),
     Fact(
-        "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
+        "ONNX Runtime 1.18.1 and 1.32 (CPU provider)",
         "run a Loop that ends when nothing changes: a quarter of the squarings' time. OpenCV 5.0 "
         "computes it wrongly without a warning; OpenCV 4.14 and tract 0.23.9 do not read it",
         "loops",
@@ -196,7 +196,7 @@ FACTS = (
         ("cpu", "cuda"),
     ),
     Fact(
-        "ONNX Runtime 1.18 to 1.32 (CPU and CUDA providers)",
+        "ONNX Runtime 1.18.1 and 1.32 (CPU provider); the CUDA provider by its list of kernels",
         "have products, sums and comparisons in float64; TensorRT and WebGPU have no float64",
         "doubles",
         True,

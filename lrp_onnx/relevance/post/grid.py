@@ -44,6 +44,9 @@ class Grid:
             return builder.node("MatMul", value, builder.stored(matrix.T.astype(kind)))
 
         def down(value: Value, matrix: Matrix) -> Value:
+            if double:
+                # ONNX Runtime 1.18 fuses a Transpose with a MatMul, and has no float64 kernel then.
+                return builder.node("MatMul", builder.stored(matrix.astype(kind)), value)
             return transposed(across(transposed(value), matrix))
 
         # What is turned round is the smaller side of each product.

@@ -16,7 +16,7 @@ from post_graphs import graph_of, session_of
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.maps.c3 import C3Options, c1c, c3
-from lrp_onnx.maps.chain import C1C, C3, Chain
+from lrp_onnx.maps.chain import C1C, C3, Chain, SmoothAverage
 from lrp_onnx.relevance.graph.emission import EMISSIONS, Emission
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import find_images
@@ -200,6 +200,18 @@ def test_real_maps(assets: Path) -> None:
             scale = np.abs(found.heatmap_raw).max()
             assert np.abs(found.heatmap - expected.map).max() <= 1e-6 * scale, found.path
             assert ((found.heatmap != 0) == (expected.map != 0)).all(), found.path
+
+
+def test_no_transpose_in_float64() -> None:
+    """ONNX Runtime 1.18 fuses one with a product, and has no float64 kernel for both."""
+    step = C3(expansion="bilinear")
+    model = graph_of(Chain((SmoothAverage(), step)), (50, 77), LOOP)
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    turned = [node.output[0] for node in model.graph.node if node.op_type == "Transpose"]
+    assert turned and all(kinds[name] == onnx.TensorProto.FLOAT for name in turned)
 
 
 def test_bodies_read_nothing_of_the_outer_graph() -> None:
