@@ -90,17 +90,22 @@ def test_openvino_confuses_a_shared_weight_and_not_one_of_its_own(tmp_path: Path
 
 
 def test_opencv_spreads_the_padding_of_a_denominator(tmp_path: Path) -> None:
-    """The fact behind `Emission.stabilizer_in_bias`: 12 channels, which are padded to 16."""
+    """The fact behind `Emission.stabilizer_in_bias`: 12 channels, which are padded to 16. What the
+    padding's quotients become differs: no number, or a huge one.
+    """
     rng = np.random.default_rng(0)
     first, second = (rng.random((12, 12, 3, 3)).astype(np.float32) for _ in range(2))
     x = rng.random((1, 12, 10, 10)).astype(np.float32)
     node, pads = onnx.helper.make_node, {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
     found = {}
     for in_bias in (True, False):
-        nodes = [node("Conv", ["x", "v", *(["e"] if in_bias else [])], ["z"], **pads)]
+        nodes = [
+            node("Conv", ["x", "v"], ["a"], **pads),
+            node("Conv", ["x", "w", *(["e"] if in_bias else [])], ["z"], **pads),
+        ]
         if not in_bias:
             nodes.append(node("Add", ["z", "one"], ["s"]))
-        nodes.append(node("Div", ["x", "z" if in_bias else "s"], ["q"]))
+        nodes.append(node("Div", ["a", "z" if in_bias else "s"], ["q"]))
         nodes.append(node("Conv", ["q", "w"], ["y"], **pads))
         values = {
             "v": first,
@@ -122,7 +127,7 @@ def test_opencv_spreads_the_padding_of_a_denominator(tmp_path: Path) -> None:
         right = execute(REFERENCE, path, [{"x": x}], outputs=["y"])
         found[in_bias] = largest(there.runs[0]["y"], right.runs[0]["y"])
     assert found[False] < 1e-5
-    assert found[True] == float("inf"), "OpenCV is repaired: say so in the fact"
+    assert found[True] > 1, "OpenCV is repaired: say so in the fact"
 
 
 def test_an_old_onnx_runtime_gives_another_map_the_second_time(folder: Path) -> None:

@@ -64,9 +64,11 @@ def cells(
 
 def run(given: argparse.Namespace) -> None:
     wanted = [r for r in RUNTIMES if not given.runtime or r.name in given.runtime]
-    found = [cell.to_json() for cell in cells(wanted, given.model, given.composite)]
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = []
+    for cell in cells(wanted, given.model, given.composite):
+        found.append(cell.to_json())
+        if given.json:  # after every cell: the matrix takes half an hour
+            given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def table(given: argparse.Namespace) -> None:

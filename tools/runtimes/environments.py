@@ -121,9 +121,11 @@ def _commands(environment: Environment) -> list[list[str]]:
         # The packages' own scripts fetch CUDA libraries, which nothing here needs.
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries", "1"]
         return [["npm", "install", "--prefix", folder, *options, *environment.packages]]
-    pip = [f"{folder}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    limits = ["--retries", "1", "--timeout", "20"]
-    return [[sys.executable, "-m", "venv", folder], [*pip, *limits, *environment.packages]]
+    # This environment's pip serves all of them, and nothing is compiled ahead: half the time.
+    pip = [sys.executable, "-m", "pip", "--python", f"{folder}/bin/python", "install", "-q"]
+    options = ["--no-compile", "--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
+    venv = [sys.executable, "-m", "venv", "--without-pip", folder]
+    return [venv, [*pip, *options, *environment.packages]]
 
 
 def _fault(command: list[str]) -> str | None:

@@ -132,9 +132,9 @@ FACTS = (
     ),
     Fact(
         "OpenCV 5.0 (DNN, its new engine)",
-        "pads channels to whole blocks, divides the padding's 0 by 0 where a convolution's bias "
-        "holds the stabilizer, and a later convolution spreads the NaN; a stabilizer that an Add "
-        "brings in is in the padding too",
+        "pads channels to whole blocks, divides by what is in the padding, 0 or nearly, where a "
+        "convolution's bias holds the stabilizer, and a later convolution spreads the NaN; a "
+        "stabilizer that an Add brings in is in the padding too",
         "stabilizer_in_bias",
         False,
         ("portable",),

@@ -25,7 +25,7 @@ def load(model: str, runs: list[Any], options: Mapping[str, Any]) -> tuple[str, 
     if "threads" in options:
         settings["INFERENCE_NUM_THREADS"] = options["threads"]
     request = core.compile_model(network, "CPU", settings).create_infer_request()
-    names = [output.get_any_name() for output in network.outputs]
+    names = options["outputs"]  # a tensor may have several: `heatmap` and `heatmap_raw`
 
     def run(feeds: Arrays) -> Arrays:
         request.infer(dict(feeds), share_inputs=True)
