@@ -111,9 +111,12 @@ def test_the_original_outputs_are_unchanged(file: ZooFile, tmp_path: Path) -> No
             assert relative(after[name], expected) <= 1e-6, name
         else:
             assert np.array_equal(after[name], expected), name
+    exact = before
     before, after = (run_onnx(m, x) for m in (runnable(original), compiled))
     for name, expected in before.items():
-        assert relative(after[name], expected) <= rounding_of(original), name
+        # What the optimisations move in the original itself, as in int8, is no fault of the file.
+        moved = relative(expected, exact[name])
+        assert relative(after[name], expected) <= rounding_of(original) + moved, name
 
 
 @pytest.mark.parametrize(
