@@ -7,6 +7,7 @@ tries all. What cannot be had here is skipped with its reason.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,18 @@ def test_opencv_spreads_the_padding_of_a_denominator(tmp_path: Path) -> None:
     assert found[True] > 1, "OpenCV is repaired: say so in the fact"
 
 
-def test_an_old_onnx_runtime_gives_another_map_the_second_time(folder: Path) -> None:
+def test_an_old_onnx_runtime_is_wrong_the_second_time_by_its_memory_plan(folder: Path) -> None:
     """Why the guide gives ONNX Runtime below 1.19 the portable form."""
+    old = BY_NAME["onnxruntime-oldest"]
+    unplanned = replace(old, options={"pattern": False})
     try:
-        cell = measure(BY_NAME["onnxruntime-oldest"], Form("cpu"), EMBEDDED, "lrp-resnet", folder)
+        cells = [
+            measure(one, Form("cpu"), EMBEDDED, "lrp-resnet", folder) for one in (old, unplanned)
+        ]
     except UnavailableError as reason:
         pytest.skip(str(reason))
-    assert cell.fault is None and cell.map is not None and cell.map > 1
+    assert cells[0].fault is None and cells[0].map is not None and cells[0].map > 1
+    assert cells[1].right, cells[1].said
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ def call(command: Sequence[str], result: Path) -> str:
 def _reason(text: str) -> str:
     """What a failed runner says: the last Python error and, of tract's chain, its deepest cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|error)\b", line)]
+    named = r"[\w.]*(Error|Exception|error|_state\.\w+)\b"
+    errors = [line for line in lines if re.match(named, line)]
     causes = [line for line in lines if re.match(r"\d+: (?!0x)[A-Z][\w ]+", line)]
     said = errors[-1:] + causes[-1:] if errors else lines[-1:]
     return re.sub(r"/\S*/", "", "; ".join(said))

@@ -58,6 +58,8 @@ class Runtime:
     """Tool of `runners.transform` that changes the file first."""
     tools: Environment = OWN
     """Where that tool is."""
+    package: str = ""
+    """Package whose version counts where the runtime did not come to say it."""
     tolerance: float = 1e-3
     """Of the map, relative to its maximum."""
     outputs_tolerance: float = 1e-4
@@ -221,6 +223,7 @@ RUNTIMES = (
         runner="run_onnxruntime",
         transform="converter_common",
         tools=TOOLS,
+        package="onnxconverter-common",
         tolerance=2e-2,
         outputs_tolerance=1e-2,
         remark="It casts an output of the graph back to float32 but not what nodes "
@@ -233,7 +236,16 @@ RUNTIMES = (
         runner="run_onnxruntime",
         transform="int8",
         tools=TOOLS,
-        remark="Activations are rounded to 256 steps, and relevance with them: quantise "
-        "the original and compile that.",
+        remark="Its maps are all zeros: quotients and masks do not survive 256 steps.",
+    ),
+    Runtime(
+        name="int8-forward",
+        title="static int8 of the original's nodes alone",
+        environment=OWN,
+        runner="run_onnxruntime",
+        transform="int8_forward",
+        tools=TOOLS,
+        remark="`nodes_to_exclude` names the nodes that begin with `lrp/`: relevance stays "
+        "float32, and is that of the rounded network.",
     ),
 )

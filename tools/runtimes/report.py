@@ -55,18 +55,17 @@ def table(found: Mapping[str, Any]) -> str:
         if outputs and max(outputs) > runtime.outputs_tolerance:
             worst = f"**{worst}**"
         maps = [_maps(cells, composite) for composite in COMPOSITES]
-        version = next((cell["version"] for cell in cells if cell["version"]), pinned(runtime))
-        first = [runtime.title, version, f"`{form}`", loads, worst]
+        first = [runtime.title, version_of(runtime, cells), f"`{form}`", loads, worst]
         lines.append("| " + " | ".join([*first, *maps, _remarks(runtime, cells)]) + " |")
     return "\n".join(lines)
 
 
-def pinned(runtime: Runtime) -> str:
-    """The version that is installed, as the registry states it."""
+def version_of(runtime: Runtime, cells: Cells) -> str:
+    """What the runtime said, or else what is installed for it."""
+    said = [cell["version"] for cell in cells if cell["version"]]
     environment = runtime.tools if runtime.transform else runtime.environment
-    named = [p for p in environment.packages if runtime.name.split("-")[0] in p]
-    first = (named or list(environment.packages) or ["–"])[0]
-    return first.replace("@", "==").rpartition("==")[2]
+    pinned = [p for p in environment.packages if p.startswith(runtime.package)]
+    return str((said or [pinned[0].replace("@", "==").rpartition("==")[2]])[0])
 
 
 def _maps(cells: Cells, composite: str) -> str:
@@ -96,7 +95,9 @@ def _remarks(runtime: Runtime, cells: Cells) -> str:
     """What there is to know: batch, the registry's remark, faults."""
     said = [runtime.remark] if runtime.remark else []
     faults = dict.fromkeys(cell["fault"] for cell in cells if cell["fault"])
-    said += [f"`{fault[:160].replace('|', '/').replace('`', '')}`" for fault in list(faults)[:1]]
+    for fault in list(faults)[:1]:
+        cause = fault.rpartition("failed:")[2].replace("|", "/").replace("`", "")
+        said.append(f"`{cause[:200].strip()}`")
     return " ".join(said)
 
 
@@ -129,7 +130,7 @@ def summary(found: Mapping[str, Any]) -> str:
         if runtime.name in seen or form != runtime.forms[0].flags:
             continue
         seen.add(runtime.name)
-        version = next((cell["version"] for cell in cells if cell["version"]), pinned(runtime))
+        version = version_of(runtime, cells)
         wrong = list(dict.fromkeys(f"`{c['composite']}`" for c in cells if not is_right(c)))
         said = "right" if not wrong else f"not right: {', '.join(wrong)}"
         if all(cell["fault"] for cell in cells):

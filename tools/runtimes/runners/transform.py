@@ -65,6 +65,16 @@ def converter_common(model: str, output: str, runs: Requests) -> str:
 
 def int8(model: str, output: str, runs: Requests) -> str:
     """Static quantisation in the QDQ format, calibrated on the pictures of the runs."""
+    return _quantized(model, output, runs, exclude=[])
+
+
+def int8_forward(model: str, output: str, runs: Requests) -> str:
+    """The same of the original's nodes alone: relevance stays float32."""
+    names = [node.name for node in onnx.load(model).graph.node]
+    return _quantized(model, output, runs, exclude=[n for n in names if n.startswith("lrp/")])
+
+
+def _quantized(model: str, output: str, runs: Requests, *, exclude: list[str]) -> str:
     import onnxruntime
     from onnxruntime import quantization as tool
 
@@ -75,12 +85,13 @@ def int8(model: str, output: str, runs: Requests) -> str:
         def get_next(self) -> dict[str, Any] | None:
             return next(self.runs, None)
 
-    tool.quantize_static(model, output, Reader(), quant_format=tool.QuantFormat.QDQ)
+    form = tool.QuantFormat.QDQ
+    tool.quantize_static(model, output, Reader(), quant_format=form, nodes_to_exclude=exclude)
     return str(onnxruntime.__version__)
 
 
 TOOLS: dict[str, Callable[[str, str, Requests], str]] = {
-    f.__name__: f for f in (onnxsim, onnxslim, ort, float16, converter_common, int8)
+    f.__name__: f for f in (onnxsim, onnxslim, ort, float16, converter_common, int8, int8_forward)
 }
 
 
