@@ -24,9 +24,11 @@ from lrp_onnx.compiled.runner import Runner
 from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
+    C3_REGION,
     HEATMAP,
     INPUTS,
     PREDICTED,
+    RELEVANCE,
     START,
     TARGET,
     TARGETS,
@@ -36,12 +38,14 @@ from lrp_onnx.contract import (
     read_description,
 )
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.maps.c3 import C3Options
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
 from lrp_onnx.model.heads.classifier import append_mean, find_head
-from lrp_onnx.model.load import load_model
+from lrp_onnx.model.load import normalise
 from lrp_onnx.model.normalize.batch import one_picture
 from lrp_onnx.model.normalize.padded_pools import guard_pools
 from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
@@ -77,9 +81,9 @@ class Options:
     """The choices of a compilation."""
 
     composite: str = DEFAULT
-    outputs: tuple[str, ...] = (HEATMAP,)
+    outputs: tuple[str, ...] | None = None
     """``heatmap``, ``heatmap_raw``, ``c3``, ``relevance``, ``attention``, or names of inner tensors
-    of the model.
+    of the model. None for ``heatmap``, and ``c3`` too where the post-processing has C3 or C1C.
     """
     start: str | None = None
     """``logit``, ``probability``, ``one`` or ``contrastive``; None for the composite's own."""
@@ -101,7 +105,9 @@ class Options:
     """Height and width, for a model with a symbolic input size."""
     resolution: tuple[int, int] | str | None = None
     """Where relevance stops: at the feature map of this height and width that is nearest to the
-    picture, or at the feature map of this name; None for the picture itself.
+    picture, at the feature map of this name, at the last one of the size that is nearest to a
+    fraction of the picture's (``1/8``), or at the picture itself (``full``). None for the
+    composite's own choice, or for the picture where outputs are asked for that lie before that.
     """
     many_targets: bool = False
     """Whether a run takes one picture and any number of targets, which share its forward pass."""
@@ -153,6 +159,14 @@ class Options:
             RuleError: a step or the composite is unknown, or a value does not fit.
         """
         return parse_chain(find_composite(self.composite).post if self.post is None else self.post)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the outputs that the compiled file gives."""
+        if self.outputs is not None:
+            return self.outputs
+        region = any(isinstance(step, C3Options) for step in self.chain.steps)
+        return (HEATMAP, C3_REGION) if region else (HEATMAP,)
 
     @property
     def input_form(self) -> str:
@@ -251,14 +265,15 @@ def plan_model(
     composite = find_composite(options.composite)
     _ = options.chain  # raises RuleError before the file is read
     source = str(path)
-    graph = load_model(path, input_size=options.input_size)
-    if options.static:
-        graph = one_picture(graph, source=source)
-    if is_compiled(graph.model.metadata_props):
+    proto = load_proto(path)
+    if is_compiled({entry.key: entry.value for entry in proto.metadata_props}):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
+    graph = normalise(proto, source, input_size=options.input_size)
+    if options.static:
+        graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
     graph = append_mean(graph, head)
     fold = composite.fold_batch_norm
@@ -310,8 +325,9 @@ def compile_model(
     start = _start_value(options)
     graph = _for_runtime(graph, options, source=str(path))
     forward = ir.to_proto(graph.model)
-    check_outputs(forward, plan, options.outputs, coarse=options.resolution is not None)
-    coarse = feature_map(plan, options.resolution) if options.resolution else None
+    options = replace(options, outputs=_outputs(forward, options))
+    coarse = _cut_point(plan, options)
+    check_outputs(forward, plan, options.given, coarse=coarse is not None)
     if options.labels and len(options.labels) != plan.classes:
         raise ContractError(
             f"there are {len(options.labels)} class names, but {path} has {plan.classes} classes: "
@@ -360,6 +376,24 @@ def compile_model(
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     notes = check_compiled(model, forward, contract, runner)
     return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
+
+
+def _outputs(forward: onnx.ModelProto, options: Options) -> tuple[str, ...]:
+    """The outputs of the compiled file: the region of C3 is left out where the model has a tensor
+    of that name and nobody asked for the output.
+    """
+    taken = {C3_REGION} & tensor_names(forward) if options.outputs is None else frozenset()
+    return tuple(name for name in options.given if name not in taken)
+
+
+def _cut_point(plan: Plan, options: Options) -> str | None:
+    """The feature map where relevance stops, None for the picture."""
+    if options.resolution is not None:
+        return feature_map(plan, options.resolution)
+    coarse = feature_map(plan, find_composite(options.composite).resolution)
+    tensors = [plan.input, *(step.output for step in plan.steps)]
+    before = tensors[: tensors.index(coarse)] if coarse else []
+    return None if {RELEVANCE, *before} & set(options.given) else coarse
 
 
 def _runtime_notes(options: Options) -> Iterator[str]:
@@ -420,7 +454,7 @@ def _appended(
     """The forward model and the backward pass in one model, without unused nodes."""
     times_input = find_composite(options.composite).times_input
     outputs = append_outputs(
-        backward, options.outputs, at=at, times_input=times_input, chain=options.chain
+        backward, options.given, at=at, times_input=times_input, chain=options.chain
     )
     inputs, defaults = _inputs(backward, options.input_form)
     model = append(backward.builder, forward, inputs=inputs, defaults=defaults, outputs=outputs)

@@ -54,8 +54,16 @@ def metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("composite", COMPOSITES)
+# Every composite with every third resnet, and the other way round: all pairs take minutes.
+@pytest.mark.parametrize(
+    ("composite", "variant"),
+    [
+        (composite, variant)
+        for place, composite in enumerate(COMPOSITES)
+        for number, variant in enumerate(VARIANTS)
+        if (place + number) % 3 == 0
+    ],
+)
 def test_every_composite_compiles_every_resnet(composite: str, variant: str, saved: Save) -> None:
     # The reference composites take a 2×2 average for the
     # stem's pooling: sizes must be divisible for that.
@@ -353,7 +361,10 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
         (Options(rules={"add*": "flat"}), "rule of layers with one input"),
         (Options(rules={"conv*": "block"}), "closes no residual block"),
         (Options(rules={"maxpool*": "pass"}), "cannot have the rule pass"),
-        (Options(rules={"maxpool*": "flat"}), "no linear|not linear"),
+        (
+            Options(composite="lrp-resnet", rules={"maxpool*": "flat"}),
+            "no linear|not linear",
+        ),
         (Options(rules={"conv*": "average"}), "no max pooling"),
         (Options(rules={"conv0": "z-box(low=1, high=2)"}), "must enclose 0"),
     ],

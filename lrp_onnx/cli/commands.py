@@ -58,19 +58,18 @@ def main() -> None:
 )
 @click.option(
     "--outputs",
-    default="heatmap",
-    show_default=True,
     metavar="NAMES",
     help="Outputs to add, comma-separated: heatmap (relevance of every pixel, post-processed), "
     "heatmap_raw (without), c3 (the region that C3 keeps), relevance (of every channel too), "
-    "attention, or the names of inner tensors.",
+    "attention, or the names of inner tensors. [default: heatmap, and c3 where the "
+    "post-processing has it]",
 )
 @click.option(
     "--post",
     metavar="CHAIN",
     help='Post-processing of the output heatmap: steps joined by "+", e.g. "c3", "c1c", "smooth", '
     '"quantize:8" or "c3:component=peak+quantize:8"; or "none". '
-    "[default: smooth for the default composite, c3 for C3-LRP, else none]",
+    "[default: the composite's own]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option(
@@ -182,10 +181,9 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
 )
 @click.option(
     "--outputs",
-    default="heatmap",
     metavar="NAMES",
     help='Outputs to compute. "heatmap,relevance" also stores the relevance of every channel '
-    "in the .npz. [default: heatmap]",
+    "in the .npz. [default: heatmap, and c3 where the post-processing has it]",
 )
 @click.option(
     "--post",
@@ -256,7 +254,7 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     metavar="NAMES",
     help="Metrics, comma-separated. Insertion and deletion: exact, keio, rise, srg. With boxes or "
     "masks: pointing, mass, rank, attention. Others: sparseness, class-sensitivity, random-logit, "
-    "max-sensitivity, adcc, randomisation.",
+    "max-sensitivity, adcc, randomisation, mosaic, lattice.",
 )
 @click.option(
     "--labels",

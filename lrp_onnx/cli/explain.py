@@ -99,6 +99,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         post=chain if str(chain) != explainer.contract.post else None,
         style=style_for(chain, explainer.contract.start_value, composite),
         force=command.force,
+        outlined=chain.outlined,
     ):
         _score(line, labels, correct)
         yield json.dumps(line) if command.as_json else _sentence(line)
@@ -163,8 +164,8 @@ def _compiling(command: ExplainCommand, *, many_targets: bool) -> Options:
     come along.
     """
     options = replace(command.options, many_targets=many_targets, post=command.post)
-    if HEATMAP in options.outputs and options.chain.steps:
-        options = replace(options, outputs=(*options.outputs, HEATMAP_RAW))
+    if HEATMAP in options.given:
+        options = replace(options, outputs=tuple(dict.fromkeys((*options.given, HEATMAP_RAW))))
     return options
 
 

@@ -54,7 +54,7 @@ OPTIONS: Mapping[str, Decorator] = {
     "composite": click.option(
         "--composite",
         metavar="NAME",
-        help="Named set of rules; `lrp-onnx composites` lists them. [default: epsilon-gamma-plus]",
+        help="Named set of rules; `lrp-onnx composites` lists them. [default: residual-c3]",
     ),
     "start": click.option(
         "--start",
@@ -93,9 +93,11 @@ OPTIONS: Mapping[str, Decorator] = {
     ),
     "resolution": click.option(
         "--resolution",
-        metavar="SIZE|NAME",
-        help="Compute a coarser heatmap in less time: relevance stops at the feature map of this "
-        "name, or of this size (e.g. 28 or 30x40) nearest to the input. [default: the input]",
+        metavar="full|1/N|SIZE|NAME",
+        help="Where relevance stops: at the picture's pixels (full), at the last feature map of "
+        "the size nearest to a fraction of the picture (1/8), at the first of this size (28, "
+        "30x40), or at the one of this name. Coarser maps take less time. "
+        "[default: the composite's own]",
     ),
     "optimize_for": click.option(
         "--optimize-for",
@@ -157,11 +159,11 @@ def some_options(*names: str) -> Decorator:
     return decorate
 
 
-def to_options(outputs: str = "heatmap", **values: Any) -> Options:
+def to_options(outputs: str | None = None, **values: Any) -> Options:
     """Options of a compilation from the command line's values.
 
     Args:
-        outputs: names, comma-separated.
+        outputs: names, comma-separated; None for the default ones.
         values: parameter → value: the parameters of `COMPILING`, and further fields of
             `compiler.Options`. A parameter that a command does not have takes its default. The
             command line overrides the rules file.
@@ -193,7 +195,7 @@ def to_options(outputs: str = "heatmap", **values: Any) -> Options:
         inputs=line["inputs"],
         static=bool(line["static"]),
         opset=line["opset"],
-        outputs=tuple(name.strip() for name in outputs.split(",") if name.strip()),
+        outputs=_names(outputs) if outputs is not None else None,
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
         labels=read_classes(line["classes"]) if line["classes"] else (),
         **values,
@@ -208,6 +210,10 @@ def _rule(text: str) -> tuple[str, str]:
             f"{text!r} is not NODE=RULE: write for example fc=epsilon", param_hint="--rule"
         )
     return pattern, rule
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _resolution(text: str) -> tuple[int, int] | str:

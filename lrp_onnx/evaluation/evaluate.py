@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.methods import check_method, make_maps
+from lrp_onnx.evaluation.methods import Made, check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
+from lrp_onnx.evaluation.metrics.lattice import profile
 from lrp_onnx.evaluation.metrics.localisation import (
     ATTENTION_CLASSES,
     attended,
@@ -34,7 +34,8 @@ from lrp_onnx.evaluation.request import (
 )
 from lrp_onnx.evaluation.sanity import REMADE
 from lrp_onnx.evaluation.scoring import Scorer, fill
-from lrp_onnx.evaluation.subject import Subject
+from lrp_onnx.evaluation.subject import Pictures, Subject, Targets
+from lrp_onnx.evaluation.summary import LATTICE
 
 LOCAL: Mapping[str, Callable[..., float]] = {
     "pointing": pointing_game,
@@ -42,7 +43,7 @@ LOCAL: Mapping[str, Callable[..., float]] = {
     "rank": rank_accuracy,
 }
 """Metrics that need the object's mask."""
-METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", *REMADE)
+METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", LATTICE, *REMADE)
 MAP_BYTES = 1e9
 """Memory for maps. The photos are scored in bundles whose maps, under all methods, fit into it."""
 
@@ -125,8 +126,7 @@ def _group(
     probabilities = subject.probabilities(pictures)
     targets = probabilities.argmax(1)
     maps: dict[Path, dict[str, NDArray[np.float32]]] = {path: {} for path in missing}
-    recomputing = [metric for metric in request.metrics if metric in REMADE]
-    recomputed: dict[tuple[int, str], dict[str, float | None]] = defaultdict(dict)
+    recomputed: dict[tuple[int, str], dict[str, Any]] = {}
     groups: dict[tuple[str, ...], list[int]] = {}  # missing methods → the photos that miss them
     for index, names in enumerate(missing.values()):
         groups.setdefault(tuple(names), []).append(index)
@@ -135,10 +135,8 @@ def _group(
         for result in make_maps(names, subject, x, t):
             method = result.method.name
             say(f"{method}: {len(indices)} maps computed")
-            for metric in recomputing:
-                values = REMADE[metric](result, subject, x, t)
-                for index, value in zip(indices, values, strict=True):
-                    recomputed[index, method][metric] = value if np.isfinite(value) else None
+            for index, values in zip(indices, _remade(result, subject, x, t, request), strict=True):
+                recomputed[index, method] = values
             for index, relevance in zip(indices, result.maps, strict=True):
                 maps[photos[index].path][method] = relevance
     for index, photo in enumerate(photos):
@@ -157,6 +155,20 @@ def _group(
             head |= {"probability": float(probabilities[index, target])}
             local = _local(photo, relevance, request)
             yield head | curves[name] | local | recomputed[index, name]
+
+
+def _remade(
+    result: Made, subject: Subject, x: Pictures, t: Targets, request: Request
+) -> list[dict[str, Any]]:
+    """Metric → value of every picture, for the metrics of a method as a whole."""
+    found: list[dict[str, Any]] = [{} for _ in result.maps]
+    for metric in (metric for metric in request.metrics if metric in REMADE):
+        for values, value in zip(found, REMADE[metric](result, subject, x, t), strict=True):
+            values[metric] = value if np.isfinite(value) else None
+    if LATTICE in request.metrics:
+        for values, raw in zip(found, result.raw, strict=True):
+            values[LATTICE] = profile(raw, subject.deepest_stride)
+    return found
 
 
 def _local(photo: Photo, relevance: NDArray[np.float32], request: Request) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline, Run
 from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, explain_all
 from lrp_onnx.maps.chain import NONE, Chain, parse_chain
-from lrp_onnx.maps.resample import resample
 from lrp_onnx.notation import Call, build, parse, split, suggestion
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.relevance.rules.table import parse_rule
@@ -40,6 +39,8 @@ class Made:
 
     method: Method
     maps: Maps
+    raw: Maps
+    """The maps before post-processing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,8 @@ class Parameters:
 
     start: str | None = None
     bias: str | None = None
-    resolution: tuple[int, int] | None = None
-    """(height, width) of the feature map at which relevance stops."""
+    resolution: tuple[int, int] | str | None = None
+    """Where relevance stops, see `Options.resolution`."""
 
     def __post_init__(self) -> None:
         if self.start not in (None, *START_VALUES):
@@ -78,14 +79,7 @@ class CompositeMaps:
         rules = {"rules": dict(self.rules)} if self.rules else {}
         explainer = subject.compiled(composite=self.composite, **choices, **rules)
 
-        def maps(x: Pictures, t: Targets) -> Maps:
-            heatmaps = explain_all(explainer, "heatmap", x, t)
-            size = subject.grid(x)
-            if heatmaps.shape[1:] == size:
-                return heatmaps
-            return np.stack([resample(heatmap, size, method="bilinear") for heatmap in heatmaps])
-
-        return maps
+        return lambda x, t: explain_all(explainer, "heatmap", x, t)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +171,7 @@ def make_maps(
         maps = run(pictures, targets)
         for name in group:
             post = read_method(name).post
-            yield Made(Method(name, _post_processed(run, post)), _apply(post, maps))
+            yield Made(Method(name, _post_processed(run, post)), _apply(post, maps), maps)
 
 
 def with_own_post(composite: str) -> str:

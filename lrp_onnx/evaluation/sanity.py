@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrp_onnx.evaluation.methods import Made, find_method
 from lrp_onnx.evaluation.metrics.properties import (
@@ -27,6 +28,8 @@ PERTURBED = 8
 """Number of perturbed pictures for max-sensitivity."""
 RADIUS = 0.02
 """Largest perturbation of a value, as a share of the picture's range."""
+SURE = 0.6
+"""Smallest probability of a picture's class for a mosaic."""
 DEPTHS = (0.0, 0.25, 0.5, 1.0)
 """Shares of the layers whose weights are shuffled, from the logits down; 0 is the last layer."""
 
@@ -106,6 +109,45 @@ def randomisation(result: Made, subject: Subject, x: Pictures, t: Targets) -> li
     return [float(np.mean(values)) for values in zip(*correlations, strict=True)]
 
 
+def mosaic(result: Made, subject: Subject, x: Pictures, t: Targets) -> list[float]:
+    """Share of the positive relevance that lies in the target's half of a mosaic of two pictures,
+    0 to 1: the grid pointing game (Böhle et al. 2021) with two cells.
+
+    Every picture that is predicted with at least `SURE` is put beside another of another class, as
+    their middle halves; sides and partners are drawn by the subject's seed. 0.5 is a map that does
+    not follow the class, or one without positive relevance; NaN for pictures without a partner.
+    """
+    rng = np.random.default_rng(subject.seed)
+    sure = subject.probabilities(x)[np.arange(len(x)), t] >= SURE
+    order = rng.permutation(np.flatnonzero(sure))
+    on_left = rng.random(len(x)) < 0.5
+    shares = np.full(len(x), np.nan)
+    axis = 2 if subject.channels == 3 else 3
+    width = x.shape[axis]
+    middle = np.take(x, range(width // 4, width // 4 + width // 2), axis)
+    pairs = [(one, other) for one in order if (other := _partner(one, order, t)) is not None]
+    if not pairs:
+        return shares.tolist()
+    sides = [(a, b) if on_left[a] else (b, a) for a, b in pairs]
+    pictures = np.stack([np.concatenate([middle[a], middle[b]], axis - 1) for a, b in sides])
+    missing = [(0, 0)] * pictures.ndim
+    missing[axis] = (0, width - pictures.shape[axis])
+    maps = result.method.maps(np.pad(pictures, missing, "edge"), t[[one for one, _ in pairs]])
+    for (one, _), relevance in zip(pairs, maps, strict=True):
+        positive = np.maximum(relevance[:, : 2 * (width // 2)].astype(np.float64), 0)
+        halves = positive.reshape(len(positive), 2, -1).sum((0, 2))
+        total = halves.sum()
+        shares[one] = halves[0 if on_left[one] else 1] / total if total > 0 else 0.5
+    return shares.tolist()
+
+
+def _partner(one: int, order: NDArray[np.int64], t: Targets) -> int | None:
+    """The next picture of another class in the circle `order`, None where there is none."""
+    place = int(np.flatnonzero(order == one)[0])
+    circle = np.roll(order, -place)[1:]
+    return next((int(other) for other in circle if t[other] != t[one]), None)
+
+
 def _pairs(measure: Callable[[Map, Map], float], maps: Maps, others: Maps) -> list[float]:
     """The absolute value of a measure of similarity, map by map."""
     return [abs(measure(one, other)) for one, other in zip(maps, others, strict=True)]
@@ -117,5 +159,6 @@ REMADE: Mapping[str, Metric] = {
     "max-sensitivity": sensitivity,
     "adcc": average_drop_coherency_complexity,
     "randomisation": randomisation,
+    "mosaic": mosaic,
 }
 """Name of a metric → its function."""

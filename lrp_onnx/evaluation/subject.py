@@ -16,6 +16,7 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.chain import NONE
+from lrp_onnx.plan.kinds import Step
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
@@ -81,6 +82,14 @@ class Subject:
                 f"{self.path} has no feature map for CAM methods: choose methods that need none"
             )
         return maps[-1]
+
+    @cached_property
+    def deepest_stride(self) -> int:
+        """Pixels of the picture's width for each column of the smallest feature map of more than
+        one column; 1 where there is none.
+        """
+        widths = [step.output_shape[3] or 0 for step in self.plan.steps if _is_map(step)]
+        return max(1, round(self.plan.picture_size[1] / min(widths))) if widths else 1
 
     def compiled(self, **choices: Any) -> Explainer:
         """The model compiled with `choices`, fields of `compiler.Options`, ready to run.
@@ -178,6 +187,11 @@ class Subject:
         """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
+
+
+def _is_map(step: Step) -> bool:
+    """Whether its output has more than one column."""
+    return len(step.output_shape) == 4 and (step.output_shape[3] or 0) > 1
 
 
 def chunks_of(x: NDArray[Any]) -> list[NDArray[Any]]:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of
+from lrp_onnx.evaluation.metrics import lattice
+from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of, statistic_of
 from lrp_onnx.evaluation.request import Result
 
 PARTS = ("insertion", "deletion", "id")
 """The numbers of a protocol; short tables show only the last one."""
 NO_METRICS = {"image", "method", "target", "label", "mask", "seen", "probability"}
 """Keys of a result that are not metrics."""
+LATTICE = "lattice"
+"""The metric whose values are profiles."""
 Column = tuple[str, str | None]
 """(metric, part of a protocol or None)."""
 
@@ -27,14 +30,18 @@ def columns_of(rows: Sequence[Result]) -> list[Column]:
     for row in rows:
         for name, value in row.items():
             if isinstance(value, Mapping):
-                columns.update({(name, part): None for part in PARTS})
+                parts = lattice.PARTS if name == LATTICE else PARTS
+                columns.update({(name, part): None for part in parts})
             elif name not in NO_METRICS:
                 columns[name, None] = None
     return list(columns)
 
 
 def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[Column, Mean]]:
-    """Method → column → mean over the photos that have a value, with its confidence interval."""
+    """Method → column → mean over the photos that have a value, with its confidence interval.
+
+    The lattice is not a mean of photos: it is that of their mean profile.
+    """
     columns = columns_of(rows)
     means: dict[str, dict[Column, Mean]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -42,12 +49,19 @@ def summary(rows: Sequence[Result], *, seed: int = 0) -> dict[str, dict[Column, 
         means[method] = {}
         for metric, part in columns:
             scored = [row for row in rows_of_method if row.get(metric) is not None]
-            values = [_value(row, metric, part) for row in scored]
-            means[method][metric, part] = mean_of(values, seed=seed)
+            if metric == LATTICE and part is not None:
+                profiles = lattice.values_of([row[metric] for row in scored], part)
+                mean = statistic_of(profiles, lattice.ratio, seed=seed)
+            else:
+                values = [_value(row, metric, part) for row in scored]
+                mean = mean_of(values, seed=seed)
+            means[method][metric, part] = mean
     return means
 
 
 def _value(row: Result, metric: str, part: str | None) -> float:
+    if metric == LATTICE and part is not None:
+        return float(lattice.ratio(lattice.values_of([row[metric]], part)[0]))
     return float(row[metric] if part is None else row[metric][part])
 
 
@@ -60,7 +74,7 @@ def heading(metric: str, part: str | None) -> str:
 
 def shown(columns: Sequence[Column]) -> list[Column]:
     """The columns of a short table: ID is the only part of a protocol."""
-    return [column for column in columns if column[1] in (None, "id")]
+    return [column for column in columns if column[1] in (None, "id", *lattice.PARTS)]
 
 
 def markdown(rows: Sequence[Result], *, every: bool = False, seed: int = 0) -> str:

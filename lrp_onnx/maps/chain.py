@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from lrp_onnx.maps.c3 import C3Options, c1c, c3
 from lrp_onnx.maps.heatmap import COARSE, LEVELS, NORMALIZATIONS, average, normalize, quantize
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
-from lrp_onnx.maps.resample import METHODS, Map, as_map
+from lrp_onnx.maps.resample import METHODS, Map, Mask, as_map
 from lrp_onnx.notation import build, split, write
 
 
@@ -151,9 +151,29 @@ class Chain:
             values = step(values)
         return values
 
+    def region(self, relevance: ArrayLike) -> Mask | None:
+        """The region that the last C3 or C1C of the chain keeps of a map (H, W).
+
+        Returns:
+            (s, s) bool, see `C3Result.mask`; None where the chain has neither.
+
+        Raises:
+            ValueError: `relevance` is not a finite map.
+        """
+        for place, step in reversed(list(enumerate(self.steps))):
+            if isinstance(step, C3 | C1C):
+                choose = c3 if isinstance(step, C3) else c1c
+                return choose(Chain(self.steps[:place])(relevance), step).mask
+        return None
+
     def __str__(self) -> str:
         """The text that `parse_chain` reads as this chain."""
         return "+".join(write(step, STEPS) for step in self.steps) or NONE
+
+    @property
+    def outlined(self) -> bool:
+        """Whether the region that is kept needs an outline to be seen: values outside are not 0."""
+        return any(isinstance(s, C3 | C1C) and s.outside == "rank" for s in self.steps)
 
     @property
     def colors(self) -> str:

@@ -152,6 +152,13 @@ class Plan:
         return gates
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures that the model takes."""
+        first = 1 if self.channel_axis == 3 else 2
+        height, width = self.input_shape[first : first + 2]
+        return height or 0, width or 0
+
+    @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
         """Feature maps on every path from the picture to the logits: tensor → (height, width)."""
         maps: dict[str, tuple[int, int]] = {}

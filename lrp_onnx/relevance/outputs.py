@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from math import log, prod
 
 import onnx
 
@@ -20,6 +22,7 @@ from lrp_onnx.maps.chain import Chain
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.emit import Backward
 from lrp_onnx.relevance.post.apply import post_processed, region_of
+from lrp_onnx.relevance.post.grid import Grid
 
 ON_REQUEST = (HEATMAP_RAW, C3_REGION, ATTENTION)
 """Outputs whose names a model may have for tensors of its own, unless they are asked for."""
@@ -34,14 +37,30 @@ def tensor_names(model: onnx.ModelProto) -> frozenset[str]:
     )
 
 
-def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
-    """The feature map called `which`, or the one of that (height, width) nearest to the picture.
+FULL = "full"
+"""The resolution of the picture itself."""
+_FRACTION = re.compile(r"1/([1-9][0-9]{0,3})")
 
-    It is one that everything passes through.
+
+def feature_map(plan: Plan, which: tuple[int, int] | str) -> str | None:
+    """Where relevance stops: one of the feature maps that everything passes through, or None for
+    the picture.
+
+    Args:
+        plan: the model's layers.
+        which: the (height, width) of a feature map; its name; ``full``; or a fraction of the
+            picture such as ``1/8``. Of several feature maps of a (height, width) it is the one
+            nearest to the picture. A fraction stands for the size that is nearest to it, by ratio,
+            the larger of two that are equally near, and of the feature maps of that size for the
+            last: where relevance has the fewest layers to cross.
 
     Raises:
-        UnsupportedModelError: there is none.
+        UnsupportedModelError: no feature map has that size or name.
     """
+    if which == FULL:
+        return None
+    if isinstance(which, str) and (fraction := _FRACTION.fullmatch(which)):
+        return _nearest(plan, int(fraction[1]))
     fitting = [name for name, size in plan.cut_points.items() if which in (size, name)]
     if not fitting:
         wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
@@ -52,6 +71,21 @@ def feature_map(plan: Plan, which: tuple[int, int] | str) -> str:
         )
         raise UnsupportedModelError("this resolution cannot be had:", [fault])
     return fitting[0]
+
+
+def _nearest(plan: Plan, divisor: int) -> str | None:
+    """The feature map that is nearest to one `divisor`-th of the picture, None for the picture."""
+    picture = plan.picture_size
+    # A map of one pixel says nothing of where relevance lies.
+    maps = {name: size for name, size in plan.cut_points.items() if max(size) > 1}
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        ratios = [log(divisor * new / old) for new, old in zip(size, picture, strict=True)]
+        return round(sum(map(abs, ratios)), 6), -prod(size)
+
+    if not maps or distance(picture) < min(map(distance, maps.values())):
+        return None
+    return min(reversed(maps), key=lambda name: distance(maps[name]))
 
 
 def check_outputs(
@@ -99,10 +133,12 @@ def append_outputs(
 ) -> dict[str, list[int | str]]:
     """Append the output nodes.
 
+    Post-processed maps have the picture's size: a coarse map is expanded first, bilinearly.
+
     Args:
         backward: the finished backward pass.
         requested: names of outputs.
-        at: the feature map that a coarse map is read at, None for the picture.
+        at: the feature map where relevance stops, None for the picture.
         times_input: whether relevance is multiplied by the input.
         chain: the post-processing of ``heatmap``.
 
@@ -116,13 +152,14 @@ def append_outputs(
     batch = builder.batch or ("N" if plan.input_shape[0] is None else plan.input_shape[0])
     sizes = [size for size in plan.input_shape[1:] if size is not None]
     channels = 1 if at else plan.channel_axis
-    height, width = plan.cut_points[at] if at else sizes[1:] if channels == 1 else sizes[:2]
-    size = height, width
+    picture = plan.picture_size
+    size = plan.cut_points[at] if at else picture
     shapes: dict[str, list[int | str]] = {}
 
     wanted = dict.fromkeys(requested)
     # The sum has its output's name where it is an output itself.
-    name_of_sum = HEATMAP_RAW if HEATMAP_RAW in wanted else None if chain.steps else HEATMAP
+    changed = bool(chain.steps) or size != picture
+    name_of_sum = HEATMAP_RAW if HEATMAP_RAW in wanted else None if changed else HEATMAP
     raw = builder.node(
         "ReduceSum",
         relevance,
@@ -130,14 +167,22 @@ def append_outputs(
         attributes={"keepdims": 0},
         output=name_of_sum if name_of_sum in wanted else None,
     )
+    expanded = raw
+    if size != picture:
+        exact = any(step.decides for step in chain.steps) and builder.emission.doubles
+        expanded = Grid(raw, size).resampled(picture, "bilinear", double=exact).value
     for name in wanted:
-        if name in (HEATMAP, HEATMAP_RAW):
-            shown = post_processed(raw, size, chain) if name == HEATMAP else raw
-            if shown.name != name:
-                builder.node("Identity", shown, output=name)
-            shapes[name] = [batch, *size]
+        if name == HEATMAP:
+            shown = post_processed(expanded, picture, chain)
+            if shown.name != HEATMAP:
+                builder.node("Identity", shown, output=HEATMAP)
+            shapes[HEATMAP] = [batch, *picture]
+        elif name == HEATMAP_RAW:
+            if raw.name != HEATMAP_RAW:
+                builder.node("Identity", raw, output=HEATMAP_RAW)
+            shapes[HEATMAP_RAW] = [batch, *size]
         elif name == C3_REGION:
-            region, side = region_of(raw, size, chain)
+            region, side = region_of(expanded, picture, chain)
             builder.node("Identity", region, output=C3_REGION)
             shapes[C3_REGION] = [batch, side, side]
         elif name == RELEVANCE:
@@ -146,14 +191,18 @@ def append_outputs(
         elif name == ATTENTION:
             shapes |= _attention(backward, 1 if builder.batch else batch)
         else:
-            output = f"{RELEVANCE}/{name}"
-            inner = backward.at.get(name)
-            if inner is None:
-                raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
-            builder.node("Identity", inner.total, output=output)
-            shape = next((s.output_shape for s in plan.steps if s.output == name), plan.input_shape)
-            shapes[output] = [batch, *(size for size in shape[1:] if size is not None)]
+            shapes |= _inner(backward, name, batch)
     return shapes
+
+
+def _inner(backward: Backward, name: str, batch: int | str) -> dict[str, list[int | str]]:
+    """The relevance of an inner tensor."""
+    plan, inner, output = backward.plan, backward.at.get(name), f"{RELEVANCE}/{name}"
+    if inner is None:
+        raise RuleError(f"no relevance reaches the tensor '{name}' under these rules")
+    backward.builder.node("Identity", inner.total, output=output)
+    shape = next((s.output_shape for s in plan.steps if s.output == name), plan.input_shape)
+    return {output: [batch, *(size for size in shape[1:] if size is not None)]}
 
 
 def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE
 from lrp_onnx.errors import OutputError, OutputExistsError
 from lrp_onnx.files.writing import make_folder, write_bytes
-from lrp_onnx.maps.resample import Map
+from lrp_onnx.maps.chain import Chain
+from lrp_onnx.maps.resample import Map, resample
 from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
 from lrp_onnx.runtime.explanation import Explanation
 
@@ -93,16 +95,21 @@ def _unique_stems(pictures: Sequence[Path]) -> list[str]:
 
 
 def write(
-    explanation: Explanation, heatmap: Map, paths: Paths, *, style: RenderStyle, force: bool
+    explanation: Explanation,
+    paths: Paths,
+    *,
+    style: RenderStyle,
+    force: bool,
+    outlined: bool = False,
 ) -> dict[str, Any]:
     """Write the files of one explanation.
 
     Args:
         explanation: what is written.
-        heatmap: its (H, W) heatmap after post-processing.
         paths: the files.
         style: how the heatmap is drawn.
         force: whether existing files are overwritten.
+        outlined: whether the region of C3 is drawn as a line over the picture.
 
     Returns:
         The data of its JSON line.
@@ -110,9 +117,12 @@ def write(
     Raises:
         OutputError: a file cannot be written.
     """
-    write_png(paths.overlay, overlay(_visible(explanation.picture), heatmap, style), force=force)
+    picture, heatmap = _visible(explanation.picture), explanation.heatmap
+    region = explanation.region if outlined else None
+    drawn = overlay(picture, heatmap, style, mask=region)
+    write_png(paths.overlay, drawn, force=force)
     write_png(paths.heatmap, colorize(heatmap, style), force=force)
-    write_bytes(paths.values, _npz(explanation, heatmap), force=force)
+    write_bytes(paths.values, _npz(explanation), force=force)
     return {
         "image": str(explanation.path),
         "target": {"index": explanation.target, "name": explanation.target_name},
@@ -141,12 +151,15 @@ def _sums(heatmap: Map | None) -> dict[str, float] | None:
     }
 
 
-def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArray[np.uint8]:
+def sheet(
+    rows: Sequence[Explanation], style: RenderStyle, *, outlined: bool = False
+) -> NDArray[np.uint8]:
     """Picture, heatmap and overlay of several explanations, one row each, with captions.
 
     Args:
-        rows: at least one explanation with its (H, W) heatmap after post-processing.
+        rows: at least one explanation.
         style: how heatmaps are drawn.
+        outlined: whether the region of C3 is drawn as a line in the overlay.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -154,12 +167,13 @@ def sheet(rows: Sequence[tuple[Explanation, Map]], style: RenderStyle) -> NDArra
     panels = [
         panel(
             _visible(explanation.picture),
-            heatmap,
+            explanation.heatmap,
             style,
+            mask=explanation.region if outlined else None,
             captions=("picture", "relevance", _caption(explanation)),
             height=SHEET_ROW,
         )
-        for explanation, heatmap in rows
+        for explanation in rows
     ]
     width = max(p.shape[1] for p in panels)
     padded = [
@@ -197,16 +211,32 @@ def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
     ]
 
 
-def _npz(explanation: Explanation, heatmap: Map) -> bytes:
-    arrays: dict[str, NDArray[Any]] = {"scores": explanation.scores}
-    if explanation.heatmap_raw is not None:
-        arrays["heatmap"] = explanation.heatmap_raw
-    if heatmap is not explanation.heatmap_raw:
-        arrays["post_processed"] = heatmap
-    if explanation.relevance is not None:
-        arrays["relevance"] = explanation.relevance
+def _with_post(explanation: Explanation, post: Chain) -> Explanation:
+    """The explanation with another post-processing than the file's own."""
+    before = _unprocessed(explanation)
+    return replace(explanation, heatmap=post(before), region=post.region(before))
+
+
+def _unprocessed(explanation: Explanation) -> Map:
+    """The map before post-processing, of the picture's size."""
+    shown, raw = explanation.heatmap, explanation.heatmap_raw
+    if raw is None or raw.shape == shown.shape:
+        return shown if raw is None else raw
+    return resample(raw, (shown.shape[0], shown.shape[1]), method="bilinear")
+
+
+def _npz(explanation: Explanation) -> bytes:
+    """The arrays under the names of a compiled file's outputs, and ``scores``."""
+    arrays = {
+        "scores": explanation.scores,
+        HEATMAP: explanation.heatmap,
+        HEATMAP_RAW: explanation.heatmap_raw,
+        C3_REGION: explanation.region,
+        RELEVANCE: explanation.relevance,
+    }
+    known = {name: values for name, values in arrays.items() if values is not None}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **known)
     return buffer.getvalue()
 
 
@@ -215,9 +245,10 @@ def write_all(
     paths_of: Sequence[Paths],
     folder: Path,
     *,
-    post: Callable[[Map], Map] | None,
+    post: Chain | None,
     style: RenderStyle,
     force: bool,
+    outlined: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Write the files of every explanation, then all JSON lines and the sheet.
 
@@ -225,10 +256,11 @@ def write_all(
         explanations: may be computed one after the other.
         paths_of: the files of each, as `plan_paths` gives them.
         folder: where JSON lines and sheet go; it is created.
-        post: post-processing of the maps that the file gives raw; None shows the file's own
-            heatmaps.
+        post: post-processing in the place of the file's own, which gives raw maps or has none;
+            None shows the file's heatmaps.
         style: how heatmaps are drawn.
         force: whether existing files are overwritten.
+        outlined: whether the region of C3 is drawn as a line over the picture.
 
     Yields:
         The data of every JSON line, after the files of its explanation are written.
@@ -237,15 +269,14 @@ def write_all(
         OutputError: a file cannot be written.
     """
     lines: list[str] = []
-    rows: list[tuple[Explanation, Map]] = []
+    rows: list[Explanation] = []
     for explanation, paths in zip(explanations, paths_of, strict=True):
         make_folder(folder)
-        raw = explanation.heatmap_raw
-        heatmap = explanation.heatmap if post is None or raw is None else post(raw)
-        line = write(explanation, heatmap, paths, style=style, force=force)
+        shown = explanation if post is None else _with_post(explanation, post)
+        line = write(shown, paths, style=style, force=force, outlined=outlined)
         lines.append(json.dumps(line))
         if len(rows) < SHEET_MOST:
-            rows.append((explanation, heatmap))
+            rows.append(shown)
         yield line
     write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
-    write_png(folder / SHEET, sheet(rows, style), force=force)
+    write_png(folder / SHEET, sheet(rows, style, outlined=outlined), force=force)

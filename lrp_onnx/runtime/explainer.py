@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import (
+    C3_REGION,
     HEATMAP,
     HEATMAP_RAW,
     PREDICTED,
@@ -26,6 +27,7 @@ from lrp_onnx.contract import (
 from lrp_onnx.errors import ContractError, ImageError
 from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
+from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
@@ -289,6 +291,7 @@ class Explainer:
             picture=batch.prepared[index].box.cut(batch.pictures[index]),
             heatmap=heatmap,
             heatmap_raw=raw,
+            region=outputs[C3_REGION][row] > 0 if C3_REGION in outputs else None,
             relevance=relevance,
             scores=scores,
             top5=tuple((int(i), name(int(i)), float(probabilities[i])) for i in order[:5]),
@@ -306,17 +309,18 @@ class Explainer:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The maps of one row, post-processed and not; the latter None where it cannot be told."""
         own = self.contract.post == NONE
+        coarse = self.contract.resolution is not None
 
         def read(name: str) -> NDArray[np.float32]:
             return np.asarray(outputs[name][row], np.float32)
 
         raw = None
-        if HEATMAP_RAW in outputs or (own and HEATMAP in outputs):
+        if HEATMAP_RAW in outputs or (own and not coarse and HEATMAP in outputs):
             raw = read(HEATMAP_RAW if HEATMAP_RAW in outputs else HEATMAP)
         elif RELEVANCE in outputs:
             channels = 0 if self.preprocessing.layout == "NCHW" else 2
             raw = np.asarray(read(RELEVANCE).sum(channels), np.float32)
-        if own and raw is not None:
+        if own and not coarse and raw is not None:
             return raw, raw
         if HEATMAP in outputs:
             return read(HEATMAP), raw
@@ -325,7 +329,10 @@ class Explainer:
                 "the compiled file has none of heatmap, heatmap_raw and relevance among its "
                 "outputs: compile it with one of them"
             )
-        return parse_chain(self.contract.post)(raw), raw
+        _, shape = self.session.input_of(self.contract.input)
+        size = input_size(shape, self.preprocessing)
+        expanded = resample(raw, size, method="bilinear") if coarse else raw
+        return parse_chain(self.contract.post)(expanded), raw
 
     def _start_value(
         self,

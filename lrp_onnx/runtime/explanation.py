@@ -69,8 +69,12 @@ class Explanation:
     the file says (`Contract.post`).
     """
     heatmap_raw: NDArray[np.float32] | None
-    """(H, W): relevance at the input, summed over channels, in the units of the start; None where
-    the file gives only the post-processed map.
+    """(h, w): relevance summed over channels where it stops, which is the input or a feature map,
+    in the units of the start; None where the file gives only the post-processed map.
+    """
+    region: NDArray[np.bool_] | None
+    """(s, s): the region that C3 keeps, over the whole of what the model sees; None where the file
+    does not give it.
     """
     relevance: NDArray[np.float32] | None
     """(C, H, W), or (H, W, C) for an NHWC model; None where the file does not compute it."""

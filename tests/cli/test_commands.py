@@ -24,7 +24,8 @@ from zoo_files import manifest
 from lrp_onnx.cli.commands import main
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.maps.chain import parse_chain
-from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.maps.resample import resample
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -55,7 +56,7 @@ def photo(tmp_path: Path) -> Path:
 
 def test_compile_writes_beside_the_model(model: Path) -> None:
     result = call("compile", model)
-    assert result.exit_code == 0 and "epsilon-gamma-plus" in result.stdout
+    assert result.exit_code == 0 and DEFAULT in result.stdout
     assert model.with_name("model0.lrp.onnx").exists()
 
 
@@ -225,9 +226,9 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
     assert (
         values["heatmap"].shape == (32, 32)
         and values["relevance"].shape == (3, 32, 32)
-        and values["post_processed"].shape == (32, 32)
+        and values["heatmap_raw"].shape == (32, 32)
     )
-    assert abs(line["sums"]["all"] - float(values["heatmap"].sum(dtype=np.float64))) < 1e-6
+    assert abs(line["sums"]["all"] - float(values["heatmap_raw"].sum(dtype=np.float64))) < 1e-6
     assert cv2.imread(str(out / "photo.overlay.png")).shape[0] >= 40
     assert "running on cpu" in result.stderr and "assuming --preprocess imagenet" in result.stderr
     again = call("explain", model, photo, "-o", out)
@@ -253,15 +254,18 @@ def test_what_is_shown_is_the_files_own_heatmap(
     choices = ("--post", post) if post else ()
     assert call("explain", model, photo, "-o", tmp_path / "out", *choices).exit_code == 0
     values = arrays_of(tmp_path / "out" / "photo.npz")
-    chain = parse_chain(post or "smooth")
-    assert ("post_processed" in values) == bool(chain.steps)
-    raw = compile_model(model, post="none").model.SerializeToString()
+    chain = parse_chain(post or COMPOSITES[DEFAULT].post)
+    outputs = ("heatmap", "heatmap_raw")
+    raw = compile_model(model, post="none", outputs=outputs).model.SerializeToString()
     (expected,) = Explainer(raw, providers="cpu").explain_images([photo])
-    np.testing.assert_allclose(values["heatmap"], expected.heatmap, atol=1e-6)
-    if chain.steps:
-        scale = np.abs(values["heatmap"]).max()
-        shown = chain(values["heatmap"])
-        np.testing.assert_allclose(values["post_processed"], shown, atol=1e-5 * scale)
+    scale = np.abs(expected.heatmap).max()
+    np.testing.assert_allclose(values["heatmap_raw"], expected.heatmap_raw, atol=1e-5 * scale)
+    assert values["heatmap_raw"].shape < values["heatmap"].shape == (32, 32)
+    np.testing.assert_allclose(values["heatmap"], chain(expected.heatmap), atol=1e-5 * scale)
+    region = chain.region(expected.heatmap)
+    assert ("c3" in values) == (region is not None)
+    if region is not None:
+        np.testing.assert_array_equal(values["c3"], region)
 
 
 def test_explain_does_not_post_process_twice(model: Path, photo: Path, tmp_path: Path) -> None:
@@ -272,15 +276,16 @@ def test_explain_does_not_post_process_twice(model: Path, photo: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["sums"] is None
     values = arrays_of(out / "photo.npz")
-    assert "heatmap" not in values
+    assert "heatmap_raw" not in values
     (own,) = Explainer(file, providers="cpu").explain_images([photo])
-    np.testing.assert_array_equal(values["post_processed"], own.heatmap)
+    np.testing.assert_array_equal(values["heatmap"], own.heatmap)
+    np.testing.assert_array_equal(values["c3"], own.region)
     assert own.heatmap_raw is None
     assert "--post c3(size=14); the file does not give raw relevance" in result.stderr
     # The file's own chain, however it is written, is not applied again.
     again = call("explain", file, photo, "-o", out, "--force", "--post", "c3(size=14)")
     assert again.exit_code == 0, again.output
-    np.testing.assert_array_equal(arrays_of(out / "photo.npz")["post_processed"], own.heatmap)
+    np.testing.assert_array_equal(arrays_of(out / "photo.npz")["heatmap"], own.heatmap)
     for other in ("none", "smooth"):
         refused = call("explain", file, photo, "-o", tmp_path / "no", "--post", other)
         assert refused.exit_code == 1 and not (tmp_path / "no").exists()
@@ -294,14 +299,15 @@ def test_another_post_processing_of_a_compiled_file(
     for outputs in ("heatmap,heatmap_raw", "heatmap,relevance", "relevance", "heatmap_raw"):
         file, out = tmp_path / f"{outputs}.onnx", tmp_path / outputs
         assert call("compile", model, "-o", file, "--outputs", outputs).exit_code == 0
-        for post, chain in (("c3", "c3"), (None, "smooth")):
+        for post, chain in (("c3", "c3"), (None, COMPOSITES[DEFAULT].post)):
             choices = ("--post", post) if post else ()
             result = call("explain", file, photo, "-o", out, "--force", *choices)
             assert result.exit_code == 0, result.output
             values = arrays_of(out / "photo.npz")
-            shown = parse_chain(chain)(values["heatmap"])
+            before = resample(values["heatmap_raw"], (32, 32), method="bilinear")
+            shown = parse_chain(chain)(before)
             scale = np.abs(shown).max()
-            np.testing.assert_allclose(values["post_processed"], shown, atol=1e-5 * scale)
+            np.testing.assert_allclose(values["heatmap"], shown, atol=1e-5 * scale)
 
 
 def test_a_chain_that_is_none(model: Path, tmp_path: Path) -> None:
@@ -495,8 +501,9 @@ path, providers = {str(tmp_path / "c.onnx")!r}, ["CPUExecutionProvider"]
 session = onnxruntime.InferenceSession(path, providers=providers)
 name = session.get_inputs()[0].name
 x = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
-logits, heatmap = session.run(None, {{name: x}})
+logits, heatmap, region = session.run(None, {{name: x}})
 assert logits.shape == (3, 10) and heatmap.shape == (3, 32, 32) and np.abs(heatmap).max() > 0
+assert region.shape == (3, 14, 14) and 0 < region.sum() < region.size
 print(len(session.get_inputs()))
 """
     out = subprocess.run(

@@ -16,7 +16,7 @@ from conftest import relative, run_onnx
 from networks import Network, picture, resnet
 
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.evaluation.baselines import BASELINES, SANITY, Rise, rise_masks
 from lrp_onnx.evaluation.methods import (
     CompositeMaps,
@@ -162,8 +162,6 @@ def test_unknown_methods_and_parameters(subject: Subject) -> None:
         ("lrp-resnet(@join=ratio, @join=signed)", "@join is given twice"),
         ("lrp-resnet(start=here)", "'here' is not a start"),
         ("lrp-resnet(bias=lost)", "'lost' is not a bias"),
-        ("lrp-resnet(resolution=many)", "resolution=many: the value must be a size"),
-        ("lrp-resnet(resolution=0)", "resolution=0: the value must be a size"),
         ("lrp-resnet(@convolution)", "not parameter=value"),
         ("gaussian(@first=flat)", "no parameter '@first'"),
         ("rise(masks=many)", "masks=many: the value must be a whole number"),
@@ -175,6 +173,9 @@ def test_unknown_methods_and_parameters(subject: Subject) -> None:
     ):
         with pytest.raises(RuleError, match=message):
             find_method(text, subject)
+    for resolution in ("many", "0", "30x40"):
+        with pytest.raises(UnsupportedModelError, match="no feature map that all paths pass"):
+            find_method(f"lrp-resnet(resolution={resolution})", subject)
 
 
 def stored_names(found: dict[str, Any]) -> set[str]:
@@ -258,7 +259,8 @@ def test_methods_for_all_tables() -> None:
         "score-cam",
         "recipro-cam",
     }
-    assert with_own_post(DEFAULT) == f"{DEFAULT}+smooth"
+    assert with_own_post(DEFAULT) == f"{DEFAULT}+{COMPOSITES[DEFAULT].post}"
+    assert with_own_post("epsilon-gamma-plus") == "epsilon-gamma-plus+smooth"
     assert with_own_post("c3-lrp") == "c3-lrp+c3" and with_own_post("lrp-resnet") == "lrp-resnet"
 
 
@@ -277,8 +279,11 @@ def test_a_composites_parameters_are_compile_options(subject: Subject, x: np.nda
 
 def test_a_coarse_map_is_enlarged(subject: Subject, x: np.ndarray) -> None:
     rows, columns = list(subject.plan.cut_points.values())[-1]
-    compiled = compile_model(subject.path, composite="lrp-resnet", resolution=(rows, columns)).model
-    coarse = run_onnx(compiled, {"x": x, "target": TARGETS})["heatmap"]
+    size = (rows, columns)
+    compiled = compile_model(
+        subject.path, composite="lrp-resnet", resolution=size, outputs=("heatmap_raw",)
+    ).model
+    coarse = run_onnx(compiled, {"x": x, "target": TARGETS})["heatmap_raw"]
     assert coarse.shape == (2, rows, columns) and (rows, columns) != (64, 48)
     found = find_method(f"lrp-resnet(resolution={rows}x{columns})", subject).maps(x, TARGETS)
     for one, small in zip(found, coarse, strict=True):

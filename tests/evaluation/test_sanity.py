@@ -87,10 +87,47 @@ def test_class_sensitivity_looks_at_the_runner_up(subject: Subject, x: np.ndarra
 
     (made,) = make_maps(["gaussian"], subject, x, TARGETS)
     method = type(made.method)("ours", maps)
-    REMADE["class-sensitivity"](Made(method, made.maps), subject, x, TARGETS)
-    REMADE["random-logit"](Made(method, made.maps), subject, x, TARGETS)
+    REMADE["class-sensitivity"](Made(method, made.maps, made.raw), subject, x, TARGETS)
+    REMADE["random-logit"](Made(method, made.maps, made.raw), subject, x, TARGETS)
     scores = subject.probabilities(x)
     for row, target in enumerate(TARGETS):
         order = [c for c in np.argsort(-scores[row]) if c != target]
         assert asked[0][row] == order[0]
     assert (asked[1] != TARGETS).all() and set(asked[1]) <= set(range(10))
+
+
+def test_a_mosaic_by_hand(subject: Subject, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share in the target's half, for maps that know it, that do not, and that are negative."""
+    targets = np.array([3, 7, 1])
+    sure = np.array([0.9, 0.7, 0.59])
+    probabilities = np.full((3, 10), 0.01)
+    probabilities[np.arange(3), targets] = sure
+    monkeypatch.setattr(Subject, "probabilities", lambda self, pictures: probabilities)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def brightness(pictures: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """Relevance where a pixel has the brightness of its class."""
+        seen.append((pictures, asked))
+        return (pictures[:, 0] == asked[:, None, None]).astype(np.float32)
+
+    pictures = np.broadcast_to(targets[:, None, None, None], (3, 3, 32, 32)).astype(np.float32)
+    (made,) = make_maps(["gaussian"], subject, x, TARGETS)
+    method = type(made.method)("ours", brightness)
+    found = REMADE["mosaic"](Made(method, made.maps, made.raw), subject, pictures, targets)
+    assert found[:2] == [1.0, 1.0] and np.isnan(found[2])  # the third is not predicted surely
+    mosaics, asked = seen[0]
+    assert sorted(asked) == [3, 7] and mosaics.shape == (2, 3, 32, 32)
+    for mosaic in mosaics:
+        assert {*np.unique(mosaic[..., :16]), *np.unique(mosaic[..., 16:])} == {3, 7}
+        assert len(np.unique(mosaic[..., :16])) == 1
+    for maps, expected in (
+        (lambda p, t: np.ones((len(p), 32, 32), np.float32), 0.5),
+        (lambda p, t: -brightness(p, t), 0.5),
+        (lambda p, t: (p[:, 0] != t[:, None, None]).astype(np.float32), 0.0),
+    ):
+        method = type(made.method)("ours", maps)
+        found = REMADE["mosaic"](Made(method, made.maps, made.raw), subject, pictures, targets)
+        assert found[:2] == [expected, expected]
+    # Of one class there is no partner.
+    found = REMADE["mosaic"](made, subject, pictures, np.array([3, 3, 3]))
+    assert np.isnan(found).all()

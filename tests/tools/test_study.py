@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.study import report
-from tools.study.run import CASES, pictures
+from tools.study import default, report
+from tools.study.run import CASES, embedded, pictures, shapes
 
 ROOT = Path(__file__).parents[2]
 PHOTOS, STEPS = 20, 5
@@ -184,20 +185,63 @@ def test_the_stored_page_is_made_of_the_stored_results() -> None:
         "tin20",
         "tin10",
     } <= set(searches)
-    assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed)
+    defaults = report.stored_defaults(report.STORED)
+    assert set(defaults) == set(default.CASES)
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed, defaults)
     readme = report.README.read_text(encoding="utf-8")
-    assert readme == report.with_table(readme, cases["tin20"])
+    assert readme == report.with_table(readme, defaults["tin20"])
     assert cases["tin20"]["photos"] == 500 and len(cases["tin20"]["methods"]) >= 20
     for name in ("tin20-exact.png", "tin20-keio.png"):
         assert cv2.imread(str(report.STORED / name)) is not None
 
 
 def test_the_default_is_what_the_study_found_best() -> None:
-    from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
+    """The bounds that were written before the run, on photos that no choice was made on."""
+    found = report.stored_defaults(report.STORED)["tin20"]
+    assert found["photos"] >= 200 and set(default.METHODS) <= set(found["methods"])
+    for metric in ("exact", "srg"):
+        _, low, _, _ = found["comparisons"][metric][default.FORMER]
+        assert low >= -0.01, (metric, low)
+    values = {column: mean for column, (mean, _, _) in found["methods"][default.OURS].items()}
+    assert values["mosaic"] >= 0.93
+    assert values["lattice phase"] <= 2 and values["lattice border"] <= 1.8
+    adjusted = default.corrected(report.stored_defaults(report.STORED))
+    for rival in default.RIVALS:
+        for metric in ("exact", "srg", "mosaic"):
+            gap = found["comparisons"][metric][rival]
+            verdict = report.verdict(gap, adjusted["tin20", metric, rival])
+            assert verdict == "higher", (metric, rival, gap)
 
-    assert (DEFAULT, COMPOSITES[DEFAULT].post) == (report.BEST, report.SMOOTH)
-    cases, _, _ = report.stored(report.STORED)
-    for column in report.DECIDING:
-        for rival in ("grad-cam", "cam", "rise(masks=150)"):
-            gap = cases["tin20"]["gaps"]["held_out"][report.CHOSEN][column][rival]
-            assert gap[1] > 0, (column, rival, gap)
+
+def test_the_default_s_case_runs(tmp_path: Path) -> None:
+    """On the embedded model and drawn pictures; every comparison is of the stored rows."""
+    paths, labels = shapes(tmp_path / "shapes", 10)
+    case = replace(
+        embedded(tmp_path, tmp_path),
+        photos=paths,
+        labels=labels,
+        methods=default.METHODS,
+        metrics=default.METRICS,
+        steps=3,
+    )
+    found = default.run(case, tmp_path, 2)
+    assert found["photos"] == 10 and set(found["methods"]) == set(default.METHODS)
+    columns = {"exact ID", "srg ID", "rank", "mosaic", "lattice phase", "lattice border"}
+    assert columns <= set(found["methods"][default.OURS])
+    lines = (tmp_path / "default-shapes.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [json.loads(line) for line in lines]
+    ours, grad = (
+        np.array([row["srg"]["id"] for row in rows if row["method"] == name])
+        for name in (default.OURS, "grad-cam")
+    )
+    mean, low, high, p = found["comparisons"]["srg"]["grad-cam"]
+    assert mean == pytest.approx((ours - grad).mean(), abs=1e-4) and low <= mean <= high
+    assert 0 < p <= 1
+    adjusted = default.corrected({"one": found, "two": found})
+    assert len(adjusted) == 2 * 3 * 7
+    assert all(
+        corrected >= found["comparisons"][metric][rival][3]
+        for (_, metric, rival), corrected in adjusted.items()
+    )
+    page = report.page({}, {}, [], {"tin20": found})
+    assert "Of all 21 comparisons" in page and default.HYPOTHESES[0] in page

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
 """Number of bootstrap samples."""
@@ -40,6 +41,31 @@ def mean_of(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> 
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return Mean(float(sample.mean()), float(low), float(high), int(sample.size))
+
+
+def statistic_of(
+    values: ArrayLike,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Mean:
+    """A statistic of the mean over photos, with its interval as `mean_of` has it.
+
+    Args:
+        values: (N, K).
+        statistic: (…, K) → (…).
+        seed: of the bootstrap samples.
+        resamples: number of bootstrap samples.
+    """
+    sample = np.asarray(values, np.float64)
+    if sample.size == 0:
+        return Mean(float("nan"), float("nan"), float("nan"), 0)
+    rng, count = np.random.default_rng(seed), len(sample)
+    shares = rng.multinomial(count, np.full(count, 1 / count), resamples) / count
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(statistic(shares @ sample), (tail, 1 - tail))
+    return Mean(float(statistic(sample.mean(0))), float(low), float(high), count)
 
 
 def difference_of(one: ArrayLike, other: ArrayLike, *, seed: int = 0) -> Mean:

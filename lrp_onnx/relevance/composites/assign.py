@@ -17,6 +17,7 @@ from lrp_onnx.plan.text import INSIDE
 from lrp_onnx.relevance.rules.linear import ZBox
 from lrp_onnx.relevance.rules.passing import Pass
 from lrp_onnx.relevance.rules.rule import LinearRule, Rule
+from lrp_onnx.relevance.rules.spread import Spread
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 KIND = "@"
@@ -45,10 +46,16 @@ def _depth(plan: Plan, step: Step) -> float:
     return names.index(step.name) / len(names) if step.name in names else -1.0
 
 
+def _subsamples(plan: Plan, step: Step) -> bool:
+    """Whether it is a strided 1×1 convolution, as projection shortcuts have."""
+    return Spread().fits(step) is None
+
+
 WHICH: dict[str, Predicate] = {
     "preparation": lambda plan, step: step in plan.preparation and step.kind.category == "affine",
     "first": lambda plan, step: step.name in plan.first,
     "convolution": _category("convolution"),
+    "subsampling convolution": _subsamples,
     "dense": _category("dense"),
     "affine": _category("affine"),
     "average pooling": _category("average pooling"),
@@ -84,6 +91,8 @@ class Composite:
     fold_batch_norm: bool = True
     times_input: bool = False
     """Whether what arrives at the input is multiplied by it (Gradient × Input)."""
+    resolution: str = "full"
+    """Where relevance stops, as `outputs.feature_map` reads it."""
     post: str = "none"
     """The post-processing that belongs to its maps, as a chain of steps (see `maps.chain`)."""
     colors: str = "auto"
@@ -214,6 +223,8 @@ def _completed(step: Step, assigned: Assigned, choices: Choices) -> Assigned:
         raise RuleError(f"{step.op} '{step.name}' cannot have the rule {rule_text(rule)}: {why}")
     if isinstance(rule, LinearRule) and choices.bias is not None:
         rule = replace(rule, bias=choices.bias)
+    if isinstance(rule, Spread) and choices.bias is not None:
+        rule = rule.with_bias(choices.bias)
     if isinstance(rule, ZBox) and not rule.low:
         rule = _boxed(rule, step, choices)
     return Assigned(rule, assigned.why)

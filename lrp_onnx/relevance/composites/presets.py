@@ -38,6 +38,7 @@ from lrp_onnx.relevance.rules.passing import (
     Route,
     WinnerTakeAll,
 )
+from lrp_onnx.relevance.rules.spread import Spread
 
 _TAIL: tuple[Entry, ...] = (
     ("normalization", Pass()),
@@ -162,6 +163,25 @@ COMPOSITES: dict[str, Composite] = {
         ("identity join", MainOnly()),
         ("join", Symmetric()),
     ),
+    "residual-c3": Composite(
+        title="why this class rather than others: as epsilon-gamma-plus, but what a strided "
+        "shortcut takes is spread over the positions that it skips, and relevance stops at 1/8 of "
+        "the picture; then C3 without ties",
+        source="ours (models/EVALUATION.md), with the C3 of Doublet et al., JSAI 2024",
+        post="c3(size=14, expansion=bilinear, outside=rank)",
+        start="contrastive",
+        resolution="1/8",
+        entries=(
+            *_HEAD,
+            ("first", WSquare()),
+            ("subsampling convolution", Spread(rule="gamma")),
+            ("upper convolution", Gamma()),
+            ("convolution", ZPlus()),
+            ("dense", Epsilon()),
+            ("join", ZPlusJoin()),
+            *_ZENNIT,
+        ),
+    ),
     "epsilon-gamma-plus": Composite(
         title="why this class rather than others: epsilon on dense layers, gamma 0.25 on the "
         "convolutions near them, z+ below, w-square on the first layer, joins by positive "
@@ -283,8 +303,8 @@ COMPOSITES: dict[str, Composite] = {
 }
 """Every composite by its name."""
 
-DEFAULT = "epsilon-gamma-plus"
-"""What scored best on photos that no choice was made on (models/EVALUATION.md)."""
+DEFAULT = "residual-c3"
+"""The residual rule, then C3: see models/EVALUATION.md for how it was chosen and what it scores."""
 
 
 def find_composite(name: str) -> Composite:

@@ -125,6 +125,15 @@ class Value:
             return self.constant(0.0)
         return self.builder.node("Relu", self, sign=POSITIVE)
 
+    def at_least(self, least: float) -> Value:
+        """``max(x, least)`` for a `least` above 0."""
+        return self.builder.node("Clip", self, self.constant(least), None, sign=POSITIVE)
+
+    def leaky(self, slope: float) -> Value:
+        """x where x > 0, else ``slope · x``; for a slope below 0 it is ``max(x, slope · x)``."""
+        sign = POSITIVE if slope <= 0 or self.nonnegative else UNKNOWN
+        return self.builder.node("LeakyRelu", self, attributes={"alpha": slope}, sign=sign)
+
     def neg(self) -> Value:
         """``min(x, 0)``."""
         if self.nonpositive:

@@ -88,6 +88,11 @@ class Layer(Protocol):
     def as_average(self, kernel: int) -> Layer:
         """A max pooling as an average pooling; RuleError for other layers."""
 
+    def subsampled(self) -> tuple[Layer, Layer]:
+        """A strided 1×1 convolution in two: the windows around the positions that it reads, and the
+        convolution of these positions, at stride 1. RuleError for other layers.
+        """
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node(Generic[K]):
@@ -139,6 +144,12 @@ class Node(Generic[K]):
     def as_average(self, kernel: int) -> Layer:
         raise RuleError(
             f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it"
+        )
+
+    def subsampled(self) -> tuple[Layer, Layer]:
+        raise RuleError(
+            f"{self.step.op} '{self.step.name}' is no strided 1x1 convolution: the rule spread "
+            "does not fit it"
         )
 
     @property
@@ -230,3 +241,6 @@ class BlockLayer:
 
     def as_average(self, kernel: int) -> Layer:
         raise RuleError("a residual block is no max pooling")
+
+    def subsampled(self) -> tuple[Layer, Layer]:
+        raise RuleError("a residual block is no convolution")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from lrp_onnx.plan import kinds
 from lrp_onnx.relevance.graph.builder import Value
 from lrp_onnx.relevance.layers import convolution
-from lrp_onnx.relevance.layers.layer import Node
+from lrp_onnx.relevance.layers.layer import Layer, Node
 
 W = TypeVar("W", bound=kinds.Weighted)
 
@@ -77,6 +78,28 @@ class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
             return convolution.vjp(s, w, self.geometry)
         row = s.reshape(-1, self.geometry.out_channels, 1, self._length)
         return convolution.vjp(row, w, self.geometry).reshape(-1, *self._sizes()[1:])
+
+    def subsampled(self) -> tuple[Layer, Layer]:
+        shape = (*self.step.input_shape[:2], *self.step.output_shape[2:])
+        # A pool of one position keeps the blocked layout of runtimes, which a Slice does not.
+        attributes = {"kernel_shape": (1, 1), "strides": self.kind.strides}
+        read = self.builder.node(
+            "AveragePool", self.input, attributes=attributes, sign=self.input.sign
+        )
+        dense = replace(self.kind, strides=(1, 1))
+        point = replace(self.step, kind=dense, input_shape=shape)
+        rows, columns = (
+            _windows(old or 0, new or 0, stride)
+            for old, new, stride in zip(
+                self.step.input_shape[2:], shape[2:], self.kind.strides, strict=True
+            )
+        )
+        kind = kinds.Resample(rows, columns)
+        window = replace(self.step, kind=kind, output_shape=shape)
+        return (
+            ResampleLayer(self.builder, window, kind, self.inputs, read),
+            ConvolutionLayer(self.builder, point, dense, (read,), self.output),
+        )
 
     @property
     def _length(self) -> int:
@@ -191,8 +214,28 @@ class ResampleLayer(Node[kinds.Resample]):
         return self._through(s, self.kind.rows.T, self.kind.columns.T) * w
 
     def _through(self, x: Value, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Value:
-        across = self.builder.node("MatMul", x, self.builder.array(columns.T), sign=x.sign)
-        return self.builder.node("MatMul", self.builder.array(rows), across, sign=x.sign)
+        across = self._times(x, columns)
+        # OpenCV 4 crashes where a stored matrix stands on the left of a batch.
+        return self._turned(self._times(self._turned(across), rows))
+
+    def _times(self, x: Value, matrix: NDArray[np.float64]) -> Value:
+        """``x @ matrix.T``"""
+        return self.builder.node("MatMul", x, self.builder.array(matrix.T), sign=x.sign)
+
+    def _turned(self, x: Value) -> Value:
+        """Rows and columns exchanged."""
+        return self.builder.node("Transpose", x, attributes={"perm": (0, 1, 3, 2)}, sign=x.sign)
+
+
+def _windows(size: int, read: int, stride: int) -> NDArray[np.float64]:
+    """(read, size): how much of every position belongs to each of those that are read.
+
+    A position between two that are read belongs to both, more to the nearer one; one behind the
+    last that is read belongs to that.
+    """
+    distances = np.abs(np.arange(size)[None, :] - stride * np.arange(read)[:, None])
+    near = np.maximum(1.0 - distances / stride, 0.0)
+    return np.asarray(near / near.sum(0))
 
 
 def _plus(y: Value, b: Value | None) -> Value:

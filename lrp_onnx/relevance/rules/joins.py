@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.relevance.graph.builder import Value
 from lrp_onnx.relevance.graph.relevance import Relevance
@@ -31,18 +32,32 @@ class Ratio(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZPlusJoin(Rule):
-    """``Rᵢ = R·max(hᵢ, 0) / Σ max(h, 0)``: bounded and aware of signs.
+    """``Rᵢ = R·wᵢ / Σw`` with ``w = max(h, −δh)``: bounded, conserving, and aware of signs.
 
-    Where no operand is positive, nothing is handed on.
+    Operands that are not positive count with the share δ = `negative` of their magnitude: they
+    decide only where none is positive. At δ = 0 nothing is handed on there.
     """
 
     serves: ClassVar[str] = "join"
+    negative: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negative < 1:
+            raise RuleError(f"negative={self.negative} must be a number from 0 to below 1")
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
-        return _by_share(r, [h.pos() for h in layer.inputs])
+        # Behind a ReLU there is relevance only where the sum, and so an operand, is positive.
+        if self.negative == 0.0 or r.positive_only(layer.output):
+            shares = _by_share(r, [h.pos() for h in layer.inputs])
+            return [
+                share if h.nonnegative else replace(share, alias=h.name)
+                for share, h in zip(shares, layer.inputs, strict=True)
+            ]
+        weights = [h if h.nonnegative else h.leaky(-self.negative) for h in layer.inputs]
+        return _by_share(r, weights)
 
 
-def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance | None]:
+def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance]:
     quotient = r.per(sum(weights[1:], start=weights[0]) + TINY)
     return [Relevance(quotient, weight) for weight in weights]
 

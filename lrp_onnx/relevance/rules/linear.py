@@ -13,7 +13,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.kinds import Step
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
-from lrp_onnx.relevance.rules.rule import LinearRule, Shares, StabilizedRule, closes_a_block
+from lrp_onnx.relevance.rules.rule import LinearRule, Rule, Shares, StabilizedRule, closes_a_block
 
 REFERENCE_EPSILON = 1e-5
 """Stabilizer of the C3-LRP authors' released code, added without a sign."""
@@ -65,9 +65,12 @@ class Gamma(LinearRule):
         raised, lowered = w + w.pos() * self.gamma, w + w.neg() * self.gamma
         terms = [(x.pos(), raised), (x.neg(), lowered)]
         bias = self.kept(b + b.pos() * self.gamma)
-        helps = self.share(layer, r, terms, bias, gate=z.where_positive)
         if r.positive_only(z):
-            return [helps]
+            # With the bias, the denominator is z and what γ adds to it.
+            if self.bias == "keep":
+                return [self.share(layer, r, terms, bias, positive=True)]
+            return [self.share(layer, r, terms, bias, gate=z.where_positive)]
+        helps = self.share(layer, r, terms, bias, gate=z.where_positive)
         terms = [(x.pos(), lowered), (x.neg(), raised)]
         bias = self.kept(b + b.neg() * self.gamma)
         return [helps + self.share(layer, r, terms, bias, gate=z.where_negative)]
@@ -179,6 +182,17 @@ class ZBox(StabilizedRule):
         low, high = layer.fill(self.low), layer.fill(self.high)
         terms = [(x, w), (-low, w.pos()), (-high, w.neg())]
         return [self.share(layer, r, terms, w.constant(0.0))]
+
+
+LINEAR: dict[str, Rule] = {
+    "epsilon": Epsilon(),
+    "gamma": Gamma(),
+    "z-plus": ZPlus(),
+    "alpha-beta": AlphaBeta(),
+    "w-square": WSquare(),
+    "flat": Flat(),
+}
+"""Rules of convolutions and dense layers that need nothing but the layer, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

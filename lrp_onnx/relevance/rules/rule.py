@@ -84,15 +84,18 @@ class StabilizedRule(Rule):
         *,
         factor: float = 1.0,
         gate: Callable[[Value], Value] | None = None,
+        positive: bool = False,
     ) -> Relevance:
         """Hand R out in proportion to Σ xᵢWᵢ over `terms` (xᵢ, Wᵢ): z = Σ Wᵢxᵢ + b; s =
-        R/stabilize(z); R_in = factor·Σ xᵢ ⊙ Wᵢᵀs. `gate` is applied to s.
+        R/stabilize(z); R_in = factor·Σ xᵢ ⊙ Wᵢᵀs. `gate` is applied to s. `positive` promises that
+        z > 0 wherever R is not 0: its sign need not be looked at.
         """
         terms = [(x, w) for x, w in terms if x.number != 0.0 and w.number != 0.0]
-        z, held = layer.denominator(terms, bias, self.epsilon, signed=self.signed)
-        s = r.over(
-            z, self.epsilon, signed=self.signed, held=held, bias=bias, factor=factor, gate=gate
-        )
+        signed = self.signed and not positive
+        z, held = layer.denominator(terms, bias, self.epsilon, signed=signed)
+        if positive:
+            z = z.at_least(held) if held else z.pos()
+        s = r.over(z, self.epsilon, signed=signed, held=held, bias=bias, factor=factor, gate=gate)
         first, *rest = [Relevance(layer.vjp(s, w) * factor, x) for x, w in terms]
         return sum(rest, start=first)
 

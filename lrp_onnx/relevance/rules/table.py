@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from lrp_onnx.notation import build, write
-from lrp_onnx.relevance.rules import joins, passing
+from lrp_onnx.relevance.rules import joins, passing, spread
 from lrp_onnx.relevance.rules import linear as rules
 from lrp_onnx.relevance.rules.rule import Rule
 
 RULES: dict[str, Rule] = {
-    "epsilon": rules.Epsilon(),
-    "gamma": rules.Gamma(),
-    "z-plus": rules.ZPlus(),
-    "alpha-beta": rules.AlphaBeta(),
-    "w-square": rules.WSquare(),
-    "flat": rules.Flat(),
+    **rules.LINEAR,
     "z-box": rules.ZBox(),
+    "spread": spread.Spread(),
     "pass": passing.Pass(),
     "norm": rules.Norm(),
     "gradient": passing.Gradient(),

@@ -163,12 +163,15 @@ def test_every_choice_alone_leaves_every_map_as_it_is(choice: str, kind: str, sa
         other = replace(best, widest_concat=None)
     differs = False
     of_regions = choice in ("loops", "doubles")
-    for composite in [n for n, c in COMPOSITES.items() if not of_regions or c.post == "c3"]:
+    fitting = [n for n, c in COMPOSITES.items() if not of_regions or "c3" in c.post]
+    for composite in fitting if kind == "basic" else fitting[::3]:
         models = [
             compile_model(path, composite=composite, optimize_for=one).model
             for one in (best, other)
         ]
-        differs = differs or models[0].graph != models[1].graph
+        if models[0].graph == models[1].graph:
+            continue
+        differs = True
         exact = [run_float64(model, x)["heatmap"] for model in models]
         assert relative(exact[1], exact[0]) < ROUNDED.get(choice, EXACT), composite
         rounded = run_onnx(models[1], x)["heatmap"]

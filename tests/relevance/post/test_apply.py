@@ -21,7 +21,8 @@ from lrp_onnx.contract import Contract
 from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.maps.c3 import c3
 from lrp_onnx.maps.chain import STEPS, Chain, parse_chain
-from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.maps.resample import resample
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.relevance.graph.emission import EMISSIONS
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -117,13 +118,21 @@ def test_the_heatmap_is_the_map_that_is_shown(composite: str, emission: str, sav
     assert compiled.contract.post == COMPOSITES[composite].post == str(chain)
     found = run_onnx(compiled.model, {"x": picture(onnx.load(path), batch=3)})
     raw = compile_model(
-        path, composite=composite, post="none", optimize_for=emission, inputs="none"
+        path,
+        composite=composite,
+        post="none",
+        optimize_for=emission,
+        inputs="none",
+        outputs=("heatmap_raw",),
     ).model
-    plain = run_onnx(raw, {"x": picture(onnx.load(path), batch=3)})["heatmap"]
+    plain = run_onnx(raw, {"x": picture(onnx.load(path), batch=3)})["heatmap_raw"]
     for index, one in enumerate(found["heatmap_raw"]):
         assert relative(one, plain[index]) < 1e-6
-        assert relative(found["heatmap"][index], chain(one)) < SAME
-        np.testing.assert_array_equal(found["c3"][index], c3(one).mask)
+        expanded = resample(one, (32, 40), method="bilinear")
+        assert relative(found["heatmap"][index], chain(expanded)) < SAME
+        region = chain.region(expanded)
+        expected = c3(expanded).mask if region is None else region
+        np.testing.assert_array_equal(found["c3"][index], expected)
 
 
 @pytest.mark.parametrize("composite", ["c3-lrp", "epsilon-gamma-plus"])
@@ -148,11 +157,13 @@ def test_in_every_form(composite: str, choices: dict[str, object], saved: Save) 
         x["target"] = np.array([0, 3, -2])
     found = run_onnx(compiled.model, x)
     chain = parse_chain(compiled.contract.post)
-    assert found["heatmap"].shape == found["heatmap_raw"].shape
+    assert found["heatmap"].shape[1:] == (32, 40)
+    assert found["heatmap_raw"].shape[1:] == choices.get("resolution", (32, 40))
     assert len(found["heatmap"]) == len(found["c3"]) == (3 if "target" in x else 1)
     for shown, raw, region in zip(*(found[name] for name in outputs), strict=True):
-        assert relative(shown, chain(raw)) < SAME
-        np.testing.assert_array_equal(region, c3(raw).mask)
+        expanded = resample(raw, (32, 40), method="bilinear")
+        assert relative(shown, chain(expanded)) < SAME
+        np.testing.assert_array_equal(region, c3(expanded).mask)
 
 
 def test_the_region_is_that_of_the_chain(saved: Save) -> None:
@@ -182,7 +193,8 @@ def test_the_region_costs_nothing_beside_the_map(saved: Save) -> None:
 
 def test_what_the_file_says(saved: Save) -> None:
     path = saved(resnet(size=(32, 32)))
-    for post, expected in ((None, "smooth"), ("none", "none"), (" c3:size=14 ", "c3(size=14)")):
+    own = COMPOSITES[DEFAULT].post
+    for post, expected in ((None, own), ("none", "none"), (" c3:size=14 ", "c3(size=14)")):
         model = compile_model(path, post=post).model
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         assert parse_chain(Contract.from_metadata(metadata).post) == parse_chain(expected)

@@ -15,7 +15,8 @@ from networks import Network
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.relevance.rules.table import RULES
+from lrp_onnx.errors import RuleError
+from lrp_onnx.relevance.rules.table import RULES, parse_rule
 
 Array = NDArray[np.float64]
 Save = Callable[[onnx.ModelProto], Path]
@@ -46,9 +47,10 @@ def ratio(h: Array, other: Array, r: Array) -> Array:
     return r * np.abs(h) / (np.abs(h) + np.abs(other))
 
 
-def positive_share(h: Array, other: Array, r: Array) -> Array:
-    total = plus(h) + plus(other)
-    return np.where(total > 0, r * plus(h) / np.where(total > 0, total, 1), 0)
+def positive_share(h: Array, other: Array, r: Array, negative: float = 1e-9) -> Array:
+    weights = [np.where(one > 0, one, -negative * one) for one in (h, other)]
+    total = weights[0] + weights[1]
+    return np.where(total > 0, r * weights[0] / np.where(total > 0, total, 1), 0)
 
 
 TWINS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
@@ -62,6 +64,14 @@ TWINS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
         s * r / stabilized(m + s, 0.5),
     ),
     "z-plus-join": lambda m, s, r: (positive_share(m, s, r), positive_share(s, m, r)),
+    "z-plus-join(negative=0)": lambda m, s, r: (
+        positive_share(m, s, r, 0),
+        positive_share(s, m, r, 0),
+    ),
+    "z-plus-join(negative=0.5)": lambda m, s, r: (
+        positive_share(m, s, r, 0.5),
+        positive_share(s, m, r, 0.5),
+    ),
     "gradient-join": lambda m, s, r: (r, r),
 }
 
@@ -229,3 +239,40 @@ def test_max_pooling_gives_a_tie_to_the_first(saved: Save) -> None:
     feeds = {"x": np.zeros(SHAPE, np.float32), "start": np.ones((2, 3), np.float32)}
     found = run_onnx(compiled, feeds)["relevance/z.out"]
     assert (found[:, :, 0, 0] == 1).all() and found.sum() == 6
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_positive_share_hands_on_everything(rectified: bool, saved: Save) -> None:
+    """Where every operand is negative, magnitudes decide; a ReLU behind the sum lets no relevance
+    come there, and the share needs no negative part.
+    """
+    net = Network(3)
+    fork = net.conv("x", (3, 3), (1, 1), name="fork")
+    main = net.conv(fork, (3, 3), (1, 1), name="main")
+    total = net.node("Add", main, fork, name="join")
+    after = net.node("Relu", total) if rectified else total
+    last = net.conv(after, (3, 3), (1, 1), bias=False, name="last")
+    model = net.model(net.node("Flatten", last), ["N", *SHAPE[1:]])
+    rng = np.random.default_rng(0)
+    x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=(2, 60)).astype(np.float32)
+    values = run_float64(model, {"x": x}, ["main.out", "fork.out"])
+    assert ((values["main.out"] < 0) & (values["fork.out"] < 0)).mean() > 0.1
+    rules = {"join": "z-plus-join", "last": "epsilon(epsilon=0)"}
+    rules |= {"@activation": "pass"} if rectified else {}
+    outputs = ("main.out", "fork.out", after)
+    options = Options(composite="gradient", rules=rules, outputs=outputs)
+    compiled = compile_model(saved(model), options).model
+    assert any(node.op_type == "LeakyRelu" for node in compiled.graph.node) != rectified
+    found = run_float64(compiled, {"x": x, "start": r})
+    to_main, arriving = found["relevance/main.out"], found[f"relevance/{after}"]
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    by_main = np.einsum("nohw,oc->nchw", to_main, weights["main.weight"][:, :, 0, 0])
+    to_skip = found["relevance/fork.out"] - by_main
+    assert np.abs(arriving).max() > 0.1
+    np.testing.assert_allclose(to_main + to_skip, arriving, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("negative", [-0.1, 1.0, 2.0])
+def test_a_share_of_the_negative_is_small(negative: float) -> None:
+    with pytest.raises(RuleError, match="from 0 to below 1"):
+        parse_rule(f"z-plus-join(negative={negative})")

@@ -146,8 +146,11 @@ ELSEWHERE = {
     "deconv-relu",
     "block",
     "route",
+    "spread",
 }
-"""Rules of layers without a matrix; test_joins.py and test_routing.py have their twins."""
+"""Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py, test_routing.py
+and test_spread.py have their twins.
+"""
 
 
 def twin_gamma_dropped(x: Array, w: Array, b: Array, r: Array, *, gamma: float) -> Array:

@@ -1,0 +1,46 @@
+"""Comparisons of two methods on the same photos, and what many of them mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FLIPS = 10_000
+"""Number of random sign flips."""
+
+
+def sign_flip_test(differences: ArrayLike, *, seed: int = 0, flips: int = FLIPS) -> float:
+    """The two-sided p-value of a mean difference: how often it is at least as far from 0 if every
+    photo's difference has a random sign (Fisher's randomisation test).
+
+    Args:
+        differences: (N,), one method minus the other, photo by photo.
+        seed: of the signs.
+        flips: number of draws; the p-value is at least 1 / (flips + 1).
+
+    Returns:
+        0 to 1; 1 without photos.
+    """
+    values = np.asarray(differences, np.float64)
+    if values.size == 0:
+        return 1.0
+    signs = np.random.default_rng(seed).integers(0, 2, (flips, values.size)) * 2 - 1
+    means = np.abs(signs @ values)
+    # Equal sums may differ in the last place.
+    least = abs(float(values.sum())) * (1 - 1e-12)
+    return float(((means >= least).sum() + 1) / (flips + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979), in the order given.
+
+    The k-th smallest of n is multiplied by n − k + 1, and none is smaller than one before it.
+    """
+    count = len(p_values)
+    corrected, highest = [0.0] * count, 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
