@@ -54,6 +54,7 @@ from lrp_onnx.model.shuffle import shuffle_weights
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import block_summary
 from lrp_onnx.relevance.composites.assign import (
+    OVERRIDE,
     Assigned,
     Choices,
     applied_rules,
@@ -328,6 +329,7 @@ def compile_model(
     options = replace(options, outputs=_outputs(forward, options))
     coarse = _cut_point(plan, options)
     check_outputs(forward, plan, options.given, coarse=coarse is not None)
+    plan = replace(plan, notes=(*plan.notes, *_unreached(plan, assigned, coarse)))
     if options.labels and len(options.labels) != plan.classes:
         raise ContractError(
             f"there are {len(options.labels)} class names, but {path} has {plan.classes} classes: "
@@ -391,9 +393,25 @@ def _cut_point(plan: Plan, options: Options) -> str | None:
     if options.resolution is not None:
         return feature_map(plan, options.resolution)
     coarse = feature_map(plan, find_composite(options.composite).resolution)
-    tensors = [plan.input, *(step.output for step in plan.steps)]
-    before = tensors[: tensors.index(coarse)] if coarse else []
+    if coarse is None:
+        return None
+    names = plan.before(coarse)
+    before = {plan.input, *(step.output for step in plan.steps if step.name in names)} - {coarse}
     return None if {RELEVANCE, *before} & set(options.given) else coarse
+
+
+def _unreached(plan: Plan, assigned: Mapping[str, Assigned], coarse: str | None) -> Iterator[str]:
+    """A note for every override whose layers lie before the feature map where relevance stops."""
+    if coarse is None:
+        return
+    before = plan.before(coarse)
+    reached = {entry.why for name, entry in assigned.items() if name not in before}
+    for why in dict.fromkeys(entry.why for entry in assigned.values()):
+        if why.startswith(OVERRIDE) and why not in reached:
+            yield (
+                f"the {why} changes nothing: relevance stops at '{coarse}', behind its layers; "
+                "--resolution full goes to the pixels"
+            )
 
 
 def _runtime_notes(options: Options) -> Iterator[str]:

@@ -178,3 +178,13 @@ def test_the_composites_own_resolution(path: Path) -> None:
     for outputs in (("relevance",), ("heatmap", first)):
         assert compile_model(path, outputs=outputs).contract.resolution is None
     assert compile_model(path, outputs=("heatmap", last)).contract.resolution == (4, 8)
+
+
+def test_an_override_that_changes_nothing_is_said(path: Path) -> None:
+    """Its layers lie before the feature map where relevance stops."""
+    notes = compile_model(path, rules={"conv0": "flat", "@dense": "z-plus"}).plan.notes
+    (note,) = (note for note in notes if "changes nothing" in note)
+    assert note.startswith("the override conv0 changes nothing") and "--resolution full" in note
+    for choices in ({"resolution": "full"}, {"composite": "lrp-resnet"}):
+        notes = compile_model(path, rules={"conv0": "flat"}, **choices).plan.notes
+        assert not any("changes nothing" in note for note in notes)

@@ -171,6 +171,13 @@ class Plan:
             needed_later.update(item.inputs)
         return dict(reversed(maps.items()))
 
+    def before(self, tensor: str) -> frozenset[str]:
+        """Names of the steps up to the one that makes `tensor`, one of `cut_points`."""
+        outputs = [item.output for item in self.items]
+        items = self.items[: outputs.index(tensor) + 1]
+        steps = (item.steps if isinstance(item, Block) else (item,) for item in items)
+        return frozenset(step.name for group in steps for step in group)
+
     @property
     def channel_axis(self) -> int:
         """The axis of the input's channels."""

@@ -20,6 +20,8 @@ from lrp_onnx.relevance.rules.rule import LinearRule, Rule
 from lrp_onnx.relevance.rules.spread import Spread
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
+OVERRIDE = "override "
+"""Before the pattern of an override, in the reason for a rule."""
 KIND = "@"
 """Before the name of a kind of step, in place of a node's name."""
 
@@ -209,7 +211,7 @@ def _find(
 ) -> Assigned | None:
     for pattern, rule in overrides:
         if _fits(pattern, plan, step):
-            return Assigned(rule, f"override {pattern}")
+            return Assigned(rule, OVERRIDE + pattern)
     for which, rule in composite.entries:
         if WHICH[which](plan, step):
             return Assigned(rule, which)
