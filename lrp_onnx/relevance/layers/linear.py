@@ -15,6 +15,8 @@ from lrp_onnx.relevance.layers import convolution
 from lrp_onnx.relevance.layers.layer import Layer, Node
 
 W = TypeVar("W", bound=kinds.Weighted)
+LAST = 2**31 - 1
+"""As a Slice end: up to and including the last element."""
 
 
 class WeightedLayer(Node[W]):
@@ -81,10 +83,14 @@ class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
 
     def subsampled(self) -> tuple[Layer, Layer]:
         shape = (*self.step.input_shape[:2], *self.step.output_shape[2:])
-        # A pool of one position keeps the blocked layout of runtimes, which a Slice does not.
-        attributes = {"kernel_shape": (1, 1), "strides": self.kind.strides}
         read = self.builder.node(
-            "AveragePool", self.input, attributes=attributes, sign=self.input.sign
+            "Slice",
+            self.input,
+            self.builder.integers((0, 0)),
+            self.builder.integers((LAST, LAST)),
+            self.builder.integers((2, 3)),
+            self.builder.integers(self.kind.strides),
+            sign=self.input.sign,
         )
         dense = replace(self.kind, strides=(1, 1))
         point = replace(self.step, kind=dense, input_shape=shape)
