@@ -110,7 +110,7 @@ def test_every_exception_is_still_needed(excuse: Excuse, saved: Save, tmp_path: 
     else:
         path = FILES[excuse.seen].save(tmp_path)
         options |= FILES[excuse.seen].options
-    models = [compile_model(path, composite="lrp-resnet", **options).model]
+    models = [compile_model(path, composite=c, **options).model for c in ("lrp-resnet", DEFAULT)]
     if excuse.seen == "resnet":
         models.append(compile_model(path, many_targets=True, **options).model)
     found = [fault for model in models for fault in faults(model, kernels_of(excuse.list))]
