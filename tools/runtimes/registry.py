@@ -236,7 +236,7 @@ RUNTIMES = (
         runner="run_onnxruntime",
         transform="int8",
         tools=TOOLS,
-        remark="Its maps are all zeros: quotients and masks do not survive 256 steps.",
+        remark="Its maps mean nothing: quotients and masks do not survive 256 steps.",
     ),
     Runtime(
         name="int8-forward",
