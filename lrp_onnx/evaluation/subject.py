@@ -16,7 +16,6 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.chain import NONE
-from lrp_onnx.plan.kinds import Step
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
@@ -88,8 +87,10 @@ class Subject:
         """Pixels of the picture's width for each column of the smallest feature map of more than
         one column; 1 where there is none.
         """
-        widths = [step.output_shape[3] or 0 for step in self.plan.steps if _is_map(step)]
-        return max(1, round(self.plan.picture_size[1] / min(widths))) if widths else 1
+        steps = [step for step in self.plan.steps if len(step.output_shape) == 4]
+        widths = [self.plan.size_of(step.output, step.output_shape)[1] for step in steps]
+        smallest = min((width for width in widths if width > 1), default=0)
+        return max(1, round(self.plan.picture_size[1] / smallest)) if smallest else 1
 
     def compiled(self, **choices: Any) -> Explainer:
         """The model compiled with `choices`, fields of `compiler.Options`, ready to run.
@@ -187,11 +188,6 @@ class Subject:
         """
         weights = np.expand_dims(masks.astype(np.float32), self.channels)
         return (fill + weights * (picture - fill)).astype(np.float32)
-
-
-def _is_map(step: Step) -> bool:
-    """Whether its output has more than one column."""
-    return len(step.output_shape) == 4 and (step.output_shape[3] or 0) > 1
 
 
 def chunks_of(x: NDArray[Any]) -> list[NDArray[Any]]:

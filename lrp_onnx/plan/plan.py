@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Shape, Step
 
+TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Orders of a Transpose."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
@@ -159,6 +162,25 @@ class Plan:
         return height or 0, width or 0
 
     @property
+    def channels_last(self) -> frozenset[str]:
+        """Names of the four-dimensional tensors that are (N, H, W, C): those between a Transpose to
+        NHWC and one back, as exporters of frameworks with that layout write them.
+        """
+        last = {self.input} if self.layout == "NHWC" else set()
+        for step in self.steps:
+            if isinstance(step.kind, kinds.Transpose):
+                if step.kind.order == TO_NHWC:
+                    last.add(step.output)
+            elif not last.isdisjoint(step.inputs):
+                last.add(step.output)
+        return frozenset(last)
+
+    def size_of(self, tensor: str, shape: Shape) -> tuple[int, int]:
+        """(height, width) of a four-dimensional tensor with its shape."""
+        height, width = shape[1:3] if tensor in self.channels_last else shape[2:4]
+        return height or 0, width or 0
+
+    @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
         """Feature maps on every path from the picture to the logits: tensor → (height, width)."""
         maps: dict[str, tuple[int, int]] = {}
@@ -166,8 +188,7 @@ class Plan:
         for item in reversed(self.items):
             needed_later.discard(item.output)
             if not needed_later and len(item.output_shape) == 4:
-                height, width = item.output_shape[2:]
-                maps[item.output] = (height or 0, width or 0)
+                maps[item.output] = self.size_of(item.output, item.output_shape)
             needed_later.update(item.inputs)
         return dict(reversed(maps.items()))
 
@@ -198,4 +219,4 @@ class Plan:
 
 def _to_nchw(step: Step) -> bool:
     """Whether a step transposes NHWC to NCHW."""
-    return isinstance(step.kind, kinds.Transpose) and step.kind.order == (0, 3, 1, 2)
+    return isinstance(step.kind, kinds.Transpose) and step.kind.order == TO_NCHW

@@ -151,7 +151,7 @@ def append_outputs(
     relevance = builder.known(end) * reached.total if times_input else reached.total
     batch = builder.batch or ("N" if plan.input_shape[0] is None else plan.input_shape[0])
     sizes = [size for size in plan.input_shape[1:] if size is not None]
-    channels = 1 if at else plan.channel_axis
+    channels = 3 if end in plan.channels_last else 1
     picture = plan.picture_size
     size = plan.cut_points[at] if at else picture
     shapes: dict[str, list[int | str]] = {}
