@@ -167,6 +167,8 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
             f"{found['photos']} photos, {found['correct']} predicted rightly; {found['steps']} "
             f"steps, seed {found['seed']}; {found['minutes']:.0f} minutes on two cores."
         )
+        right = found["rightly"][default.OURS]
+        said_ += f" Mosaic of the default where the prediction is right: {interval(right)}."
         parts += [f"### {found['title']}", said_, table(found, DEFAULT_COLUMNS)]
         parts.append(comparison_table(name, found, adjusted))
     verdicts = [
