@@ -108,9 +108,7 @@ def test_one_unit_in_the_last_place_is_a_change(saved: Save) -> None:
 def zoo(name: str, folder: Path) -> tuple[Compiled, onnx.ModelProto, NDArray[Any]]:
     """(compiled, original, pictures) of a file of the zoo."""
     (file,) = (file for file in manifest() if file.name == name)
-    compiled = compile_model(
-        file.save(folder), composite="epsilon-gamma-plus", runner=runner_on("cpu")
-    )
+    compiled = compile_model(file.save(folder), composite="lrp-resnet", runner=runner_on("cpu"))
     (pictures,) = feeds(file, compiled.model).values()
     return compiled, runnable(file.model), pictures
 
