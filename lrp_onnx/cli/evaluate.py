@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lrp_onnx.cli.options import names_in
 from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options
 from lrp_onnx.evaluation.baselines import SANITY
@@ -73,7 +74,7 @@ def evaluate_files(
         model=model,
         photos=photos,
         methods=(*(methods or DEFAULT_METHODS), *SANITY),
-        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        metrics=names_in(metrics),
         labels=read_labels(table) if table else {},
         masks=find_masks(masks, photos) if masks else boxes,
         results=output / "results.jsonl" if output else None,

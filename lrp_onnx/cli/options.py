@@ -195,7 +195,7 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
         inputs=line["inputs"],
         static=bool(line["static"]),
         opset=line["opset"],
-        outputs=_names(outputs) if outputs is not None else None,
+        outputs=names_in(outputs) if outputs is not None else None,
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
         labels=read_classes(line["classes"]) if line["classes"] else (),
         **values,
@@ -212,7 +212,8 @@ def _rule(text: str) -> tuple[str, str]:
     return pattern, rule
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names_in(text: str) -> tuple[str, ...]:
+    """Names that are separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

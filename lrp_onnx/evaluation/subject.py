@@ -87,8 +87,7 @@ class Subject:
         """Pixels of the picture's width for each column of the smallest feature map of more than
         one column; 1 where there is none.
         """
-        steps = [step for step in self.plan.steps if len(step.output_shape) == 4]
-        widths = [self.plan.size_of(step.output, step.output_shape)[1] for step in steps]
+        widths = (width for _, width in self.plan.map_sizes.values())
         smallest = min((width for width in widths if width > 1), default=0)
         return max(1, round(self.plan.picture_size[1] / smallest)) if smallest else 1
 

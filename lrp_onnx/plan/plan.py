@@ -175,29 +175,40 @@ class Plan:
                 last.add(step.output)
         return frozenset(last)
 
-    def size_of(self, tensor: str, shape: Shape) -> tuple[int, int]:
-        """(height, width) of a four-dimensional tensor with its shape."""
-        height, width = shape[1:3] if tensor in self.channels_last else shape[2:4]
-        return height or 0, width or 0
+    @property
+    def map_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) of every four-dimensional tensor that a step makes."""
+        last = self.channels_last
+        sizes: dict[str, tuple[int, int]] = {}
+        for step in self.steps:
+            if len(step.output_shape) == 4:
+                first = 1 if step.output in last else 2
+                height, width = step.output_shape[first : first + 2]
+                sizes[step.output] = height or 0, width or 0
+        return sizes
 
     @property
     def cut_points(self) -> dict[str, tuple[int, int]]:
         """Feature maps on every path from the picture to the logits: tensor → (height, width)."""
-        maps: dict[str, tuple[int, int]] = {}
+        sizes, maps = self.map_sizes, dict[str, tuple[int, int]]()
         needed_later: set[str] = set()  # tensors that a later item reads
         for item in reversed(self.items):
             needed_later.discard(item.output)
-            if not needed_later and len(item.output_shape) == 4:
-                maps[item.output] = self.size_of(item.output, item.output_shape)
+            if not needed_later and item.output in sizes:
+                maps[item.output] = sizes[item.output]
             needed_later.update(item.inputs)
         return dict(reversed(maps.items()))
 
     def before(self, tensor: str) -> frozenset[str]:
         """Names of the steps up to the one that makes `tensor`, one of `cut_points`."""
-        outputs = [item.output for item in self.items]
-        items = self.items[: outputs.index(tensor) + 1]
+        items = self.items[: len(self.items) - len(self.behind(tensor))]
         steps = (item.steps if isinstance(item, Block) else (item,) for item in items)
         return frozenset(step.name for group in steps for step in group)
+
+    def behind(self, tensor: str | None) -> tuple[Step | Block, ...]:
+        """The items behind the one that makes `tensor`, one of `cut_points`; all for None."""
+        outputs = [item.output for item in self.items]
+        return self.items[outputs.index(tensor) + 1 :] if tensor else self.items
 
     @property
     def channel_axis(self) -> int:

@@ -62,9 +62,8 @@ class Backward:
         """What the fold goes over, behind `until`: steps,
         and the blocks whose rule takes them as one layer.
         """
-        outputs = [item.output for item in self.plan.items]
         pieces: list[Step | Block] = []
-        for item in self.plan.items[outputs.index(until) + 1 if until else 0 :]:
+        for item in self.plan.behind(until):
             opened = isinstance(item, Block) and not self.rules[item.join.name].whole_block
             pieces += item.steps if isinstance(item, Block) and opened else [item]
         return pieces

@@ -220,8 +220,8 @@ def _with_post(explanation: Explanation, post: Chain) -> Explanation:
 def _unprocessed(explanation: Explanation) -> Map:
     """The map before post-processing, of the picture's size."""
     shown, raw = explanation.heatmap, explanation.heatmap_raw
-    if raw is None or raw.shape == shown.shape:
-        return shown if raw is None else raw
+    if raw is None:
+        return shown
     return resample(raw, (shown.shape[0], shown.shape[1]), method="bilinear")
 
 

@@ -308,19 +308,19 @@ class Explainer:
         self, outputs: Arrays, row: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The maps of one row, post-processed and not; the latter None where it cannot be told."""
-        own = self.contract.post == NONE
         coarse = self.contract.resolution is not None
+        same = self.contract.post == NONE and not coarse
 
         def read(name: str) -> NDArray[np.float32]:
             return np.asarray(outputs[name][row], np.float32)
 
         raw = None
-        if HEATMAP_RAW in outputs or (own and not coarse and HEATMAP in outputs):
+        if HEATMAP_RAW in outputs or (same and HEATMAP in outputs):
             raw = read(HEATMAP_RAW if HEATMAP_RAW in outputs else HEATMAP)
         elif RELEVANCE in outputs:
             channels = 0 if self.preprocessing.layout == "NCHW" else 2
             raw = np.asarray(read(RELEVANCE).sum(channels), np.float32)
-        if own and not coarse and raw is not None:
+        if same and raw is not None:
             return raw, raw
         if HEATMAP in outputs:
             return read(HEATMAP), raw
@@ -329,10 +329,11 @@ class Explainer:
                 "the compiled file has none of heatmap, heatmap_raw and relevance among its "
                 "outputs: compile it with one of them"
             )
-        _, shape = self.session.input_of(self.contract.input)
-        size = input_size(shape, self.preprocessing)
-        expanded = resample(raw, size, method="bilinear") if coarse else raw
-        return parse_chain(self.contract.post)(expanded), raw
+        before = raw
+        if coarse:
+            _, shape = self.session.input_of(self.contract.input)
+            before = resample(raw, input_size(shape, self.preprocessing), method="bilinear")
+        return parse_chain(self.contract.post)(before), raw
 
     def _start_value(
         self,

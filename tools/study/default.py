@@ -19,12 +19,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lrp_onnx import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
 from lrp_onnx.evaluation.metrics.comparisons import holm, sign_flip_test
 from lrp_onnx.evaluation.metrics.intervals import difference_of
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
-from tools.study.run import ROOT, Case, means, plain, real, request_of, thinned, value
+from tools.study.run import (
+    ROOT,
+    Case,
+    by_method,
+    described,
+    means,
+    paired,
+    plain,
+    real,
+    request_of,
+    thinned,
+)
 
 STORED = ROOT / "models" / "evaluation" / "default"
 OURS = with_own_post(DEFAULT)
@@ -104,14 +117,7 @@ def run(case: Case, folder: Path, threads: int) -> dict[str, Any]:
     )
     rows = evaluate(request, say=lambda text: print(text, file=sys.stderr, flush=True))
     return {
-        "title": case.title,
-        "model": case.model.name,
-        "photos": len(case.photos),
-        "correct": sum({row["image"]: row["target"] == row["label"] for row in rows}.values()),
-        "steps": request.steps,
-        "seed": request.seed,
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-        "methods": means(rows),
+        **described(case, request, rows, (time.monotonic() - begun) / 60),
         "rightly": rightly(rows),
         "comparisons": comparisons(rows),
     }
@@ -125,20 +131,13 @@ def rightly(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 def comparisons(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Metric → rival → mean of the default's paired differences, low and high end, p-value."""
-    by: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        by.setdefault(row["method"], {})[row["image"]] = row
+    by = by_method(rows)
     found: dict[str, dict[str, list[float]]] = {}
     for metric in COMPARED:
         for rival in (FORMER, *RIVALS, *SAME_POST, "lrp-resnet"):
-            pairs = [
-                (value(by[OURS][image], metric), value(by[rival][image], metric))
-                for image in by[OURS]
-            ]
-            both = [(a, b) for a, b in pairs if a is not None and b is not None]
-            differences = [a - b for a, b in both]
-            mean = difference_of([a for a, _ in both], [b for _, b in both])
-            found.setdefault(metric, {})[rival] = [*plain(mean), sign_flip_test(differences)]
+            ours, theirs = paired(by[OURS], by[rival], metric)
+            p = sign_flip_test(np.subtract(ours, theirs))
+            found.setdefault(metric, {})[rival] = [*plain(difference_of(ours, theirs)), p]
     return found
 
 

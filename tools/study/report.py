@@ -163,14 +163,13 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
     listed = "\n".join(f"{i}. {text}" for i, text in enumerate(default.HYPOTHESES, 1))
     parts = ["## The default", DEFAULT_TEXT, f"Written before the run:\n\n{listed}"]
     for name, found in cases.items():
-        said_ = (
-            f"{found['photos']} photos, {found['correct']} predicted rightly; {found['steps']} "
-            f"steps, seed {found['seed']}; {found['minutes']:.0f} minutes on two cores."
-        )
-        right = found["rightly"][default.OURS]
-        said_ += f" Mosaic of the default where the prediction is right: {interval(right)}."
-        parts += [f"### {found['title']}", said_, table(found, DEFAULT_COLUMNS)]
-        parts.append(comparison_table(name, found, adjusted))
+        right = interval(found["rightly"][default.OURS])
+        parts += [
+            f"### {found['title']}",
+            f"{said(found)} Mosaic of the default where the prediction is right: {right}.",
+            table(found, DEFAULT_COLUMNS),
+            comparison_table(name, found, adjusted),
+        ]
     verdicts = [
         verdict(cases[name]["comparisons"][metric][rival], p)
         for (name, metric, rival), p in adjusted.items()
@@ -216,7 +215,7 @@ def interval(values: Sequence[float]) -> str:
 def said(found: Found) -> str:
     """Photos, accuracy, steps and time in one line."""
     pictures = f"{found['photos']} photos, {found['correct']} predicted rightly"
-    if 0 < found["held_out_photos"] < found["photos"]:
+    if 0 < found.get("held_out_photos", 0) < found["photos"]:
         pictures += f", {found['held_out_photos']} held out"
     return (
         f"{pictures}; {found['steps']} steps, seed {found['seed']}; "

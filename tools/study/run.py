@@ -352,6 +352,22 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         drawn = draw_curves(some, protocol, from_zero=PROTOCOLS[protocol].from_zero)
         write_png(folder / f"{case.name}-{protocol}.png", drawn, force=True)
     return {
+        **described(case, request, rows, minutes),
+        "held_out_photos": len({row["image"] for row in held_out}),
+        "held_out": means(held_out),
+        "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
+        "may_be_shown": case.may_be_shown,
+        "curves": {
+            p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()
+        },
+    }
+
+
+def described(
+    case: Case, request: Request, rows: Sequence[Mapping[str, Any]], minutes: float
+) -> dict[str, Any]:
+    """What was evaluated, and every method's means, ready for JSON."""
+    return {
         "title": case.title,
         "model": case.model.name,
         "photos": len(case.photos),
@@ -359,14 +375,7 @@ def run(case: Case, folder: Path, threads: int, steps: int | None) -> dict[str, 
         "steps": request.steps,
         "seed": request.seed,
         "minutes": round(minutes, 1),
-        "held_out_photos": len({row["image"] for row in held_out}),
         "methods": means(rows),
-        "held_out": means(held_out),
-        "gaps": {"all": gaps(rows), "held_out": gaps(held_out)},
-        "may_be_shown": case.may_be_shown,
-        "curves": {
-            p: {m: np.round(c, 4).tolist() for m, c in found.items()} for p, found in curves.items()
-        },
     }
 
 
@@ -389,25 +398,34 @@ def value(row: Mapping[str, Any], metric: str) -> float | None:
     return found["id"] if isinstance(found, Mapping) else found
 
 
-def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Method → deciding column → rival → paired difference and its interval."""
+def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Method → photo → its row."""
     by: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         by.setdefault(row["method"], {})[row["image"]] = row
+    return by
 
+
+def paired(
+    mine: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]], metric: str
+) -> tuple[list[float], list[float]]:
+    """The values of two methods on the photos that have both."""
+    pairs = [(value(mine[i], metric), value(theirs[i], metric)) for i in mine if i in theirs]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return [a for a, _ in both], [b for _, b in both]
+
+
+def gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Method → deciding column → rival → paired difference and its interval."""
+    by = by_method(rows)
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, mine in by.items():
         for column in DECIDING:
             metric = column.split(maxsplit=1)[0]
             for rival in (r for r in RIVALS if r in by and r != name):
-                pairs = [
-                    (value(mine[i], metric), value(by[rival][i], metric))
-                    for i in mine
-                    if i in by[rival]
-                ]
-                both = [(a, b) for a, b in pairs if a is not None and b is not None]
-                if both:
-                    gap = difference_of([a for a, _ in both], [b for _, b in both])
+                ours, theirs = paired(mine, by[rival], metric)
+                if ours:
+                    gap = difference_of(ours, theirs)
                     found.setdefault(name, {}).setdefault(column, {})[rival] = plain(gap)
     return found
 

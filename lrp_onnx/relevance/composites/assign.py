@@ -17,7 +17,7 @@ from lrp_onnx.plan.text import INSIDE
 from lrp_onnx.relevance.rules.linear import ZBox
 from lrp_onnx.relevance.rules.passing import Pass
 from lrp_onnx.relevance.rules.rule import LinearRule, Rule
-from lrp_onnx.relevance.rules.spread import Spread
+from lrp_onnx.relevance.rules.spread import Spread, why_not_subsampling
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 OVERRIDE = "override "
@@ -50,7 +50,7 @@ def _depth(plan: Plan, step: Step) -> float:
 
 def _subsamples(plan: Plan, step: Step) -> bool:
     """Whether it is a strided 1×1 convolution, as projection shortcuts have."""
-    return Spread().fits(step) is None
+    return why_not_subsampling(step) is None
 
 
 WHICH: dict[str, Predicate] = {

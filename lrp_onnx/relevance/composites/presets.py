@@ -57,6 +57,13 @@ _ZENNIT: tuple[Entry, ...] = (
     ("max pooling", WinnerTakeAll()),
     *_TAIL,
 )
+_GAMMA_PLUS: tuple[Entry, ...] = (
+    ("upper convolution", Gamma()),
+    ("convolution", ZPlus()),
+    ("dense", Epsilon()),
+    ("join", ZPlusJoin()),
+    *_ZENNIT,
+)
 _ZENNIT_SOURCE = "Zennit (Anders et al. 2021)"
 _INVESTIGATE: tuple[Entry, ...] = (
     ("activation", Pass()),
@@ -175,11 +182,7 @@ COMPOSITES: dict[str, Composite] = {
             *_HEAD,
             ("first", WSquare()),
             ("subsampling convolution", Spread(rule="gamma")),
-            ("upper convolution", Gamma()),
-            ("convolution", ZPlus()),
-            ("dense", Epsilon()),
-            ("join", ZPlusJoin()),
-            *_ZENNIT,
+            *_GAMMA_PLUS,
         ),
     ),
     "epsilon-gamma-plus": Composite(
@@ -192,11 +195,7 @@ COMPOSITES: dict[str, Composite] = {
         entries=(
             *_HEAD,
             ("first", WSquare()),
-            ("upper convolution", Gamma()),
-            ("convolution", ZPlus()),
-            ("dense", Epsilon()),
-            ("join", ZPlusJoin()),
-            *_ZENNIT,
+            *_GAMMA_PLUS,
         ),
     ),
     "epsilon-plus": _zennit(

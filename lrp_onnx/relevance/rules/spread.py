@@ -13,6 +13,14 @@ from lrp_onnx.relevance.rules.linear import LINEAR
 from lrp_onnx.relevance.rules.rule import LinearRule, Rule, Shares
 
 
+def why_not_subsampling(step: Step) -> str | None:
+    """Why `step` is no strided 1×1 convolution without pads, or None where it is."""
+    kind = step.kind
+    if isinstance(kind, Convolution) and kind.weight.shape[2:] == (1, 1) != kind.strides:
+        return None if not any(kind.pads) else "it pads"
+    return "it is no strided 1x1 convolution"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread(Rule):
     """A strided 1×1 convolution reads one position in four; `rule` decides what each of them takes,
@@ -41,10 +49,7 @@ class Spread(Rule):
         return replace(self, rule=write(replace(base, bias=bias), LINEAR))
 
     def fits(self, step: Step) -> str | None:
-        kind = step.kind
-        if isinstance(kind, Convolution) and kind.weight.shape[2:] == (1, 1) != kind.strides:
-            return None if not any(kind.pads) else "it pads"
-        return "it is no strided 1x1 convolution"
+        return why_not_subsampling(step)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         windows, points = layer.subsampled()
