@@ -65,6 +65,10 @@ class Emission:
     """
     clipped_minima: bool = False
     """Minima and maxima are Clips, or choices by a comparison; otherwise Min and Max."""
+    matrices_last: bool = False
+    """A stored matrix stands on the right of a product with a batch, between two Transposes;
+    otherwise on the left where that is its place.
+    """
     widest_concat: int | None = None
     """Most inputs of a Concat; more are nested."""
     required_target: bool = False
@@ -154,6 +158,13 @@ FACTS = (
         "separate_weights",
         True,
         ELSEWHERE,
+    ),
+    Fact(
+        "OpenCV 4.14 (DNN)",
+        "crashes where a stored matrix stands on the left of a product with a batch",
+        "matrices_last",
+        True,
+        ("portable",),
     ),
     Fact(
         "onnxruntime-web 1.30 (WebGPU by its default import)",

@@ -221,8 +221,9 @@ class ResampleLayer(Node[kinds.Resample]):
 
     def _through(self, x: Value, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Value:
         across = self._times(x, columns)
-        # OpenCV 4 crashes where a stored matrix stands on the left of a batch.
-        return self._turned(self._times(self._turned(across), rows))
+        if self.builder.emission.matrices_last:
+            return self._turned(self._times(self._turned(across), rows))
+        return self.builder.node("MatMul", self.builder.array(rows), across, sign=x.sign)
 
     def _times(self, x: Value, matrix: NDArray[np.float64]) -> Value:
         """``x @ matrix.T``"""

@@ -15,6 +15,7 @@ import pytest
 from networks import resnet
 
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.relevance.graph.emission import ELSEWHERE, EMISSIONS, FACTS, NAMES, Emission, Fact
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -99,7 +100,16 @@ def regions_are_decided_in_float64(model: onnx.ModelProto) -> bool:
     return any(onnx.TensorProto.DOUBLE in (a.i for a in n.attribute) for n in casts)
 
 
+def stored_matrices_stand_last(model: onnx.ModelProto) -> bool:
+    """Those of relevance: the shares of the windows that a strided shortcut subsamples."""
+    stored = {t.name for t in model.graph.initializer}
+    products = [n for n in model.graph.node if n.op_type == "MatMul"]
+    assert any(n.input[1] in stored for n in products), "columns stand there in every form"
+    return not any(n.input[0] in stored for n in products)
+
+
 CASES: dict[str, Case] = {
+    "matrices_last": stored_matrices_stand_last,
     "separate_weights": weights_of_transposes_are_their_own,
     "widest_concat": concats_are_narrow,
     "clipped_minima": minima_are_clips,
@@ -136,11 +146,13 @@ def test_what_a_runtime_needs_comes_from_the_facts_alone() -> None:
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.choice)
 def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
     """In `gradient`, whose plain convolutions and transposes share their weights; minima are those
-    of rules that tell signs apart, stabilizers those of rules that divide. Regions are C3's.
+    of rules that tell signs apart, stabilizers those of rules that divide. Regions are C3's;
+    matrices are in the default alone.
     """
     post = "c3" if fact.choice in OF_REGIONS else "none"
-    divides = fact.choice in ("clipped_minima", "stabilizer_in_bias")
-    composite = "lrp-resnet" if divides else "gradient"
+    shares = ("clipped_minima", "stabilizer_in_bias")
+    composite = dict.fromkeys(shares, "lrp-resnet").get(fact.choice, "gradient")
+    composite = DEFAULT if fact.choice == "matrices_last" else composite
     path = saved(resnet("bottleneck", size=(32, 32), widths=(8, 16)))
     case = CASES[fact.choice]
     for name in fact.forms:
@@ -152,7 +164,9 @@ def test_files_heed_the_fact(fact: Fact, saved: Save) -> None:
         other = plain if plain != fact.value else True
         ignoring = replace(heeding, **{fact.choice: other})
         model, without = (
-            compile_model(path, composite=composite, optimize_for=one, post=post).model
+            compile_model(
+                path, composite=composite, optimize_for=one, post=post, resolution="full"
+            ).model
             for one in (heeding, ignoring)
         )
         expected = fact.value is not False
