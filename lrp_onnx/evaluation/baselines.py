@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, chunks_of, explain_all
 from lrp_onnx.maps.options import check_range, check_whole
 from lrp_onnx.maps.resample import resample
@@ -127,6 +128,42 @@ class IntegratedGradients(Baseline):
                 gradients = subject.gradients(scaled, np.full(len(scaled), target))
                 mean = np.tensordot(weights / 2, gradients.astype(np.float64), 1)
                 relevance.append((picture * mean).sum(subject.channels - 1))
+            return np.stack(relevance).astype(np.float32)
+
+        return maps
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedGradients(Baseline):
+    """The mean of ``(x − x′) ⊙ ∇f(x′ + α(x − x′))`` summed over channels, over other pictures x′
+    and α evenly drawn from 0 to 1 (Erion et al. 2021).
+
+    Other pictures are the first and every further one of those that are evaluated, evenly spread.
+    """
+
+    samples: int = 32
+    """Number of pairs (x′, α), the same for every picture."""
+
+    def __post_init__(self) -> None:
+        check_whole("samples", self.samples, least=1)
+
+    def __call__(self, subject: Subject) -> Run:
+        others = subject.references(self.samples)
+        if not len(others):
+            raise RuleError("expected-gradients needs other pictures: `evaluate` has them")
+        rng = np.random.default_rng(subject.seed)
+        # One α in each of as many equal parts: the sum converges faster than with free ones.
+        alphas = (rng.permutation(self.samples) + rng.random(self.samples)) / self.samples
+        chosen = others[np.arange(self.samples) % len(others)]
+        weights = alphas.astype(np.float32).reshape(-1, *[1] * (others.ndim - 1))
+
+        def maps(x: Pictures, t: Targets) -> Maps:
+            relevance = []
+            for picture, target in zip(x, t, strict=True):
+                ways = picture - chosen
+                gradients = subject.gradients(chosen + weights * ways, np.full(len(ways), target))
+                mean = (ways.astype(np.float64) * gradients).mean(0)
+                relevance.append(mean.sum(subject.channels - 1))
             return np.stack(relevance).astype(np.float32)
 
         return maps
@@ -299,6 +336,47 @@ class GradCam(Baseline):
 
 
 @dataclass(frozen=True, slots=True)
+class GradCamPlusPlus(Baseline):
+    """``max(Σₖ wₖAₖ, 0)`` with wₖ = Σᵢ αₖᵢ max(gₖᵢ, 0), αₖᵢ = gₖᵢ² / (2gₖᵢ² + gₖᵢ³ Σⱼ Aₖⱼ), g the
+    gradient at the last feature map (Chattopadhyay et al. 2018, whose score is the logit's
+    exponential: its derivatives are powers of g, up to a factor).
+    """
+
+    reads_features: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject) -> Run:
+        features = _features(subject)
+
+        def maps(x: Pictures, t: Targets) -> Maps:
+            activations, gradients = (part.astype(np.float64) for part in features(x, t))
+            whole = activations.sum((2, 3), keepdims=True)
+            below = 2 * gradients**2 + gradients**3 * whole
+            alphas = gradients**2 / np.where(below == 0, 1.0, below)
+            weights = (alphas * np.maximum(gradients, 0)).sum((2, 3), keepdims=True)
+            weighted = (weights * activations).sum(1)
+            return _enlarged(np.maximum(weighted, 0).astype(np.float32), subject.grid(x))
+
+        return maps
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCam(Baseline):
+    """``max(Σₖ max(∂f/∂Aₖ, 0) · Aₖ, 0)`` at the last feature map (Jiang et al. 2021)."""
+
+    reads_features: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject) -> Run:
+        features = _features(subject)
+
+        def maps(x: Pictures, t: Targets) -> Maps:
+            activations, gradients = features(x, t)
+            weighted = (np.maximum(gradients, 0) * activations).sum(1)
+            return _enlarged(np.maximum(weighted, 0), subject.grid(x))
+
+        return maps
+
+
+@dataclass(frozen=True, slots=True)
 class Cam(Baseline):
     """``Σₖ ∂f/∂Aₖ · Aₖ`` at the last feature map.
 
@@ -407,12 +485,15 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         "gaussian": Gaussian(),
         "edges": Edges(),
         "grad-cam": GradCam(),
+        "grad-cam-plus-plus": GradCamPlusPlus(),
+        "layer-cam": LayerCam(),
         "cam": Cam(),
         "score-cam": ScoreCam(),
         "recipro-cam": ReciproCam(),
         "rise": Rise(),
         "occlusion": Occlusion(),
         "integrated-gradients": IntegratedGradients(),
+        "expected-gradients": ExpectedGradients(),
         "smooth-grad": SmoothGrad(),
         "attention": Attention(),
     }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.kept import Kept
 from lrp_onnx.evaluation.methods import Made, check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
 from lrp_onnx.evaluation.metrics.lattice import profile
@@ -44,6 +45,8 @@ LOCAL: Mapping[str, Callable[..., float]] = {
 }
 """Metrics that need the object's mask."""
 METRICS = (*PROTOCOLS, *NEEDING_MASKS, "sparseness", LATTICE, *REMADE)
+WITH_MAPS = (LATTICE, *REMADE)
+"""Metrics that are computed with a method's maps, for all photos at once."""
 MAP_BYTES = 1e9
 """Memory for maps. The photos are scored in bundles whose maps, under all methods, fit into it."""
 
@@ -79,6 +82,7 @@ def evaluate(
         threads=request.threads,
         seed=request.seed,
         choices=request.choices,
+        others=request.photos,
     )
     names = list(dict.fromkeys(request.methods))
     for name in names:
@@ -130,15 +134,22 @@ def _group(
     groups: dict[tuple[str, ...], list[int]] = {}  # missing methods → the photos that miss them
     for index, names in enumerate(missing.values()):
         groups.setdefault(tuple(names), []).append(index)
+    kept = Kept(request.results)
+    wanted = [metric for metric in request.metrics if metric in WITH_MAPS]
     for names, indices in groups.items():
         x, t = pictures[indices], targets[indices]
-        for result in make_maps(names, subject, x, t):
+        images = [photos[index].path.name for index in indices]
+        found = {name: kept.load(name, images, wanted) for name in names}
+        for result in make_maps([n for n in names if found[n] is None], subject, x, t):
             method = result.method.name
+            values = _remade(result, subject, x, t, request)
+            kept.save(method, images, result.maps, values)
             say(f"{method}: {len(indices)} maps computed")
-            for index, values in zip(indices, _remade(result, subject, x, t, request), strict=True):
-                recomputed[index, method] = values
-            for index, relevance in zip(indices, result.maps, strict=True):
+            found[method] = result.maps, values
+        for method, (made, values) in ((name, both) for name, both in found.items() if both):
+            for index, relevance, row in zip(indices, made, values, strict=True):
                 maps[photos[index].path][method] = relevance
+                recomputed[index, method] = dict(row)
     for index, photo in enumerate(photos):
         target = int(targets[index])
         label = target if photo.label is None else photo.label
@@ -155,6 +166,7 @@ def _group(
             head |= {"probability": float(probabilities[index, target])}
             local = _local(photo, relevance, request)
             yield head | curves[name] | local | recomputed[index, name]
+    kept.forget()
 
 
 def _remade(

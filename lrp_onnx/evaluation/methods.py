@@ -8,6 +8,7 @@ post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -168,10 +169,26 @@ def make_maps(
         groups.setdefault(split(name, "+")[0].strip(), []).append(name)
     for base, group in groups.items():
         run = find_method(base, subject).maps
+        run = _remembered(run) if len(group) > 1 else run
         maps = run(pictures, targets)
         for name in group:
             post = read_method(name).post
             yield Made(Method(name, _post_processed(run, post)), _apply(post, maps), maps)
+
+
+def _remembered(run: Run) -> Run:
+    """The function without computing the same maps twice: methods that differ in post-processing
+    alone are asked for the same ones, of other pictures too.
+    """
+    known: dict[bytes, Maps] = {}
+
+    def maps(x: Pictures, t: Targets) -> Maps:
+        key = hashlib.sha256(x.tobytes() + np.asarray(t).tobytes()).digest()
+        if key not in known:
+            known[key] = run(x, t)
+        return known[key]
+
+    return maps
 
 
 def with_own_post(composite: str) -> str:

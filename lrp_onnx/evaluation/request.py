@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.kept import Kept
 from lrp_onnx.evaluation.metrics.localisation import ATTENTION_CLASSES
 from lrp_onnx.files.writing import append_line, make_folder, write_bytes
 
@@ -40,7 +41,10 @@ class Request:
     seed: int = 0
     """Seed of ties, random masks and noise."""
     results: Path | None = None
-    """A file of JSON lines, one per photo and method, which a later run continues."""
+    """A file of JSON lines, one per photo and method, which a later run continues.
+
+    Beside it lie the maps of unfinished results, in a folder that is removed in the end.
+    """
     provider: str | None = None
     threads: int | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +106,7 @@ def resumed(request: Request) -> list[Result]:
     if path is None:
         return []
     if not path.exists():
+        Kept(path).forget()  # another run's
         make_folder(path.parent)
         write_bytes(path, (json.dumps({"settings": request.settings}) + "\n").encode())
         return []

@@ -67,7 +67,8 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
         name: ``black``; ``mean``, the colour that preprocessing subtracts, or the picture's mean
             colour where preprocessing subtracts none; ``blur``, the picture blurred by a Gaussian
             of standard deviation 5 and 11 × 11 pixels for pictures of 224 × 224, and in proportion
-            for other sizes.
+            for other sizes; ``noise``, Gaussian noise of every channel's mean and standard
+            deviation in the picture, the same for the same seed.
         picture: (1, …), as the model takes it.
         subject: the model, which says how pictures become input.
 
@@ -86,6 +87,11 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
         shape = [1, 1, 1, 1]
         shape[subject.channels] = len(values)
         return np.broadcast_to(values.reshape(shape), picture.shape).astype(np.float32)
+    if name == "noise":
+        axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
+        mean, deviation = picture.mean(axes, keepdims=True), picture.std(axes, keepdims=True)
+        noise = np.random.default_rng(subject.seed).normal(size=picture.shape)
+        return (mean + deviation * noise).astype(np.float32)
     one = np.moveaxis(picture[0], subject.channels - 1, 2)
     share = min(one.shape[:2]) / 224
     side = 2 * max(1, round(5 * share)) + 1

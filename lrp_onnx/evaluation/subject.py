@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
-from lrp_onnx.runtime.preprocess import input_size
+from lrp_onnx.runtime.images import read_image
+from lrp_onnx.runtime.preprocess import input_size, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
 Pictures = NDArray[np.float32]
@@ -42,6 +43,8 @@ class Subject:
     seed: int = 0
     choices: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of `compiler.Options`."""
+    others: Sequence[Path] = ()
+    """Pictures that methods may compare with."""
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -160,6 +163,14 @@ class Subject:
         """(H, W) of the pictures that the model takes."""
         _, shape = self.explainer.session.input_of(self.explainer.contract.input)
         return input_size(shape, self.explainer.preprocessing)
+
+    def references(self, count: int) -> Pictures:
+        """At most `count` of the other pictures, evenly spread, as the model takes them."""
+        count = min(count, len(self.others))
+        paths = [self.others[index * len(self.others) // count] for index in range(count)]
+        spec = self.explainer.preprocessing
+        prepared = [preprocess(read_image(path), spec, *self.size).tensor for path in paths]
+        return np.stack(prepared) if prepared else np.zeros(0, np.float32)
 
     @property
     def channels(self) -> int:

@@ -51,7 +51,7 @@ def request_(saved: Save, photos: list[Path]) -> Request:
         model=saved(resnet(size=(32, 32), widths=(8, 16))),
         photos=photos,
         methods=("lrp-resnet", "lrp-resnet+quantize:2", "grad-cam", "constant"),
-        metrics=("exact", "keio", "rise", "srg", "pointing", "mass", "rank", "sparseness"),
+        metrics=(*PROTOCOLS, "pointing", "mass", "rank", "sparseness"),
         labels={photo.name: index % 10 for index, photo in enumerate(photos)},
         masks={photo.name: (5, 5, 24, 30) for photo in photos},
         steps=6,
@@ -68,7 +68,9 @@ def test_every_value_by_the_long_way(request_: Request) -> None:
     tensor = preprocess(photo, spec, 32, 32).tensor[None]
     target = int(subject.probabilities(tensor)[0].argmax())
     black = preprocess(np.zeros_like(photo), spec, 32, 32).tensor[None]
-    fills = {"black": black, "mean": 0 * black, "blur": fill("blur", tensor, subject)}
+    fills = {"black": black, "mean": 0 * black} | {
+        name: fill(name, tensor, subject) for name in ("blur", "noise")
+    }
     for name, row in rows.items():
         relevance = find_method(name, subject).maps(tensor, np.array([target]))[0]
         assert row["target"] == target and row["label"] == 4
@@ -114,6 +116,41 @@ def test_results_are_gone_on_with(
     assert len(evaluate(request)) == 10
     with pytest.raises(RuleError, match="of other settings"):
         evaluate(replace(request, steps=7))
+
+
+def test_maps_of_a_stopped_run_are_not_made_again(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the values that are computed with them; another request's maps are not taken."""
+    request = replace(
+        request_, results=tmp_path / "r.jsonl", metrics=("exact", "lattice", "mosaic", "adcc")
+    )
+    folder = tmp_path / "r.jsonl.maps"
+    expected = evaluate(replace(request, results=None))
+
+    def stop(self: Scorer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "scores", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(request)
+    assert len(list(folder.iterdir())) == len(request.methods)
+    damaged = next(folder.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    made: list[str] = []
+    assert evaluate(request, say=made.append) == expected
+    assert sum("maps computed" in text for text in made) == 1, "the damaged one"
+    assert not folder.exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "scores", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(replace(request, results=tmp_path / "s.jsonl", metrics=("exact", "mosaic")))
+    (tmp_path / "s.jsonl").unlink()
+    made.clear()
+    evaluate(replace(request, results=tmp_path / "s.jsonl"), say=made.append)
+    assert sum("maps computed" in text for text in made) == len(request.methods)
 
 
 def test_only_what_was_asked_for_is_gone_on_with(request_: Request, tmp_path: Path) -> None:

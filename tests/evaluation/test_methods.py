@@ -38,8 +38,14 @@ TARGETS = np.array([3, 7])
 
 
 @pytest.fixture
-def subject(saved: Save) -> Subject:
-    return Subject(saved(resnet(size=(64, 48), widths=(8, 16))), provider="cpu")
+def subject(saved: Save, tmp_path: Path) -> Subject:
+    rng = np.random.default_rng(5)
+    others = [tmp_path / f"other-{index}.png" for index in range(6)]
+    for path in others:
+        cv2.imwrite(str(path), rng.integers(0, 256, (64, 48, 3)).astype(np.uint8))
+    return Subject(
+        saved(resnet(size=(64, 48), widths=(8, 16))), provider="cpu", others=tuple(others)
+    )
 
 
 @pytest.fixture
@@ -122,6 +128,43 @@ def test_integrated_gradients_are_complete(subject: Subject, x: np.ndarray) -> N
     shades = ((np.arange(300) + 0.5) / 300).astype(np.float32).reshape(-1, 1, 1, 1)
     slopes = run_onnx(model, {"x": x[:1] * shades, "target": np.full(300, 3)})["relevance"].mean(0)
     assert np.corrcoef((x[0] * slopes).sum(0).ravel(), found[0].ravel())[0, 1] > 0.99
+
+
+def test_expected_gradients_sum_to_the_mean_difference_to_other_pictures(
+    subject: Subject, x: np.ndarray
+) -> None:
+    """Σ = f(x) − E f(x′), to the error of as many points as there are samples."""
+    found = find_method("expected-gradients(samples=96)", subject).maps(x, TARGETS)
+    others = subject.references(96)
+    assert len(others) == 6 and not np.array_equal(others[0], others[1])
+    gaps = logits(subject, x)[[0, 1], TARGETS] - logits(subject, others)[:, TARGETS].mean(0)
+    np.testing.assert_allclose(found.sum((1, 2)), gaps, rtol=0.1, atol=0.02 * np.abs(gaps).max())
+    alone = replace(subject, others=())
+    with pytest.raises(RuleError, match="needs other pictures"):
+        find_method("expected-gradients", alone)
+
+
+def test_cams_of_positive_gradients_by_their_definitions(subject: Subject, x: np.ndarray) -> None:
+    """Behind a global average the gradient is one number a channel, w / pixels: LayerCAM keeps
+    positive ones, and Grad-CAM++ weighs a channel by its share, pixel by pixel the same.
+    """
+    model = onnx.load(subject.path)
+    model.graph.output.append(onnx.ValueInfoProto(name=subject.feature))
+    activations = run_onnx(model, {"x": x})[subject.feature].astype(np.float64)
+    weights = [
+        onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("fc")
+    ]
+    pixels = activations[0, 0].size
+    dense = next(w for w in weights if w.ndim == 2)[TARGETS].astype(np.float64) / pixels
+    whole = activations.sum((2, 3))
+    share = dense**2 / (2 * dense**2 + dense**3 * whole)
+    for name, channels in (
+        ("layer-cam", np.maximum(dense, 0)),
+        ("grad-cam-plus-plus", pixels * share * np.maximum(dense, 0)),
+    ):
+        weighted = np.maximum(np.einsum("nk,nkhw->nhw", channels, activations), 0)
+        large = [cv2.resize(one, (48, 64), interpolation=cv2.INTER_LINEAR) for one in weighted]
+        assert relative(find_method(name, subject).maps(x, TARGETS), np.stack(large)) < 1e-4, name
 
 
 def test_rise_by_its_definition(subject: Subject, x: np.ndarray) -> None:
@@ -255,6 +298,8 @@ def test_methods_for_all_tables() -> None:
     assert SANITY == ("constant", "random", "gaussian", "edges")
     assert {name for name, one in BASELINES.items() if one.reads_features} == {
         "grad-cam",
+        "grad-cam-plus-plus",
+        "layer-cam",
         "cam",
         "score-cam",
         "recipro-cam",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ("resnet50", "depth", "pixels", "large", "passes", "coarse")
+RESULTS = ("resnet50", "alone", "depth", "pixels", "large", "passes", "coarse")
 """Files in `models/benchmark`, in the order of the page; the README's table comes from the first.
 """
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -31,6 +31,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     """Machine, table, ratios to peers, profiles."""
     if "passes" in found:
         return f"{said(found)}\n\n{passes_table(found['passes'])}"
+    if "alone" in found:
+        return f"{said(found)}\n\n{alone_table(found['alone'])}"
     if "coarse" in found:
         return coarse_table(found["coarse"])
     parts = [said(found), table(found["rows"]), *ratios(found["rows"])]
@@ -83,6 +85,19 @@ def passes_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"| {row['composite']} | {row['batch']} | {row['without']} | {row['milliseconds']:.1f} "
             f"| {row['ratio']:.2f} | {row['peak_megabytes']:.0f} |"
         )
+    return "\n".join(lines)
+
+
+def alone_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What explanations cost as they are shipped (tools/benchmark/alone.py)."""
+    lines = [
+        "| batch | method | ms | × forward | × arithmetic |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = f"{row['milliseconds']:.1f} | {row['multiple']:.2f}"
+        arithmetic = _number(row["arithmetic"], 2)
+        lines.append(f"| {row['batch']} | {row['method']} | {times} | {arithmetic} |")
     return "\n".join(lines)
 
 

@@ -115,19 +115,35 @@ SHAPES: dict[str, Callable[[], list[Points]]] = {
 KINDS = tuple(SHAPES)
 
 
-def make_picture(kind: str, rng: np.random.Generator, size: int = 96) -> tuple[Picture, Mask]:
+def make_picture(
+    kind: str, rng: np.random.Generator, size: int = 96, radii: tuple[float, float] = RADIUS
+) -> tuple[Picture, Mask]:
     """One picture of `kind` and where the object is.
 
     Args:
         kind: one of `KINDS`.
         rng: every random choice comes from it.
         size: side in pixels; the same generator state gives the same scene only at the same size.
+        radii: least and largest radius of the object, as shares of the picture's side.
 
     Returns:
         (size, size, 3) uint8 RGB, and (size, size) bool, true on the object.
     """
-    scene = _background(rng, size)
-    radius = size * rng.uniform(*RADIUS)
+    return _placed(_background(rng, size), kind, rng, radii)
+
+
+def put_object(
+    picture: Picture, kind: str, rng: np.random.Generator, radii: tuple[float, float] = RADIUS
+) -> tuple[Picture, Mask]:
+    """The picture with one more object upon it, and where that is; as for `make_picture`."""
+    return _placed(picture / 255.0, kind, rng, radii)
+
+
+def _placed(
+    scene: NDArray[np.float64], kind: str, rng: np.random.Generator, radii: tuple[float, float]
+) -> tuple[Picture, Mask]:
+    size = scene.shape[0]
+    radius = size * rng.uniform(*radii)
     centre = rng.uniform(radius * 1.04, size - radius * 1.04, 2)
     alpha = _silhouette(SHAPES[kind](), centre, radius, rng.uniform(0, 2 * np.pi), size)
     shift = np.array([[1, 0, 0.12 * radius], [0, 1, 0.16 * radius]], np.float32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def make_set(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64
     return pictures, labels
 
 
-def network() -> torch.nn.Module:
+def network(classes: int = len(KINDS)) -> torch.nn.Module:
     """A ResNet-26: bottlenecks in four stages of two,
     stride in the 3×3, projections where the shape changes.
     """
@@ -96,9 +97,7 @@ def network() -> torch.nn.Module:
             Bottleneck(4 * width, width, 1),
         ]
         before = 4 * width
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, len(KINDS))
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
 
 def train() -> torch.nn.Module:
@@ -136,7 +135,9 @@ def train() -> torch.nn.Module:
     return model.eval()
 
 
-def export(model: torch.nn.Module, path: Path) -> None:
+def export(
+    model: torch.nn.Module, path: Path, *, name: str = NAME, classes: Sequence[str] = KINDS
+) -> None:
     """Write the network with folded batch normalisation, a
     dynamic batch, and how to use it in its metadata.
     """
@@ -149,10 +150,10 @@ def export(model: torch.nn.Module, path: Path) -> None:
         model, (x,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names
     )
     proto = onnx.load(path)
-    proto.graph.name, proto.doc_string = NAME, ""
+    proto.graph.name, proto.doc_string = name, ""
     for node in proto.graph.node:
         node.doc_string = ""
-    onnx.helper.set_model_props(proto, describe(SPEC, KINDS))
+    onnx.helper.set_model_props(proto, describe(SPEC, classes))
     onnx.save(proto, path)
     with torch.no_grad():
         expected = model(x).numpy()

@@ -30,9 +30,9 @@ class Protocol:
     from_zero: bool
     """Whether the curve starts with 0 pixels; if not, it starts after the first step."""
     deleted: str
-    """The fill of deleted pixels: ``black``, ``mean`` or ``blur``."""
+    """The fill of deleted pixels: ``black``, ``mean``, ``blur`` or ``noise``."""
     hidden: str
-    """The fill of pixels that are not yet inserted: ``black``, ``mean`` or ``blur``."""
+    """The fill of pixels that are not yet inserted, one of the same."""
     follows: str
     """The class whose probability is measured: the ``label``, or the ``target`` that the map
     explains.
@@ -77,6 +77,19 @@ PROTOCOLS = {
             deleted="mean",
             hidden="mean",
             follows="target",
+        ),
+        # The same with other fills: which method is best must not depend on the fill. With black
+        # pixels it is `exact`.
+        *(
+            Protocol(
+                name=f"srg-{fill}",
+                ties="random",
+                from_zero=True,
+                deleted=fill,
+                hidden=fill,
+                follows="target",
+            )
+            for fill in ("blur", "noise")
         ),
     )
 }

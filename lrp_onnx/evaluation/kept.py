@@ -1,0 +1,78 @@
+"""Maps on disk while an evaluation runs, so that one that was stopped does not make them again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.files.writing import make_folder, write_bytes
+
+Values = Sequence[Mapping[str, Any]]
+"""Metric → value of every photo, for the metrics that are computed with the maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The maps of unfinished results, in a folder beside the results file."""
+
+    results: Path | None
+    """The results file; None keeps nothing."""
+
+    @property
+    def folder(self) -> Path | None:
+        return self.results and self.results.with_name(f"{self.results.name}.maps")
+
+    def save(
+        self, method: str, photos: Sequence[str], maps: NDArray[np.float32], values: Values
+    ) -> None:
+        """Keep a method's maps (N, H, W) and values of `photos`.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        if self.folder is None:
+            return
+        make_folder(self.folder)
+        said = json.dumps({"method": method, "photos": list(photos), "values": list(values)})
+        file = io.BytesIO()
+        np.savez_compressed(file, maps=maps, said=np.array(said))
+        write_bytes(self._path(self.folder, method), file.getvalue(), force=True)
+
+    def load(
+        self, method: str, photos: Sequence[str], metrics: Sequence[str]
+    ) -> tuple[NDArray[np.float32], Values] | None:
+        """Maps and values of `photos` with all of `metrics`, or None where some are missing."""
+        if self.folder is None:
+            return None
+        try:
+            with np.load(self._path(self.folder, method), allow_pickle=False) as file:
+                maps, said = file["maps"], json.loads(str(file["said"]))
+            places = {name: index for index, name in enumerate(said["photos"])}
+            rows = [places[name] for name in photos]
+            values = [said["values"][row] for row in rows]
+            whole = said["method"] == method and len(maps) == len(places)
+        except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error):
+            return None  # it is not there, or damaged: maps can be made again
+        if not whole or any(set(metrics) - set(row) for row in values):
+            return None
+        return maps[rows], values
+
+    def forget(self) -> None:
+        """Remove the maps; those that cannot be removed do no harm."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _path(folder: Path, method: str) -> Path:
+        return folder / f"{hashlib.sha256(method.encode()).hexdigest()[:24]}.npz"

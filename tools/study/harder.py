@@ -1,0 +1,149 @@
+"""Networks whose evidence is known: small ResNets trained on pictures with decoys or a watermark.
+
+    python -m tools.study.harder -o study/harder          # torch, minutes a network
+
+- ``decoys``: every picture has one object of the kinds that are classes (`TARGETS`) and one of
+  the other kinds, which tells nothing; the class is the first one's kind.
+- ``decoys-masked``: the same pictures, half of them with blocks hidden during training, so that
+  pictures with deleted pixels are no strangers to it (the idea of F-Fidelity, Zheng et al. 2025,
+  and of in-domain deletion, Hesse et al. 2024; the masks are ours).
+- ``watermark``: an object of any kind, and a small mark whose form alone decides the class.
+
+A map is right where it finds the object, or the mark, that decides; masks are exact. Pictures are
+drawn anew from their seeds, so nothing but the networks is stored, and these only where `-o` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.study.pictures import KINDS, Mask, Picture, make_picture, put_object
+from tools.study.train import SPEC, export, network
+
+SIZE = 96
+TARGETS = ("cross", "disc", "heart", "star", "triangle")
+DECOYS = tuple(kind for kind in KINDS if kind not in TARGETS)
+MARKS = ("arrow", "cross", "disc", "ring", "triangle")
+"""Forms of the watermark."""
+RADIUS, MARK_RADIUS = (0.15, 0.24), (0.07, 0.09)
+"""Radii of objects and of marks, as shares of the picture's side."""
+OVERLAP = 0.05
+"""Most of an object that another may cover."""
+TRAINING_SEED, TEST_SEED = 11, 12
+PICTURES, EPOCHS, BATCH, RATE = 8_000, 10, 64, 3e-3
+HIDDEN_SHARE = (0.1, 0.7)
+"""How much of a picture is hidden in training with masks."""
+
+Drawn = tuple[Picture, Mask, int]
+"""A picture, where the evidence of its class is, and the class."""
+
+
+def decoys(rng: np.random.Generator) -> Drawn:
+    """One object that decides, and one that does not; where they meet, that one is on top."""
+    label = int(rng.integers(len(TARGETS)))
+    kinds = [TARGETS[label], DECOYS[int(rng.integers(len(DECOYS)))]]
+    while True:
+        picture, mask = make_picture(kinds[0], rng, SIZE, radii=RADIUS)
+        both, other = put_object(picture, kinds[1], rng, radii=RADIUS)
+        if (mask & other).sum() <= OVERLAP * mask.sum():
+            return both, mask & ~other, label
+
+
+def watermark(rng: np.random.Generator) -> Drawn:
+    """An object that tells nothing, and a mark that decides."""
+    label = int(rng.integers(len(MARKS)))
+    picture, _ = make_picture(KINDS[int(rng.integers(len(KINDS)))], rng, SIZE)
+    marked, mask = put_object(picture, MARKS[label], rng, radii=MARK_RADIUS)
+    return marked, mask, label
+
+
+NETWORKS: Mapping[str, tuple[Callable[[np.random.Generator], Drawn], tuple[str, ...], bool]] = {
+    "decoys": (decoys, TARGETS, False),
+    "decoys-masked": (decoys, TARGETS, True),
+    "watermark": (watermark, MARKS, False),
+}
+"""Name → how its pictures are drawn, its classes, and whether it is trained with hidden blocks."""
+
+
+def make(
+    name: str, count: int, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
+    """(N, 96, 96, 3) RGB, (N, 96, 96) where the evidence is, (N,) classes."""
+    draw, rng = NETWORKS[name][0], np.random.default_rng(seed)
+    pictures, masks, labels = zip(*(draw(rng) for _ in range(count)), strict=True)
+    return np.stack(pictures), np.stack(masks), np.asarray(labels)
+
+
+def hidden(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N, 1, 96, 96): 0 in the blocks that are hidden, of every second picture on average."""
+    keep = np.ones((count, 1, SIZE, SIZE), np.float32)
+    for mask in keep[rng.random(count) < 0.5]:
+        cells = int(rng.integers(4, 25))
+        blocks = (rng.random((cells, cells)) >= rng.uniform(*HIDDEN_SHARE)).astype(np.float32)
+        mask[0] = cv2.resize(blocks, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+    return keep
+
+
+def train(name: str) -> Any:
+    """The trained network, in evaluation mode."""
+    import torch
+
+    torch.manual_seed(TRAINING_SEED)
+    torch.set_num_threads(2)
+    rng = np.random.default_rng(TRAINING_SEED)
+    pictures, _, labels = make(name, PICTURES, TRAINING_SEED)
+    _, classes, masked = NETWORKS[name]
+    inputs, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.mean, SPEC.std))
+    model = network(len(classes))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
+    steps = EPOCHS * (PICTURES // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
+    for epoch in range(EPOCHS):
+        begun, total = time.perf_counter(), 0.0
+        order = torch.randperm(PICTURES)
+        for first in range(0, PICTURES - BATCH + 1, BATCH):
+            chosen = order[first : first + BATCH]
+            x = (inputs[chosen].permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+            x = x.flip(3) if torch.rand(()) < 0.5 else x
+            if masked:  # what is hidden becomes the mean colour, which is zero here
+                x = x * torch.from_numpy(hidden(len(x), rng))
+            loss = loss_of(model(x), targets[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        seconds = time.perf_counter() - begun
+        print(
+            f"{name}, epoch {epoch + 1}: {total * BATCH / PICTURES:.3f}, {seconds:.0f} s",
+            flush=True,
+        )
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    for name in given.network:
+        path = given.output / f"{name}.onnx"
+        export(train(name), path, name=name, classes=NETWORKS[name][1])
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main()
