@@ -56,7 +56,8 @@ class Kept:
         if self.folder is None:
             return None
         try:
-            with np.load(self._path(self.folder, method), allow_pickle=False) as file:
+            data = io.BytesIO(self._path(self.folder, method).read_bytes())
+            with np.load(data, allow_pickle=False) as file:
                 maps, said = file["maps"], json.loads(str(file["said"]))
             places = {name: index for index, name in enumerate(said["photos"])}
             rows = [places[name] for name in photos]

@@ -238,7 +238,7 @@ def test_the_default_s_case_runs(tmp_path: Path) -> None:
     assert mean == pytest.approx((ours - grad).mean(), abs=1e-4) and low <= mean <= high
     assert 0 < p <= 1
     adjusted = default.corrected({"one": found, "two": found})
-    assert len(adjusted) == 2 * 3 * 7
+    assert len(adjusted) == 2 * 3 * 7  # three metrics, seven rivals
     assert all(
         corrected >= found["comparisons"][metric][rival][3]
         for (_, metric, rival), corrected in adjusted.items()

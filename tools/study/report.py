@@ -12,10 +12,14 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from lrp_onnx.evaluation.metrics.properties import rank_correlation
 from lrp_onnx.notation import parse, split
 from tools.study import default
 from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
@@ -160,8 +164,14 @@ NAMES = {"exact": "exact ID", "srg": "SRG", "mosaic": "mosaic"}
 def default_part(cases: Mapping[str, Found]) -> list[str]:
     """The default on photos and networks that nothing was chosen on."""
     adjusted = default.corrected(cases)
-    listed = "\n".join(f"{i}. {text}" for i, text in enumerate(default.HYPOTHESES, 1))
-    parts = ["## The default", DEFAULT_TEXT, f"Written before the run:\n\n{listed}"]
+    first = len(default.HYPOTHESES) + 1
+    parts = [
+        "## The default",
+        DEFAULT_TEXT,
+        f"Written before the run:\n\n{numbered(default.HYPOTHESES)}",
+        f"Written later, before the run of what the small networks are judged with beyond the "
+        f"others:\n\n{numbered(default.LATER, first)}",
+    ]
     for name, found in cases.items():
         right = interval(found["rightly"][default.OURS])
         parts += [
@@ -180,7 +190,72 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
         f"{count['higher']}, lower in {count['lower']}, and not told apart in "
         f"{count['not told apart']}."
     )
+    filled = {name: found for name, found in cases.items() if fills_of(found)}
+    if filled:
+        parts += ["### The fill of deleted pixels", FILL_TEXT, fill_table(filled)]
+    if {"decoys", "decoys-masked"} <= set(cases):
+        plain, masked = cases["decoys"], cases["decoys-masked"]
+        both = spearman(plain, "exact ID", masked, "exact ID")
+        parts.append(
+            f"Training with hidden blocks: the order of methods in exact ID correlates with that "
+            f"of the network without by {both:.2f}."
+        )
     return parts
+
+
+def numbered(texts: Sequence[str], first: int = 1) -> str:
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(texts, first))
+
+
+FILL_COLUMNS = {
+    "exact ID": "black",
+    "srg ID": "mean",
+    "srg-blur ID": "blur",
+    "srg-noise ID": "noise",
+}
+"""Column of the symmetric gain → the fill."""
+FILL_TEXT = """Symmetric gain with four fills. **order**: Spearman's correlation of the methods' order between
+two fills, the least of all pairs. **left at random**: mean probability of the class while pixels in random order are
+deleted (the curve of `random`): the higher, the less a fill takes the model out of what it was made for. That is our
+reading of the idea behind R-OMS (Blücher et al. 2024), not its formula."""
+
+
+def fills_of(found: Found) -> list[str]:
+    """The columns of all fills, where the case has more than two."""
+    values = next(iter(found["methods"].values()))
+    there = [column for column in FILL_COLUMNS if column in values]
+    return there if len(there) > 2 and "random" in found["methods"] else []
+
+
+def fill_table(cases: Mapping[str, Found]) -> str:
+    """How far the order of methods depends on the fill, and what fills leave of the prediction."""
+    left = " | ".join(FILL_COLUMNS.values())
+    lines = [
+        f"| network | order, least | between | left at random: {left} |",
+        "|---|---|---|" + "---|" * len(FILL_COLUMNS),
+    ]
+    for found in cases.values():
+        columns = fills_of(found)
+        pairs = {
+            (one, other): spearman(found, one, found, other)
+            for one, other in combinations(columns, 2)
+        }
+        (one, other), least = min(pairs.items(), key=lambda item: item[1])
+        between = f"{FILL_COLUMNS[one]} and {FILL_COLUMNS[other]}"
+        kept = [
+            f"{found['methods']['random'][column.replace('ID', 'deletion')][0]:.3f}"
+            for column in columns
+        ]
+        lines.append(f"| {found['title']} | {least:.2f} | {between} | {' | '.join(kept)} |")
+    return "\n".join(lines)
+
+
+def spearman(one: Found, column: str, other: Found, other_column: str) -> float:
+    """Rank correlation of the methods that know the model, by a column of each of two cases."""
+    names = [m for m in one["methods"] if m in other["methods"] and m not in KNOWING_NOTHING]
+    pairs = ((one, column), (other, other_column))
+    values = [np.array([[found["methods"][m][key][0] for m in names]]) for found, key in pairs]
+    return rank_correlation(values[0], values[1])
 
 
 def comparison_table(
