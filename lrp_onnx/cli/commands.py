@@ -252,8 +252,8 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     default="exact,keio",
     show_default=True,
     metavar="NAMES",
-    help="Metrics, comma-separated. Insertion and deletion: exact, keio, rise, srg. With boxes or "
-    "masks: pointing, mass, rank, attention. Others: sparseness, class-sensitivity, random-logit, "
+    help="Metrics, comma-separated. Insertion and deletion: exact, keio, rise, srg, srg-blur, "
+    "srg-noise. With boxes or masks: pointing, mass, rank, attention. Others: sparseness, class-sensitivity, random-logit, "
     "max-sensitivity, adcc, randomisation, mosaic, lattice.",
 )
 @click.option(

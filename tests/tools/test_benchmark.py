@@ -76,6 +76,31 @@ def test_the_passes_are_measured(tmp_path: Path) -> None:
     assert all(f"| {row['without']} |" in said and row["peak_megabytes"] > 0 for row in rows)
 
 
+def test_files_are_timed_as_they_are_shipped(tmp_path: Path) -> None:
+    forms = ("residual-c3", "residual-c3 --top 3", "lrp-resnet @1/8", "lrp-resnet")
+    sizes = ("--batch", 1, 2, "--runs", 2, "--rounds", 1, "--json", tmp_path / "a.json")
+    said = run("alone", "--model", MODEL, "--forms", *forms, *sizes)
+    found = json.loads((tmp_path / "a.json").read_text())
+    rows = {(row["batch"], row["method"]): row for row in found["alone"]}
+    every = {(batch, form) for batch in (1, 2) for form in ("forward", *forms)}
+    assert set(rows) == every - {(2, "residual-c3 --top 3")}
+    for (batch, form), row in rows.items():
+        assert row["multiple"] == row["milliseconds"] / rows[batch, "forward"]["milliseconds"] > 0
+        assert f"| {batch} | {form} |" in said
+    assert rows[1, "lrp-resnet @1/8"]["arithmetic"] < rows[1, "lrp-resnet"]["arithmetic"]
+    assert rows[1, "residual-c3 --top 3"]["arithmetic"] is None
+
+
+def test_the_default_s_cost_is_the_bound_s() -> None:
+    """At most 2.5 forward passes of a ResNet-50, its five best classes 6, c3-lrp at 1/8 1.9."""
+    found = report.read(ROOT / "models" / "benchmark" / "alone.json")
+    assert "--network resnet50" in found["command"]
+    costs = {(row["batch"], row["method"]): row["multiple"] for row in found["alone"]}
+    assert max(costs[batch, "residual-c3"] for batch in (1, 8)) <= 2.5
+    assert costs[1, "residual-c3 --top 5"] <= 6
+    assert max(costs[batch, "c3-lrp @1/8"] for batch in (1, 8)) <= 1.9
+
+
 def test_coarse_maps_are_compared(tmp_path: Path) -> None:
     arguments = ("--composite", "lrp-resnet", "--resolution", "24", "12", "--json", tmp_path / "c")
     run("coarse", MODEL, ROOT / "models" / "samples", *arguments)

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.study import default, report
+from lrp_onnx.errors import RuleError
+from tools.study import default, harder, report
+from tools.study.pictures import KINDS
 from tools.study.run import CASES, embedded, pictures, shapes
 
 ROOT = Path(__file__).parents[2]
@@ -245,3 +247,52 @@ def test_the_default_s_case_runs(tmp_path: Path) -> None:
     )
     page = report.page({}, {}, [], {"tin20": found})
     assert "Of all 21 comparisons" in page and default.HYPOTHESES[0] in page
+
+
+@pytest.mark.parametrize("name", harder.NETWORKS)
+def test_pictures_of_known_evidence(name: str) -> None:
+    """The same from the same seed; the evidence is where the mask is: the class's form alone."""
+    pictures, masks, labels = harder.make(name, 6, 3)
+    again, _, _ = harder.make(name, 6, 3)
+    np.testing.assert_array_equal(pictures, again)
+    assert pictures.shape == (6, 96, 96, 3) and masks.shape == (6, 96, 96)
+    classes = harder.NETWORKS[name][1]
+    assert set(labels) <= set(range(len(classes))) and set(classes) <= set(KINDS)
+    shares = masks.mean((1, 2))
+    low, high = (0.002, 0.03) if name == "watermark" else (0.01, 0.2)
+    assert (low < shares).all() and (shares < high).all()
+
+
+def test_hidden_blocks() -> None:
+    """Half of the pictures stay whole; of the others no more is hidden than was said."""
+    keep = harder.hidden(400, np.random.default_rng(0))
+    whole = keep.min((1, 2, 3)) == 1
+    assert 0.4 < whole.mean() < 0.6 and set(np.unique(keep)) == {0.0, 1.0}
+    assert 0.3 < 1 - keep[~whole].mean() < 0.5
+
+
+def test_a_network_that_was_not_trained_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match=r"python -m tools\.study\.harder -o"):
+        default.case_of("decoys", tmp_path, tmp_path, None)
+
+
+def test_fills_are_compared() -> None:
+    """The least correlation of two fills' orders, and what random deletion leaves."""
+
+    def values(black: float, mean: float, blur: float, noise: float) -> dict[str, list[float]]:
+        columns = dict(zip(report.FILL_COLUMNS, (black, mean, blur, noise), strict=True))
+        left = {name.replace("ID", "deletion"): [one / 2] for name, one in columns.items()}
+        return {name: [one] for name, one in columns.items()} | left
+
+    methods = {
+        "a": values(1, 1, 1, 3),
+        "b": values(2, 2, 2, 2),
+        "c": values(3, 3, 3, 1),
+        "random": values(0.2, 0.4, 0.6, 0.8),
+    }
+    found = {"title": "one", "methods": methods}
+    assert report.fill_table({"one": found}).splitlines()[-1] == (
+        "| one | -1.00 | black and noise | 0.100 | 0.200 | 0.300 | 0.400 |"
+    )
+    del methods["random"]
+    assert report.fills_of(found) == []

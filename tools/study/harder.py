@@ -9,20 +9,24 @@
   and of in-domain deletion, Hesse et al. 2024; the masks are ours).
 - ``watermark``: an object of any kind, and a small mark whose form alone decides the class.
 
-A map is right where it finds the object, or the mark, that decides; masks are exact. Pictures are
-drawn anew from their seeds, so nothing but the networks is stored, and these only where `-o` says.
+A map is right where it finds the object, or the mark, that decides; masks are exact. All
+begin with the embedded model's weights, which know the forms: from nothing these networks would
+need many more pictures. Pictures are drawn anew from their seeds, so nothing but the networks is
+stored, and these only where `-o` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from tools.study.pictures import KINDS, Mask, Picture, make_picture, put_object
@@ -38,7 +42,10 @@ RADIUS, MARK_RADIUS = (0.15, 0.24), (0.07, 0.09)
 OVERLAP = 0.05
 """Most of an object that another may cover."""
 TRAINING_SEED, TEST_SEED = 11, 12
-PICTURES, EPOCHS, BATCH, RATE = 8_000, 10, 64, 3e-3
+PICTURES, EPOCHS, BATCH, RATE = 4_000, 8, 32, 7e-4
+EMBEDDED = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
+PART = 250
+"""Pictures that one process draws in a go."""
 HIDDEN_SHARE = (0.1, 0.7)
 """How much of a picture is hidden in training with masks."""
 
@@ -77,9 +84,20 @@ def make(
     name: str, count: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
     """(N, 96, 96, 3) RGB, (N, 96, 96) where the evidence is, (N,) classes."""
-    draw, rng = NETWORKS[name][0], np.random.default_rng(seed)
-    pictures, masks, labels = zip(*(draw(rng) for _ in range(count)), strict=True)
+    draw = NETWORKS[name][0]
+    parts = [(draw, min(PART, count - first), (seed, first)) for first in range(0, count, PART)]
+    with ProcessPoolExecutor(2) as pool:
+        drawn = [one for part in pool.map(_draw, parts) for one in part]
+    pictures, masks, labels = zip(*drawn, strict=True)
     return np.stack(pictures), np.stack(masks), np.asarray(labels)
+
+
+def _draw(
+    part: tuple[Callable[[np.random.Generator], Drawn], int, tuple[int, int]],
+) -> list[Drawn]:
+    draw, count, seed = part
+    rng = np.random.default_rng(seed)
+    return [draw(rng) for _ in range(count)]
 
 
 def hidden(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -90,6 +108,31 @@ def hidden(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         blocks = (rng.random((cells, cells)) >= rng.uniform(*HIDDEN_SHARE)).astype(np.float32)
         mask[0] = cv2.resize(blocks, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
     return keep
+
+
+def pretrained(classes: Sequence[str]) -> Any:
+    """The embedded model's network and weights, its head for `classes` alone."""
+    import torch
+    from torch import nn
+
+    model = network(len(classes))
+    for part in [part for part in model.modules() if isinstance(part, nn.Sequential)]:
+        for index, layer in enumerate(part):
+            if isinstance(layer, nn.BatchNorm2d):  # the file's convolutions hold it
+                part[index - 1].bias = nn.Parameter(torch.zeros(layer.num_features))
+                part[index] = nn.Identity()
+    graph = onnx.load(EMBEDDED).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    chosen = [KINDS.index(kind) for kind in classes]
+    with torch.no_grad():
+        for layer, node in zip(layers, nodes, strict=True):
+            weight, bias = (stored[name] for name in node.input[1:3])
+            rows = chosen if node.op_type == "Gemm" else slice(None)
+            layer.weight.copy_(torch.from_numpy(weight[rows].copy()))
+            layer.bias.copy_(torch.from_numpy(bias[rows].copy()))
+    return model
 
 
 def train(name: str) -> Any:
@@ -103,7 +146,7 @@ def train(name: str) -> Any:
     _, classes, masked = NETWORKS[name]
     inputs, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.mean, SPEC.std))
-    model = network(len(classes))
+    model = pretrained(classes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
     steps = EPOCHS * (PICTURES // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)

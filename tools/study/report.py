@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from lrp_onnx.evaluation.baselines import BASELINES, Rise
 from lrp_onnx.evaluation.metrics.properties import rank_correlation
-from lrp_onnx.notation import parse, split
+from lrp_onnx.notation import build, parse, split
 from tools.study import default
 from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[2]
-STORED = ROOT / "models" / "evaluation"
+STORED, BENCHMARK = ROOT / "models" / "evaluation", ROOT / "models" / "benchmark"
 PAGE, README = ROOT / "models" / "EVALUATION.md", ROOT / "README.md"
 BEGIN, END = "<!-- study -->", "<!-- /study -->"
 Found = Mapping[str, Any]
@@ -308,20 +309,48 @@ def table(found: Found, columns: Mapping[str, str]) -> str:
     ]
     for name in sorted(methods, key=lambda name: -methods[name][there[0]][0]):
         shown = f"*{name}*" if name in KNOWING_NOTHING else f"`{name}`"
-        values = [interval(methods[name][key]) if key in methods[name] else "" for key in there]
+        cells = [methods[name].get(key, "") for key in there]
+        values = [cell if isinstance(cell, str) else interval(cell) for cell in cells]
         lines.append(f"| {shown} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
 def with_table(readme: str, found: Found) -> str:
     """The README with the large model's table between its marks."""
-    some = {"methods": {n: m for n, m in found["methods"].items() if n not in default.SAME_POST}}
+    costs, rows = measured_costs(), {}
+    for name, values in found["methods"].items():
+        if name not in default.SAME_POST:
+            base = name.partition("+")[0]
+            rows[name] = {**values, COST: costs[base] if base in costs else run_costs(base)}
     head, rest = readme.split(BEGIN)
     columns = {
         key: DEFAULT_COLUMNS[key]
         for key in ("exact ID", "srg ID", "mosaic", "lattice phase", "lattice border")
     }
-    return f"{head}{BEGIN}\n{table(some, columns)}\n{END}{rest.split(END)[1]}"
+    text = table({"methods": rows}, {**columns, COST: "forward passes"})
+    return f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+
+
+COST = "cost"
+"""Column of the README's table: multiples of the forward pass, text."""
+
+
+def measured_costs() -> dict[str, str]:
+    """Composite → its cost at batch 1 of a ResNet-50, as the benchmark measured it."""
+    stored = [
+        json.loads((BENCHMARK / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("resnet50", "alone")
+    ]
+    rows = [row for found in stored for row in found.get("rows", found.get("alone", ()))]
+    return {row["method"]: f"{row['multiple']:.1f}" for row in rows if row["batch"] == 1}
+
+
+def run_costs(base: str) -> str:
+    """Forward passes of a baseline, by its definition."""
+    baseline = build(base, BASELINES, what="method")
+    if isinstance(baseline, Rise):
+        return str(baseline.masks)
+    return "0" if baseline.blind else "1, and heads"
 
 
 def case_part(name: str, found: Found) -> list[str]:
