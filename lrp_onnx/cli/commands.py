@@ -253,8 +253,8 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     show_default=True,
     metavar="NAMES",
     help="Metrics, comma-separated. Insertion and deletion: exact, keio, rise, srg, srg-blur, "
-    "srg-noise. With boxes or masks: pointing, mass, rank, attention. Others: sparseness, class-sensitivity, random-logit, "
-    "max-sensitivity, adcc, randomisation, mosaic, lattice.",
+    "srg-noise. With boxes or masks: pointing, mass, rank, attention. Others: sparseness, "
+    "class-sensitivity, random-logit, max-sensitivity, adcc, randomisation, mosaic, lattice.",
 )
 @click.option(
     "--labels",

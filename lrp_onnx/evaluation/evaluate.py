@@ -142,10 +142,10 @@ def _group(
         found = {name: kept.load(name, images, wanted) for name in names}
         for result in make_maps([n for n in names if found[n] is None], subject, x, t):
             method = result.method.name
-            values = _remade(result, subject, x, t, request)
-            kept.save(method, images, result.maps, values)
+            remade = _remade(result, subject, x, t, request)
+            kept.save(method, images, result.maps, remade)
             say(f"{method}: {len(indices)} maps computed")
-            found[method] = result.maps, values
+            found[method] = result.maps, remade
         for method, (made, values) in ((name, both) for name, both in found.items() if both):
             for index, relevance, row in zip(indices, made, values, strict=True):
                 maps[photos[index].path][method] = relevance

@@ -91,7 +91,7 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
         axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
         mean, deviation = picture.mean(axes, keepdims=True), picture.std(axes, keepdims=True)
         noise = np.random.default_rng(subject.seed).normal(size=picture.shape)
-        return (mean + deviation * noise).astype(np.float32)
+        return np.asarray(mean + deviation * noise, np.float32)
     one = np.moveaxis(picture[0], subject.channels - 1, 2)
     share = min(one.shape[:2]) / 224
     side = 2 * max(1, round(5 * share)) + 1

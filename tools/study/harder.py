@@ -103,10 +103,10 @@ def _draw(
 def hidden(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """(N, 1, 96, 96): 0 in the blocks that are hidden, of every second picture on average."""
     keep = np.ones((count, 1, SIZE, SIZE), np.float32)
-    for mask in keep[rng.random(count) < 0.5]:
+    for index in np.flatnonzero(rng.random(count) < 0.5):
         cells = int(rng.integers(4, 25))
         blocks = (rng.random((cells, cells)) >= rng.uniform(*HIDDEN_SHARE)).astype(np.float32)
-        mask[0] = cv2.resize(blocks, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+        keep[index, 0] = cv2.resize(blocks, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
     return keep
 
 

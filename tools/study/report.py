@@ -158,7 +158,7 @@ DEFAULT_COLUMNS = {
     "lattice phase": "lattice",
     "lattice border": "border",
 }
-NAMES = {"exact": "exact ID", "srg": "SRG", "mosaic": "mosaic"}
+NAMES = {"exact": "exact ID", "srg": "SRG", "mosaic": "mosaic", "mass": "mass"}
 """Metrics that are compared, as the tables call them."""
 
 
@@ -174,10 +174,11 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
         f"others:\n\n{numbered(default.LATER, first)}",
     ]
     for name, found in cases.items():
-        right = interval(found["rightly"][default.OURS])
+        right = found["rightly"].get(default.OURS)
+        mosaic = f" Mosaic of the default where the prediction is right: {interval(right)}."
         parts += [
             f"### {found['title']}",
-            f"{said(found)} Mosaic of the default where the prediction is right: {right}.",
+            f"{said(found)}{mosaic if right else ''}",
             table(found, DEFAULT_COLUMNS),
             comparison_table(name, found, adjusted),
         ]

@@ -153,7 +153,7 @@ def export(
     proto.graph.name, proto.doc_string = name, ""
     for node in proto.graph.node:
         node.doc_string = ""
-    onnx.helper.set_model_props(proto, describe(SPEC, classes))
+    onnx.helper.set_model_props(proto, describe(SPEC, tuple(classes)))
     onnx.save(proto, path)
     with torch.no_grad():
         expected = model(x).numpy()
