@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from lrp_onnx.errors import RuleError
-from tools.study import default, harder, report
+from lrp_onnx.evaluation.methods import read_method
+from tools.study import default, harder, report, search
 from tools.study.pictures import KINDS
 from tools.study.run import CASES, embedded, pictures, shapes
 
@@ -296,3 +297,12 @@ def test_fills_are_compared() -> None:
     )
     del methods["random"]
     assert report.fills_of(found) == []
+
+
+@pytest.mark.parametrize("base", search.SPACES)
+def test_every_choice_of_a_search_is_a_method(base: str) -> None:
+    for choice, values in search.SPACES[base].items():
+        names = {search.named({choice: text}, base) for text in values}
+        assert len(names) == len(values) and all(name.startswith(base) for name in names)
+        for name in names:
+            read_method(name)

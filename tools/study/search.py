@@ -1,12 +1,14 @@
 """Which composite is best: a search on one half of the photos, one choice after the other.
 
     python -m tools.study.search ASSETS -o study --case tin10 tin20
+    python -m tools.study.search ASSETS -o study --base residual-c3
 
-Starts from `epsilon-plus-flat`. For every choice in turn (split at shortcuts, start, rules of
-convolutions, of those near the logits, of the dense layer, of the first layer, where relevance
-stops, post-processing) all values are judged and the best stays. Judged is by the mean of what
-exact ID, SRG and rank accuracy are above Grad-CAM's. Photos are every second one; the others are
-left for `run.py` to report on. Writes CASE.search.json and goes on where it was stopped.
+Starts from `epsilon-plus-flat`, or another base of `SPACES`. For every choice in turn (split at
+shortcuts, start, rules of convolutions, of those near the logits, of strided shortcuts, of the
+dense layer, of the first layer, where relevance stops, post-processing) all values are judged and
+the best stays. Judged is by the mean of what exact ID, SRG and rank accuracy are above Grad-CAM's.
+Photos are every second one; the others are left for `run.py` to report on. Writes CASE.search.json
+and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 from lrp_onnx import evaluate
 from lrp_onnx.evaluation.metrics.intervals import mean_of
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from tools.study.run import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
 
 METRICS = ("exact", "srg", "rank")
@@ -59,26 +62,63 @@ SPACE: dict[str, Sequence[str]] = {
     ),
 }
 """Choice → its values, the composite's own as an empty text."""
-ORDER = ("start", "@first", "@upper convolution", "@convolution", "@join", "@dense", "resolution")
+RANK = "c3:outside=rank"
+SPACES: dict[str, dict[str, Sequence[str]]] = {
+    BASE: SPACE,
+    DEFAULT: {
+        "resolution": ("", "1/4", "1/16", "full"),
+        "@subsampling convolution": ("", "spread", "gamma(gamma=0.25)", "z-plus"),
+        "@join": ("", "ratio", "symmetric", "main-only"),
+        "@upper convolution": ("", "gamma(gamma=0.1)", "gamma(gamma=1)", "z-plus"),
+        "start": ("", "logit"),
+        "post": (
+            COMPOSITES[DEFAULT].post,
+            "",
+            RANK,
+            f"{RANK},size=14",
+            f"{RANK},expansion=bilinear",
+            f"{RANK},size=7,expansion=bilinear",
+            "smooth",
+        ),
+    },
+}
+"""Composite that a search starts from → its choices."""
+ORDER = (
+    "start",
+    "@first",
+    "@subsampling convolution",
+    "@upper convolution",
+    "@convolution",
+    "@join",
+    "@dense",
+    "resolution",
+)
 """Choices as a method's name lists them: the first rule that fits a step wins."""
 
 
-def named(chosen: dict[str, str]) -> str:
-    """The method's name."""
+def named(chosen: dict[str, str], start: str = BASE) -> str:
+    """The method's name, `start` being the composite that the search starts from."""
     said = ", ".join(f"{key}={chosen[key]}" for key in ORDER if chosen.get(key))
-    base = f"{BASE}({said})" if said else BASE
+    base = f"{start}({said})" if said else start
     return f"{base}+{chosen['post']}" if chosen.get("post") else base
 
 
 def search(
-    case: Case, folder: Path, *, photos: int | None, rounds: int, threads: int, steps: int
+    case: Case,
+    folder: Path,
+    *,
+    photos: int | None,
+    rounds: int,
+    threads: int,
+    steps: int,
+    base: str = BASE,
 ) -> dict[str, Any]:
     """Every method that was judged with its means, and the way to the best."""
     case = replace(case, photos=thinned(halves(case.photos)[0], photos))
     judged: dict[str, dict[str, float]] = {}
 
     def judge(names: Sequence[str]) -> None:
-        results = folder / f"{case.name}.search.jsonl"
+        results = folder / f"{_stem(case.name, base)}.search.jsonl"
         rows = evaluate(
             request_of(
                 case,
@@ -101,12 +141,15 @@ def search(
             METRICS
         )
 
-    chosen = {"@first": "flat"}  # said, or a rule for all convolutions would be the first one's too
+    # Said, or a rule for all convolutions would be the first one's too.
+    chosen = {"@first": "flat"} if base == BASE else {"post": COMPOSITES[base].post}
     way = []
     for turn in range(1, rounds + 1):
-        for choice, values in SPACE.items():
+        for choice, values in SPACES[base].items():
             names = {
-                text: named(chosen | {choice: text}) for text in values if _fits(choice, text, case)
+                text: named(chosen | {choice: text}, base)
+                for text in values
+                if _fits(choice, text, case)
             }
             judge(list(names.values()))
             best = max(names, key=lambda text: gain(names[text]))
@@ -126,15 +169,20 @@ def search(
         "by_hand": by_hand,
         "steps": steps,
         "rival": RIVAL,
-        "best": named(chosen),
+        "best": named(chosen, base),
         "way": way,
         "judged": judged,
     }
 
 
+def _stem(case: str, base: str) -> str:
+    """The first part of the name of a search's files."""
+    return case if base == BASE else f"{case}-{base}"
+
+
 def _fits(choice: str, text: str, case: Case) -> bool:
     """Whether the model has a feature map of that size, of those that are tried."""
-    return choice != "resolution" or not text or int(text) in case.resolutions
+    return choice != "resolution" or not text.isdecimal() or int(text) in case.resolutions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often all choices are gone through"
     )
+    parser.add_argument("--base", default=BASE, choices=SPACES, help="what it starts from")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
@@ -161,8 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
             rounds=given.rounds,
             threads=given.threads,
             steps=given.steps,
+            base=given.base,
         )
-        path = given.output / f"{case.name}.search.json"
+        path = given.output / f"{_stem(case.name, given.base)}.search.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(path)
     return 0
