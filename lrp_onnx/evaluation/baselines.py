@@ -33,6 +33,8 @@ class Baseline:
     """Whether its maps do not depend on the model: such methods are in every table."""
     reads_features: ClassVar[bool] = False
     """Whether it reads the last feature map, which not every model has."""
+    reads_others: ClassVar[bool] = False
+    """Whether its maps depend on the other pictures that are evaluated."""
 
     def __call__(self, subject: Subject) -> Run:
         """Prepare the method for a model: the function that makes its maps."""
@@ -138,9 +140,11 @@ class ExpectedGradients(Baseline):
     """The mean of ``(x − x′) ⊙ ∇f(x′ + α(x − x′))`` summed over channels, over other pictures x′
     and α evenly drawn from 0 to 1 (Erion et al. 2021).
 
-    Other pictures are the first and every further one of those that are evaluated, evenly spread.
+    Other pictures are those that are evaluated, evenly spread; the one that is explained may be
+    among them, where its share is zero.
     """
 
+    reads_others: ClassVar[bool] = True
     samples: int = 32
     """Number of pairs (x′, α), the same for every picture."""
 
@@ -149,8 +153,8 @@ class ExpectedGradients(Baseline):
 
     def __call__(self, subject: Subject) -> Run:
         others = subject.references(self.samples)
-        if not len(others):
-            raise RuleError("expected-gradients needs other pictures: `evaluate` has them")
+        if len(others) < 2:
+            raise RuleError("expected-gradients needs other pictures: `evaluate` several photos")
         rng = np.random.default_rng(subject.seed)
         # One α in each of as many equal parts: the sum converges faster than with free ones.
         alphas = (rng.permutation(self.samples) + rng.random(self.samples)) / self.samples

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.evaluation.kept import Kept
 from lrp_onnx.evaluation.methods import Made, check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
 from lrp_onnx.evaluation.metrics.lattice import profile
@@ -107,6 +106,7 @@ def evaluate(
             append(request.results, row)
             scored += 1
             report(scored, total)
+    request.kept.forget()
     return rows
 
 
@@ -134,7 +134,7 @@ def _group(
     groups: dict[tuple[str, ...], list[int]] = {}  # missing methods → the photos that miss them
     for index, names in enumerate(missing.values()):
         groups.setdefault(tuple(names), []).append(index)
-    kept = Kept(request.results)
+    kept = request.kept
     wanted = [metric for metric in request.metrics if metric in WITH_MAPS]
     for names, indices in groups.items():
         x, t = pictures[indices], targets[indices]
@@ -166,7 +166,6 @@ def _group(
             head |= {"probability": float(probabilities[index, target])}
             local = _local(photo, relevance, request)
             yield head | curves[name] | local | recomputed[index, name]
-    kept.forget()
 
 
 def _remade(

@@ -28,6 +28,8 @@ class Kept:
 
     results: Path | None
     """The results file; None keeps nothing."""
+    key: str
+    """What the maps depend on, as text: those of another key are not taken."""
 
     @property
     def folder(self) -> Path | None:
@@ -44,7 +46,8 @@ class Kept:
         if self.folder is None:
             return
         make_folder(self.folder)
-        said = json.dumps({"method": method, "photos": list(photos), "values": list(values)})
+        photos, values = list(photos), list(values)
+        said = json.dumps({"key": self.key, "method": method, "photos": photos, "values": values})
         file = io.BytesIO()
         np.savez_compressed(file, maps=maps, said=np.array(said))
         write_bytes(self._path(self.folder, method), file.getvalue(), force=True)
@@ -62,7 +65,8 @@ class Kept:
             places = {name: index for index, name in enumerate(said["photos"])}
             rows = [places[name] for name in photos]
             values = [said["values"][row] for row in rows]
-            whole = said["method"] == method and len(maps) == len(places)
+            same = (said["key"], said["method"]) == (self.key, method)
+            whole = same and len(maps) == len(places)
         except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, zlib.error):
             return None  # it is not there, or damaged: maps can be made again
         if not whole or any(set(metrics) - set(row) for row in values):
@@ -70,7 +74,7 @@ class Kept:
         return maps[rows], values
 
     def forget(self) -> None:
-        """Remove the maps; those that cannot be removed do no harm."""
+        """Remove the maps, where they can be removed."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

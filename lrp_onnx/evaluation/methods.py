@@ -60,6 +60,8 @@ class Parameters:
             raise RuleError(f"{self.bias!r} is not a bias; use keep or drop")
 
 
+REMEMBERED = 256_000_000
+"""Bytes of maps that methods which differ in post-processing share."""
 _PARAMETERS = tuple(entry.name for entry in fields(Parameters))
 
 
@@ -178,15 +180,20 @@ def make_maps(
 
 def _remembered(run: Run) -> Run:
     """The function without computing the same maps twice: methods that differ in post-processing
-    alone are asked for the same ones, of other pictures too.
+    alone are asked for the same ones, of other pictures too. Up to `REMEMBERED` bytes are kept.
     """
     known: dict[bytes, Maps] = {}
 
     def maps(x: Pictures, t: Targets) -> Maps:
-        key = hashlib.sha256(x.tobytes() + np.asarray(t).tobytes()).digest()
-        if key not in known:
-            known[key] = run(x, t)
-        return known[key]
+        digest = hashlib.sha256(x.tobytes())
+        digest.update(np.asarray(t).tobytes())
+        key = digest.digest()
+        if key in known:
+            return known[key]
+        found = run(x, t)
+        if sum(one.nbytes for one in known.values()) + found.nbytes <= REMEMBERED:
+            known[key] = found
+        return found
 
     return maps
 

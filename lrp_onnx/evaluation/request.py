@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.evaluation.baselines import Baseline
 from lrp_onnx.evaluation.kept import Kept
+from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.metrics.localisation import ATTENTION_CLASSES
 from lrp_onnx.files.writing import append_line, make_folder, write_bytes
 
@@ -53,7 +55,10 @@ class Request:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that stored results must share with this request."""
+        sources = [read_method(name).source for name in self.methods]
+        others = any(isinstance(source, Baseline) and source.reads_others for source in sources)
         return {
+            **({"photos": self.photos_checksum} if others else {}),
             "model": self.model.name,
             "checksum": zlib.crc32(self.model.read_bytes()),
             "choices": {
@@ -65,6 +70,26 @@ class Request:
             "patch": self.patch,
             "seed": self.seed,
         }
+
+    @property
+    def photos_checksum(self) -> int:
+        """Of all photos, names and content; raises ImageError where one cannot be read."""
+        checksum = 0
+        for photo in self.photos:
+            try:
+                content = photo.read_bytes()
+            except OSError as error:
+                raise ImageError(f"{photo} cannot be read: {error.strerror or error}") from error
+            checksum = zlib.crc32(content, zlib.crc32(photo.name.encode(), checksum))
+        return checksum
+
+    @property
+    def kept(self) -> Kept:
+        """Where maps lie while they are not scored, of this request and these photos alone."""
+        if self.results is None:
+            return Kept(None, "")
+        key = {"settings": self.settings, "photos": self.photos_checksum}
+        return Kept(self.results, json.dumps(key, sort_keys=True))
 
 
 def check_labels(request: Request, classes: int) -> None:
@@ -106,7 +131,7 @@ def resumed(request: Request) -> list[Result]:
     if path is None:
         return []
     if not path.exists():
-        Kept(path).forget()  # another run's
+        request.kept.forget()  # another run's
         make_folder(path.parent)
         write_bytes(path, (json.dumps({"settings": request.settings}) + "\n").encode())
         return []

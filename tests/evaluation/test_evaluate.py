@@ -68,9 +68,10 @@ def test_every_value_by_the_long_way(request_: Request) -> None:
     tensor = preprocess(photo, spec, 32, 32).tensor[None]
     target = int(subject.probabilities(tensor)[0].argmax())
     black = preprocess(np.zeros_like(photo), spec, 32, 32).tensor[None]
-    fills = {"black": black, "mean": 0 * black} | {
-        name: fill(name, tensor, subject) for name in ("blur", "noise")
-    }
+    mean, deviation = tensor.mean((2, 3), keepdims=True), tensor.std((2, 3), keepdims=True)
+    noise = np.random.default_rng(0).normal(size=tensor.shape) * deviation + mean
+    fills = {"black": black, "mean": 0 * black, "noise": noise.astype(np.float32)}
+    fills["blur"] = fill("blur", tensor, subject)
     for name, row in rows.items():
         relevance = find_method(name, subject).maps(tensor, np.array([target]))[0]
         assert row["target"] == target and row["label"] == 4
@@ -151,6 +152,38 @@ def test_maps_of_a_stopped_run_are_not_made_again(
     made.clear()
     evaluate(replace(request, results=tmp_path / "s.jsonl"), say=made.append)
     assert sum("maps computed" in text for text in made) == len(request.methods)
+
+
+def test_kept_maps_are_of_one_request_and_its_photos(request_: Request, tmp_path: Path) -> None:
+    request = replace(request_, results=tmp_path / "r.jsonl", methods=("edges",))
+    maps, values = np.ones((1, 4, 5), np.float32), [{"mosaic": 0.5}]
+    request.kept.save("edges", ["0.png"], maps, values)
+    found = request.kept.load("edges", ["0.png"], ["mosaic"])
+    assert found is not None and found[1] == values
+    np.testing.assert_array_equal(found[0], maps)
+    assert request.kept.load("edges", ["0.png"], ["adcc"]) is None
+    assert request.kept.load("edges", ["1.png"], []) is None
+    assert replace(request, seed=1).kept.load("edges", ["0.png"], []) is None
+    assert replace(request, photos=request.photos[1:]).kept.load("edges", ["0.png"], []) is None
+    request.photos[3].write_bytes(request.photos[4].read_bytes())
+    assert request.kept.load("edges", ["0.png"], []) is None
+
+
+def test_expected_gradients_are_not_gone_on_with_beside_other_photos(
+    request_: Request, tmp_path: Path
+) -> None:
+    request = replace(
+        request_,
+        results=tmp_path / "r.jsonl",
+        metrics=("sparseness",),
+        methods=("expected-gradients(samples=2)",),
+        photos=request_.photos[:3],
+    )
+    assert len(evaluate(request)) == 3
+    with pytest.raises(RuleError, match="of other settings"):
+        evaluate(replace(request, photos=request_.photos[:2]))
+    with pytest.raises(RuleError, match="needs other pictures"):
+        evaluate(replace(request, photos=request_.photos[:1], results=None))
 
 
 def test_only_what_was_asked_for_is_gone_on_with(request_: Request, tmp_path: Path) -> None:

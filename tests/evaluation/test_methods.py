@@ -167,6 +167,30 @@ def test_cams_of_positive_gradients_by_their_definitions(subject: Subject, x: np
         assert relative(find_method(name, subject).maps(x, TARGETS), np.stack(large)) < 1e-4, name
 
 
+@pytest.mark.parametrize("name", ["layer-cam", "grad-cam-plus-plus"])
+def test_cams_weigh_every_place_by_its_own_gradient(
+    name: str, subject: Subject, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of activations and gradients that are given, one place at a time."""
+    rng = np.random.default_rng(0)
+    activations, gradients = rng.uniform(0, 1, (2, 2, 3, 4)), rng.normal(size=(2, 2, 3, 4))
+    both = activations.astype(np.float32), gradients.astype(np.float32)
+    monkeypatch.setattr(
+        "lrp_onnx.evaluation.baselines._features", lambda subject: lambda x, t: both
+    )
+    expected = np.zeros((2, 3, 4))
+    for n, k in np.ndindex(2, 2):
+        a, g = activations[n, k], gradients[n, k]
+        if name == "layer-cam":
+            expected[n] += np.maximum(g, 0) * a
+        else:
+            expected[n] += a * (g**2 / (2 * g**2 + g**3 * a.sum()) * np.maximum(g, 0)).sum()
+    large = [
+        cv2.resize(np.maximum(one, 0), (48, 64), interpolation=cv2.INTER_LINEAR) for one in expected
+    ]
+    assert relative(find_method(name, subject).maps(x, TARGETS), np.stack(large)) < 1e-4
+
+
 def test_rise_by_its_definition(subject: Subject, x: np.ndarray) -> None:
     masks = rise_masks((64, 48), 60, 7, 0.5, 0)
     assert masks.min() >= 0 and masks.max() <= 1 and abs(masks.mean() - 0.5) < 0.05

@@ -264,6 +264,27 @@ def test_pictures_of_known_evidence(name: str) -> None:
     assert (low < shares).all() and (shares < high).all()
 
 
+def test_a_case_without_mosaics_is_shown(tmp_path: Path) -> None:
+    """Drawn pictures: the relevance on the evidence is compared instead."""
+    paths, labels = shapes(tmp_path / "shapes", 6)
+    metrics = tuple(m for m in (*default.METRICS, *default.FILLS) if m != "mosaic")
+    methods = (default.OURS, "grad-cam", "layer-cam", "random")
+    case = replace(
+        embedded(tmp_path, tmp_path),
+        photos=paths,
+        labels=labels,
+        methods=methods,
+        metrics=metrics,
+        steps=3,
+    )
+    found = default.run(case, tmp_path, 2)
+    assert set(found["comparisons"]) == {"exact", "srg", "mass"}
+    assert set(found["comparisons"]["mass"]) == {"grad-cam", "layer-cam"}
+    text = report.page({}, {}, [], {"decoys": found, "decoys-masked": found})
+    assert "correlates with that of the network without by 1.00, in SRG" in text
+    assert "### The fill of deleted pixels" in text and "Mosaic of the default" not in text
+
+
 def test_hidden_blocks() -> None:
     """Half of the pictures stay whole; of the others no more is hidden than was said."""
     keep = harder.hidden(400, np.random.default_rng(0))

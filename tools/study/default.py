@@ -77,6 +77,8 @@ WIDER = (
 METRICS = ("exact", "srg", "rank", "mass", "pointing", "mosaic", "lattice")
 FILLS = ("srg-blur", "srg-noise")
 """Metrics of small networks: further fills; `exact` has black pixels, `srg` the mean colour."""
+FLIPS = 100_000
+"""Draws of every p-value: the least is 1 of them, times the number of all comparisons."""
 KNOWING_NOTHING = ("gaussian", "constant", "random")
 COMPARED = ("exact", "srg", "mosaic")
 COMPARED_OF_DRAWN = ("exact", "srg", "mass")
@@ -218,7 +220,7 @@ def comparisons(
     for metric in metrics:
         for rival in rivals:
             ours, theirs = paired(by[OURS], by[rival], metric)
-            p = sign_flip_test(np.subtract(ours, theirs))
+            p = sign_flip_test(np.subtract(ours, theirs), flips=FLIPS)
             found.setdefault(metric, {})[rival] = [*plain(difference_of(ours, theirs)), p]
     return found
 
@@ -248,12 +250,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     given.stored.mkdir(parents=True, exist_ok=True)
-    for name in given.case:
-        try:
-            case = case_of(name, given.assets, given.output, given.photos)
-        except RuleError as error:
-            parser.error(str(error))
-        path = given.stored / f"{name}.json"
+    try:
+        cases = [case_of(name, given.assets, given.output, given.photos) for name in given.case]
+    except RuleError as error:
+        parser.error(str(error))
+    for case in cases:
+        path = given.stored / f"{case.name}.json"
         found = run(case, given.output, given.threads)
         if path.exists():  # what was gone on with took its time too
             before = json.loads(path.read_text(encoding="utf-8"))["minutes"]

@@ -21,6 +21,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,11 @@ def make(
     """(N, 96, 96, 3) RGB, (N, 96, 96) where the evidence is, (N,) classes."""
     draw = NETWORKS[name][0]
     parts = [(draw, min(PART, count - first), (seed, first)) for first in range(0, count, PART)]
-    with ProcessPoolExecutor(2) as pool:
-        drawn = [one for part in pool.map(_draw, parts) for one in part]
+    if len(parts) == 1:
+        drawn = _draw(parts[0])
+    else:
+        with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+            drawn = [one for part in pool.map(_draw, parts) for one in part]
     pictures, masks, labels = zip(*drawn, strict=True)
     return np.stack(pictures), np.stack(masks), np.asarray(labels)
 

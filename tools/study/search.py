@@ -67,7 +67,12 @@ SPACES: dict[str, dict[str, Sequence[str]]] = {
     BASE: SPACE,
     DEFAULT: {
         "resolution": ("", "1/4", "1/16", "full"),
-        "@subsampling convolution": ("", "spread", "gamma(gamma=0.25)", "z-plus"),
+        "@subsampling convolution": (
+            "spread(rule=gamma)",
+            "spread(rule=z-plus)",
+            "gamma(gamma=0.25)",
+            "z-plus",
+        ),
         "@join": ("", "ratio", "symmetric", "main-only"),
         "@upper convolution": ("", "gamma(gamma=0.1)", "gamma(gamma=1)", "z-plus"),
         "start": ("", "logit"),
@@ -83,6 +88,15 @@ SPACES: dict[str, dict[str, Sequence[str]]] = {
     },
 }
 """Composite that a search starts from → its choices."""
+SAID: dict[str, dict[str, str]] = {
+    BASE: {"@first": "flat"},
+    DEFAULT: {
+        "@first": "w-square",
+        "@subsampling convolution": "spread(rule=gamma)",
+        "post": COMPOSITES[DEFAULT].post,
+    },
+}
+"""What a base has anyway, said: a rule for more layers would otherwise be these layers' too."""
 ORDER = (
     "start",
     "@first",
@@ -141,8 +155,7 @@ def search(
             METRICS
         )
 
-    # Said, or a rule for all convolutions would be the first one's too.
-    chosen = {"@first": "flat"} if base == BASE else {"post": COMPOSITES[base].post}
+    chosen = dict(SAID[base])
     way = []
     for turn in range(1, rounds + 1):
         for choice, values in SPACES[base].items():
