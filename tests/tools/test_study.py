@@ -327,3 +327,20 @@ def test_every_choice_of_a_search_is_a_method(base: str) -> None:
         assert len(names) == len(values) and all(name.startswith(base) for name in names)
         for name in names:
             read_method(name)
+
+
+def test_the_readme_says_what_known_evidence_showed() -> None:
+    """Pointing on drawn pictures, in the README's words."""
+    cases = report.stored_defaults(report.STORED)
+    text = " ".join(report.README.read_text(encoding="utf-8").split())
+
+    def pointing(case: str, method: str) -> int:
+        return round(100 * cases[case]["methods"][method]["pointing"][0])
+
+    ours, grad_cam = (pointing("decoys", method) for method in (default.OURS, "grad-cam"))
+    assert f"in {ours} of 100, Grad-CAM's in {grad_cam}" in text and ours > 90 > 50 > grad_cam
+    ours, rival = (pointing("watermark", method) for method in (default.OURS, "lrp-resnet"))
+    right = cases["watermark"]["correct"]
+    assert f"in {ours} of 100 (a network that is right in {right}), `lrp-resnet` in {rival}" in text
+    methods = cases["decoys"]["methods"]
+    assert methods["grad-cam"]["exact ID"][0] > methods[default.OURS]["exact ID"][0]
