@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from zoo_files import PRECISIONS, REFUSED, families, feeds
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import RuleError
-from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emission
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -164,9 +165,13 @@ def test_every_choice_alone_leaves_every_map_as_it_is(choice: str, kind: str, sa
     differs = False
     of_regions = choice in ("loops", "doubles")
     fitting = [n for n, c in COMPOSITES.items() if not of_regions or "c3" in c.post]
-    for composite in fitting if kind == "basic" else fitting[::3]:
+    fitting = fitting if kind == "basic" else fitting[::3]
+    whole: dict[str, Any] = {}
+    if choice == "matrices_last":  # those of strided shortcuts, all the way to the pixels
+        fitting, whole = [DEFAULT], {"resolution": "full"}
+    for composite in fitting:
         models = [
-            compile_model(path, composite=composite, optimize_for=one).model
+            compile_model(path, composite=composite, optimize_for=one, **whole).model
             for one in (best, other)
         ]
         if models[0].graph == models[1].graph:
