@@ -17,7 +17,6 @@ from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.images import Picture, find_images, read_image
-from lrp_onnx.runtime.preprocess import preprocess
 
 DEFAULT_METHODS = (
     with_own_post(DEFAULT),
@@ -85,7 +84,7 @@ def compare_file(
     subject = Subject(model, provider=provider, threads=threads, choices=choices)
     explainer = subject.explainer
     picture = read_image(path)
-    prepared = preprocess(picture, explainer.preprocessing, *subject.size)
+    prepared = subject.prepare(picture)
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
     predicted = int(probabilities.argmax())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -320,84 +320,74 @@ def _enlarged(maps: NDArray[np.float32], shape: tuple[int, int]) -> Maps:
     return np.stack([resample(one, shape, method="bilinear") for one in maps])
 
 
-@dataclass(frozen=True, slots=True)
-class GradCam(Baseline):
-    """``max(Σₖ αₖAₖ, 0)`` with αₖ the mean gradient of channel k, at the last feature map
-    (Selvaraju et al. 2017).
-    """
+class WeightedFeatures(Baseline):
+    """``Σₖ wₖAₖ`` at the last feature map, without its negative part where `positive` is set."""
 
+    __slots__ = ()
     reads_features: ClassVar[bool] = True
+    positive: ClassVar[bool] = True
+
+    def weights(self, a: NDArray[np.float32], g: NDArray[np.float32]) -> NDArray[Any]:
+        """w of activations and gradients (N, C, h, w): one of the same shape, or (N, C, 1, 1)."""
+        raise NotImplementedError
 
     def __call__(self, subject: Subject) -> Run:
         features = _features(subject)
 
         def maps(x: Pictures, t: Targets) -> Maps:
             activations, gradients = features(x, t)
-            weighted = (gradients.mean((2, 3), keepdims=True) * activations).sum(1)
-            return _enlarged(np.maximum(weighted, 0), subject.grid(x))
+            weighted = (self.weights(activations, gradients) * activations).sum(1)
+            shown = np.maximum(weighted, 0) if self.positive else weighted
+            return _enlarged(shown.astype(np.float32), subject.grid(x))
 
         return maps
 
 
 @dataclass(frozen=True, slots=True)
-class GradCamPlusPlus(Baseline):
+class GradCam(WeightedFeatures):
+    """``max(Σₖ αₖAₖ, 0)`` with αₖ the mean gradient of channel k, at the last feature map
+    (Selvaraju et al. 2017).
+    """
+
+    def weights(self, a: NDArray[np.float32], g: NDArray[np.float32]) -> NDArray[Any]:
+        return np.asarray(g.mean((2, 3), keepdims=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GradCamPlusPlus(WeightedFeatures):
     """``max(Σₖ wₖAₖ, 0)`` with wₖ = Σᵢ αₖᵢ max(gₖᵢ, 0), αₖᵢ = gₖᵢ² / (2gₖᵢ² + gₖᵢ³ Σⱼ Aₖⱼ), g the
     gradient at the last feature map (Chattopadhyay et al. 2018, whose score is the logit's
     exponential: its derivatives are powers of g, up to a factor).
     """
 
-    reads_features: ClassVar[bool] = True
-
-    def __call__(self, subject: Subject) -> Run:
-        features = _features(subject)
-
-        def maps(x: Pictures, t: Targets) -> Maps:
-            activations, gradients = (part.astype(np.float64) for part in features(x, t))
-            whole = activations.sum((2, 3), keepdims=True)
-            below = 2 * gradients**2 + gradients**3 * whole
-            alphas = gradients**2 / np.where(below == 0, 1.0, below)
-            weights = (alphas * np.maximum(gradients, 0)).sum((2, 3), keepdims=True)
-            weighted = (weights * activations).sum(1)
-            return _enlarged(np.maximum(weighted, 0).astype(np.float32), subject.grid(x))
-
-        return maps
+    def weights(self, a: NDArray[np.float32], g: NDArray[np.float32]) -> NDArray[Any]:
+        whole = a.astype(np.float64).sum((2, 3), keepdims=True)
+        slope = g.astype(np.float64)
+        below = 2 * slope**2 + slope**3 * whole
+        alphas = slope**2 / np.where(below == 0, 1.0, below)
+        return np.asarray((alphas * np.maximum(slope, 0)).sum((2, 3), keepdims=True))
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCam(Baseline):
+class LayerCam(WeightedFeatures):
     """``max(Σₖ max(∂f/∂Aₖ, 0) · Aₖ, 0)`` at the last feature map (Jiang et al. 2021)."""
 
-    reads_features: ClassVar[bool] = True
-
-    def __call__(self, subject: Subject) -> Run:
-        features = _features(subject)
-
-        def maps(x: Pictures, t: Targets) -> Maps:
-            activations, gradients = features(x, t)
-            weighted = (np.maximum(gradients, 0) * activations).sum(1)
-            return _enlarged(np.maximum(weighted, 0), subject.grid(x))
-
-        return maps
+    def weights(self, a: NDArray[np.float32], g: NDArray[np.float32]) -> NDArray[Any]:
+        return np.maximum(g, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Cam(Baseline):
+class Cam(WeightedFeatures):
     """``Σₖ ∂f/∂Aₖ · Aₖ`` at the last feature map.
 
     This is CAM where a dense layer follows a global average (Zhou et al. 2016), and generalises it
     to other heads.
     """
 
-    reads_features: ClassVar[bool] = True
+    positive: ClassVar[bool] = False
 
-    def __call__(self, subject: Subject) -> Run:
-        features = _features(subject)
-
-        def maps(x: Pictures, t: Targets) -> Maps:
-            activations, gradients = features(x, t)
-            return _enlarged((gradients * activations).sum(1), subject.grid(x))
-
-        return maps
+    def weights(self, a: NDArray[np.float32], g: NDArray[np.float32]) -> NDArray[Any]:
+        return g
 
 
 @dataclass(frozen=True, slots=True)

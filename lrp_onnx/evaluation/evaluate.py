@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.kept import Kept, Values, forget
 from lrp_onnx.evaluation.methods import Made, check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
 from lrp_onnx.evaluation.metrics.lattice import profile
@@ -90,6 +91,7 @@ def evaluate(
         say("the model does not say how pictures become input: assuming --preprocess imagenet")
     check_labels(request, subject.explainer.contract.classes)
     rows = resumed(request)
+    kept = request.kept
     done = {(row["image"], row["method"]) for row in rows}
     total, scored = len(request.photos) * len(names), 0
     height, width = subject.size
@@ -101,12 +103,12 @@ def evaluate(
         }
         scored += len(bundle) * len(names) - sum(map(len, missing.values()))
         unfinished = {path: methods for path, methods in missing.items() if methods}
-        for row in _group(unfinished, subject, request, say):
+        for row in _group(unfinished, subject, request, kept, say):
             rows.append(row)
             append(request.results, row)
             scored += 1
             report(scored, total)
-    request.kept.forget()
+    forget(request.results)
     return rows
 
 
@@ -114,6 +116,7 @@ def _group(
     missing: Mapping[Path, Sequence[str]],
     subject: Subject,
     request: Request,
+    kept: Kept,
     say: Callable[[str], None],
 ) -> Iterator[Result]:
     """Results of photos under the methods that are missing for each of them.
@@ -134,26 +137,18 @@ def _group(
     groups: dict[tuple[str, ...], list[int]] = {}  # missing methods → the photos that miss them
     for index, names in enumerate(missing.values()):
         groups.setdefault(tuple(names), []).append(index)
-    kept = request.kept
-    wanted = [metric for metric in request.metrics if metric in WITH_MAPS]
     for names, indices in groups.items():
-        x, t = pictures[indices], targets[indices]
         images = [photos[index].path.name for index in indices]
-        found = {name: kept.load(name, images, wanted) for name in names}
-        for result in make_maps([n for n in names if found[n] is None], subject, x, t):
-            method = result.method.name
-            remade = _remade(result, subject, x, t, request)
-            kept.save(method, images, result.maps, remade)
-            say(f"{method}: {len(indices)} maps computed")
-            found[method] = result.maps, remade
-        for method, (made, values) in ((name, both) for name, both in found.items() if both):
-            for index, relevance, row in zip(indices, made, values, strict=True):
+        some = pictures[indices], targets[indices]
+        for method, found, values in _made(names, images, subject, *some, request, kept, say):
+            for index, relevance, row in zip(indices, found, values, strict=True):
                 maps[photos[index].path][method] = relevance
-                recomputed[index, method] = dict(row)
+                recomputed[index, method] = row
     for index, photo in enumerate(photos):
         target = int(targets[index])
         label = target if photo.label is None else photo.label
-        maps_of_photo = maps.pop(photo.path)
+        made = maps.pop(photo.path)
+        maps_of_photo = {name: made[name] for name in missing[photo.path]}  # as they were asked for
         curves = _curves(photo, maps_of_photo, subject, request, {"label": label, "target": target})
         for name, relevance in maps_of_photo.items():
             head: dict[str, Any] = {
@@ -166,6 +161,32 @@ def _group(
             head |= {"probability": float(probabilities[index, target])}
             local = _local(photo, relevance, request)
             yield head | curves[name] | local | recomputed[index, name]
+
+
+def _made(
+    names: Sequence[str],
+    images: Sequence[str],
+    subject: Subject,
+    x: Pictures,
+    t: Targets,
+    request: Request,
+    kept: Kept,
+    say: Callable[[str], None],
+) -> Iterator[tuple[str, NDArray[np.float32], Values]]:
+    """(method, its maps, its values of `WITH_MAPS`): those that are kept, then the others."""
+    wanted = [metric for metric in request.metrics if metric in WITH_MAPS]
+    left = []
+    for name in names:
+        if found := kept.load(name, images, wanted):
+            yield name, *found
+        else:
+            left.append(name)
+    for result in make_maps(left, subject, x, t):
+        name = result.method.name
+        values = _remade(result, subject, x, t, request)
+        kept.save(name, images, result.maps, values)
+        say(f"{name}: {len(images)} maps computed")
+        yield name, result.maps, values
 
 
 def _remade(

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.files.writing import make_folder, write_bytes
 
-Values = Sequence[Mapping[str, Any]]
+Values = Sequence[dict[str, Any]]
 """Metric → value of every photo, for the metrics that are computed with the maps."""
 
 
@@ -33,7 +33,7 @@ class Kept:
 
     @property
     def folder(self) -> Path | None:
-        return self.results and self.results.with_name(f"{self.results.name}.maps")
+        return self.results and _folder_of(self.results)
 
     def save(
         self, method: str, photos: Sequence[str], maps: NDArray[np.float32], values: Values
@@ -73,11 +73,16 @@ class Kept:
             return None
         return maps[rows], values
 
-    def forget(self) -> None:
-        """Remove the maps, where they can be removed."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
     @staticmethod
     def _path(folder: Path, method: str) -> Path:
         return folder / f"{hashlib.sha256(method.encode()).hexdigest()[:24]}.npz"
+
+
+def forget(results: Path | None) -> None:
+    """Remove all maps beside a results file, where they can be removed."""
+    if results is not None:
+        shutil.rmtree(_folder_of(results), ignore_errors=True)
+
+
+def _folder_of(results: Path) -> Path:
+    return results.with_name(f"{results.name}.maps")

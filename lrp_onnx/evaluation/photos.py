@@ -16,7 +16,6 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.evaluation.subject import Pictures, Subject
 from lrp_onnx.maps.resample import Mask
 from lrp_onnx.runtime.images import ENCODING, read_image
-from lrp_onnx.runtime.preprocess import preprocess
 
 CORNERS = ("x0", "y0", "x1", "y1")
 """Columns of a box: left, top, right, bottom, in the photo's pixels."""
@@ -51,10 +50,9 @@ def load_photo(
     Raises:
         ImageError: the photo or the mask cannot be read, or their sizes differ.
     """
-    explainer = subject.explainer
     height, width = subject.size
     picture = read_image(path)
-    prepared = preprocess(picture, explainer.preprocessing, height, width)
+    prepared = subject.prepare(picture)
     mask = None
     if mask_source is not None:
         full = _mask(mask_source, picture.shape[:2])

@@ -12,7 +12,7 @@ from typing import Any
 
 from lrp_onnx.errors import ImageError, RuleError
 from lrp_onnx.evaluation.baselines import Baseline
-from lrp_onnx.evaluation.kept import Kept
+from lrp_onnx.evaluation.kept import Kept, forget
 from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.metrics.localisation import ATTENTION_CLASSES
 from lrp_onnx.files.writing import append_line, make_folder, write_bytes
@@ -131,7 +131,7 @@ def resumed(request: Request) -> list[Result]:
     if path is None:
         return []
     if not path.exists():
-        request.kept.forget()  # another run's
+        forget(path)  # another run's
         make_folder(path.parent)
         write_bytes(path, (json.dumps({"settings": request.settings}) + "\n").encode())
         return []

@@ -75,10 +75,10 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
     Returns:
         (1, …) float32 in the model's units.
     """
+    axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
     if name == "mean":
         if any(subject.explainer.preprocessing.mean):
             return np.zeros_like(picture)
-        axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
         return np.broadcast_to(picture.mean(axes, keepdims=True), picture.shape).astype(np.float32)
     if name == "black":
         spec: Preprocessing = subject.explainer.preprocessing
@@ -88,7 +88,6 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
         shape[subject.channels] = len(values)
         return np.broadcast_to(values.reshape(shape), picture.shape).astype(np.float32)
     if name == "noise":
-        axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
         mean, deviation = picture.mean(axes, keepdims=True), picture.std(axes, keepdims=True)
         noise = np.random.default_rng(subject.seed).normal(size=picture.shape)
         return np.asarray(mean + deviation * noise, np.float32)

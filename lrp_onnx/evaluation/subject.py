@@ -19,8 +19,8 @@ from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
-from lrp_onnx.runtime.images import read_image
-from lrp_onnx.runtime.preprocess import input_size, preprocess
+from lrp_onnx.runtime.images import Picture, read_image, thinned
+from lrp_onnx.runtime.preprocess import Prepared, input_size, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
 Pictures = NDArray[np.float32]
@@ -166,11 +166,13 @@ class Subject:
 
     def references(self, count: int) -> Pictures:
         """At most `count` of the other pictures, evenly spread, as the model takes them."""
-        count = min(count, len(self.others))
-        paths = [self.others[index * len(self.others) // count] for index in range(count)]
-        spec = self.explainer.preprocessing
-        prepared = [preprocess(read_image(path), spec, *self.size).tensor for path in paths]
+        paths = thinned(self.others, count)
+        prepared = [self.prepare(read_image(path)).tensor for path in paths]
         return np.stack(prepared) if prepared else np.zeros(0, np.float32)
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """A picture (H, W, 3) uint8 as the model takes it."""
+        return preprocess(picture, self.explainer.preprocessing, *self.size)
 
     @property
     def channels(self) -> int:

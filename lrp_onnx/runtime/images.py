@@ -167,3 +167,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     if not names:
         raise ImageError(f"{path} holds no class names: write one per line")
     return names
+
+
+def thinned(paths: Sequence[Path], most: int | None) -> list[Path]:
+    """At most so many, evenly spread."""
+    if most is None or len(paths) <= most:
+        return list(paths)
+    return [paths[index * len(paths) // most] for index in range(most)]

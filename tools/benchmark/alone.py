@@ -90,11 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--forms", nargs="+", default=list(FORMS))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=("cpu",), default="cpu")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3, help="processes for every row")
     parser.add_argument("--json", type=Path, help="write the results here too")
     given = parser.parse_args(arguments)
+    given.device = "cpu"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = given.model or exported(given.network, given.size, folder, half=False)

@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from lrp_onnx import evaluate
@@ -31,8 +30,10 @@ from lrp_onnx.evaluation.metrics.comparisons import holm, sign_flip_test
 from lrp_onnx.evaluation.metrics.intervals import difference_of
 from lrp_onnx.evaluation.photos import find_masks
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
+from lrp_onnx.runtime.images import thinned
 from tools.study.harder import TEST_SEED, make
 from tools.study.run import (
+    KNOWING_NOTHING,
     ROOT,
     Case,
     by_method,
@@ -42,7 +43,7 @@ from tools.study.run import (
     plain,
     real,
     request_of,
-    thinned,
+    written,
 )
 
 STORED = ROOT / "models" / "evaluation" / "default"
@@ -79,7 +80,6 @@ FILLS = ("srg-blur", "srg-noise")
 """Metrics of small networks: further fills; `exact` has black pixels, `srg` the mean colour."""
 FLIPS = 100_000
 """Draws of every p-value: the least is 1 of them, times the number of all comparisons."""
-KNOWING_NOTHING = ("gaussian", "constant", "random")
 COMPARED = ("exact", "srg", "mosaic")
 COMPARED_OF_DRAWN = ("exact", "srg", "mass")
 """The middle half of a drawn picture may lack the evidence: no mosaics, but masks are exact."""
@@ -117,18 +117,15 @@ def drawn(name: str, title: str) -> Callable[[Path, Path], Case]:
         if not model.exists():
             raise RuleError(f"{model} is missing: python -m tools.study.harder -o {model.parent}")
         photos = folder / name
-        (photos / "masks").mkdir(parents=True, exist_ok=True)
         pictures, masks, classes = make(name, MOST[name], TEST_SEED)
-        paths = [photos / f"{index:04d}.png" for index in range(len(pictures))]
-        for path, picture, mask in zip(paths, pictures, masks, strict=True):
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            cv2.imwrite(str(photos / "masks" / path.name), mask.astype(np.uint8) * 255)
+        drawings = zip(pictures, masks, map(int, classes), strict=True)
+        paths, labels = written(photos, drawings)
         return Case(
             name=name,
             title=title,
             model=model,
             photos=paths,
-            labels={path.name: int(label) for path, label in zip(paths, classes, strict=True)},
+            labels=labels,
             masks=find_masks(photos / "masks", paths),
             preprocess=None,
         )

@@ -18,12 +18,11 @@ stored, and these only where `-o` says.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -31,9 +30,11 @@ import onnx
 from numpy.typing import NDArray
 
 from tools.study.pictures import KINDS, Mask, Picture, make_picture, put_object
-from tools.study.train import SPEC, export, network
+from tools.study.train import SIZE, export, fit, network
 
-SIZE = 96
+if TYPE_CHECKING:
+    import torch
+
 TARGETS = ("cross", "disc", "heart", "star", "triangle")
 DECOYS = tuple(kind for kind in KINDS if kind not in TARGETS)
 MARKS = ("arrow", "cross", "disc", "ring", "triangle")
@@ -114,7 +115,7 @@ def hidden(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return keep
 
 
-def pretrained(classes: Sequence[str]) -> Any:
+def pretrained(classes: Sequence[str]) -> torch.nn.Module:
     """The embedded model's network and weights, its head for `classes` alone."""
     import torch
     from torch import nn
@@ -139,7 +140,7 @@ def pretrained(classes: Sequence[str]) -> Any:
     return model
 
 
-def train(name: str) -> Any:
+def train(name: str) -> torch.nn.Module:
     """The trained network, in evaluation mode."""
     import torch
 
@@ -148,34 +149,13 @@ def train(name: str) -> Any:
     rng = np.random.default_rng(TRAINING_SEED)
     pictures, _, labels = make(name, PICTURES, TRAINING_SEED)
     _, classes, masked = NETWORKS[name]
-    inputs, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.mean, SPEC.std))
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        # What is hidden becomes the mean colour, which is zero here.
+        return x * torch.from_numpy(hidden(len(x), rng)) if masked else x
+
     model = pretrained(classes)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    steps = EPOCHS * (PICTURES // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
-    for epoch in range(EPOCHS):
-        begun, total = time.perf_counter(), 0.0
-        order = torch.randperm(PICTURES)
-        for first in range(0, PICTURES - BATCH + 1, BATCH):
-            chosen = order[first : first + BATCH]
-            x = (inputs[chosen].permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-            x = x.flip(3) if torch.rand(()) < 0.5 else x
-            if masked:  # what is hidden becomes the mean colour, which is zero here
-                x = x * torch.from_numpy(hidden(len(x), rng))
-            loss = loss_of(model(x), targets[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        seconds = time.perf_counter() - begun
-        print(
-            f"{name}, epoch {epoch + 1}: {total * BATCH / PICTURES:.3f}, {seconds:.0f} s",
-            flush=True,
-        )
-    return model.eval()
+    return fit(model, pictures, labels, change, epochs=EPOCHS, batch=BATCH, rate=RATE)
 
 
 def main() -> None:
@@ -187,6 +167,7 @@ def main() -> None:
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     for name in given.network:
+        print(name, flush=True)
         path = given.output / f"{name}.onnx"
         export(train(name), path, name=name, classes=NETWORKS[name][1])
         print(path, flush=True)

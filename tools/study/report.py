@@ -147,13 +147,13 @@ post-processing are the like of it, since that lowers what lies outside its regi
 
 OUTCOME = """What became of them. 1 and 3 held. 2 held for photos that are predicted rightly (mosaic 0.931); of all
 that are predicted surely it is missed by 0.0003. 4 held. **5 failed plainly**: on drawn pictures the order of methods
-by black and by blurred pixels is nearly reversed, and of six pairs of fills only the mean colour and noise reach 0.7 on
-every network. Blurring leaves most of the prediction, and then favours maps of single pixels; black takes the model
-furthest out of what it was made for, and favours coarse ones. A verdict by insertion and deletion is a verdict about a
-fill, this page's included. 6 failed on ResNet-20, where RISE of 1,000 masks is
-lower in exact ID, and held elsewhere. 7 held: 0.48 of the default's relevance is on the object that decides,
-lrp-resnet has 0.41, occlusion 0.34, Grad-CAM 0.17. 8 failed: the mark is found in 75 of 100 pictures, not 80, by a
-network that is itself right in 65; lrp-resnet finds it in 81, Grad-CAM in 18. 9 held."""
+by black and by blurred pixels is nearly reversed, and of six pairs of fills only the mean colour and noise reach 0.7
+on every network. Blurring leaves most of the prediction, and then favours maps of single pixels; black takes the
+model furthest out of what it was made for, and favours coarse ones. A verdict by insertion and deletion is a verdict
+about a fill, this page's included. 6 failed on ResNet-20, where RISE of 1,000 masks is lower in exact ID, and held
+elsewhere. 7 held: 0.48 of the default's relevance is on the object that decides, lrp-resnet has 0.41, occlusion 0.34,
+Grad-CAM 0.17. 8 failed: the mark is found in 75 of 100 pictures, not 80, by a network that is itself right in 65;
+lrp-resnet finds it in 81, Grad-CAM in 18. 9 held."""
 
 SPEED = """`tools/study/speed.py`: insertion and deletion of one method, two threads. Ours is all of `evaluate`,
 compiling and explaining included; the others get finished maps. *loop*: every masked picture through torch on its

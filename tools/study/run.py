@@ -16,7 +16,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.summary import heading, mean_curves, summary
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
-from lrp_onnx.runtime.images import find_images, read_labels
+from lrp_onnx.runtime.images import find_images, read_labels, thinned
 from lrp_onnx.runtime.preprocess import parse_preprocessing
-from tools.study.pictures import KINDS, make_picture
+from tools.study.pictures import KINDS, Mask, Picture, make_picture
 
 ROOT = Path(__file__).parents[2]
 BEST = "epsilon-gamma-plus"
@@ -280,27 +280,25 @@ def choices_of(case: Case) -> dict[str, Any]:
     return {"preprocessing": parse_preprocessing(case.preprocess)} if case.preprocess else {}
 
 
-def thinned(paths: Sequence[Path], most: int | None) -> list[Path]:
-    """At most so many, evenly spread."""
-    if most is None or len(paths) <= most:
-        return list(paths)
-    return [paths[index * len(paths) // most] for index in range(most)]
-
-
 def shapes(folder: Path, many: int) -> tuple[list[Path], dict[str, int]]:
     """Generated pictures with their masks, written once: (files, file name → class)."""
-    (folder / "masks").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2024)
-    paths, labels = [], {}
-    for index in range(many):
-        kind = index % len(KINDS)
-        picture, mask = make_picture(KINDS[kind], rng)
-        path = folder / f"{index:04d}.png"
-        cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        cv2.imwrite(str(folder / "masks" / path.name), mask.astype(np.uint8) * 255)
-        paths.append(path)
-        labels[path.name] = kind
-    return paths, labels
+    kinds = [index % len(KINDS) for index in range(many)]
+    return written(folder, ((*make_picture(KINDS[kind], rng), kind) for kind in kinds))
+
+
+def written(
+    folder: Path, pictures: Iterable[tuple[Picture, Mask, int]]
+) -> tuple[list[Path], dict[str, int]]:
+    """Write drawn pictures, and their masks into ``masks``: (files, file name → class)."""
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    labels = {}
+    for index, (picture, mask, label) in enumerate(pictures):
+        name = f"{index:04d}.png"
+        cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(folder / "masks" / name), mask.astype(np.uint8) * 255)
+        labels[name] = label
+    return [folder / name for name in labels], labels
 
 
 def request_of(case: Case, results: Path, **choices: Any) -> Request:

@@ -24,7 +24,8 @@ from typing import Any
 from lrp_onnx import evaluate
 from lrp_onnx.evaluation.metrics.intervals import mean_of
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
-from tools.study.run import BEST, CASES, SMOOTH, Case, halves, request_of, thinned, value
+from lrp_onnx.runtime.images import thinned
+from tools.study.run import BEST, CASES, SMOOTH, Case, halves, request_of, value
 
 METRICS = ("exact", "srg", "rank")
 RIVAL = "grad-cam"

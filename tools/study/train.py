@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,28 +100,35 @@ def network(classes: int = len(KINDS)) -> torch.nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
 
-def train() -> torch.nn.Module:
-    """The trained network, in evaluation mode."""
+def fit(
+    model: torch.nn.Module,
+    pictures: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    change: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+) -> torch.nn.Module:
+    """Train `model` on pictures (N, H, W, 3) and their classes; it is returned in evaluation mode.
+
+    Every second batch is mirrored; `change` does more to a batch (B, 3, H, W) in the model's units.
+    """
     import torch
 
-    torch.manual_seed(TRAINING_SEED)
-    torch.set_num_threads(2)
-    pictures, labels = make_set(TRAINING_PICTURES, TRAINING_SEED)
     inputs, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (SPEC.mean, SPEC.std))
-    model = network()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    steps = EPOCHS * (len(inputs) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+    steps = epochs * (len(inputs) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         begun, total = time.perf_counter(), 0.0
         order = torch.randperm(len(inputs))
-        for first in range(0, len(order) - BATCH + 1, BATCH):
-            chosen = order[first : first + BATCH]
+        for first in range(0, len(order) - batch + 1, batch):
+            chosen = order[first : first + batch]
             x = (inputs[chosen].permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-            x = x.flip(3) if torch.rand(()) < 0.5 else x
-            x = torch.rot90(x, int(torch.randint(4, ())), (2, 3))
+            x = change(x.flip(3) if torch.rand(()) < 0.5 else x)
             loss = loss_of(model(x), targets[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -130,9 +137,23 @@ def train() -> torch.nn.Module:
             total += loss.item()
         seconds = time.perf_counter() - begun
         print(
-            f"epoch {epoch + 1}: loss {total * BATCH / len(order):.3f}, {seconds:.0f} s", flush=True
+            f"epoch {epoch + 1}: loss {total * batch / len(order):.3f}, {seconds:.0f} s", flush=True
         )
     return model.eval()
+
+
+def train() -> torch.nn.Module:
+    """The trained network, in evaluation mode."""
+    import torch
+
+    torch.manual_seed(TRAINING_SEED)
+    torch.set_num_threads(2)
+    pictures, labels = make_set(TRAINING_PICTURES, TRAINING_SEED)
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(x, int(torch.randint(4, ())), (2, 3))
+
+    return fit(network(), pictures, labels, turned, epochs=EPOCHS, batch=BATCH, rate=RATE)
 
 
 def export(
