@@ -288,7 +288,8 @@ class Explainer:
         name = self.classes.name
         return Explanation(
             path=batch.paths[index],
-            picture=batch.prepared[index].box.cut(batch.pictures[index]),
+            photo=batch.pictures[index],
+            box=batch.prepared[index].box,
             heatmap=heatmap,
             heatmap_raw=raw,
             region=outputs[C3_REGION][row] > 0 if C3_REGION in outputs else None,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.runtime.images import Picture
+from lrp_onnx.runtime.preprocess import Box
 
 KINDS = ("logits", "probabilities", "log-probabilities", "features", "other")
 """What an output may hold, best first: of several outputs the first of these is read."""
@@ -62,8 +63,10 @@ class Explanation:
     """A picture and the relevance of its pixels for one class."""
 
     path: Path
-    picture: Picture
-    """(H', W', 3) uint8 RGB: the part that the model sees, at the picture's own resolution."""
+    photo: Picture
+    """(H'', W'', 3) uint8 RGB: the whole picture, at its own resolution."""
+    box: Box
+    """The part of it that the model sees; heatmaps and the region of C3 cover this part."""
     heatmap: NDArray[np.float32]
     """(H, W): the map to show: relevance at the input, summed over channels, and post-processed as
     the file says (`Contract.post`).
@@ -97,3 +100,8 @@ class Explanation:
     """``decode`` and ``run``: seconds per picture, averaged over its batch."""
     kind: str = "logits"
     """What the explained output holds: one of `KINDS`."""
+
+    @property
+    def picture(self) -> Picture:
+        """(H', W', 3) uint8 RGB: the part that the model sees, at the picture's own resolution."""
+        return self.box.cut(self.photo)

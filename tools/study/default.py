@@ -75,6 +75,17 @@ WIDER = (
     "random",
 )
 """What the small networks are judged with too: the costly ones, and random order."""
+COSTLY = (
+    OURS,
+    "grad-cam",
+    "recipro-cam",
+    "occlusion",
+    f"occlusion+{POST}",
+    "rise(masks=1000)",
+    f"rise(masks=1000)+{POST}",
+    "constant",
+)
+"""Methods of 200 to 1,000 runs a map, on the large network: on fewer photos."""
 METRICS = ("exact", "srg", "rank", "mass", "pointing", "mosaic", "lattice")
 FILLS = ("srg-blur", "srg-noise")
 """Metrics of small networks: further fills; `exact` has black pixels, `srg` the mean colour."""
@@ -140,6 +151,12 @@ CASES: Mapping[str, Callable[[Path, Path], Case]] = {
         "tin20-resnet50.torchscript-op17-folded",
         "tin20",
     ),
+    "tin20-costly": real(
+        "tin20-costly",
+        "The same network against methods of hundreds of runs, 60 of those photos",
+        "tin20-resnet50.torchscript-op17-folded",
+        "tin20",
+    ),
     "cifar56": real(
         "cifar56", "ResNet-56, CIFAR-10", "cifar10-resnet56.torchscript-op13-folded", _CIFAR
     ),
@@ -160,7 +177,9 @@ PREPROCESS = {"mlperf8": "raw"}
 DRAWN = ("decoys", "decoys-masked", "watermark")
 SMALL = ("cifar20", "mlperf8", "cifar2b", *DRAWN)
 """Cases whose networks are so cheap that they are judged with everything."""
-MOST = dict.fromkeys(("cifar56", *SMALL), 200) | dict.fromkeys(DRAWN, 100)
+LARGE = ("tin20", "tin20-costly")
+"""Cases of photos some of which a search has seen: those are left out."""
+MOST = {"tin20-costly": 60} | dict.fromkeys(("cifar56", *SMALL), 200) | dict.fromkeys(DRAWN, 100)
 """Photos of a case at most."""
 
 
@@ -169,12 +188,13 @@ def case_of(name: str, assets: Path, folder: Path, photos: int | None) -> Case:
     case = CASES[name](assets, folder)
     unseen = [photo for photo in case.photos if photo.name in case.held_out]
     small = name in SMALL
+    methods = COSTLY if name == "tin20-costly" else (*METHODS, *WIDER) if small else METHODS
     metrics = [metric for metric in METRICS if metric != "mosaic" or name not in DRAWN]
     metrics += FILLS if small else ()
     return replace(
         case,
-        photos=thinned(unseen if name == "tin20" else case.photos, photos or MOST.get(name)),
-        methods=(*METHODS, *WIDER) if small else METHODS,
+        photos=thinned(unseen if name in LARGE else case.photos, photos or MOST.get(name)),
+        methods=methods,
         metrics=metrics,
         preprocess=PREPROCESS.get(name, case.preprocess),
     )
