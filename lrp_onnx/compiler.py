@@ -35,9 +35,9 @@ from lrp_onnx.contract import (
     Contract,
     Preprocessing,
     is_compiled,
-    read_description,
 )
 from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.c3 import C3Options
@@ -48,7 +48,7 @@ from lrp_onnx.model.heads.classifier import append_mean, find_head
 from lrp_onnx.model.load import normalise
 from lrp_onnx.model.normalize.batch import one_picture
 from lrp_onnx.model.normalize.padded_pools import guard_pools
-from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
+from lrp_onnx.model.preparation import IMAGENET, from_graph, pixel_box
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.shuffle import shuffle_weights
 from lrp_onnx.plan.plan import Plan
@@ -267,12 +267,16 @@ def plan_model(
     _ = options.chain  # raises RuleError before the file is read
     source = str(path)
     proto = load_proto(path)
-    if is_compiled({entry.key: entry.value for entry in proto.metadata_props}):
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    if is_compiled(metadata):
         raise UnsupportedModelError(
             f"{path} cannot be compiled:",
             ["it is a compiled file already: compile the original, or explain with this one"],
         )
-    graph = normalise(proto, source, input_size=options.input_size)
+    size = options.input_size
+    if size is None and _leaves_size_open(proto):
+        size = describe_model(metadata, Path(path)).input_size
+    graph = normalise(proto, source, input_size=size)
     if options.static:
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
@@ -282,12 +286,41 @@ def plan_model(
         layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
         graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
     plan = recognize(graph, head, source=source, fold_batch_norm=fold)
-    plan = replace(plan, notes=(*plan.notes, *_notes(plan, options)))
-    stated = options.preprocessing or read_description(graph.model.metadata_props)[0]
-    preparation = stated or integer_pictures(graph, plan) or IMAGENET
+    description = description_of(path, options, graph, plan)
+    plan = replace(plan, notes=(*plan.notes, *_notes(plan, options), *description.remarks))
+    preparation = description.preprocessing or IMAGENET
     box = pixel_box(preparation, plan)
     choices = Choices(bias=options.bias, overrides=options.rules, box=box)
     return graph, plan, assign(plan, composite, choices)
+
+
+def _leaves_size_open(proto: onnx.ModelProto) -> bool:
+    """Whether a picture's height and width have no fixed sizes."""
+    shapes = [value.type.tensor_type.shape.dim for value in proto.graph.input]
+    return any(
+        len(shape) == 4 and sum(size.dim_value <= 0 for size in shape[1:]) >= 2 for shape in shapes
+    )
+
+
+def description_of(path: Path | str, options: Options, graph: Graph, plan: Plan) -> Description:
+    """How pictures become the model's input, and its class names: of the options, else of the
+    model's metadata, else of files beside it, else (pictures alone) of the graph itself.
+
+    Raises:
+        ContractError: our own metadata in the model is damaged.
+    """
+    found = describe_model(graph.model.metadata_props, Path(path), classes=plan.classes)
+    if options.preprocessing is not None:
+        found = replace(
+            found, preprocessing=options.preprocessing, preprocessing_from="the options"
+        )
+    elif found.preprocessing is None and (said := from_graph(graph, plan)) is not None:
+        found = replace(found, preprocessing=said[0], preprocessing_from=said[1])
+    if options.labels:
+        found = replace(found, labels=options.labels, labels_from="the options")
+    if found.preprocessing is None:
+        return found
+    return replace(found, preprocessing=found.preprocessing.for_layout(plan.layout))
 
 
 def _notes(plan: Plan, options: Options) -> Iterator[str]:
@@ -346,8 +379,7 @@ def compile_model(
     if not options.emission.declared_shapes:
         model = forget_symbolic_shapes(model)
     model = lower(model, options.opset, original=graph.opset)
-    stated, labels = read_description(graph.model.metadata_props)
-    preprocessing = options.preprocessing or stated or integer_pictures(graph, plan)
+    description = description_of(path, options, graph, plan)
     contract = Contract(
         input=plan.input,
         outputs=plan.outputs,
@@ -370,8 +402,9 @@ def compile_model(
         randomized=options.randomize,
         memory_fixed=memory_fixed,
         memory_each=memory_each,
-        preprocessing=preprocessing.for_layout(plan.layout) if preprocessing else None,
-        labels=options.labels or labels,
+        preprocessing=description.preprocessing,
+        labels=description.labels,
+        sources=description.sources,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())

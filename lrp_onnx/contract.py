@@ -88,6 +88,8 @@ KEYS = (
 """Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
 """Prefix of every metadata key."""
+SOURCES = f"{PREFIX}sources"
+"""Metadata key of `Contract.sources`, which files without preprocessing and names lack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +206,8 @@ class Contract:
     """How a picture becomes the model's input; None if that is not stated."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """``preprocessing`` and ``labels`` → what said them, where they are known."""
     format: int = FORMAT
     """Version of the metadata's format."""
 
@@ -214,6 +218,8 @@ class Contract:
             PREFIX + name: json.dumps(value, default=dict, separators=(",", ":"))
             for name, value in values.items()
         }
+        if self.sources:
+            metadata[SOURCES] = json.dumps(dict(self.sources))
         return metadata | describe(self.preprocessing, self.labels)
 
     @classmethod
@@ -248,7 +254,20 @@ class Contract:
             **values | {"ledger": tuple(values["ledger"]), "blocks": tuple(values["blocks"])},
             preprocessing=preprocessing,
             labels=labels,
+            sources=_texts(metadata, SOURCES),
         )
+
+
+def _texts(metadata: Mapping[str, str], key: str) -> dict[str, str]:
+    """A mapping of texts in the metadata; empty where it is missing.
+
+    Raises:
+        ContractError: it is damaged.
+    """
+    try:
+        return {str(name): str(text) for name, text in json.loads(metadata.get(key, "{}")).items()}
+    except (ValueError, AttributeError) as error:
+        raise ContractError(f"the metadata key {key} is damaged ({error})") from error
 
 
 def is_compiled(metadata: Mapping[str, str]) -> bool:

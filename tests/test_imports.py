@@ -35,7 +35,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "errors": set(),
     "contract": {"errors"},
     "notation": {"errors"},
-    "files": {"errors"},
+    "files": {"errors", "contract"},
     "plan": {"errors"},
     "deploy": {"errors", "contract", "files", "runtime"},
 }

@@ -192,7 +192,7 @@ def test_the_stored_page_is_made_of_the_stored_results() -> None:
     assert set(defaults) == set(default.CASES)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed, defaults)
     readme = report.README.read_text(encoding="utf-8")
-    assert readme == report.with_table(readme, defaults["tin20"])
+    assert readme == report.with_table(readme, defaults["tin20"], defaults["tin20-costly"])
     assert cases["tin20"]["photos"] == 500 and len(cases["tin20"]["methods"]) >= 20
     for name in ("tin20-exact.png", "tin20-keio.png"):
         assert cv2.imread(str(report.STORED / name)) is not None

@@ -1,0 +1,330 @@
+"""What a model's metadata, and the files beside it, say about its pictures and classes.
+
+Read are: our own keys, the metadata of Ultralytics' exports, ONNX's ``Image.*`` keys, and beside
+the model Hugging Face's ``preprocessor_config.json`` and ``config.json``, timm's ``pretrained_cfg``
+in the latter, and text files of class names. Damaged files are remarks, never errors: what they
+would have said is then unknown.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lrp_onnx.contract import Preprocessing, read_description
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+NAME_FILES = (
+    "{stem}.labels.txt",
+    "{stem}.classes.txt",
+    "{stem}.txt",
+    "labels.txt",
+    "classes.txt",
+    "class_names.txt",
+    "imagenet_classes.txt",
+    "synset.txt",
+    "synset_words.txt",
+)
+"""Text files of class names beside a model, one name a line; ``{stem}`` is the model's name."""
+MOST_BYTES = 20_000_000
+"""Larger files beside a model are not read."""
+_WORD_NET_ID = 9
+"""Characters of an ImageNet identifier such as n01440764, which some lists have before the name."""
+_RESAMPLE = {0: "nearest", "nearest": "nearest"}
+"""Interpolations of other libraries that do not average; all others do when they shrink."""
+_PIXELS = {"Rgb8": "RGB", "Bgr8": "BGR", "Rgba8": "RGB", "Bgra8": "BGR", "Gray8": "GRAY"}
+_RANGES = {
+    "NominalRange_0_255": (0.0, 1.0, 1.0),
+    "Normalized_0_1": (0.0, 1.0, 255.0),
+    "Normalized_1_1": (1.0, 1.0, 127.5),
+}
+"""``Image.NominalPixelRange`` → mean, std and divisor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """How pictures become a model's input, and what its classes are called."""
+
+    preprocessing: Preprocessing | None = None
+    """None where nothing says it."""
+    preprocessing_from: str = ""
+    """What says it, e.g. ``preprocessor_config.json beside the model``."""
+    labels: tuple[str, ...] = ()
+    """Class names in the order of the logits; empty where nothing says them."""
+    labels_from: str = ""
+    input_size: tuple[int, int] | None = None
+    """Height and width that the model was made for, where something says so."""
+    remarks: tuple[str, ...] = ()
+    """What was found and could not be used, in words."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """``preprocessing`` and ``labels`` → what says them, where they are known."""
+        named = {"preprocessing": self.preprocessing, "labels": self.labels}
+        where = {"preprocessing": self.preprocessing_from, "labels": self.labels_from}
+        return {name: where[name] for name, value in named.items() if value}
+
+
+def describe_model(
+    metadata: Mapping[str, str], path: Path | None, *, classes: int | None = None
+) -> Description:
+    """What is said about a model, the first source that says it winning.
+
+    Args:
+        metadata: its metadata properties.
+        path: its file; None where there is none, and nothing beside it is read.
+        classes: how many classes it has: lists of other lengths are left out, with a remark. None
+            takes any.
+
+    Raises:
+        ContractError: our own metadata is damaged.
+    """
+    remarks: list[str] = []
+    said = [*_in_metadata(metadata), *(_beside(path, remarks.append) if path else ())]
+    return _first(said, classes, remarks)
+
+
+def _first(said: Sequence[Description], classes: int | None, remarks: list[str]) -> Description:
+    found = Description()
+    for one in said:
+        if found.preprocessing is None and one.preprocessing is not None:
+            found = replace(
+                found,
+                preprocessing=one.preprocessing,
+                preprocessing_from=one.preprocessing_from,
+            )
+        if not found.labels and one.labels:
+            if classes in (None, len(one.labels)):
+                found = replace(found, labels=one.labels, labels_from=one.labels_from)
+            else:
+                remarks.append(
+                    f"{one.labels_from} has {len(one.labels)} class names, the model {classes} "
+                    "classes: not used"
+                )
+        if found.input_size is None:
+            found = replace(found, input_size=one.input_size)
+    return replace(found, remarks=tuple(remarks))
+
+
+def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Description]:
+    preprocessing, labels = read_description(metadata)
+    here = "the model's metadata"
+    yield Description(
+        preprocessing=preprocessing,
+        preprocessing_from=here,
+        labels=labels,
+        labels_from=here,
+    )
+    yield _ultralytics(metadata)
+    yield _image_keys(metadata)
+
+
+def _ultralytics(metadata: Mapping[str, str]) -> Description:
+    """Metadata as Ultralytics writes it: ``task``, ``names``, ``imgsz``, as Python literals.
+
+    Its classifiers take RGB from 0 to 1, the shorter side resized, the centre cut out.
+    """
+    here = "the model's metadata (Ultralytics)"
+    names = _names(_literal(metadata.get("names", "")))
+    size = _literal(metadata.get("imgsz", ""))
+    is_classifier = metadata.get("task") == "classify"
+    gray = metadata.get("channels") == "1"
+    unit = Preprocessing(
+        mean=(0.0,), std=(1.0,), interpolation="area", channels="GRAY" if gray else "RGB"
+    )
+    return Description(
+        preprocessing=unit if is_classifier else None,
+        preprocessing_from=here,
+        labels=names,
+        labels_from=here,
+        input_size=_pair(size),
+    )
+
+
+def _image_keys(metadata: Mapping[str, str]) -> Description:
+    """ONNX's own keys for pictures: ``Image.BitmapPixelFormat`` and ``Image.NominalPixelRange``."""
+    channels = _PIXELS.get(metadata.get("Image.BitmapPixelFormat", ""))
+    values = _RANGES.get(metadata.get("Image.NominalPixelRange", ""))
+    if channels is None or values is None:
+        return Description()
+    mean, std, divisor = values
+    return Description(
+        preprocessing=Preprocessing(mean=(mean,), std=(std,), divisor=divisor, channels=channels),
+        preprocessing_from="the model's metadata (Image.* keys)",
+    )
+
+
+def _beside(path: Path, remark: Callable[[str], None]) -> Iterator[Description]:
+    """What the files in the model's folder say; of a folder ``onnx``, those of its parent too."""
+    folders = [path.parent]
+    if path.absolute().parent.name == "onnx":
+        folders.append(path.absolute().parent.parent)
+    for folder in folders:
+        preprocessor = _json(folder / PREPROCESSOR, remark)
+        config = _json(folder / CONFIG, remark)
+        yield _hugging_face(preprocessor, config, folder, remark)
+        for pattern in NAME_FILES:
+            file = folder / pattern.format(stem=path.stem.removesuffix(".lrp"))
+            names = _lines(file, remark)
+            if names:
+                yield Description(labels=names, labels_from=str(file))
+
+
+def _hugging_face(
+    preprocessor: Mapping[str, Any],
+    config: Mapping[str, Any],
+    folder: Path,
+    remark: Callable[[str], None],
+) -> Description:
+    timm = config.get("pretrained_cfg", {})
+    readers: tuple[tuple[str, Mapping[str, Any], Callable[[Any], Preprocessing]], ...] = (
+        (PREPROCESSOR, preprocessor, _of_preprocessor),
+        (f"pretrained_cfg of {CONFIG}", timm if isinstance(timm, dict) else {}, _of_timm),
+    )
+    found = Description()
+    for name, values, read in readers:
+        if not values or found.preprocessing is not None:
+            continue
+        try:
+            found = Description(
+                preprocessing=read(values),
+                preprocessing_from=f"{name} in {folder}",
+                input_size=_pair(values.get("crop_size") or values.get("size"))
+                or _pair(values.get("input_size", ())[-2:]),
+            )
+        except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+            remark(f"{name} in {folder} cannot be used ({error})")
+    names = _names(config.get("id2label")) or _names(config.get("label_names"))
+    if names and not all(name.startswith("LABEL_") for name in names):
+        found = replace(found, labels=names, labels_from=str(folder / CONFIG))
+    return found
+
+
+def _of_preprocessor(values: Mapping[str, Any]) -> Preprocessing:
+    """Hugging Face's image processors: rescale, then normalise; resize, then crop."""
+    rescales = values.get("do_rescale", "rescale_factor" in values or "image_mean" in values)
+    factor = float(values.get("rescale_factor", 1 / 255)) if rescales else 1.0
+    normalises = values.get("do_normalize", True) and "image_mean" in values
+    resized, cut = values.get("size"), values.get("crop_size")
+    if not values.get("do_center_crop", cut is not None):
+        cut = None
+    shortest = resized.get("shortest_edge") if isinstance(resized, dict) else resized
+    crops = not isinstance(resized, dict) or shortest is not None or cut is not None
+    fraction = float(values.get("crop_pct") or 1.0)
+    if cut is not None and (before := _shorter(resized)) and (after := _shorter(cut)):
+        fraction = min(1.0, after / before)
+    return Preprocessing(
+        mean=_floats(values["image_mean"]) if normalises else (0.0,),
+        std=_floats(values["image_std"]) if normalises else (1.0,),
+        divisor=round(1 / factor, 9),
+        resize="crop" if crops else "stretch",
+        crop_fraction=fraction,
+        interpolation=_interpolation(values.get("resample")),
+    )
+
+
+def _of_timm(values: Mapping[str, Any]) -> Preprocessing:
+    """timm's ``pretrained_cfg``."""
+    return Preprocessing(
+        mean=_floats(values["mean"]),
+        std=_floats(values["std"]),
+        channels="GRAY" if (values.get("input_size") or (3,))[0] == 1 else "RGB",
+        resize="stretch" if values.get("crop_mode") == "squash" else "crop",
+        crop_fraction=float(values.get("crop_pct") or 1.0),
+        interpolation=_interpolation(values.get("interpolation")),
+    )
+
+
+def _interpolation(name: Any) -> str:
+    """Ours; bilinear and bicubic of other libraries average when they shrink, as ``area`` does."""
+    return _RESAMPLE.get(name, "area")
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    numbers = values if isinstance(values, list | tuple) else [values]
+    return tuple(map(float, numbers))
+
+
+def _shorter(size: Any) -> float:
+    """The shorter side of a size in any of its forms; 0 where there is none."""
+    if isinstance(size, dict):
+        sides = [float(v) for v in size.values() if isinstance(v, int | float)]
+        return min(sides, default=0.0)
+    return float(size) if isinstance(size, int | float) else 0.0
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """(height, width) of a size in any of its forms, or None."""
+    if isinstance(size, dict):
+        size = (size.get("height"), size.get("width"))
+    if isinstance(size, int):
+        size = (size, size)
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) for s in size):
+        height, width = size
+        return (height, width) if min(height, width) > 0 else None
+    return None
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    """Class names of a list, or of a mapping from every index, as a number or text; else none."""
+    if isinstance(found, list | tuple):
+        return tuple(map(str, found))
+    if not isinstance(found, dict):
+        return ()
+    try:
+        by_index = {int(index): str(name) for index, name in found.items()}
+    except (TypeError, ValueError):
+        return ()
+    complete = sorted(by_index) == list(range(len(by_index)))
+    return tuple(by_index[index] for index in range(len(by_index))) if complete else ()
+
+
+def _literal(text: str) -> Any:
+    """The Python literal in a text, or None."""
+    if len(text) > MOST_BYTES:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+def _text(path: Path, remark: Callable[[str], None]) -> str:
+    """The text of a regular file; "" where there is none, or it cannot be read."""
+    try:
+        if not path.is_file():
+            return ""
+        if path.stat().st_size > MOST_BYTES:
+            remark(f"{path} is larger than {MOST_BYTES:,} bytes: not read")
+            return ""
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        remark(f"{path} cannot be read ({error})")
+        return ""
+
+
+def _json(path: Path, remark: Callable[[str], None]) -> Mapping[str, Any]:
+    text = _text(path, remark)
+    try:
+        values = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        remark(f"{path} is not JSON ({error})")
+        values = {}
+    return values if isinstance(values, dict) else {}
+
+
+def _lines(path: Path, remark: Callable[[str], None]) -> tuple[str, ...]:
+    """Class names of a text file, without ImageNet's identifiers before them."""
+    lines = [line.strip() for line in _text(path, remark).splitlines()]
+    names = [line for line in lines if line]
+    if names and all(map(_has_word_net_id, names)):
+        names = [name[_WORD_NET_ID:].strip() or name for name in names]
+    return tuple(names)
+
+
+def _has_word_net_id(line: str) -> bool:
+    return len(line) >= _WORD_NET_ID and line[0] == "n" and line[1:_WORD_NET_ID].isdecimal()
