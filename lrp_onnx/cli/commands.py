@@ -431,3 +431,36 @@ def verify(
         show(account_table(audit.rows, audit.start), *check_lines(audit.checks, audit.notes))
     if not audit.passed:
         click.get_current_context().exit(1)
+
+
+@main.command()
+@click.argument("model", type=PATH, required=False)
+@click.argument("images", nargs=-1, metavar="[PHOTO]...")
+@click.option(
+    "--labels",
+    type=PATH,
+    metavar="FILE",
+    help="CSV file with the columns file,label (a class index). [default: labels.csv beside the "
+    "photos, else the names of their folders]",
+)
+@provider_option
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
+    """Say what is known of MODEL, and which preprocessing fits photos.
+
+    Checks the installation; prints what is known of the model's pictures and classes, and from
+    where; tries every preset on PHOTOS, with labels or, which is weak evidence, without; and prints
+    the command to use. A PHOTO is a file, a folder or a quoted glob.
+    """
+    from lrp_onnx.cli.doctor import examine
+
+    findings = examine(model, images, **values)
+    if as_json:
+        click.echo(json.dumps(findings.to_json()))
+    else:
+        from lrp_onnx.cli.tables import doctor_lines, show
+
+        show(*doctor_lines(findings))
+    if findings.faults:
+        click.get_current_context().exit(1)

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lrp_onnx.cli.doctor import Findings
 from lrp_onnx.compiled.conservation import Account
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
 from lrp_onnx.plan.plan import Plan
@@ -88,6 +89,40 @@ def check_lines(
         lines.append(Text.assemble(result, name))
         lines += [Text(f"        {fault}") for fault in faults]
     return lines + [Text(f"note: {note}") for note in notes]
+
+
+def doctor_lines(findings: Findings) -> list[RenderableType]:
+    """The verdict and the command first, then what was found."""
+    lines: list[RenderableType] = [
+        *(Text.assemble(("FAULT    ", "bold red"), fault) for fault in findings.faults),
+        *(Text.assemble(("warning  ", "bold yellow"), text) for text in findings.warnings),
+    ]
+    if findings.verdict:
+        lines.append(Text.assemble(("verdict  ", "bold green"), findings.verdict))
+    if findings.command:
+        lines += [Text("use:"), Text(f"  {findings.command}", style="bold")]
+    for title, found in (("installation", findings.installation), ("model", findings.model)):
+        if found:
+            table = Table(box=None, pad_edge=False, show_header=False)
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for name, text in found.items():
+                table.add_row(f"  {name}", Text(text))
+            lines += [Text(title, style="bold"), table]
+    if findings.trials:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("preprocess", "accuracy", "confidence", "information"):
+            table.add_column(name, justify="left" if name == "preprocess" else "right")
+        for trial in findings.trials:
+            accuracy = trial["accuracy"]
+            table.add_row(
+                Text(trial["preprocess"]),
+                "—" if accuracy is None else f"{accuracy:.1%}",
+                f"{trial['confidence']:.1%}",
+                f"{trial['information']:.2f} bits",
+            )
+        lines.append(table)
+    return lines
 
 
 def show(*renderables: Any) -> None:

@@ -21,7 +21,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
 from lrp_onnx.runtime.images import Picture, read_image
-from lrp_onnx.runtime.preprocess import PRESETS, input_size, preprocess
+from lrp_onnx.runtime.preprocess import PRESETS, input_size, of_every_channel, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
 CHUNK = 32
@@ -38,6 +38,8 @@ GRAY = {
 """What is tried on models of one channel: text → mean, std, divisor. The last two have the mean of
 ImageNet's channels, and that of MNIST.
 """
+CLEARLY = 0.5
+"""Bits by which a preset must tell more of the class to be preferred without labels."""
 TOLD_APART = 1.96
 """Standard errors by which two presets must differ (McNemar's test, 95 %)."""
 
@@ -70,6 +72,10 @@ class Trial:
         return _entropy(self.probabilities.mean(0)) - float(
             np.mean([_entropy(row) for row in self.probabilities])
         )
+
+    def is_of(self, spec: Preprocessing | None) -> bool:
+        """Whether this is the trial of `spec`."""
+        return spec is not None and of_every_channel(spec) == self.preprocessing
 
     def told_apart(self, other: Trial) -> bool:
         """Whether the labelled photos tell the two apart."""
@@ -108,7 +114,7 @@ def candidates(contract: Contract, session: Session) -> dict[str, Preprocessing]
     A model whose input is of integers takes stored pixels, and nothing else is tried.
     """
     kind, shape = session.input_of(contract.input)
-    stated = contract.preprocessing
+    stated = contract.preprocessing and of_every_channel(contract.preprocessing)
     if element_type(kind).kind in "iu" and stated is not None:
         return {"as the graph says": stated}
     if shape[3 if contract.layout == "NHWC" else 1] == 1:
@@ -118,9 +124,7 @@ def candidates(contract: Contract, session: Session) -> dict[str, Preprocessing]
         }
     else:
         specs = {name: spec for name, (spec, _) in PRESETS.items()}
-        specs |= {
-            f"{name}:channels=BGR": replace(specs[name], channels="BGR") for name in REVERSED
-        }
+        specs |= {f"{name}:channels=BGR": replace(specs[name], channels="BGR") for name in REVERSED}
     specs = {name: spec.for_layout(contract.layout) for name, spec in specs.items()}
     if stated is not None and stated not in specs.values():
         specs = {"as found": stated} | specs

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,7 +192,7 @@ def _hugging_face(
             continue
         try:
             found = Description(
-                preprocessing=read(values),
+                preprocessing=_possible(read(values)),
                 preprocessing_from=f"{name} in {folder}",
                 input_size=_pair(values.get("crop_size") or values.get("size"))
                 or _pair(values.get("input_size", ())[-2:]),
@@ -237,6 +238,18 @@ def _of_timm(values: Mapping[str, Any]) -> Preprocessing:
         crop_fraction=float(values.get("crop_pct") or 1.0),
         interpolation=_interpolation(values.get("interpolation")),
     )
+
+
+def _possible(spec: Preprocessing) -> Preprocessing:
+    """The preprocessing itself; ValueError where no picture can be prepared so."""
+    numbers = (*spec.mean, *spec.std, spec.divisor, spec.crop_fraction)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("numbers that are not finite")
+    if min(*spec.std, spec.divisor, spec.crop_fraction) <= 0 or spec.crop_fraction > 1:
+        raise ValueError("a divisor that is not above 0, or a crop of more than the picture")
+    if {len(spec.mean), len(spec.std)} - {1, 3}:
+        raise ValueError(f"{len(spec.mean)} means and {len(spec.std)} standard deviations")
+    return spec
 
 
 def _interpolation(name: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
-from lrp_onnx.notation import build
+from lrp_onnx.notation import build, write
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
     "imagenet": (
@@ -88,6 +88,42 @@ def parse_preprocessing(text: str) -> Preprocessing:
     """
     specs = {name: spec for name, (spec, _) in PRESETS.items()}
     return checked(build(text, specs, what="preprocessing preset", error=ImageError))
+
+
+def written(spec: Preprocessing) -> str:
+    """The shortest text that `parse_preprocessing` reads as `spec`, whatever its layout."""
+    presets = {name: preset for name, (preset, _) in PRESETS.items()}
+    return write(replace(of_every_channel(spec), layout="auto"), presets, digits=6)
+
+
+def of_every_channel(spec: Preprocessing) -> Preprocessing:
+    """The same preprocessing with a mean and a standard deviation for every channel."""
+    if spec.channels == "GRAY":
+        return spec
+    mean, std = (values * 3 if len(values) == 1 else values for values in (spec.mean, spec.std))
+    return replace(spec, mean=mean, std=std)
+
+
+def in_words(spec: Preprocessing) -> str:
+    """A preprocessing as a sentence without a full stop."""
+    numbers = {
+        name: ", ".join(f"{value:.4g}" for value in getattr(spec, name)) for name in ("mean", "std")
+    }
+    cut = "" if spec.crop_fraction == 1 else f", the central {spec.crop_fraction:.4g} of it"
+    part = "the whole picture, stretched" if spec.resize == "stretch" else "the central part"
+    scale = "" if spec.divisor == 1 else f" divided by {spec.divisor:.6g}"
+    centred = f", minus {numbers['mean']}" if any(spec.mean) else ""
+    scaled = f", divided by {numbers['std']}" if set(spec.std) != {1.0} else ""
+    return f"{part}{cut}; {spec.channels} from 0 to 255{scale}{centred}{scaled}"
+
+
+def assumed(channels: int) -> Preprocessing:
+    """What is assumed of a model that nothing says it of: ImageNet's for three channels, pixels
+    from 0 to 1 for one.
+    """
+    if channels == 1:
+        return Preprocessing(mean=(0.0,), std=(1.0,), channels="GRAY")
+    return Preprocessing()
 
 
 def checked(spec: Preprocessing) -> Preprocessing:
