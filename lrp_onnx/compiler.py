@@ -22,6 +22,7 @@ from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, forget_symbolic_shapes, relevance_last
 from lrp_onnx.compiled.runner import Runner
 from lrp_onnx.compiled.stored import store_constants
+from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     C3_REGION,
@@ -36,7 +37,7 @@ from lrp_onnx.contract import (
     Preprocessing,
     is_compiled,
 )
-from lrp_onnx.errors import ContractError, RuleError, UnsupportedModelError
+from lrp_onnx.errors import ContractError, RuleError
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
@@ -268,11 +269,13 @@ def plan_model(
     source = str(path)
     proto = load_proto(path)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if is_compiled(metadata):
-        raise UnsupportedModelError(
-            f"{path} cannot be compiled:",
-            ["it is a compiled file already: compile the original, or explain with this one"],
-        )
+    compiled = is_compiled(metadata)
+    if compiled:
+        contract = Contract.from_metadata(metadata)
+        proto = forward_part(proto, contract)
+        known = [name for name, kind in contract.outputs.items() if kind != "other"]
+        if options.explain is None and len(known) == 1:
+            options = replace(options, explain=known[0])
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
@@ -287,7 +290,10 @@ def plan_model(
         graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
     plan = recognize(graph, head, source=source, fold_batch_norm=fold)
     description = description_of(path, options, graph, plan)
-    plan = replace(plan, notes=(*plan.notes, *_notes(plan, options), *description.remarks))
+    notes = (*_notes(plan, options), *description.remarks)
+    if compiled:
+        notes += ("the file is compiled: the part of it that predicts is compiled anew",)
+    plan = replace(plan, notes=(*plan.notes, *notes))
     preparation = description.preprocessing or IMAGENET
     box = pixel_box(preparation, plan)
     choices = Choices(bias=options.bias, overrides=options.rules, box=box)

@@ -335,10 +335,21 @@ def test_nothing_is_overwritten(saved: Save, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model0.onnx", "out.onnx"]
 
 
-def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
-    compiled = compile_model(saved(resnet())).model
-    with pytest.raises(UnsupportedModelError, match="compiled file already"):
-        compile_model(saved(compiled))
+@pytest.mark.parametrize("optimize_for", ["cpu", "portable"])
+@pytest.mark.parametrize("composite", ["residual-c3", "c3-lrp", "lrp-resnet"])
+def test_a_compiled_file_is_compiled_anew(saved: Save, composite: str, optimize_for: str) -> None:
+    """From the part of it that predicts: the same maps as from the original."""
+    path = saved(resnet())
+    asked = Options(composite=composite, optimize_for=optimize_for)
+    expected = compile_model(path, asked).model
+    first = compile_model(path, composite="gradient", many_targets=True).model
+    again = compile_model(saved(first), asked)
+    assert any("compiled anew" in note for note in again.plan.notes)
+    feeds = {"x": picture(expected), "target": np.array([1, 3])}
+    before, after = (run_onnx(model, feeds) for model in (expected, again.model))
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ from lrp_onnx.cli.options import (
     threads_option,
     to_options,
 )
-from lrp_onnx.errors import LrpOnnxError
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
+
+WITHOUT_COMPILING = (
+    "Methods that only run a model explain most that cannot be compiled, in hundreds of runs a "
+    "picture: lrp-onnx compare MODEL PHOTO -o grid.png --method occlusion --method 'rise(500)'"
+)
 
 
 class Commands(click.Group):
@@ -32,6 +37,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except LrpOnnxError as error:
             click.echo(f"Error: {error}", err=True)
+            if isinstance(error, UnsupportedModelError):
+                click.echo(WITHOUT_COMPILING, err=True)
             ctx.exit(1)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from lrp_onnx.compiler import Options
 from lrp_onnx.contract import PREDICTED
+from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.methods import check_method, find_method, with_own_post
-from lrp_onnx.evaluation.subject import Subject
 from lrp_onnx.files.writing import check_writable
 from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.render import STYLE, colorize, grid, overlay, write_png
@@ -81,18 +81,17 @@ def compare_file(
         "preprocessing": options.preprocessing,
         "labels": options.labels,
     }
-    subject = Subject(model, provider=provider, threads=threads, choices=choices)
-    explainer = subject.explainer
+    subject = subject_for(model, names, provider=provider, threads=threads, choices=choices)
     picture = read_image(path)
     prepared = subject.prepare(picture)
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
     predicted = int(probabilities.argmax())
     requested = PREDICTED if target is None else class_of(target)
-    (index,) = explainer.classes.indices(requested, 1)
+    (index,) = subject.classes.indices(requested, 1)
     explained = int(index) if index >= 0 else predicted
     visible = _enlarged(prepared.box.cut(picture))
-    caption = f"{explainer.classes.name(explained) or explained} {probabilities[explained]:.0%}"
+    caption = f"{subject.classes.name(explained) or explained} {probabilities[explained]:.0%}"
     tiles = [(visible, caption)]
     for name in names:
         (relevance,) = find_method(name, subject).maps(tensor, np.array([explained]))

@@ -31,6 +31,8 @@ class Baseline:
     __slots__ = ()
     blind: ClassVar[bool] = False
     """Whether its maps do not depend on the model: such methods are in every table."""
+    black_box: ClassVar[bool] = False
+    """Whether it needs nothing of a model but its predictions, so that it explains any model."""
     reads_features: ClassVar[bool] = False
     """Whether it reads the last feature map, which not every model has."""
     reads_others: ClassVar[bool] = False
@@ -208,6 +210,7 @@ class Occlusion(Baseline):
     Where squares overlap, the mean of their losses (Zeiler and Fergus 2014).
     """
 
+    black_box: ClassVar[bool] = True
     side: float = 0.2
     """Side of the squares, as a share of the picture's height."""
     stride: float = 0.07
@@ -250,6 +253,7 @@ class Rise(Baseline):
     A mask is a small grid of zeros and ones, p the share of ones, enlarged bilinearly and shifted.
     """
 
+    black_box: ClassVar[bool] = True
     masks: int = 1000
     """Number of masks N; the paper has 8,000 for ResNet-50."""
     cells: int = 7

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.kept import Kept, Values, forget
 from lrp_onnx.evaluation.methods import Made, check_method, make_maps
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS, Curves, Protocol, masks, read
@@ -76,20 +77,21 @@ def evaluate(
     for name in request.metrics:
         if name not in METRICS:
             raise RuleError(f"there is no metric {name!r}; there are {', '.join(METRICS)}")
-    subject = Subject(
+    names = list(dict.fromkeys(request.methods))
+    subject = subject_for(
         request.model,
+        names,
         provider=request.provider,
         threads=request.threads,
         seed=request.seed,
         choices=request.choices,
         others=request.photos,
     )
-    names = list(dict.fromkeys(request.methods))
     for name in names:
         check_method(name, subject)
-    if subject.explainer.assumed_preprocessing:
+    if subject.assumed_preprocessing:
         say("the model does not say how pictures become input: assuming --preprocess imagenet")
-    check_labels(request, subject.explainer.contract.classes)
+    check_labels(request, subject.classes.count)
     rows = resumed(request)
     kept = request.kept
     done = {(row["image"], row["method"]) for row in rows}

@@ -50,7 +50,7 @@ def random_logit(result: Made, subject: Subject, x: Pictures, t: Targets) -> lis
 
     Lower is better. The random-logit test of Sixt et al. 2020, who use structural similarity.
     """
-    classes = subject.explainer.contract.classes
+    classes = subject.classes.count
     shifts = np.random.default_rng(subject.seed).integers(1, max(classes, 2), len(x))
     return _pairs(rank_correlation, result.maps, result.method.maps(x, (t + shifts) % classes))
 

@@ -48,7 +48,7 @@ class Scorer:
 
     def scores(self) -> NDArray[np.float64]:
         """(different pictures, classes) float64: the probabilities of all pictures added so far."""
-        classes = self._subject.explainer.contract.classes
+        classes = self._subject.classes.count
         scores = np.empty((len(self._masks), classes))
         for name, fill in self._fills.items():
             places = [i for i, (used, _) in enumerate(self._masks) if used == name]
@@ -77,11 +77,11 @@ def fill(name: str, picture: Pictures, subject: Subject) -> Pictures:
     """
     axes = tuple(axis for axis in (1, 2, 3) if axis != subject.channels)
     if name == "mean":
-        if any(subject.explainer.preprocessing.mean):
+        if any(subject.preprocessing.mean):
             return np.zeros_like(picture)
         return np.broadcast_to(picture.mean(axes, keepdims=True), picture.shape).astype(np.float32)
     if name == "black":
-        spec: Preprocessing = subject.explainer.preprocessing
+        spec: Preprocessing = subject.preprocessing
         mean, std = np.asarray(spec.mean, np.float64), np.asarray(spec.std, np.float64)
         values = (-mean / std).astype(np.float32)
         shape = [1, 1, 1, 1]

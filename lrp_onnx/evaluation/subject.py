@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
+from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import RuleError
 from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
+from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
 from lrp_onnx.runtime.images import Picture, read_image, thinned
@@ -170,9 +172,24 @@ class Subject:
         prepared = [self.prepare(read_image(path)).tensor for path in paths]
         return np.stack(prepared) if prepared else np.zeros(0, np.float32)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become the model's input."""
+        return self.explainer.preprocessing
+
+    @property
+    def assumed_preprocessing(self) -> bool:
+        """Whether nothing says it."""
+        return self.explainer.assumed_preprocessing
+
+    @property
+    def classes(self) -> Classes:
+        """The model's classes."""
+        return self.explainer.classes
+
     def prepare(self, picture: Picture) -> Prepared:
         """A picture (H, W, 3) uint8 as the model takes it."""
-        return preprocess(picture, self.explainer.preprocessing, *self.size)
+        return preprocess(picture, self.preprocessing, *self.size)
 
     @property
     def channels(self) -> int:

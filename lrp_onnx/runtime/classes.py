@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import PREDICTED
-from lrp_onnx.errors import ImageError
+from lrp_onnx.errors import ContractError, ImageError
 
 Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
 
@@ -30,6 +30,20 @@ class Classes:
     """The lowest target that is allowed: -1 is the predicted class, -k the class of the k-th
     largest logit.
     """
+
+    @classmethod
+    def of(cls, count: int, names: tuple[str, ...]) -> Classes:
+        """So many classes, with these names.
+
+        Raises:
+            ContractError: there are names, and not as many as classes.
+        """
+        if names and len(names) != count:
+            raise ContractError(
+                f"there are {len(names)} class names and the model has {count} classes: give one "
+                "name per class"
+            )
+        return cls(count, names)
 
     def name(self, index: int) -> str:
         """The name of a class, or "" where names are unknown."""
