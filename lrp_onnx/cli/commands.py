@@ -139,9 +139,10 @@ def compile_(
 @main.command()
 @click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--all", "every", is_flag=True, help="One line per step instead of one per rule.")
 @compile_options
-def plan(model: Path, as_json: bool, **values: Any) -> None:
-    """Print the structure of MODEL and every layer's rule.
+def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
+    """Print the structure of MODEL and its layers' rules.
 
     Nothing is compiled or written.
     """
@@ -156,9 +157,9 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
         rules = {name: {"rule": texts[name], "why": why} for name, why in reasons.items()}
         click.echo(json.dumps({"plan": plan_json(recognised), "rules": rules}))
     else:
-        from lrp_onnx.cli.tables import plan_table, show
+        from lrp_onnx.cli.tables import plan_table, rule_table, show
 
-        show(plan_table(recognised, texts, reasons))
+        show((plan_table if every else rule_table)(recognised, texts, reasons))
 
 
 @main.command()
@@ -309,8 +310,11 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print means and confidence intervals as JSON."
 )
+@click.option("--all", "every", is_flag=True, help="Print one table with whole intervals.")
 @some_options(*INPUT_OPTIONS)
-def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
+def evaluate(
+    model: Path, images: tuple[str, ...], as_json: bool, every: bool, **values: Any
+) -> None:
     """Score explanation methods on pictures.
 
     The metrics measure how well heatmaps show what MODEL's predictions depend on. IMAGE is a file,
@@ -319,7 +323,9 @@ def evaluate(model: Path, images: tuple[str, ...], as_json: bool, **values: Any)
     from lrp_onnx.cli.evaluate import evaluate_files
 
     options = to_options(**{name: values.pop(name) for name in INPUT_OPTIONS})
-    table, means = evaluate_files(model, images, options=options, report=_to_stderr, **values)
+    table, means = evaluate_files(
+        model, images, options=options, report=_to_stderr, every=every, **values
+    )
     if as_json:
         click.echo(json.dumps(means))
     else:
@@ -412,13 +418,17 @@ def composites(as_json: bool) -> None:
     help="Picture to verify with. Repeatable. [default: two pictures of random noise]",
 )
 @provider_option
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results of the checks as JSON.")
+@click.option("--all", "every", is_flag=True, help="Print every layer's account of relevance too.")
 def verify(
     compiled: Path,
     original: Path | None,
     images: tuple[Path, ...],
     provider: str | None,
+    threads: int | None,
     as_json: bool,
+    every: bool,
 ) -> None:
     """Check a compiled file.
 
@@ -429,13 +439,17 @@ def verify(
     """
     from lrp_onnx.cli.verify import verify_file
 
-    audit = verify_file(compiled, original=original, images=images, provider=provider)
+    audit = verify_file(
+        compiled, original=original, images=images, provider=provider, threads=threads
+    )
     if as_json:
         click.echo(json.dumps(audit.to_json()))
     else:
-        from lrp_onnx.cli.tables import account_table, check_lines, show
+        from lrp_onnx.cli.tables import account_table, check_lines, relevance_lines, show
 
-        show(account_table(audit.rows, audit.start), *check_lines(audit.checks, audit.notes))
+        show(*check_lines(audit.checks, audit.notes), *relevance_lines(audit.rows, audit.start))
+        if every:
+            show(account_table(audit.rows, audit.start))
     if not audit.passed:
         click.get_current_context().exit(1)
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import RenderableType
 
 from lrp_onnx.cli.options import names_in
 from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options
+from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
-from lrp_onnx.evaluation.request import Request
+from lrp_onnx.evaluation.request import NEEDING_MASKS, Request
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.relevance.composites.presets import DEFAULT
@@ -45,8 +46,9 @@ def evaluate_files(
     labels: Path | None,
     masks: Path | None,
     output: Path | None,
+    every: bool = False,
     **settings: Any,
-) -> tuple[Table, dict[str, Any]]:
+) -> tuple[RenderableType, dict[str, Any]]:
     """Score methods on photos and write results.jsonl, tables and curves into `output`, if any.
 
     Args:
@@ -59,12 +61,14 @@ def evaluate_files(
         labels: a CSV file; None for ``labels.csv`` beside the photos.
         masks: a folder of masks; None for the boxes in `labels`.
         output: a folder; None to write nothing.
+        every: whether the table has every metric side by side, with whole intervals.
         settings: further fields of `evaluation.request.Request`.
 
     Returns:
         (a table for the terminal, means with confidence intervals as `as_json` has them).
 
     Raises:
+        RuleError: a metric needs masks or boxes, and no photo has any.
         What `evaluate` raises; OutputError where tables or curves cannot be written.
     """
     photos = find_images(images)
@@ -85,6 +89,12 @@ def evaluate_files(
         },
         **settings,
     )
+    lacking = [name for name in request.metrics if name in NEEDING_MASKS]
+    if lacking and not request.masks:
+        raise RuleError(
+            f"--metrics {','.join(lacking)}: no photo has a mask or a box, so there would be no "
+            "value: give --masks DIR, or --labels FILE with the columns x0,y0,x1,y1"
+        )
     if not table:
         report("there are no labels: metrics that follow the label follow the predicted class")
     rows = evaluate(request, report=_progress(report), say=report)
@@ -97,7 +107,7 @@ def evaluate_files(
         write_bytes(output / "table.md", text.encode(), force=True)
         write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
         report(f"results.jsonl, table.md, table.csv and curves are in {output}")
-    return evaluation_table(rows, seed=request.seed), as_json(rows, seed=request.seed)
+    return evaluation_table(rows, every=every, seed=request.seed), as_json(rows, seed=request.seed)
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:

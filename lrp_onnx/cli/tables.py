@@ -12,30 +12,53 @@ from rich.text import Text
 
 from lrp_onnx.cli.doctor import Findings
 from lrp_onnx.compiled.conservation import Account
+from lrp_onnx.evaluation.metrics.intervals import Mean
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import plan_rows, shape_text
 from lrp_onnx.relevance.composites.assign import Composite
 
 
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
 def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
     """The recognised structure: one line per step, with role, output shape, rule and its reason."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _table()
     for column in ("step", "op", "role", "output", "rule", "why"):
         table.add_column(column, no_wrap=column in ("op", "role", "output"), overflow="fold")
     for row in plan_rows(plan, rules, reasons):
         name = Text(f"  {row.name}" if row.inner else row.name, style="bold" if row.block else "")
         table.add_row(name, row.op, row.role, row.output, Text(row.rule), Text(row.why))
+    return Group(*_plan_head(plan), table)
+
+
+def _plan_head(plan: Plan) -> list[Text]:
     head = (
         f"input {plan.input} {shape_text(plan.input_shape)} → logits {plan.logits} ({plan.classes} "
         f"classes); {len(plan.blocks)} residual blocks"
     )
-    return Group(Text(head), *(Text(f"note: {note}") for note in plan.notes), table)
+    return [Text(head), *(Text(f"note: {note}") for note in plan.notes)]
+
+
+def rule_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
+    """The plan in short: one line per rule, with the steps that have it."""
+    rows = [row for row in plan_rows(plan, rules, reasons) if row.rule]
+    table = _table()
+    for column in ("rule", "steps", "kinds", "from", "to"):
+        table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
+    for rule in dict.fromkeys(row.rule for row in rows):
+        having = [row for row in rows if row.rule == rule]
+        kinds = ", ".join(dict.fromkeys(row.op for row in having))
+        ends = Text(having[0].name), Text(having[-1].name)
+        table.add_row(Text(rule), str(len(having)), kinds, *ends)
+    return Group(*_plan_head(plan), table)
 
 
 def composite_table(composites: Mapping[str, Composite]) -> Table:
     """One line per composite."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _table()
     for column in ("composite", "what it does", "start", "source"):
         table.add_column(column, no_wrap=column == "composite")
     for name, composite in composites.items():
@@ -43,11 +66,25 @@ def composite_table(composites: Mapping[str, Composite]) -> Table:
     return table
 
 
+def relevance_lines(
+    rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> list[Text]:
+    """Where the relevance of the first sample went, in one line, and every broken layer."""
+    bias, epsilon = (sum(getattr(row, name)[0] for row in rows) for name in ("bias", "epsilon"))
+    lost = sum(row.unexplained[0] for row in rows if not row.conserves)
+    text = f"relevance of the first picture: {start[0]:.5g} at the start; biases took {bias:.5g}"
+    text += f", stabilizers {epsilon:.2g}"
+    if any(not row.conserves for row in rows):
+        text += f"; layers whose rule does not conserve it changed it by {-lost:.5g}"
+    broken = [fault for row in rows if (fault := row.fault(start)) is not None]
+    return [Text(text), *(Text(fault, style="bold red") for fault in broken)]
+
+
 def account_table(
     rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> Table:
     """The conservation ledger of the first sample, one line per layer, from the logits down."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _table()
     table.add_column("step", overflow="fold")
     table.add_column("rule", overflow="fold")
     for column in ("received", "passed on", "bias took", "ε took", "unexplained"):
@@ -67,16 +104,60 @@ def _verdict(row: Account, start: np.ndarray[tuple[int, ...], np.dtype[np.float6
     return Text("yes") if row.fault(start) is None else Text("BROKEN", style="bold red")
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Table:
-    """Means with confidence intervals, one line per method."""
+COLUMNS = 3
+"""Metrics side by side in a short table, which fits 80 columns."""
+
+
+def evaluation_table(
+    rows: Sequence[Mapping[str, Any]], *, every: bool = False, seed: int = 0
+) -> RenderableType:
+    """What the first metric says, then means, best first; a few metrics a table.
+
+    Args:
+        rows: results, as `evaluate` gives them.
+        every: one wide table instead, in the order of the request, with whole intervals.
+        seed: of the confidence intervals.
+    """
     means_of = summary(rows, seed=seed)
     columns = shown(columns_of(rows))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("method", *(heading(*column) for column in columns)):
-        table.add_column(name, no_wrap=True)
-    for method, means in means_of.items():
-        table.add_row(method, *(str(means[column]) for column in columns))
-    return table
+    if every or not columns:
+        table = _table()
+        for name in ("method", *(heading(*column) for column in columns)):
+            table.add_column(name, no_wrap=True)
+        for method, means in means_of.items():
+            table.add_row(Text(method), *(str(means[column]) for column in columns))
+        return table
+    first = columns[0]
+    order = sorted(means_of, key=lambda method: -_value(means_of[method][first]))
+    best = means_of[order[0]][first]
+    level = [name for name in order[1:] if _value(means_of[name][first]) >= best.low]
+    verdict = Text.assemble(
+        ("verdict  ", "bold green"),
+        f"highest in {heading(*first)}: {order[0]}, {best} (95 % interval)",
+    )
+    if level:
+        verdict.append(f"; within its interval too: {', '.join(level)}")
+    tables: list[RenderableType] = [verdict]
+    for start in range(0, len(columns), COLUMNS):
+        part = columns[start : start + COLUMNS]
+        table = _table()
+        table.add_column("method", overflow="fold")
+        for column in part:
+            table.add_column(heading(*column), no_wrap=True, justify="right")
+        for method in order:
+            cells = [_short(means_of[method][column]) for column in part]
+            table.add_row(Text(method), *cells)
+        tables += [Text(""), table]
+    return Group(*tables)
+
+
+def _value(mean: Mean) -> float:
+    return mean.value if mean.count else -np.inf
+
+
+def _short(mean: Mean) -> str:
+    """A mean with half of its interval; a dash where no photo has a value."""
+    return f"{mean.value:.3f} ±{(mean.high - mean.low) / 2:.3f}" if mean.count else "—"
 
 
 def check_lines(
@@ -110,7 +191,7 @@ def doctor_lines(findings: Findings) -> list[RenderableType]:
                 table.add_row(f"  {name}", Text(text))
             lines += [Text(title, style="bold"), table]
     if findings.trials:
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = _table()
         for name in ("preprocess", "accuracy", "confidence", "information"):
             table.add_column(name, justify="left" if name == "preprocess" else "right")
         for trial in findings.trials:

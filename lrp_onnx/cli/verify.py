@@ -24,7 +24,7 @@ PICTURES = 2
 """Random pictures to verify with where none are given: the fewest that make a batch."""
 
 
-def runner_on(provider: str | None) -> Runner:
+def runner_on(provider: str | None, threads: int | None = None) -> Runner:
     """A function that runs a serialized model on one provider: feeds → every output by name.
 
     Without optimisations it runs on the CPU, where equal nodes give equal bits. The last model that
@@ -39,7 +39,10 @@ def runner_on(provider: str | None) -> Runner:
         key = f"{where} {optimize}"
         if key not in last or last[key][0] is not model:
             last.clear()
-            last[key] = model, open_session(model, providers=where, optimize=optimize)
+            last[key] = (
+                model,
+                open_session(model, providers=where, threads=threads, optimize=optimize),
+            )
         return dict(last[key][1].run(None, feeds))
 
     return run
@@ -53,7 +56,12 @@ def run_once(
 
 
 def verify_file(
-    compiled: Path, *, original: Path | None, images: Sequence[Path], provider: str | None
+    compiled: Path,
+    *,
+    original: Path | None,
+    images: Sequence[Path],
+    provider: str | None,
+    threads: int | None = None,
 ) -> Audit:
     """Run and audit the file `compiled`.
 
@@ -62,6 +70,7 @@ def verify_file(
         original: the model it was compiled from; None for its own forward part.
         images: pictures to run; empty for `PICTURES` of random noise.
         provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
+        threads: CPU threads; None for all cores.
 
     Raises:
         ModelFileError, ContractError, ImageError, ProviderError: a file cannot be read or run.
@@ -75,7 +84,7 @@ def verify_file(
     return audit(
         model,
         contract,
-        runner_on(provider),
+        runner_on(provider, threads),
         pictures=_pictures(model, contract, images),
         original=reference,
     )

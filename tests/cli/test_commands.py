@@ -141,8 +141,11 @@ def test_a_wrong_rules_file(
 
 
 def test_plan(model: Path) -> None:
-    result = call("plan", model)
-    assert result.exit_code == 0
+    short = call("plan", model)
+    result = call("plan", model, "--all")
+    assert result.exit_code == short.exit_code == 0
+    assert len(short.stdout.splitlines()) < len(result.stdout.splitlines()) / 2
+    assert "spread(rule=gamma)" in short.stdout and "4 residual blocks" in short.stdout
     for word in (
         "block4",
         "identity",
@@ -159,6 +162,35 @@ def test_plan(model: Path) -> None:
     assert not list(model.parent.glob("*.lrp.onnx"))
 
 
+def test_compiled_files_are_compared_and_evaluated(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.lrp.onnx"
+    call("compile", model, "-o", out, "--preprocess", "zero-one")
+    grids = []
+    for path, more in ((model, ["--preprocess", "zero-one"]), (out, [])):
+        grid = tmp_path / f"{path.stem}.png"
+        asked = ["-o", grid, "--method", "lrp-resnet", "--method", "occlusion", *more]
+        result = call("compare", path, photo, *asked)
+        assert result.exit_code == 0, result.output
+        grids.append(grid.read_bytes())
+    assert grids[0] == grids[1]
+    judged = call("evaluate", out, photo, "--method", "lrp-resnet", "--steps", "3", "--json")
+    assert judged.exit_code == 0, judged.output
+
+
+def test_evaluate_says_what_is_highest_first(model: Path, photo: Path) -> None:
+    asked = ["evaluate", model, photo, "--method", "lrp-resnet", "--steps", "3"]
+    asked += ["--metrics", "exact,keio,srg,sparseness"]
+    short, wide = call(*asked), call(*asked, "--all")
+    assert short.exit_code == wide.exit_code == 0
+    lines = short.stdout.splitlines()
+    assert lines[0].startswith("verdict  highest in exact ID") and "[" not in lines[3]
+    values = [float(line.split()[1]) for line in lines[3:8]]
+    assert values == sorted(values, reverse=True) and "sparseness" in short.stdout
+    assert "exact ID" in wide.stdout.splitlines()[0] and "[" in wide.stdout
+
+
 def test_composites() -> None:
     result = call("composites")
     lines = result.stdout.splitlines()
@@ -173,7 +205,11 @@ def test_verify(model: Path, photo: Path, tmp_path: Path) -> None:
     for arguments in ([], ["--original", model], ["--image", photo], ["--provider", "cpu"]):
         result = call("verify", out, *arguments)
         assert result.exit_code == 0, result.output
-        assert "original outputs unchanged" in result.stdout and "received" in result.stdout
+        assert result.stdout.splitlines()[0].startswith("ok ")
+        assert "original outputs unchanged" in result.stdout
+        assert "relevance of the first picture" in result.stdout
+        assert "received" not in result.stdout
+    assert "received" in call("verify", out, "--all", "--threads", "1").stdout
     found = json.loads(call("verify", out, "--json").stdout)
     assert found["passed"] and len(found["layers"]) > 20
     other = call(
@@ -410,6 +446,10 @@ BAD = {
             "raw:channels=GRAY,mean=0,std=1",
         ],
         "which is not NCHW",
+    ),
+    "metrics without boxes": (
+        ["evaluate", "{model}", "{photo}", "--metrics", "exact,rank"],
+        "no photo has a mask or a box",
     ),
     "no place for results": (
         ["explain", "{model}", "{photo}", "-o", "/proc/nowhere"],
