@@ -13,7 +13,7 @@ from typing import Any
 from lrp_onnx import __version__
 from lrp_onnx.contract import Contract
 from lrp_onnx.errors import LrpOnnxError, ProviderError
-from lrp_onnx.evaluation.presets import CLEARLY, Trial, forward_of, try_presets
+from lrp_onnx.evaluation.presets import CLEARLY, FEW, Trial, forward_of, try_presets
 from lrp_onnx.files.description import describe_model
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels, thinned
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
@@ -24,8 +24,6 @@ LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon", "numpy", "opencv-python", "
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
 """Packages with one import name: of several, the last one installed wins."""
 MOST_PHOTOS = 200
-FEW = 8
-"""With fewer photos, and no labels, nothing can be said but how sure the model is."""
 ASSUMED = "nothing says it: imagenet is assumed"
 
 
@@ -171,26 +169,8 @@ def _judge(
         for trial in trials
     ]
     stated = next((t for t in trials if t.is_of(contract.preprocessing)), None)
-    if labelled:
-        equal = [t for t in trials[1:] if not best.told_apart(t)]
-        also = f"; not told apart from it: {_some([t.name for t in equal])}" if equal else ""
-        findings.verdict = (
-            f"--preprocess {best.name} is right on {best.accuracy:.1%} of {labelled} labelled "
-            f"photos{also}"
-        )
-        if (best.accuracy or 0) < min(1.0, 2 / contract.classes):
-            findings.warnings.append(
-                "no preset does better than guessing: the labels may be in another order than the "
-                "model's classes, or the preprocessing is none of the presets"
-            )
-        if stated is not None and stated in equal:
-            return stated
-        if stated is not None and stated is not best:
-            findings.warnings.append(
-                f"the photos contradict what is said of the model: {stated.name} is right on "
-                f"{stated.accuracy:.1%} of them"
-            )
-        return best
+    if labelled >= FEW:
+        return _by_accuracy(findings, trials, stated, 1 / contract.classes)
     if stated and count >= FEW and best.information - stated.information > CLEARLY:
         findings.warnings.append(
             f"what is said of the model ({stated.name}) tells {stated.information:.2f} bits of "
@@ -201,12 +181,38 @@ def _judge(
         if count >= FEW
         else f"a mean confidence of {best.confidence:.0%}"
     )
+    known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
-        f"--preprocess {best.name} gives {measure} on {count} photos without labels: weak "
-        "evidence. Photos with known classes would settle it: --labels FILE (CSV with the "
+        f"--preprocess {best.name} gives {measure} on {count} photos, {known}: weak evidence. "
+        f"{FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
         "columns file,label), or folders named as the classes"
     )
     return stated or best
+
+
+def _by_accuracy(
+    findings: Findings, trials: Sequence[Trial], stated: Trial | None, chance: float
+) -> Trial:
+    """The trial to go by where there are labels: what is stated, unless photos contradict it."""
+    best = trials[0]
+    equal = [trial for trial in trials[1:] if not best.told_apart(trial)]
+    also = f"; not told apart from it: {_some([t.name for t in equal])}" if equal else ""
+    findings.verdict = (
+        f"--preprocess {best.name} is right on {best.accuracy:.1%} of {best.right.size} labelled "
+        f"photos{also}"
+    )
+    if (best.accuracy or 0) < min(1.0, 2 * chance):
+        findings.warnings.append(
+            "no preset does better than guessing: the labels may be in another order than the "
+            "model's classes, or the preprocessing is none of the presets"
+        )
+    if stated is None or stated is best or stated in equal:
+        return stated or best
+    findings.warnings.append(
+        f"the photos contradict what is said of the model: {stated.name} is right on "
+        f"{stated.accuracy:.1%} of them"
+    )
+    return best
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -38,6 +38,10 @@ GRAY = {
 """What is tried on models of one channel: text → mean, std, divisor. The last two have the mean of
 ImageNet's channels, and that of MNIST.
 """
+FEW = 8
+"""With fewer photos, and no labels, nothing can be said but how sure the model is."""
+MUCH_SURER = 0.3
+"""Mean probability by which another preset must be surer to be mentioned."""
 CLEARLY = 0.5
 """Bits by which a preset must tell more of the class to be preferred without labels."""
 TOLD_APART = 1.96
@@ -86,6 +90,32 @@ class Trial:
 def _entropy(probabilities: NDArray[np.float64]) -> float:
     some = probabilities[probabilities > 0]
     return float(-(some * np.log2(some)).sum())
+
+
+def doubt(trials: Sequence[Trial], assumed: Preprocessing) -> str:
+    """Why photos without labels speak against an assumed preprocessing; "" where they do not.
+
+    Weak evidence: see the module.
+    """
+    best = max(trials, key=lambda trial: (trial.information, trial.confidence))
+    ours = next((trial for trial in trials if trial.is_of(assumed)), None)
+    count = len(best.probabilities)
+    if ours is None:
+        return ""
+    if count >= FEW:
+        if best.information - ours.information <= CLEARLY:
+            return ""
+        return (
+            f"under it {count} photos tell {ours.information:.2f} bits of the class, under "
+            f"--preprocess {best.name} {best.information:.2f}"
+        )
+    best = max(trials, key=lambda trial: trial.confidence)
+    if best.confidence - ours.confidence <= MUCH_SURER:
+        return ""
+    return (
+        f"under it the model is {ours.confidence:.0%} sure of its class, under --preprocess "
+        f"{best.name} {best.confidence:.0%}"
+    )
 
 
 def forward_of(

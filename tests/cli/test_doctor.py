@@ -104,14 +104,18 @@ def test_without_labels_the_evidence_is_called_weak(tmp_path: Path, photos: Path
     assert any("may be wrong" in text for text in found["warnings"])
 
 
-def test_labels_of_another_order_are_doubted(tmp_path: Path) -> None:
-    names = sorted(SAMPLES.glob("*.png"))
-    table = tmp_path / "labels.csv"
-    wrong = [(NAMES.index(path.stem) + 3) % len(NAMES) for path in names]
-    rows = [f"{path.name},{label}" for path, label in zip(names, wrong, strict=True)]
-    table.write_text("\n".join(["file,label", *rows]))
-    found = run(MODEL, SAMPLES, "--labels", table)
+def test_labels_of_another_order_are_doubted(tmp_path: Path, photos: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    rows = ["file,label"]
+    for index, path in enumerate(sorted(photos.rglob("*.png"))):
+        (flat / f"{index}.png").write_bytes(path.read_bytes())
+        rows.append(f"{index}.png,{(NAMES.index(path.parent.name) + 3) % len(NAMES)}")
+    (flat / "labels.csv").write_text("\n".join(rows))
+    found = run(MODEL, flat)
     assert any("another order" in text for text in found["warnings"])
+    (flat / "labels.csv").write_text("\n".join(rows[:4]))
+    assert "3 of them labelled: weak evidence" in run(MODEL, flat)["verdict"]
 
 
 def test_a_model_that_cannot_be_read(tmp_path: Path) -> None:
