@@ -337,7 +337,14 @@ def evaluate(
 @main.command()
 @click.argument("model", type=PATH)
 @click.argument("image")
-@click.option("-o", "--output", type=PATH, required=True, metavar="PNG", help="PNG file to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="Picture to write: its name ends in .png, .jpg or .webp.",
+)
 @click.option(
     "--method",
     "methods",

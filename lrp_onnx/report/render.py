@@ -1,4 +1,4 @@
-"""Pictures of relevance maps: the heatmap alone, over the photo, side by side, and as PNG.
+"""Pictures of relevance maps: the heatmap alone, over the photo, side by side, and as files.
 
 All pictures are (H, W, 3) uint8 RGB. No function changes its input.
 """
@@ -8,30 +8,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lrp_onnx.errors import OutputError
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
-from lrp_onnx.maps.resample import as_map, resample
-from lrp_onnx.report.colors import TABLES, color_scheme, paint, scale_for
+from lrp_onnx.maps.resample import resample
+from lrp_onnx.report.colors import TABLES, Scale, ground, paint
+from lrp_onnx.report.text import INK, WHITE, Line, text_block
 from lrp_onnx.runtime.images import Picture
 
-WHITE = (255, 255, 255)
-INK = (40, 40, 40)
-VIVID = (0.5, 0.8)
-"""The part of each half of the diverging scheme that overlays use: without its white and its
-darkest colours.
+VIVID = (0.35, 1.0)
+"""The part of each side of the colours that overlays use: without its darkest, which would
+hide the ground.
 """
+GROUNDS = ("dimmed", "photo")
 GUTTER = 0.03
 """Width of the space between tiles, as a share of their height; at least 2 pixels."""
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-CAPTION = 0.055
-"""Height of a caption's capital letters, as a share of the tiles' height."""
-CAPTION_LEAST = 8
-"""The smallest height of capital letters in pixels: smaller ones cannot be read."""
+CAPTION = 0.075
+"""Size of a caption's letters, as a share of the tiles' height."""
+SMALLEST_TEXT = 13
+"""The smallest size of letters in pixels: smaller ones cannot be read."""
+NARROWEST = 8
+"""The smallest width of a tile with a caption, as a multiple of its letters' size."""
+ENDINGS: MappingProxyType[str, tuple[int, ...]] = MappingProxyType(
+    {
+        ".png": (),
+        ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 92),
+        ".jpeg": (cv2.IMWRITE_JPEG_QUALITY, 92),
+        ".webp": (cv2.IMWRITE_WEBP_QUALITY, 92),
+    }
+)
+"""Ending of a picture file → OpenCV's parameters for its writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,10 @@ class RenderStyle:
     """
     interpolation: str = "bilinear"
     """How a map is resized to a picture: ``bilinear``, or ``nearest`` to show the map's pixels."""
+    ground: str = "dimmed"
+    """What is under the map in an overlay: the photo ``dimmed`` to dark greys (see
+    `colors.ground`), or the ``photo`` itself, whose colours may look like relevance.
+    """
 
     def __post_init__(self) -> None:
         check_choice("colors", self.colors, ("auto", *TABLES))
@@ -61,13 +77,22 @@ class RenderStyle:
         check_range("opacity", self.opacity, above=0, most=1)
         check_range("gamma", self.gamma, above=0, most=4)
         check_choice("interpolation", self.interpolation, ("bilinear", "nearest"))
+        check_choice("ground", self.ground, GROUNDS)
+
+    def scale(self, maps: Sequence[ArrayLike]) -> Scale:
+        """The scale that some maps (H, W) share, see `Scale.of`."""
+        return Scale.of(maps, colors=self.colors, percentile=self.percentile)
 
 
 STYLE = RenderStyle()
 
 
 def colorize(
-    relevance: ArrayLike, style: RenderStyle = STYLE, *, shape: tuple[int, int] | None = None
+    relevance: ArrayLike,
+    style: RenderStyle = STYLE,
+    *,
+    shape: tuple[int, int] | None = None,
+    scale: Scale | None = None,
 ) -> Picture:
     """Draw a map alone.
 
@@ -75,6 +100,7 @@ def colorize(
         relevance: (H, W), finite, any scale.
         style: colours and scale.
         shape: (h, w) of the result; None for (H, W).
+        scale: a scale that is shared with other maps; None for the map's own.
 
     Returns:
         (h, w, 3) uint8 RGB; a map of zeros has the colour of zero everywhere.
@@ -82,8 +108,8 @@ def colorize(
     Raises:
         ValueError: not a finite map.
     """
-    scaled, scheme = _scaled(relevance, style, shape)
-    return paint(scaled, scheme)
+    scale = scale or style.scale([relevance])
+    return paint(_scaled(relevance, scale, style, shape), scale.scheme)
 
 
 def overlay(
@@ -92,18 +118,20 @@ def overlay(
     style: RenderStyle = STYLE,
     *,
     mask: ArrayLike | None = None,
+    scale: Scale | None = None,
 ) -> Picture:
     """Draw a map over the picture that it explains.
 
-    ``out = (1 - alpha) * picture + alpha * colour`` with
+    ``out = (1 - alpha) * ground + alpha * colour`` with
     ``alpha = opacity * |scaled relevance| ** gamma``: the more relevant a pixel, the more its
-    colour covers the picture. Pixels without relevance do not change.
+    colour covers the ground, which is the picture, dimmed unless the style keeps it.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         relevance: (h, w), finite; resized to the picture's size.
         style: colours, scale and opacity.
         mask: (a, b) bool of any size, e.g. `C3Result.mask`: its outline is drawn, see `outline`.
+        scale: a scale that is shared with other maps; None for the map's own.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -112,10 +140,12 @@ def overlay(
         ValueError: the picture, the map or the mask is not a valid array.
     """
     check_picture(picture)
-    scaled, scheme = _scaled(relevance, style, picture.shape[:2])
+    scale = scale or style.scale([relevance])
+    scaled = _scaled(relevance, scale, style, picture.shape[:2])
     alpha = (style.opacity * np.abs(scaled) ** style.gamma)[..., None]
-    tint = paint(_vivid(scaled) if scheme == "diverging" else scaled, scheme)
-    mixed = np.rint((1 - alpha) * picture + alpha * tint).astype(np.uint8)
+    tint = paint(_vivid(scaled), scale.scheme)
+    under = ground(picture) if style.ground == "dimmed" else picture
+    mixed = np.rint((1 - alpha) * under + alpha * tint).astype(np.uint8)
     return mixed if mask is None else outline(mixed, mask)
 
 
@@ -128,7 +158,7 @@ def outline(picture: Picture, mask: ArrayLike) -> Picture:
         mask: (h, w) bool of any size; resized to the picture's size, with smooth outlines.
 
     Returns:
-        (H, W, 3) uint8 RGB, a new array. The line's width is about 1/150 of the picture's shorter
+        (H, W, 3) uint8 RGB, a new array. The line's width is about 1/200 of the picture's shorter
         side.
 
     Raises:
@@ -138,7 +168,7 @@ def outline(picture: Picture, mask: ArrayLike) -> Picture:
     height, width = picture.shape[:2]
     inside = resample(np.asarray(mask, dtype=np.bool_), (height, width), method="bilinear") > 0.5
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    line = max(1, round(min(height, width) / 150))
+    line = max(1, round(min(height, width) / 200))
     drawn = picture.copy()
     cv2.drawContours(drawn, outlines, -1, INK, 3 * line, cv2.LINE_AA)
     cv2.drawContours(drawn, outlines, -1, WHITE, line, cv2.LINE_AA)
@@ -161,13 +191,14 @@ def panel(
         relevance: (h, w), finite.
         style: colours, scale and opacity.
         mask: its outline is drawn in the overlay, see `overlay`.
-        captions: up to three, from the left; empty for no captions. A caption that is too wide for
-            its tile is shortened. Characters that are not ASCII are drawn as ``?``.
+        captions: up to three, from the left; empty for no captions. A caption has up to three
+            lines; what does not fit is left out of its middle.
         height: height of the tiles in pixels, with the picture's aspect ratio; None for the
             picture's height.
 
     Returns:
-        (height + captions, 3 * width + 2 * gutter, 3) uint8 RGB.
+        (height + captions, 3 * width + 2 * gutter, 3) uint8 RGB; tiles with captions are at least
+        `NARROWEST` letters wide.
 
     Raises:
         ValueError: picture, map or mask is not a valid array, there are more than three captions,
@@ -180,9 +211,7 @@ def panel(
     heatmap = colorize(relevance, style, shape=(rows, columns))
     tiles = [photo, heatmap, overlay(photo, relevance, style, mask=mask)]
     if captions:
-        texts = [*captions, *[""] * (3 - len(captions))]
-        strips = [_caption(text, rows, columns) for text in texts]
-        tiles = [np.vstack([tile, strip]) for tile, strip in zip(tiles, strips, strict=True)]
+        tiles = _captioned(tiles, [*captions, *[""] * (3 - len(captions))])
     gutter = np.full((tiles[0].shape[0], max(2, round(GUTTER * rows)), 3), WHITE, dtype=np.uint8)
     return np.hstack([tiles[0], gutter, tiles[1], gutter, tiles[2]])
 
@@ -206,32 +235,43 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
         raise ValueError(
             f"a grid needs tiles and at least one column; got {len(tiles)} and {columns}"
         )
-    captioned = []
-    for picture, caption in tiles:
-        resized = _with_height(picture, height)
-        captioned.append(np.vstack([resized, _caption(caption, *resized.shape[:2])]))
-    captioned += [np.full_like(captioned[0], WHITE)] * (-len(captioned) % columns)
+    columns = min(columns, len(tiles))
     gutter = max(2, round(GUTTER * height))
-    border = ((0, gutter), (0, gutter), (0, 0))
-    framed = [np.pad(tile, border, constant_values=255) for tile in captioned]
-    rows = [np.hstack(framed[first : first + columns]) for first in range(0, len(framed), columns)]
+    rows = []
+    for first in range(0, len(tiles), columns):
+        row = tiles[first : first + columns]
+        resized = [_with_height(picture, height) for picture, _ in row]
+        cells = _captioned(resized, [caption for _, caption in row])
+        cells += [np.full_like(cells[0], WHITE)] * (columns - len(cells))
+        border = ((0, gutter), (0, gutter), (0, 0))
+        rows.append(np.hstack([np.pad(cell, border, constant_values=255) for cell in cells]))
     return np.ascontiguousarray(np.vstack(rows)[:, :-gutter])
 
 
-def png(rgb: Picture) -> bytes:
-    """The bytes of a PNG file.
+def encoded(rgb: Picture, ending: str = ".png") -> bytes:
+    """The bytes of a picture file.
 
     Args:
         rgb: (H, W, 3) uint8 RGB.
+        ending: a key of `ENDINGS`.
 
     Raises:
-        ValueError: the array is not a picture.
+        ValueError: the array is not a picture, or too large for the format.
     """
     check_picture(rgb)
-    encodes, encoded = cv2.imencode(".png", np.ascontiguousarray(rgb[:, :, ::-1]))
-    if not encodes:
-        raise ValueError(f"a picture of shape {rgb.shape} cannot be written as PNG")
-    return encoded.tobytes()
+    try:
+        parameters = list(ENDINGS[ending])
+        written, data = cv2.imencode(ending, np.ascontiguousarray(rgb[:, :, ::-1]), parameters)
+    except cv2.error as error:
+        raise ValueError(f"{rgb.shape[1]} x {rgb.shape[0]} pixels: {error.err}") from error
+    if not written:
+        raise ValueError(f"{rgb.shape[1]} x {rgb.shape[0]} pixels are no {ending} file")
+    return bytes(data.tobytes())
+
+
+def png(rgb: Picture) -> bytes:
+    """The bytes of a PNG file of a picture, (H, W, 3) uint8 RGB."""
+    return encoded(rgb)
 
 
 def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
@@ -245,6 +285,37 @@ def write_png(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
     write_bytes(Path(path), png(rgb), force=force)
 
 
+def check_ending(path: Path) -> str:
+    """The ending of a picture file that can be written, a key of `ENDINGS`.
+
+    Raises:
+        OutputError: the name ends otherwise.
+    """
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise OutputError(f"{path}: a picture's name ends in {', '.join(ENDINGS)}")
+    return ending
+
+
+def write_picture(path: str | Path, rgb: Picture, *, force: bool = False) -> None:
+    """Write a picture as the kind of file that its name says: PNG, JPEG or WebP.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is not set.
+        OutputError: the name ends otherwise, the picture is too large for the format, the folder is
+            missing, or the file cannot be written.
+        ValueError: the array is not a picture.
+    """
+    target = Path(path)
+    ending = check_ending(target)
+    check_picture(rgb)
+    try:
+        data = encoded(rgb, ending)
+    except ValueError as error:
+        raise OutputError(f"{target} cannot be written as {ending}: {error}") from error
+    write_bytes(target, data, force=force)
+
+
 def check_picture(picture: Picture) -> None:
     """Raise ValueError unless `picture` is a non-empty (H, W, 3) uint8 array."""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0 or picture.dtype != np.uint8:
@@ -254,17 +325,15 @@ def check_picture(picture: Picture) -> None:
 
 
 def _scaled(
-    relevance: ArrayLike, style: RenderStyle, shape: tuple[int, int] | None
-) -> tuple[NDArray[np.float32], str]:
-    """Return the map scaled for its colours, then resampled, and the scheme's name."""
-    values = as_map(relevance)
-    scheme = color_scheme(values) if style.colors == "auto" else style.colors
-    scaled = scale_for(values, scheme, percentile=style.percentile)
-    return (resample(scaled, shape, method=style.interpolation) if shape else scaled), scheme
+    relevance: ArrayLike, scale: Scale, style: RenderStyle, shape: tuple[int, int] | None
+) -> NDArray[np.float32]:
+    """Return the map scaled for its colours, then resampled."""
+    scaled = scale(relevance)
+    return resample(scaled, shape, method=style.interpolation) if shape else scaled
 
 
 def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move signed values away from the scheme's white middle.
+    """Move values away from the dark end of the colours.
 
     Over a photo, opacity alone shows how strong relevance is.
     """
@@ -283,22 +352,28 @@ def _with_height(picture: Picture, height: int) -> Picture:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def _caption(text: str, rows: int, columns: int) -> Picture:
-    """Return a white strip as wide as a tile with the text in its centre.
+def _captioned(tiles: Sequence[Picture], captions: Sequence[str]) -> list[Picture]:
+    """Tiles of one height, all of the same size with their captions below."""
+    size = max(SMALLEST_TEXT, round(CAPTION * tiles[0].shape[0]))
+    width = max(NARROWEST * size, *(tile.shape[1] for tile in tiles))
+    strips = [
+        text_block([Line(caption)], width, size, align="centre", margin=size // 2)
+        for caption in captions
+    ]
+    height = max(strip.shape[0] for strip in strips)
+    return [
+        np.vstack([widened(tile, width), lengthened(strip, height)])
+        for tile, strip in zip(tiles, strips, strict=True)
+    ]
 
-    A text that is too wide loses its middle: ``abc..xyz``.
-    """
-    letters = max(CAPTION_LEAST, round(CAPTION * rows))
-    strip = np.full((round(2.4 * letters), columns, 3), WHITE, dtype=np.uint8)
-    thickness = max(1, round(letters / 12))
-    scale = float(cv2.getFontScaleFromHeight(FONT, letters, thickness))
-    full = text.encode("ascii", errors="replace").decode()
-    caption, length = full, len(full)
-    while length > 0 and cv2.getTextSize(caption, FONT, scale, thickness)[0][0] > columns - letters:
-        length -= 1
-        head, tail = length - length // 2, length // 2
-        caption = f"{full[:head]}..{full[len(full) - tail :]}" if length else ""
-    width = cv2.getTextSize(caption, FONT, scale, thickness)[0][0]
-    origin = ((columns - width) // 2, round(1.7 * letters))
-    cv2.putText(strip, caption, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
-    return strip
+
+def widened(picture: Picture, width: int) -> Picture:
+    """The picture in the middle of a white one that is `width` pixels wide."""
+    free = width - picture.shape[1]
+    sides = ((0, 0), (free // 2, free - free // 2), (0, 0))
+    return np.pad(picture, sides, constant_values=255)
+
+
+def lengthened(picture: Picture, height: int) -> Picture:
+    """The picture at the top of a white one that is `height` pixels high."""
+    return np.pad(picture, ((0, height - picture.shape[0]), (0, 0), (0, 0)), constant_values=255)

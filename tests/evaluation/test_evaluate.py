@@ -430,10 +430,11 @@ def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
     code, said, _ = call(
         "compare", request_.model, photos[0], "-o", out, "--preprocess", "imagenet", "--target", 3
     )
-    assert code == 0 and "3 " in said and "9 methods" in said
+    assert code == 0 and "class 3, " in said and "9 methods" in said
     grid = cv2.imread(str(out))
-    assert grid.shape[1] == 5 * 224 + 4 * 7 and 2 * 224 < grid.shape[0] < 2 * 280
-    tiles = [grid[10:200, 231 * i + 10 : 231 * i + 200] for i in range(5)]
+    assert grid.shape[1] == 5 * 224 + 4 * 7 + 2 * 16 and 2 * 224 < grid.shape[0] < 2 * 360
+    assert (grid[:16] == 255).all() and (grid[:, :16] == 255).all()
+    tiles = [grid[26:216, 231 * i + 26 : 231 * i + 216] for i in range(5)]
     assert all((one != other).any() for i, one in enumerate(tiles) for other in tiles[:i])
     code, _, said = call("compare", request_.model, photos[0], "-o", out)
     assert code == 1 and "exists" in said
@@ -448,7 +449,12 @@ def test_compare(request_: Request, photos: list[Path], tmp_path: Path) -> None:
         2,
     ]
     assert call("compare", request_.model, photos[0], "-o", out, *chosen)[0] == 0
-    assert cv2.imread(str(out)).shape[1] == 2 * 224 + 7
+    jpeg = tmp_path / "grid.jpg"
+    assert call("compare", request_.model, photos[0], "-o", jpeg, *chosen)[0] == 0
+    assert jpeg.read_bytes().startswith(b"\xff\xd8\xff")
+    code, _, said = call("compare", request_.model, photos[0], "-o", tmp_path / "grid.gif")
+    assert code == 1 and "grid.gif: a picture's name ends in .png, .jpg, .jpeg, .webp" in said
+    assert cv2.imread(str(out)).shape[1] == 2 * 224 + 7 + 2 * 16
     code, _, said = call(
         "compare", request_.model, photos[0], "-o", out, "--method", "grad-kam", "--force"
     )
