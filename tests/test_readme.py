@@ -2,68 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from pages import PAGES, ROOT, blocks_of, set_up, shell
 
 import lrp_onnx
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.preprocess import PRESETS
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = PAGES["README"].read_text(encoding="utf-8")
 MODEL = ROOT / "models" / "shapes-resnet.onnx"
+MOST = 8000
+"""Bytes of the README: what is more belongs into a guide."""
 
 
-def composite_rows() -> list[str]:
-    rows = ["| composite | what it does | starts from | source |", "|---|---|---|---|"]
-    return rows + [
-        f"| `{name}` | {c.title} | {c.start} | {c.source} |" for name, c in COMPOSITES.items()
+def test_it_is_short() -> None:
+    assert len(README.encode()) <= MOST
+
+
+def test_every_guide_is_linked() -> None:
+    for name in PAGES.keys() - {"README"}:
+        assert f"(lrp_onnx/guides/{name}.md)" in README
+
+
+def test_the_first_command_explains_the_samples(tmp_path: Path) -> None:
+    """Its last part, in a copy: installing is tried by hand."""
+    commands = [one for one in blocks_of("README") if "models/shapes-resnet.onnx" in one.text]
+    (line,) = commands[0].text.strip().splitlines()
+    *_, explain = line.split(" && ")
+    assert explain.startswith(".venv/bin/lrp-onnx ") and len(commands) == 1
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    done = shell(explain.removeprefix(".venv/bin/"), tmp_path, set_up(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "explained" / "explanations.jsonl").is_file()
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_the_test_command_stands_where_it_is_looked_for() -> None:
+    (command,) = re.findall(r"^<!-- test command -->\n```bash\n(.*)\n```$", README, re.M)
+    assert "pip install -q -e '.[dev]'" in command and command.endswith("pytest -q -n 2")
+
+
+def test_the_costs_beside_others_are_the_benchmark_s() -> None:
+    stored = ROOT / "models" / "benchmark"
+    rows = [
+        *json.loads((stored / "resnet50.json").read_text(encoding="utf-8"))["rows"],
+        *json.loads((stored / "alone.json").read_text(encoding="utf-8"))["alone"],
     ]
-
-
-def test_the_table_of_composites_is_the_registry() -> None:
-    assert "\n".join(composite_rows()) in README
-
-
-def test_every_preset_and_public_name_is_mentioned() -> None:
-    for preset in PRESETS:
-        assert f"`{preset}`" in README
-    for name in ("Explainer", "Options", "compile_model"):
-        assert name in README and hasattr(lrp_onnx, name)
+    costs = {row["method"]: row["multiple"] for row in rows if row["batch"] == 1}
+    for tool, method in (
+        (r"\*\*lrp-onnx\*\*", "residual-c3"),
+        ("Captum LRP", "Captum LRP"),
+        ("Zennit", "Zennit EpsilonPlusFlat"),
+    ):
+        assert re.search(rf"^\| {tool} \|.*\| {costs[method]:.1f} \|", README, re.M), tool
 
 
 def test_the_changelog_and_the_package_agree() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {lrp_onnx.__version__}" in changelog
     assert f"lists {len(COMPOSITES)} named composites" in changelog
-
-
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of the README, in order, on the embedded model and a sample picture."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(MODEL.read_bytes())
-    (tmp_path / "photo.jpg").write_bytes((ROOT / "models" / "samples" / "star.png").read_bytes())
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "star.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes())
-    compile_model("model.onnx").save("model.lrp.onnx")
-    compile_model("model.onnx", many_targets=True).save("many.lrp.onnx")
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 5
-    names: dict[str, object] = {}
-    for block in blocks:
-        code = block.replace('"tabby"', '"star"').replace(
-            '.save("model.lrp.onnx")', ".save('model.lrp.onnx', force=True)"
-        )
-        exec(compile(code, "README.md", "exec"), names)
-    rows = names["rows"]
-    assert isinstance(rows, list) and {row["method"] for row in rows} == {"lrp-resnet", "grad-cam"}
-    assert np.shape(names["heatmap"]) == (1, 96, 96) and np.shape(names["heatmaps"]) == (5, 96, 96)
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)

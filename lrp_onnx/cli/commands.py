@@ -51,6 +51,8 @@ def _to_stderr(text: str) -> None:
 def main() -> None:
     """Compile a classifier's ONNX file into one that also explains itself, and explain pictures
     with it.
+
+    `lrp-onnx demo` shows it at work; `lrp-onnx guide` lists what there is to read.
     """
 
 
@@ -492,3 +494,40 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
         show(*doctor_lines(findings))
     if findings.faults:
         click.get_current_context().exit(1)
+
+
+@main.command()
+@click.argument("topic", required=False)
+@click.option("--raw", is_flag=True, help="Print Markdown as it is, also to a terminal.")
+def guide(topic: str | None, raw: bool) -> None:
+    """Show a guide, or list all of them.
+
+    Guides say more than the help of the commands: what composites do, how maps are judged, how to
+    deploy a compiled file.
+    """
+    from lrp_onnx.cli.guide import show_guide
+
+    show_guide(topic, raw=raw)
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the results. It is created if it is missing.",
+)
+@click.option("--force", is_flag=True, help="Overwrite results that exist.")
+def demo(output: Path, force: bool) -> None:
+    """Explain the pictures that come with the package.
+
+    As `lrp-onnx explain` does with your own: a small model that tells drawn shapes apart, and four
+    pictures.
+    """
+    from lrp_onnx.cli.demo import embedded
+
+    arguments = [*map(str, embedded()), "-o", str(output), *(["--force"] if force else [])]
+    explain.main(arguments, prog_name="lrp-onnx demo", standalone_mode=False)

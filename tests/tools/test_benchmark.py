@@ -1,5 +1,5 @@
 """The benchmark and its companions run, and say what they
-measured; the README's table is the stored results'.
+measured; the guide's table is the stored results'.
 """
 
 from __future__ import annotations
@@ -134,6 +134,6 @@ def test_the_stored_results_are_what_is_shown() -> None:
     results = [
         report.read(ROOT / "models" / "benchmark" / f"{name}.json") for name in report.RESULTS
     ]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.with_summary(readme, results[0]) == readme
+    guide = report.GUIDE.read_text(encoding="utf-8")
+    assert report.with_summary(guide, results[0]) == guide
     assert (ROOT / "models" / "BENCHMARK.md").read_text(encoding="utf-8") == report.page(results)

@@ -1,4 +1,4 @@
-"""The guide of runtimes and the README say what is stored, and no more."""
+"""The guides of runtimes and of deployment say what is stored, and no more."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def test_the_tables_are_what_is_stored() -> None:
     matrix, speed = report.read("matrix"), report.read("speed")
     guide = report.GUIDE.read_text(encoding="utf-8")
     assert report.guide(guide, matrix, speed) == guide, "run python -m tools.runtimes write"
-    readme = report.README.read_text(encoding="utf-8")
-    made = report.between(readme, report.BEGIN, report.END, report.summary(matrix))
-    assert made == readme, "run python -m tools.runtimes write"
+    deployment = report.DEPLOYMENT.read_text(encoding="utf-8")
+    made = report.between(deployment, report.BEGIN, report.END, report.summary(matrix))
+    assert made == deployment, "run python -m tools.runtimes write"
 
 
 def test_every_runtime_form_model_and_composite_is_stored_once() -> None:

@@ -128,14 +128,16 @@ def test_the_page(found: Mapping[str, Any]) -> None:
 
 def pages_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The report's own folder, moved to another place that
-    has one stored case to fill the README with.
+    has one stored case to fill the README and the guide with.
     """
     stored = folder / "models" / "evaluation"
     stored.mkdir(parents=True)
     monkeypatch.setattr(report, "STORED", stored)
     monkeypatch.setattr(report, "PAGE", folder / "models" / "EVALUATION.md")
-    monkeypatch.setattr(report, "README", folder / "README.md")
-    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    for name in ("README", "GUIDE"):
+        text = getattr(report, name).read_bytes()
+        monkeypatch.setattr(report, name, folder / f"{name}.md")
+        (folder / f"{name}.md").write_bytes(text)
     return stored
 
 
@@ -191,8 +193,10 @@ def test_the_stored_page_is_made_of_the_stored_results() -> None:
     defaults = report.stored_defaults(report.STORED)
     assert set(defaults) == set(default.CASES)
     assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed, defaults)
-    readme = report.README.read_text(encoding="utf-8")
-    assert readme == report.with_table(readme, defaults["tin20"], defaults["tin20-costly"])
+    guide, readme = (path.read_text(encoding="utf-8") for path in (report.GUIDE, report.README))
+    both = defaults["tin20"], defaults["tin20-costly"]
+    assert guide == report.with_table(guide, *both)
+    assert readme == report.with_short_table(readme, *both)
     assert cases["tin20"]["photos"] == 500 and len(cases["tin20"]["methods"]) >= 20
     for name in ("tin20-exact.png", "tin20-keio.png"):
         assert cv2.imread(str(report.STORED / name)) is not None
@@ -329,16 +333,19 @@ def test_every_choice_of_a_search_is_a_method(base: str) -> None:
             read_method(name)
 
 
-def test_the_readme_says_what_known_evidence_showed() -> None:
-    """Pointing on drawn pictures, in the README's words."""
+def test_readme_and_guide_say_what_known_evidence_showed() -> None:
+    """Pointing on drawn pictures, in their words."""
     cases = report.stored_defaults(report.STORED)
-    text = " ".join(report.README.read_text(encoding="utf-8").split())
+    readme, text = (
+        " ".join(path.read_text(encoding="utf-8").split()) for path in (report.README, report.GUIDE)
+    )
 
     def pointing(case: str, method: str) -> int:
         return round(100 * cases[case]["methods"][method]["pointing"][0])
 
     ours, grad_cam = (pointing("decoys", method) for method in (default.OURS, "grad-cam"))
-    assert f"in {ours} of 100, Grad-CAM's in {grad_cam}" in text and ours > 90 > 50 > grad_cam
+    said = f"in {ours} of 100, Grad-CAM's in {grad_cam}"
+    assert said in text and said in readme and ours > 90 > 50 > grad_cam
     ours, rival = (pointing("watermark", method) for method in (default.OURS, "lrp-resnet"))
     right = cases["watermark"]["correct"]
     assert f"in {ours} of 100 (a network that is right in {right}), `lrp-resnet` in {rival}" in text

@@ -1,6 +1,6 @@
 """The benchmark's results as tables: python -m tools.benchmark.report RESULTS.json … prints them.
 
-Without files, the README's table and `models/BENCHMARK.md`
+Without files, the table of the guide of speed and `models/BENCHMARK.md`
 are written from the results in `models/benchmark`.
 """
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "lrp_onnx" / "guides" / "speed.md"
 RESULTS = ("resnet50", "alone", "depth", "pixels", "large", "passes", "coarse")
-"""Files in `models/benchmark`, in the order of the page; the README's table comes from the first.
+"""Files in `models/benchmark`, in the order of the page; the guide's table comes from the first.
 """
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 PAIRS = {
@@ -144,7 +145,7 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The README's table: composites against batch sizes,
+    """The guide's table: composites against batch sizes,
     in multiples of the forward pass and in milliseconds.
     """
     rows = [row for row in found["rows"] if row["size"] == 224]
@@ -166,9 +167,9 @@ def summary(found: Mapping[str, Any]) -> str:
     )
 
 
-def with_summary(readme: str, found: Mapping[str, Any]) -> str:
-    """The README's text with its table made anew."""
-    before, _, rest = readme.partition(BEGIN)
+def with_summary(guide: str, found: Mapping[str, Any]) -> str:
+    """The guide's text with its table made anew."""
+    before, _, rest = guide.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{summary(found)}\n{END}{after}"
 
@@ -202,10 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n\n".join(markdown(read(path)) for path in given.results))
         return 0
     results = [read(ROOT / "models" / "benchmark" / f"{name}.json") for name in RESULTS]
-    readme = ROOT / "README.md"
-    readme.write_text(
-        with_summary(readme.read_text(encoding="utf-8"), results[0]), encoding="utf-8"
-    )
+    GUIDE.write_text(with_summary(GUIDE.read_text(encoding="utf-8"), results[0]), encoding="utf-8")
     (ROOT / "models" / "BENCHMARK.md").write_text(page(results), encoding="utf-8")
     return 0
 

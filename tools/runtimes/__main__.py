@@ -1,9 +1,9 @@
 """The matrix of runtimes.
 
     python -m tools.runtimes run      measure and print cells
-    python -m tools.runtimes table    all cells, stored in models/runtimes; the guide and the README
+    python -m tools.runtimes table    all cells, stored in models/runtimes; the guides
     python -m tools.runtimes speed    multiples of forward passes on OpenVINO and ONNX Runtime
-    python -m tools.runtimes write    the guide and the README from what is stored
+    python -m tools.runtimes write    the guides from what is stored
 
 The full-size model is looked for in the folder that LRP_ONNX_TEST_ASSETS names.
 """

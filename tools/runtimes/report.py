@@ -1,4 +1,4 @@
-"""The stored results of the matrix as the guide's tables and the README's."""
+"""The stored results of the matrix as the tables of the guides of runtimes and of deployment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.runtimes.registry import RUNTIMES, Runtime
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "models" / "runtimes"
 GUIDE = ROOT / "lrp_onnx" / "guides" / "runtimes.md"
-README = ROOT / "README.md"
+DEPLOYMENT = ROOT / "lrp_onnx" / "guides" / "deployment.md"
 BEGIN, END = "<!-- runtimes -->", "<!-- /runtimes -->"
 SPEED_BEGIN, SPEED_END = "<!-- speed -->", "<!-- /speed -->"
 
@@ -123,7 +123,7 @@ def rounding(found: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The README's table: a line for every runtime, in its first form."""
+    """The table of the guide of deployment: a line for every runtime, in its first form."""
     lines = ["| runtime | version | compile with | maps |", "|---|---|---|---|"]
     seen: set[str] = set()
     for runtime, form, cells in rows(found["cells"]):
@@ -167,8 +167,8 @@ def guide(text: str, matrix: Mapping[str, Any], speed: Mapping[str, Any]) -> str
 
 
 def write() -> None:
-    """Make the guide's and the README's tables anew from what is stored."""
+    """Make both guides' tables anew from what is stored."""
     matrix, speed = read("matrix"), read("speed")
     GUIDE.write_text(guide(GUIDE.read_text(encoding="utf-8"), matrix, speed), encoding="utf-8")
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(between(readme, BEGIN, END, summary(matrix)), encoding="utf-8")
+    deployment = DEPLOYMENT.read_text(encoding="utf-8")
+    DEPLOYMENT.write_text(between(deployment, BEGIN, END, summary(matrix)), encoding="utf-8")

@@ -28,6 +28,7 @@ from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOT
 ROOT = Path(__file__).parents[2]
 STORED, BENCHMARK = ROOT / "models" / "evaluation", ROOT / "models" / "benchmark"
 PAGE, README = ROOT / "models" / "EVALUATION.md", ROOT / "README.md"
+GUIDE = ROOT / "lrp_onnx" / "guides" / "judging.md"
 BEGIN, END = "<!-- study -->", "<!-- /study -->"
 Found = Mapping[str, Any]
 CHOSEN = f"{BEST}+{SMOOTH}"
@@ -332,9 +333,43 @@ def table(found: Found, columns: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str, found: Found, costly: Found | None = None) -> str:
-    """The README with the large model's table between its marks; RISE of 1,000 masks from the case
-    of costly methods, on fewer photos.
+def with_table(guide: str, found: Found, costly: Found | None = None) -> str:
+    """The guide of judging with the large model's table between its marks."""
+    columns = {key: DEFAULT_COLUMNS[key] for key in (*SHORT_COLUMNS, "lattice border")}
+    text = table({"methods": with_costs(found, costly)}, {**columns, COST: "forward passes"})
+    return between_marks(guide, text)
+
+
+def with_short_table(readme: str, found: Found, costly: Found | None = None) -> str:
+    """The README with the table between its marks: no former default, no borders, two digits."""
+    rows = {name: row for name, row in with_costs(found, costly).items() if name != default.FORMER}
+    heads = [*(DEFAULT_COLUMNS[key] for key in SHORT_COLUMNS), "forward passes"]
+    lines = [f"| method | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name in sorted(rows, key=lambda name: -rows[name]["exact ID"][0]):
+        shown = f"*{name}*" if name in KNOWING_NOTHING else f"`{name}`"
+        shown = "`residual-c3`, the default" if name == default.OURS else shown
+        values = [rows[name][key] for key in SHORT_COLUMNS]
+        cells = [
+            "{:.2f} [{:.2f}, {:.2f}]".format(*(round(v, 2) + 0.0 for v in one)) for one in values
+        ]
+        lines.append(f"| {shown} | {' | '.join([*cells, rows[name][COST]])} |")
+    return between_marks(readme, "\n".join(lines))
+
+
+def between_marks(page: str, text: str) -> str:
+    """The page with `text` between its marks."""
+    head, rest = page.split(BEGIN)
+    return f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+
+
+SHORT_COLUMNS = ("exact ID", "srg ID", "mosaic", "lattice phase")
+COST = "cost"
+"""Column of both tables: multiples of the forward pass, text."""
+
+
+def with_costs(found: Found, costly: Found | None) -> dict[str, dict[str, Any]]:
+    """Method → its values and its cost, without rivals that have the default's post-processing;
+    RISE of 1,000 masks from the case of costly methods, on fewer photos.
     """
     costs, rows = measured_costs(), {}
     for name, values in found["methods"].items():
@@ -345,17 +380,7 @@ def with_table(readme: str, found: Found, costly: Found | None = None) -> str:
         name = "rise(masks=1000)"
         photos = f"{name} ({costly['photos']} photos)"
         rows[photos] = {**costly["methods"][name], COST: run_costs(name)}
-    head, rest = readme.split(BEGIN)
-    columns = {
-        key: DEFAULT_COLUMNS[key]
-        for key in ("exact ID", "srg ID", "mosaic", "lattice phase", "lattice border")
-    }
-    text = table({"methods": rows}, {**columns, COST: "forward passes"})
-    return f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
-
-
-COST = "cost"
-"""Column of the README's table: multiples of the forward pass, text."""
+    return rows
 
 
 def measured_costs() -> dict[str, str]:
@@ -628,9 +653,9 @@ def main(arguments: list[str] | None = None) -> int:
     defaults = stored_defaults(STORED)
     PAGE.write_text(page(cases, searches, speed, defaults), encoding="utf-8")
     if "tin20" in defaults:
-        readme = README.read_text(encoding="utf-8")
-        text = with_table(readme, defaults["tin20"], defaults.get("tin20-costly"))
-        README.write_text(text, encoding="utf-8")
+        cases_of_table = defaults["tin20"], defaults.get("tin20-costly")
+        for path, made in ((GUIDE, with_table), (README, with_short_table)):
+            path.write_text(made(path.read_text(encoding="utf-8"), *cases_of_table), "utf-8")
     print(PAGE)
     return 0
 
