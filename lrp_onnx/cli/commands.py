@@ -161,10 +161,12 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
     "-o",
     "--output",
     type=PATH,
-    required=True,
     metavar="DIR",
-    help="Folder for the results. It is created if it is missing.",
+    default="explained",
+    show_default=True,
+    help="Folder for the results. One that has some of these results already gets the others.",
 )
+@click.option("--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @click.option(
     "--target",
     "targets",
@@ -215,13 +217,22 @@ def plan(model: Path, as_json: bool, **values: Any) -> None:
     help="CSV file with the columns file,label (a class index): the accuracy is printed. "
     "[default: labels.csv beside the pictures]",
 )
-@click.option("--force", is_flag=True, help="Overwrite results that exist.")
+@click.option(
+    "--strict", is_flag=True, help="Stop at the first picture that cannot be read, not at the end."
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Start over: replace results of other settings, and other files that are in the way.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per explanation.")
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     """Explain pictures with MODEL, compiled or not.
 
-    IMAGE is a file, a folder or a quoted glob such as "photos/*.jpg".
+    IMAGE is a file, a folder or a quoted glob such as "photos/*.jpg". Pictures that cannot be read
+    are named, and the exit status is 1. Results are written one by one: where a run was stopped,
+    the same command goes on.
     """
     from lrp_onnx.cli.explain import ExplainCommand, explain_files
 

@@ -146,6 +146,11 @@ class Explainer:
         for_pictures = room / SLACK - self.contract.memory_fixed
         return max(1, int(for_pictures / max(self.contract.memory_each, 1)))
 
+    def rows(self, batch_size: int) -> int:
+        """Pictures of a run: `batch_size`, unless the model has a fixed batch."""
+        _, shape = self.session.input_of(self.contract.input)
+        return shape[0] if isinstance(shape[0], int) else batch_size
+
     def explain(
         self,
         batch: NDArray[Any],
@@ -243,8 +248,8 @@ class Explainer:
             raise ValueError(f"batch_size is {batch_size}; it is at least 1")
         _, shape = self.session.input_of(self.contract.input)
         height, width = input_size(shape, self.preprocessing)
-        fixed = shape[0] if isinstance(shape[0], int) else None
-        size = fixed or batch_size
+        fixed = isinstance(shape[0], int)
+        size = self.rows(batch_size)
         files = [Path(path) for path in paths]
         many = self.contract.many_targets
         targets = self.classes.indices(target, None if many else len(files))
