@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -50,7 +50,7 @@ class Paths:
     @property
     def names(self) -> dict[str, str]:
         """Kind of file → its name."""
-        return {kind: path.name for kind, path in asdict(self).items()}
+        return {kind.name: getattr(self, kind.name).name for kind in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
