@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -86,9 +86,9 @@ def finish(results: Results, labels: Mapping[str, int], drawing: Drawing) -> Non
     """
     results.put_in_order()
     write_bytes(results.folder / TABLE, table_of(results.lines(), labels), force=True)
-    rows = list(islice(stored_explanations(results), SHEET_MOST))
-    if rows:
-        write_png(results.folder / SHEET, sheet(rows, drawing), force=True)
+    rows = islice(stored_explanations(results), SHEET_MOST)
+    if (drawn := sheet(rows, drawing)) is not None:
+        write_png(results.folder / SHEET, drawn, force=True)
     results.finish(finish_key(labels))
 
 
@@ -170,15 +170,15 @@ def _sums(heatmap: Map | None) -> dict[str, float] | None:
     }
 
 
-def sheet(rows: Sequence[Explanation], drawing: Drawing) -> NDArray[np.uint8]:
+def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | None:
     """Picture, heatmap and overlay of several explanations, one row each, with captions.
 
     Args:
-        rows: at least one explanation.
+        rows: explanations, of which one at a time is held.
         drawing: how they are shown; their heatmaps are post-processed already.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; None of no rows.
     """
     panels = [
         panel(
@@ -191,11 +191,11 @@ def sheet(rows: Sequence[Explanation], drawing: Drawing) -> NDArray[np.uint8]:
         )
         for explanation in rows
     ]
-    width = max(p.shape[1] for p in panels)
+    width = max((p.shape[1] for p in panels), default=0)
     padded = [
         np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels
     ]
-    return np.concatenate(padded)
+    return np.concatenate(padded) if padded else None
 
 
 def _caption(explanation: Explanation) -> str:

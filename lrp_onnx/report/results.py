@@ -386,7 +386,8 @@ def _stems(pictures: Sequence[Path], known: Mapping[str, str]) -> dict[str, str]
         share, joined by ``__``; with its ending where two were equal; with a number where that is
         not enough.
     """
-    folders = [picture.parent.resolve().parts for picture in pictures]
+    resolved = {folder: folder.resolve().parts for folder in {p.parent for p in pictures}}
+    folders = [resolved[picture.parent] for picture in pictures]
     same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
     shared = sum(1 for _ in same)
     for ending in (False, True):

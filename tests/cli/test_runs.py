@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -558,3 +560,22 @@ def test_progress_says_how_a_stopped_run_goes_on() -> None:
         progress.step()
         raise KeyboardInterrupt
     assert said == ["stopped at 3 of 9: the same command goes on"]
+
+
+def test_results_stay_on_standard_output_beside_a_bar(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Where progress goes to a terminal and results to a file."""
+    terminal, end = pty.openpty()
+    with (tmp_path / "results.txt").open("w") as file:
+        command = [sys.executable, "-m", "lrp_onnx", "explain", model, photos, "-o"]
+        process = subprocess.Popen([*command, tmp_path / "out"], stdout=file, stderr=end)
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while data := os.read(terminal, 4096):
+                shown += data
+        assert process.wait() == 0
+    os.close(terminal)
+    assert len((tmp_path / "results.txt").read_text().splitlines()) == 20
+    assert b"20 of 20" in shown and b"a second" in shown and b"overlay.png" not in shown
