@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,7 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     the same command goes on.
     """
     from lrp_onnx.cli.explain import ExplainCommand, explain_files
+    from lrp_onnx.cli.progress import echo
 
     if values["targets"] and values["top"]:
         raise click.UsageError("--target and --top cannot be combined: give one of them")
@@ -242,8 +244,8 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
         values["memory"] *= 1e9
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
     command = ExplainCommand(model=model, images=images, options=options, **values)
-    for line in explain_files(command, report=_to_stderr):
-        click.echo(line)
+    for line in explain_files(command, report=partial(echo, err=True)):
+        echo(line)
 
 
 @main.command()

@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
+import click
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
@@ -84,6 +86,15 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar.disable and now - self._last >= EVERY and self._done < self._total:
             self._last = now
             self._report(f"explained {self.pace}")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line; on a terminal where a bar is shown, above the bar."""
+    stream = sys.stderr if err else sys.stdout
+    if isinstance(stream, FileProxy):  # click writes past it
+        stream.write(f"{text}\n")
+    else:
+        click.echo(text, err=err)
 
 
 def _rate(per_second: float) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -562,20 +563,27 @@ def test_progress_says_how_a_stopped_run_goes_on() -> None:
     assert said == ["stopped at 3 of 9: the same command goes on"]
 
 
-def test_results_stay_on_standard_output_beside_a_bar(
-    model: Path, photos: Path, tmp_path: Path
-) -> None:
-    """Where progress goes to a terminal and results to a file."""
+@pytest.mark.parametrize("to_file", [True, False])
+def test_results_beside_a_bar(to_file: bool, model: Path, photos: Path, tmp_path: Path) -> None:
+    """On a terminal results go above the bar; a file gets them as they are."""
+    (photos / "03.png").write_bytes(b"no picture")
     terminal, end = pty.openpty()
     with (tmp_path / "results.txt").open("w") as file:
         command = [sys.executable, "-m", "lrp_onnx", "explain", model, photos, "-o"]
-        process = subprocess.Popen([*command, tmp_path / "out"], stdout=file, stderr=end)
+        process = subprocess.Popen(
+            [*command, tmp_path / "out"], stdout=file if to_file else end, stderr=end
+        )
         os.close(end)
         shown = b""
         with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
             while data := os.read(terminal, 4096):
                 shown += data
-        assert process.wait() == 0
+        assert process.wait() == 1
     os.close(terminal)
-    assert len((tmp_path / "results.txt").read_text().splitlines()) == 20
-    assert b"20 of 20" in shown and b"a second" in shown and b"overlay.png" not in shown
+    assert b"20 of 20" in shown and b"a second" in shown
+    lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"\r", shown).split(b"\r")
+    assert sum(line.startswith(b"not explained: ") for line in lines) == 1
+    results = [line for line in lines if b"overlay.png" in line]
+    printed = (tmp_path / "results.txt").read_text().splitlines()
+    assert (len(printed), len(results)) == ((19, 0) if to_file else (0, 19))
+    assert not any(b" of 20" in line for line in results)
