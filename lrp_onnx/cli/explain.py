@@ -106,7 +106,7 @@ def _lines(
 ) -> Iterator[Line]:
     """The lines of all pictures in their order; what is missing is computed."""
     if results.is_finished(finish_key(labels)):
-        report(f"all {len(results.pictures)} pictures are explained already")
+        report(f"all {len(results.pictures)} pictures are done already")
         for picture in results.pictures:
             yield from results.stored(picture)
     else:
@@ -185,7 +185,7 @@ def _explained(
         report(remark)
     done = len(results.pictures) - len(results.missing)
     if done:
-        report(f"{done} of {len(results.pictures)} pictures are explained already: going on")
+        report(f"{done} of {len(results.pictures)} pictures are done already: going on")
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
     faults: dict[Path, ImageError] = {}
     fresh = _by_picture(

@@ -136,7 +136,7 @@ def test_kill_9_at_any_moment(seed: int, tmp_path: Path) -> None:
     left = lines.read_bytes().count(b"\n")
     assert left < 64
     last = subprocess.run([*command, tmp_path / "killed"], capture_output=True, text=True)
-    assert last.returncode == 1 and " of 64 pictures are explained already" in last.stderr
+    assert last.returncode == 1 and " of 64 pictures are done already" in last.stderr
     whole = subprocess.run([*command, tmp_path / "whole"], capture_output=True, text=True)
     assert whole.returncode == 1 and "63 explained, 1 could not be read: 30.png" in whole.stderr
     assert last.stdout == whole.stdout and len(whole.stdout.splitlines()) == 63
@@ -158,7 +158,7 @@ def test_a_torn_last_line(
     for name in ("sheet.png", "results.csv"):
         (tmp_path / "torn" / name).unlink()
     result = call(*command, tmp_path / "torn")
-    assert result.exit_code == 0 and " of 20 pictures are explained already" in result.stderr
+    assert result.exit_code == 0 and " of 20 pictures are done already" in result.stderr
     assert_equal(tmp_path / "torn", tmp_path / "whole")
 
 
@@ -175,7 +175,7 @@ def test_damaged_lines_and_lost_files_are_made_again(
     (out / "11.npz").unlink()
     before = times(out)
     again = call(*command, out)
-    assert "17 of 20 pictures are explained already" in again.stderr
+    assert "17 of 20 pictures are done already" in again.stderr
     assert_equal(out, tmp_path / "whole")
     written = {name for name, when in times(out).items() if before.get(name) != when}
     assert {name for name in written if name.endswith(".npz")} == {"03.npz", "05.npz", "11.npz"}
@@ -190,7 +190,7 @@ def test_a_finished_run_computes_and_writes_nothing(
     before = times(tmp_path / "out")
     monkeypatch.setattr(lrp_onnx.cli.explain, "Explainer", None)
     again = call(*command, "--batch", 3, "--threads", 1, "--provider", "cpu")
-    assert "all 20 pictures are explained already" in again.stderr
+    assert "all 20 pictures are done already" in again.stderr
     assert times(tmp_path / "out") == before
     assert again.stdout == first.stdout and again.exit_code == first.exit_code == 1
     assert first.stderr.splitlines()[-1] == again.stderr.splitlines()[-1]
@@ -240,7 +240,7 @@ def test_a_photo_that_changes_during_the_run(
     with monkeypatch.context() as patched:
         patched.setattr(Explainer, "explain_images", and_change)
         assert call(*command, out).exit_code == 0
-    assert "19 of 20 pictures are explained already" in call(*command, out).stderr
+    assert "19 of 20 pictures are done already" in call(*command, out).stderr
     assert call(*command, tmp_path / "whole").exit_code == 0
     assert_equal(out, tmp_path / "whole")
 
@@ -257,7 +257,7 @@ def test_more_pictures_and_fewer(model: Path, photos: Path, tmp_path: Path) -> N
     assert images == [later, photos / "03.png", photos / "04.png"]
     assert [line["files"]["values"] for line in lines_of(out)] == ["03-2.npz", "03.npz", "04.npz"]
     result = call(*command, photos)
-    assert "2 of 20 pictures are explained already" in result.stderr
+    assert "2 of 20 pictures are done already" in result.stderr
     lines = lines_of(out)
     assert len(lines) == 21 and lines[-1]["image"] == str(later)
     assert [line["files"]["values"] for line in lines[:20]] == [f"{i:02}.npz" for i in range(20)]
@@ -391,7 +391,7 @@ def test_bad_pictures_are_named_and_the_run_goes_on(
     draw(bad[1], 7)
     again = call("explain", model, photos, "-o", tmp_path / "out")
     assert again.exit_code == 1 and "19 explained, 2 could not be read" in again.stderr
-    assert "20 of 21 pictures are explained already" in again.stderr
+    assert "20 of 21 pictures are done already" in again.stderr
     assert [line["image"] for line in lines_of(tmp_path / "out") if "error" in line] == [
         str(bad[0]),
         str(bad[2]),
@@ -405,7 +405,7 @@ def test_strict_stops_at_the_first(model: Path, photos: Path, tmp_path: Path) ->
     result = call(*command, "--strict")
     assert result.exit_code == 1 and "Error: " in result.stderr and "12.png" in result.stderr
     assert "not explained" not in result.stderr and len(result.stdout.splitlines()) == 12
-    assert "12 of 20 pictures are explained already" in (again := call(*command)).stderr
+    assert "12 of 20 pictures are done already" in (again := call(*command)).stderr
     assert again.exit_code == 1 and "19 explained, 1 could not be read" in again.stderr
     last = call(*command, "--strict")
     assert last.exit_code == 1 and last.stdout == result.stdout
