@@ -19,7 +19,7 @@ from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.gallery import Drawing, finish, finish_key, write_picture
 from lrp_onnx.report.render import RenderStyle
-from lrp_onnx.report.results import LINES, SHEET, TABLE, Line, Results
+from lrp_onnx.report.results import LINES, SHEET, TABLE, Line, Results, without_results
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
@@ -69,7 +69,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         LrpOnnxError: an option, the model or the output is at fault, which is known before anything
             is computed; or pictures cannot be read: at the end, with `strict` at the first of them.
     """
-    pictures = find_images(command.images, recursive=command.recursive)
+    pictures = _pictures(command)
     if command.post is not None:
         _parse_post(command.post)
     table = command.labels or labels_beside(pictures)
@@ -95,6 +95,21 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         report(f"{tally.accuracy} ({table})")
     if tally.failed:
         raise ImageError(plain(tally.summary))
+
+
+def _pictures(command: ExplainCommand) -> list[Path]:
+    """The pictures to explain: not results that lie in the same folders, unless they are named.
+
+    Raises:
+        ImageError: there are none.
+    """
+    found = find_images(command.images, recursive=command.recursive)
+    named = {Path(image) for image in command.images}
+    photos = {*without_results(found), *named}
+    pictures = [picture for picture in found if picture in photos]
+    if not pictures:
+        raise ImageError(f"{', '.join(command.images)}: there are results of explain alone")
+    return pictures
 
 
 def _lines(

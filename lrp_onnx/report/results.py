@@ -14,16 +14,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lrp_onnx.errors import ImageError, OutputError, OutputExistsError
 from lrp_onnx.files.writing import append_line, make_folder, write_bytes
+from lrp_onnx.report.names import stems_of
 
 RUN, LINES, TABLE, SHEET = "run.json", "explanations.jsonl", "results.csv", "sheet.png"
-LONGEST = 180
-"""Bytes of a result's name without its ending; longer names lose their beginning."""
 REMEDY = "give another -o/--output, or --force to start over"
 
 Line = dict[str, Any]
@@ -137,7 +136,7 @@ class Results:
             if self._stored is not None:
                 _check_settings(folder, self._stored, settings)
         known = self._stored.stems if self._stored else {}
-        stems = _stems(self.pictures, known)
+        stems = stems_of(self.pictures, known)
         self._run = _Run(settings=settings, each=each, stems={**known, **stems})
         if not force:
             self._check_free([picture for picture in stems if picture not in known])
@@ -332,6 +331,13 @@ def _parsed(text: bytes) -> Line | None:
         return None
 
 
+def without_results(pictures: Sequence[Path]) -> list[Path]:
+    """The pictures that are not themselves results of a run in their folder."""
+    own = {folder: _own_files(folder) for folder in {picture.parent for picture in pictures}}
+    results = {path for paths in own.values() for path in paths}
+    return [picture for picture in pictures if picture not in results]
+
+
 def _own_files(folder: Path) -> list[Path]:
     """The files in a folder that its `RUN` and its lines list; nothing outside it."""
     try:
@@ -372,46 +378,6 @@ def _difference(name: str, there: Any, here: Any) -> str:
 def _short(value: Any) -> str:
     text = "not given" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _stems(pictures: Sequence[Path], known: Mapping[str, str]) -> dict[str, str]:
-    """What the names of every picture's files begin with.
-
-    Args:
-        pictures: the pictures.
-        known: picture → what is used already, which stays so.
-
-    Returns:
-        Picture → its name without its ending, after the names of the folders that not all pictures
-        share, joined by ``__``; with its ending where two were equal; with a number where that is
-        not enough.
-    """
-    resolved = {folder: folder.resolve().parts for folder in {p.parent for p in pictures}}
-    folders = [resolved[picture.parent] for picture in pictures]
-    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
-    shared = sum(1 for _ in same)
-    for ending in (False, True):
-        names = [
-            _harmless("__".join([*parts[shared:], picture.name if ending else picture.stem]))
-            for parts, picture in zip(folders, pictures, strict=True)
-        ]
-        if len({name.casefold() for name in names}) == len(names):
-            break
-    used = {stem.casefold() for stem in known.values()}
-    stems = {}
-    for picture, name in zip(map(str, pictures), names, strict=True):
-        stem, number = known.get(picture, name), 2
-        while picture not in known and stem.casefold() in used:
-            stem, number = f"{name}-{number}", number + 1
-        used.add(stem.casefold())
-        stems[picture] = stem
-    return stems
-
-
-def _harmless(name: str) -> str:
-    """A name without control codes and separators, and not too long for a file system."""
-    visible = "".join(c if c.isprintable() and c not in "/\\:" else "_" for c in name)
-    return visible.encode()[-LONGEST:].decode(errors="ignore")
 
 
 def _checksum(picture: Path, *, before: int | None = None) -> str | None:

@@ -448,6 +448,26 @@ def test_subfolders(model: Path, tmp_path: Path) -> None:
     assert stems[:2] == ["a__b__c.png.npz", "a__b__c.png-2.npz"]
 
 
+@pytest.mark.parametrize("out", [".", "sub/results"])
+def test_results_among_the_pictures_are_not_pictures(
+    out: str, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command finds the same pictures, wherever its results lie; those named are meant."""
+    draw(photos / "sub" / "x.png", 30)
+    monkeypatch.chdir(photos)
+    command = ("explain", model, ".", "--recursive", "-o", out)
+    first = call(*command)
+    assert first.exit_code == 0 and len(first.stdout.splitlines()) == 21
+    again = call(*command)
+    assert again.stdout == first.stdout and "all 21 pictures are done" in again.stderr
+    other = call("explain", model, ".", "--recursive", "-o", "other")
+    assert other.exit_code == 0 and len(other.stdout.splitlines()) == 21
+    named = call("explain", model, Path("other") / "07.overlay.png", "-o", "named")
+    assert named.exit_code == 0 and len(named.stdout.splitlines()) == 1
+    alone = call("explain", model, "named", "-o", "last")
+    assert alone.exit_code == 1 and "results of explain alone" in alone.stderr
+
+
 def test_names_that_a_file_system_would_not_take(model: Path, tmp_path: Path) -> None:
     long, root = "é" * 60, tmp_path / "root"
     photos = [draw(root / long / long / "x.png", 1), draw(root / "-rf.png", 2)]
