@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,12 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     "-o",
     "--output",
     type=PATH,
-    required=True,
     metavar="DIR",
-    help="Folder for the results. It is created if it is missing.",
+    default="explained",
+    show_default=True,
+    help="Folder for the results. One that has some of these results already gets the others.",
 )
+@click.option("--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @click.option(
     "--target",
     "targets",
@@ -225,15 +228,25 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     help="CSV file with the columns file,label (a class index): the accuracy is printed. "
     "[default: labels.csv beside the pictures]",
 )
-@click.option("--force", is_flag=True, help="Overwrite results that exist.")
+@click.option(
+    "--strict", is_flag=True, help="Stop at the first picture that cannot be read, not at the end."
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Start over: replace results of other settings, and other files that are in the way.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per explanation.")
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     """Explain pictures with MODEL, compiled or not.
 
-    IMAGE is a file, a folder or a quoted glob such as "photos/*.jpg".
+    IMAGE is a file, a folder or a quoted glob such as "photos/*.jpg". Pictures that cannot be read
+    are named, and the exit status is 1. Results are written one by one: where a run was stopped,
+    the same command goes on.
     """
     from lrp_onnx.cli.explain import ExplainCommand, explain_files
+    from lrp_onnx.cli.progress import echo
 
     if values["targets"] and values["top"]:
         raise click.UsageError("--target and --top cannot be combined: give one of them")
@@ -241,8 +254,8 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
         values["memory"] *= 1e9
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
     command = ExplainCommand(model=model, images=images, options=options, **values)
-    for line in explain_files(command, report=_to_stderr):
-        click.echo(line)
+    for line in explain_files(command, report=partial(echo, err=True)):
+        echo(line)
 
 
 @main.command()

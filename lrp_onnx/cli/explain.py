@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from lrp_onnx import __version__
+from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.files.models import checksum_of
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.report.gallery import LINES, SHEET, plan_paths, write_all
+from lrp_onnx.report.gallery import Drawing, finish, finish_key, write_picture
 from lrp_onnx.report.render import RenderStyle
+from lrp_onnx.report.results import LINES, SHEET, TABLE, Line, Results, without_results
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
+from lrp_onnx.runtime.installation import onnx_runtime
 
 Report = Callable[[str], None]
 
@@ -47,27 +50,188 @@ class ExplainCommand:
     """Bytes that the process may use; None adds half of the free memory to what it uses now."""
     threads: int | None = None
     labels: Path | None = None
+    recursive: bool = False
+    """Whether the subfolders of folders are searched too."""
+    strict: bool = False
+    """Whether the first picture that cannot be read ends the run."""
     force: bool = False
     as_json: bool = False
 
 
 def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
-    """Explain all pictures and write the results.
+    """Explain all pictures and write the results, those alone that the folder does not have yet.
 
     Yields:
-        One line of standard output per explanation. Progress and remarks go to `report`.
+        The lines of standard output, for stored results too. Progress, remarks and pictures that
+        cannot be read go to `report`.
 
     Raises:
-        LrpOnnxError: a picture, an option, the model or the output is at fault. Pictures and the
-            output folder are checked before anything is computed.
+        LrpOnnxError: an option, the model or the output is at fault, which is known before anything
+            is computed; or pictures cannot be read: at the end, with `strict` at the first of them.
     """
-    pictures = find_images(command.images)
+    pictures = _pictures(command)
     if command.post is not None:
         _parse_post(command.post)
     table = command.labels or labels_beside(pictures)
     labels = read_labels(table) if table else {}
     targets = _targets(command)
-    results = plan_paths(command.output, pictures, each=max(len(targets), 1), force=command.force)
+    results = Results(
+        command.output,
+        pictures,
+        settings=_settings(command),
+        each=max(len(targets), 1),
+        force=command.force,
+    )
+    tally = _Tally(labels)
+    for line in _lines(command, results, targets, labels, report):
+        tally.add(line)
+        yield from _said(line, command, report)
+    if tally.explained:
+        report(
+            f"{tally.explained} pictures explained; "
+            f"heatmaps, values, {LINES}, {TABLE} and {SHEET} are in {command.output}"
+        )
+    if table:
+        report(f"{tally.accuracy} ({table})")
+    if tally.failed:
+        raise ImageError(plain(tally.summary))
+
+
+def _pictures(command: ExplainCommand) -> list[Path]:
+    """The pictures to explain: not results that lie in the same folders, unless they are named.
+
+    Raises:
+        ImageError: there are none.
+    """
+    found = find_images(command.images, recursive=command.recursive)
+    named = {Path(image) for image in command.images}
+    photos = {*without_results(found), *named}
+    pictures = [picture for picture in found if picture in photos]
+    if not pictures:
+        raise ImageError(f"{', '.join(command.images)}: there are results of explain alone")
+    return pictures
+
+
+def _lines(
+    command: ExplainCommand,
+    results: Results,
+    targets: Sequence[int | str],
+    labels: Mapping[str, int],
+    report: Report,
+) -> Iterator[Line]:
+    """The lines of all pictures in their order; what is missing is computed."""
+    if results.is_finished(finish_key(labels)):
+        report(f"all {len(results.pictures)} pictures are done already")
+        for picture in results.pictures:
+            yield from results.stored(picture)
+    else:
+        yield from _explained(command, results, targets, labels, report)
+
+
+def _said(line: Line, command: ExplainCommand, report: Report) -> Iterator[str]:
+    """What is printed of a line."""
+    if "error" in line:
+        if command.strict:
+            raise ImageError(line["error"])
+        report(plain(f"not explained: {line['error']}"))
+    if command.as_json:
+        yield json.dumps(line)
+    elif "error" not in line:
+        yield plain(_sentence(line))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a run has done."""
+
+    labels: Mapping[str, int]
+    """File name → true class."""
+    explained: int = 0
+    failed: list[str] = field(default_factory=list)
+    """The pictures that cannot be read."""
+    labelled: int = 0
+    right: int = 0
+    _last: str = ""
+
+    def add(self, line: Line) -> None:
+        """Count a line; a picture with several explanations counts once."""
+        image = line["image"]
+        if "error" in line:
+            self.failed.append(image)
+        elif image != self._last:
+            self.explained += 1
+            label = self.labels.get(Path(image).name)
+            self.labelled += label is not None
+            self.right += label == line["top5"][0]["index"]
+        self._last = image
+
+    @property
+    def accuracy(self) -> str:
+        """The share of labelled pictures that are recognised."""
+        share = self.right / max(self.labelled, 1)
+        return f"accuracy on {self.labelled} labelled pictures: {share:.1%}"
+
+    @property
+    def summary(self) -> str:
+        """How many pictures are explained, and which cannot be read."""
+        names = ", ".join(Path(image).name for image in self.failed[:5])
+        more = f" and {len(self.failed) - 5} others" if len(self.failed) > 5 else ""
+        return f"{self.explained} explained, {len(self.failed)} could not be read: {names}{more}"
+
+
+def _explained(
+    command: ExplainCommand,
+    results: Results,
+    targets: Sequence[int | str],
+    labels: Mapping[str, int],
+    report: Report,
+) -> Iterator[Line]:
+    """The lines of all pictures: stored ones, and new ones after they are written."""
+    explainer = _explainer(command, targets)
+    chain = _shown(command, explainer)
+    contract = explainer.contract
+    drawing = Drawing(
+        style=style_for(chain, contract.start_value, contract.composite),
+        post=chain if str(chain) != contract.post else None,
+        outlined=chain.outlined,
+    )
+    batch = command.batch or explainer.batch_within(command.memory)
+    for remark in _remarks(command, explainer, chain, batch):
+        report(remark)
+    done = len(results.pictures) - len(results.missing)
+    if done:
+        report(f"{done} of {len(results.pictures)} pictures are done already: going on")
+    again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
+    faults: dict[Path, ImageError] = {}
+    fresh = _by_picture(
+        explainer.explain_images(
+            again,
+            batch_size=batch,
+            target=targets if len(targets) > 1 else targets[0] if targets else None,
+            on_fault=None if command.strict else faults.__setitem__,
+        ),
+        again,
+        each=max(len(targets), 1),
+    )
+    waiting = frozenset(again)
+    with Progress(len(results.pictures), done=done, report=report) as progress:
+        for picture in results.pictures:
+            explanations = next(fresh) if picture in waiting else []
+            if picture not in results.missing:
+                yield from results.stored(picture)
+                continue
+            if explanations:
+                lines = write_picture(results, explanations, drawing)
+            else:
+                lines = results.add_fault(picture, faults.pop(picture))
+            progress.step()
+            yield from lines
+    if results.is_begun:
+        finish(results, labels, drawing)
+
+
+def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
+    """The model, ready to explain `targets`."""
     options = _compiling(command, many_targets=len(targets) > 1)
     explainer = Explainer(
         command.model,
@@ -82,34 +246,52 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
             f"{command.model} explains one class per picture: compile it with --many-targets, or "
             "give the model that it was compiled from"
         )
-    composite = explainer.contract.composite
-    chain = _shown(command, explainer)
-    batch = command.batch or explainer.batch_within(command.memory)
-    for remark in _remarks(command, explainer, chain, batch):
-        report(remark)
-    single = targets[0] if len(targets) == 1 else None
-    explanations = explainer.explain_images(
-        pictures, batch_size=batch, target=targets if len(targets) > 1 else single
-    )
-    correct: list[bool] = []
-    for line in write_all(
-        _with_progress(explanations, len(results)),
-        results,
-        command.output,
-        post=chain if str(chain) != explainer.contract.post else None,
-        style=style_for(chain, explainer.contract.start_value, composite),
-        force=command.force,
-        outlined=chain.outlined,
-    ):
-        _score(line, labels, correct)
-        yield json.dumps(line) if command.as_json else _sentence(line)
-    report(
-        f"{len(pictures)} pictures explained; "
-        f"heatmaps, values, {LINES} and {SHEET} are in {command.output}"
-    )
-    if table:
-        accuracy = sum(correct) / max(len(correct), 1)
-        report(f"accuracy on {len(correct)} labelled pictures: {accuracy:.1%} ({table})")
+    return explainer
+
+
+def _batches_with(missing: frozenset[Path], pictures: Sequence[Path], size: int) -> list[Path]:
+    """The pictures of all batches with a missing one.
+
+    The batches are those of an undisturbed run: a runtime may round otherwise in one of another
+    size.
+    """
+    batches = [pictures[first : first + size] for first in range(0, len(pictures), size)]
+    return [picture for batch in batches if not missing.isdisjoint(batch) for picture in batch]
+
+
+def _by_picture(
+    explanations: Iterator[Explanation], pictures: Sequence[Path], *, each: int
+) -> Iterator[list[Explanation]]:
+    """The explanations of every picture, `each` or, where it cannot be read, none."""
+    following = next(explanations, None)
+    for picture in pictures:
+        if following is None or following.path != picture:
+            yield []
+        else:
+            yield [following, *islice(explanations, each - 1)]
+            following = next(explanations, None)
+
+
+def _settings(command: ExplainCommand) -> dict[str, Any]:
+    """All that decides a run's results: name → value for JSON.
+
+    Results of other processors, batches and numbers of threads differ by rounding alone.
+    """
+    options = asdict(command.options)
+    for name in ("many_targets", "post", "randomize", "seed"):
+        del options[name]
+    return {
+        "lrp-onnx": __version__,
+        "onnxruntime": onnx_runtime().__version__,
+        "model": checksum_of(command.model),
+        "target": list(command.targets) or None,
+        "top": command.top,
+        "post": None if command.post is None else str(_parse_post(command.post)),
+        "output-name": options.pop("explain"),
+        "preprocess": options.pop("preprocessing"),
+        "classes": options.pop("labels"),
+        **{name.replace("_", "-"): value for name, value in options.items()},
+    }
 
 
 def _remarks(
@@ -193,17 +375,9 @@ def _parse_post(text: str) -> Chain:
         raise RuleError(f"--post {text}: {error}") from error
 
 
-def _with_progress(explanations: Iterator[Explanation], total: int) -> Iterator[Explanation]:
-    console = Console(stderr=True)
-    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(explanations, total=total)
-
-
-def _score(line: Mapping[str, Any], labels: Mapping[str, int], correct: list[bool]) -> None:
-    label = labels.get(Path(line["image"]).name)
-    if label is not None:
-        correct.append(line["top5"][0]["index"] == label)
+def plain(text: str) -> str:
+    """Text without control codes, which a file's or a class's name may hold."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _sentence(line: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ For a file that is not a model, the error names the format that the file seems t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,6 +39,23 @@ def metadata_of(model: Path | bytes) -> dict[str, str]:
     """
     data = model if isinstance(model, bytes) else read_bytes(model)
     return {entry.key: entry.value for entry in _decode(data, source_name(model)).metadata_props}
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a model's file and of the files that hold its weights.
+
+    Raises:
+        ModelFileError: the file is missing or unreadable, or is not an ONNX model.
+    """
+    data = read_bytes(path)
+    digest = hashlib.sha256(data)
+    entries = (e for t in _decode(data, str(path)).graph.initializer for e in t.external_data)
+    for name in sorted({entry.value for entry in entries if entry.key == "location"}):
+        file = path.parent / name
+        if Path(name).name == name and file.is_file():  # others are refused when they are loaded
+            with file.open("rb") as weights:
+                digest.update(hashlib.file_digest(weights, "sha256").digest())
+    return digest.hexdigest()
 
 
 def source_name(model: Path | bytes) -> str:

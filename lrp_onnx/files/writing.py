@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from lrp_onnx.errors import OutputError, OutputExistsError
@@ -45,20 +46,20 @@ def make_folder(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a text file.
+    """Append a line, or several with line feeds between them, to a text file.
 
     Raises:
         OutputError: the file cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
-    """Write a file atomically and return its path.
+def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = False) -> Path:
+    """Write a file atomically, at once or part by part, and return its path.
 
     The data goes to a temporary file in the same folder, which then replaces `path`: readers see
     the old file or the complete new one.
@@ -74,7 +75,7 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> Path:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

@@ -1,141 +1,160 @@
-"""The files of the `explain` command: pictures, raw values and JSON lines of explanations."""
+"""The files of the `explain` command: of every picture, and of all at the end of a run."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections import Counter
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE
-from lrp_onnx.errors import OutputError, OutputExistsError
-from lrp_onnx.files.writing import make_folder, write_bytes
+from lrp_onnx.errors import ImageError
+from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.maps.resample import Map, resample
 from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
+from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
+from lrp_onnx.report.table import table_of
 from lrp_onnx.runtime.explanation import Explanation
+from lrp_onnx.runtime.images import read_image
+from lrp_onnx.runtime.preprocess import Box
 
-LINES = "explanations.jsonl"
-SHEET = "sheet.png"
 SHEET_ROW, SHEET_MOST = 224, 12
 """Height in pixels of a row of the sheet, and its largest number of rows."""
 SMALLEST_OVERLAY = 288
 """Height in pixels below which a picture is enlarged before its overlay is drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """The files of one explanation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How explanations are shown."""
 
-    overlay: Path
-    heatmap: Path
-    values: Path
-
-    @classmethod
-    def of(cls, folder: Path, stem: str) -> Paths:
-        """The files in `folder` whose names begin with `stem`."""
-        return cls(
-            folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz"
-        )
-
-
-def plan_paths(
-    folder: Path, pictures: Sequence[Path], *, each: int = 1, force: bool
-) -> list[Paths]:
-    """The files of all explanations. Nothing is written.
-
-    Args:
-        folder: where the files go.
-        pictures: the pictures. Those of equal names get the name of their folder in front.
-        each: explanations per picture; more than one are numbered from 1.
-        force: whether existing files are overwritten.
-
-    Returns:
-        `each` entries for every picture, in the order of `pictures`.
-
-    Raises:
-        OutputError: `folder` is a file.
-        OutputExistsError: a file exists and `force` is not set.
+    style: RenderStyle
+    post: Chain | None = None
+    """Post-processing in the place of the file's own, which gives raw maps or has none; None shows
+    the file's heatmaps.
     """
-    endings = [f".{number + 1}" for number in range(each)] if each > 1 else [""]
-    paths_of = [
-        Paths.of(folder, stem + ending) for stem in _unique_stems(pictures) for ending in endings
-    ]
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: name a folder with -o/--output")
-    results = [path for p in paths_of for path in (p.overlay, p.heatmap, p.values)]
-    results += [folder / LINES, folder / SHEET]
-    existing = [path for path in results if path.exists()]
-    if existing and not force:
-        raise OutputExistsError(
-            f"{existing[0]} and {len(existing) - 1} other results exist: give another -o/--output, "
-            "or --force to overwrite them"
-        )
-    return paths_of
+    outlined: bool = False
+    """Whether the region of C3 is drawn as a line over the picture."""
 
 
-def _unique_stems(pictures: Sequence[Path]) -> list[str]:
-    """The shortest names that differ: stem, file name, with the folder, with a number."""
-    for name in (
-        lambda p: p.stem,
-        lambda p: p.name,
-        lambda p: f"{p.resolve().parent.name}-{p.name}",
-    ):
-        stems = [name(picture) for picture in pictures]
-        if max(Counter(stems).values(), default=1) == 1:
-            return stems
-    return [f"{index:06d}-{picture.name}" for index, picture in enumerate(pictures)]
-
-
-def write(
-    explanation: Explanation,
-    paths: Paths,
-    *,
-    style: RenderStyle,
-    force: bool,
-    outlined: bool = False,
-) -> dict[str, Any]:
-    """Write the files of one explanation.
+def write_picture(
+    results: Results, explanations: Sequence[Explanation], drawing: Drawing
+) -> list[Line]:
+    """Write the files of a picture, then its lines.
 
     Args:
-        explanation: what is written.
-        paths: the files.
-        style: how the heatmap is drawn.
-        force: whether existing files are overwritten.
-        outlined: whether the region of C3 is drawn as a line over the picture.
+        results: where they go.
+        explanations: all explanations of one picture.
+        drawing: how they are shown.
 
     Returns:
-        The data of its JSON line.
+        The lines.
 
     Raises:
         OutputError: a file cannot be written.
     """
+    results.begin()
+    picture = explanations[0].path
+    lines = []
+    for explanation, paths in zip(explanations, results.paths(picture), strict=True):
+        post = drawing.post
+        shown = explanation if post is None else _with_post(explanation, post)
+        lines.append(_write(shown, paths, drawing))
+    return results.add(picture, lines)
+
+
+def finish(results: Results, labels: Mapping[str, int], drawing: Drawing) -> None:
+    """Put the lines in order, and make the table and the sheet from what is in the folder.
+
+    Args:
+        results: the folder, which lacks no picture.
+        labels: file name → true class, for the table.
+        drawing: how explanations are shown.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    results.put_in_order()
+    write_bytes(results.folder / TABLE, table_of(results.lines(), labels), force=True)
+    rows = islice(stored_explanations(results), SHEET_MOST)
+    if (drawn := sheet(rows, drawing)) is not None:
+        write_png(results.folder / SHEET, drawn, force=True)
+    results.finish(finish_key(labels))
+
+
+def finish_key(labels: Mapping[str, int]) -> str:
+    """What `finish` depends on beside the lines and the settings."""
+    return f"{zlib.crc32(json.dumps(sorted(labels.items())).encode()):08x}"
+
+
+def stored_explanations(results: Results) -> Iterator[Explanation]:
+    """The explanations in a folder, one after the other, read from its files.
+
+    Those whose photo is changed or gone, or whose values are damaged, are left out.
+    """
+    for line in results.lines():
+        if "error" in line or not results.is_unchanged(line):
+            continue
+        try:
+            yield _read_back(line, results.folder)
+        except (ImageError, OSError, ValueError, LookupError, BadZipFile, zlib.error):
+            continue
+
+
+def _read_back(line: Line, folder: Path) -> Explanation:
+    """The explanation that a line and its files hold."""
+    with np.load(folder / line["files"]["values"], allow_pickle=False) as file:
+        arrays = dict(file)
+    path, measure = Path(line["image"]), _measure(line["output"])
+    return Explanation(
+        path=path,
+        photo=read_image(path),
+        box=Box(**line["box"]),
+        heatmap=arrays[HEATMAP],
+        heatmap_raw=arrays.get(HEATMAP_RAW),
+        region=arrays.get(C3_REGION),
+        relevance=arrays.get(RELEVANCE),
+        scores=arrays["scores"],
+        top5=tuple((best["index"], best["name"], best[measure]) for best in line["top5"]),
+        target=line["target"]["index"],
+        target_name=line["target"]["name"],
+        start=line["start"]["from"],
+        start_value=line["start"]["value"],
+        provider=line["provider"],
+        seconds=line["seconds"],
+        kind=line["output"],
+    )
+
+
+def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
+    """Write the files of one explanation; returns its line."""
     picture, heatmap = _visible(explanation.picture), explanation.heatmap
-    region = explanation.region if outlined else None
-    drawn = overlay(picture, heatmap, style, mask=region)
-    write_png(paths.overlay, drawn, force=force)
-    write_png(paths.heatmap, colorize(heatmap, style), force=force)
-    write_bytes(paths.values, _npz(explanation), force=force)
+    region = explanation.region if drawing.outlined else None
+    drawn = overlay(picture, heatmap, drawing.style, mask=region)
+    write_png(paths.overlay, drawn, force=True)
+    write_png(paths.heatmap, colorize(heatmap, drawing.style), force=True)
+    write_bytes(paths.values, _npz(explanation), force=True)
     return {
         "image": str(explanation.path),
         "target": {"index": explanation.target, "name": explanation.target_name},
         "top5": _top(explanation),
+        "output": explanation.kind,
         "start": {"from": explanation.start, "value": explanation.start_value},
         "sums": _sums(explanation.heatmap_raw),
+        "box": asdict(explanation.box),
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
-        "files": {
-            "overlay": paths.overlay.name,
-            "heatmap": paths.heatmap.name,
-            "values": paths.values.name,
-        },
+        "files": paths.names,
     }
 
 
@@ -151,35 +170,32 @@ def _sums(heatmap: Map | None) -> dict[str, float] | None:
     }
 
 
-def sheet(
-    rows: Sequence[Explanation], style: RenderStyle, *, outlined: bool = False
-) -> NDArray[np.uint8]:
+def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | None:
     """Picture, heatmap and overlay of several explanations, one row each, with captions.
 
     Args:
-        rows: at least one explanation.
-        style: how heatmaps are drawn.
-        outlined: whether the region of C3 is drawn as a line in the overlay.
+        rows: explanations, of which one at a time is held.
+        drawing: how they are shown; their heatmaps are post-processed already.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; None of no rows.
     """
     panels = [
         panel(
             _visible(explanation.picture),
             explanation.heatmap,
-            style,
-            mask=explanation.region if outlined else None,
+            drawing.style,
+            mask=explanation.region if drawing.outlined else None,
             captions=("picture", "relevance", _caption(explanation)),
             height=SHEET_ROW,
         )
         for explanation in rows
     ]
-    width = max(p.shape[1] for p in panels)
+    width = max((p.shape[1] for p in panels), default=0)
     padded = [
         np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in panels
     ]
-    return np.concatenate(padded)
+    return np.concatenate(padded) if padded else None
 
 
 def _caption(explanation: Explanation) -> str:
@@ -205,10 +221,15 @@ def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
     """The best classes with their ``probability``; channels of a feature map have a ``mean``."""
-    measure = "mean" if explanation.kind == "features" else "probability"
+    measure = _measure(explanation.kind)
     return [
         {"index": index, "name": name, measure: value} for index, name, value in explanation.top5
     ]
+
+
+def _measure(kind: str) -> str:
+    """What the value of a class is called."""
+    return "mean" if kind == "features" else "probability"
 
 
 def _with_post(explanation: Explanation, post: Chain) -> Explanation:
@@ -238,45 +259,3 @@ def _npz(explanation: Explanation) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **known)
     return buffer.getvalue()
-
-
-def write_all(
-    explanations: Iterable[Explanation],
-    paths_of: Sequence[Paths],
-    folder: Path,
-    *,
-    post: Chain | None,
-    style: RenderStyle,
-    force: bool,
-    outlined: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Write the files of every explanation, then all JSON lines and the sheet.
-
-    Args:
-        explanations: may be computed one after the other.
-        paths_of: the files of each, as `plan_paths` gives them.
-        folder: where JSON lines and sheet go; it is created.
-        post: post-processing in the place of the file's own, which gives raw maps or has none;
-            None shows the file's heatmaps.
-        style: how heatmaps are drawn.
-        force: whether existing files are overwritten.
-        outlined: whether the region of C3 is drawn as a line over the picture.
-
-    Yields:
-        The data of every JSON line, after the files of its explanation are written.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
-    lines: list[str] = []
-    rows: list[Explanation] = []
-    for explanation, paths in zip(explanations, paths_of, strict=True):
-        make_folder(folder)
-        shown = explanation if post is None else _with_post(explanation, post)
-        line = write(shown, paths, style=style, force=force, outlined=outlined)
-        lines.append(json.dumps(line))
-        if len(rows) < SHEET_MOST:
-            rows.append(shown)
-        yield line
-    write_bytes(folder / LINES, ("\n".join(lines) + "\n").encode(), force=force)
-    write_png(folder / SHEET, sheet(rows, style, outlined=outlined), force=force)

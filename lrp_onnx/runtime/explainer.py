@@ -144,6 +144,11 @@ class Explainer:
             for expected, size in zip(shape, batch.shape, strict=True)
         )
 
+    def rows(self, batch_size: int) -> int:
+        """Pictures of a run: `batch_size`, unless the model has a fixed batch."""
+        _, shape = self.session.input_of(self.contract.input)
+        return shape[0] if isinstance(shape[0], int) else batch_size
+
     def explain(
         self,
         batch: NDArray[Any],

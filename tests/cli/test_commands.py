@@ -256,7 +256,9 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
         "photo.heatmap.png",
         "photo.npz",
         "explanations.jsonl",
+        "results.csv",
         "sheet.png",
+        "run.json",
     }
     values = np.load(out / "photo.npz")
     assert (
@@ -268,7 +270,7 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
     assert cv2.imread(str(out / "photo.overlay.png")).shape[0] >= 40
     assert "running on cpu" in result.stderr and "assuming --preprocess imagenet" in result.stderr
     again = call("explain", model, photo, "-o", out)
-    assert again.exit_code == 1 and "--force" in again.stderr
+    assert again.exit_code == 1 and "--force" in again.stderr and "outputs" in again.stderr
     assert call("explain", model, photo, "-o", out, "--force").exit_code == 0
 
 
@@ -403,7 +405,7 @@ def test_pictures_of_one_name_do_not_collide(model: Path, photo: Path, tmp_path:
         (tmp_path / folder / "p.png").write_bytes(photo.read_bytes())
     result = call("explain", model, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out")
     assert result.exit_code == 0
-    assert {"a-p.png.npz", "b-p.png.npz"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"a__p.npz", "b__p.npz"} <= {p.name for p in (tmp_path / "out").iterdir()}
 
 
 BAD = {
