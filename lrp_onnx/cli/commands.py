@@ -236,6 +236,14 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     is_flag=True,
     help="Start over: replace results of other settings, and other files that are in the way.",
 )
+@click.option(
+    "--report",
+    type=click.Choice(["small", "full", "none"]),
+    default="small",
+    show_default=True,
+    help="report.html, one page of all pictures to look at and to send: with small photos, with "
+    "photos of up to 1600 pixels a side, or none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per explanation.")
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:

@@ -9,24 +9,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import click
+
 from lrp_onnx import __version__
+from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED
+from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing
 from lrp_onnx.errors import ImageError, RuleError
-from lrp_onnx.files.models import checksum_of
+from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.report.gallery import Drawing, finish, finish_key, write_picture
+from lrp_onnx.report.gallery import Drawing, Report, finish, finish_key, write_picture
+from lrp_onnx.report.page import Page
 from lrp_onnx.report.render import RenderStyle
-from lrp_onnx.report.results import LINES, SHEET, TABLE, Line, Results, without_results
+from lrp_onnx.report.results import ENDS, REPORT, Line, Results, without_results
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
 from lrp_onnx.runtime.installation import onnx_runtime
 
-Report = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +59,22 @@ class ExplainCommand:
     """Whether the subfolders of folders are searched too."""
     strict: bool = False
     """Whether the first picture that cannot be read ends the run."""
+    report: str = "small"
+    """The HTML page: one of `REPORTS`."""
     force: bool = False
     as_json: bool = False
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The files at the end of the run."""
+        return tuple(name for name in ENDS if name != REPORT or self.report != "none")
 
-def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
+
+REPORTS = ("small", "full", "none")
+"""The HTML page with photos of up to 480 pixels a side, of up to 1600, or no page."""
+
+
+def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
     """Explain all pictures and write the results, those alone that the folder does not have yet.
 
     Yields:
@@ -88,8 +104,8 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
         yield from _said(line, command, report)
     if tally.explained:
         report(
-            f"{tally.explained} pictures explained; "
-            f"heatmaps, values, {LINES}, {TABLE} and {SHEET} are in {command.output}"
+            f"{tally.explained} pictures explained; figures, heatmaps, values, "
+            f"{', '.join(command.ends)} are in {command.output}"
         )
     if table:
         report(f"{tally.accuracy} ({table})")
@@ -117,10 +133,10 @@ def _lines(
     results: Results,
     targets: Sequence[int | str],
     labels: Mapping[str, int],
-    report: Report,
+    report: Say,
 ) -> Iterator[Line]:
     """The lines of all pictures in their order; what is missing is computed."""
-    if results.is_finished(finish_key(labels)):
+    if results.is_finished(finish_key(labels, command.report), command.ends):
         report(f"all {len(results.pictures)} pictures are done already")
         for picture in results.pictures:
             yield from results.stored(picture)
@@ -128,7 +144,7 @@ def _lines(
         yield from _explained(command, results, targets, labels, report)
 
 
-def _said(line: Line, command: ExplainCommand, report: Report) -> Iterator[str]:
+def _said(line: Line, command: ExplainCommand, report: Say) -> Iterator[str]:
     """What is printed of a line."""
     if "error" in line:
         if command.strict:
@@ -184,7 +200,7 @@ def _explained(
     results: Results,
     targets: Sequence[int | str],
     labels: Mapping[str, int],
-    report: Report,
+    report: Say,
 ) -> Iterator[Line]:
     """The lines of all pictures: stored ones, and new ones after they are written."""
     explainer = _explainer(command, targets)
@@ -194,13 +210,12 @@ def _explained(
         style=style_for(chain, contract.start_value, contract.composite),
         post=chain if str(chain) != contract.post else None,
         outlined=chain.outlined,
+        method=in_words(contract.composite, chain),
     )
     batch = command.batch or explainer.batch_within(command.memory)
-    for remark in _remarks(command, explainer, chain, batch):
-        report(remark)
+    warnings = _beginning(command, results, explainer, chain, batch, report)
+    page = Report(labels, explainer.classes, chain, Page(full_size=command.report == "full"))
     done = len(results.pictures) - len(results.missing)
-    if done:
-        report(f"{done} of {len(results.pictures)} pictures are done already: going on")
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
     faults: dict[Path, ImageError] = {}
     fresh = _by_picture(
@@ -218,16 +233,53 @@ def _explained(
         for picture in results.pictures:
             explanations = next(fresh) if picture in waiting else []
             if picture not in results.missing:
+                page.add_stored(results, picture)
                 yield from results.stored(picture)
                 continue
             if explanations:
-                lines = write_picture(results, explanations, drawing)
+                shown = [drawing.of(explanation) for explanation in explanations]
+                lines = write_picture(results, shown, drawing)
+                page.add(shown)
             else:
                 lines = results.add_fault(picture, faults.pop(picture))
+                page.add_fault(lines[0])
             progress.step()
             yield from lines
     if results.is_begun:
-        finish(results, labels, drawing)
+        for other in results.others:
+            page.add_stored(results, other)
+        if command.report != "none":
+            run = run_of(explainer, command.model, chain, warnings)
+            page.page.write(command.output / REPORT, run, force=True)
+        finish(results, labels, drawing, key=finish_key(labels, command.report))
+    _warn(warnings, report)
+
+
+def _beginning(
+    command: ExplainCommand,
+    results: Results,
+    explainer: Explainer,
+    chain: Chain,
+    batch: int,
+    report: Say,
+) -> list[str]:
+    """Say what a user should know before the first picture; returns the warnings."""
+    chosen = batch if command.batch is None else None
+    for remark in remarks_of(explainer, chain, own_post=command.post is None, batch=chosen):
+        report(remark)
+    found = warnings_of(explainer, command.model, results.pictures, threads=command.threads)
+    warnings = list(found)
+    _warn(warnings, report)
+    done = len(results.pictures) - len(results.missing)
+    if done:
+        report(f"{done} of {len(results.pictures)} pictures are done already: going on")
+    return warnings
+
+
+def _warn(warnings: Sequence[str], report: Say) -> None:
+    """Warnings as nobody can miss them on a terminal."""
+    for text in warnings:
+        report(click.style(f"WARNING: {plain(text)}", fg="yellow", bold=True))
 
 
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
@@ -278,6 +330,7 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
     Results of other processors, batches and numbers of threads differ by rounding alone.
     """
     options = asdict(command.options)
+    described = describe_model(metadata_of(command.model), command.model)
     for name in ("many_targets", "post", "randomize", "seed"):
         del options[name]
     return {
@@ -288,35 +341,10 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
         "top": command.top,
         "post": None if command.post is None else str(_parse_post(command.post)),
         "output-name": options.pop("explain"),
-        "preprocess": options.pop("preprocessing"),
-        "classes": options.pop("labels"),
+        "preprocess": options.pop("preprocessing") or _plain_data(described.preprocessing),
+        "classes": options.pop("labels") or described.labels,
         **{name.replace("_", "-"): value for name, value in options.items()},
     }
-
-
-def _remarks(
-    command: ExplainCommand, explainer: Explainer, chain: Chain, batch: int
-) -> Iterator[str]:
-    """Lines that a user should know before the first picture."""
-    contract = explainer.contract
-    yield f"running on {explainer.provider} with {contract.composite}"
-    if command.post is None and chain.steps:
-        where = (
-            "the raw relevance is in the .npz"
-            if explainer.gives_raw
-            else "the file does not give raw relevance (compile it with --outputs "
-            "heatmap,heatmap_raw)"
-        )
-        yield f"heatmaps of {contract.composite} are post-processed with --post {chain}; {where}"
-    if contract.randomized:
-        yield (
-            f"the weights of {contract.randomized} layers are shuffled: "
-            "predictions and heatmaps mean nothing"
-        )
-    if explainer.assumed_preprocessing:
-        yield "the model does not say how pictures become input: assuming --preprocess imagenet"
-    if command.batch is None:
-        yield f"{batch} pictures per run, {contract.memory_each / 1e6:.0f} MB each"
 
 
 def _targets(command: ExplainCommand) -> list[int | str]:
@@ -375,6 +403,10 @@ def _parse_post(text: str) -> Chain:
         raise RuleError(f"--post {text}: {error}") from error
 
 
+def _plain_data(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
+    return None if preprocessing is None else asdict(preprocessing)
+
+
 def plain(text: str) -> str:
     """Text without control codes, which a file's or a class's name may hold."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -387,4 +419,4 @@ def _sentence(line: Mapping[str, Any]) -> str:
     text = f"{line['image']}: {name} ({value})"
     if target["index"] != best["index"]:
         text += f", explained as {target['name'] or target['index']}"
-    return f"{text} → {line['files']['overlay']}"
+    return f"{text} → {line['files']['figure']}"

@@ -21,9 +21,13 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.maps.resample import Map, resample
+from lrp_onnx.report.entry import Entry, Failed
+from lrp_onnx.report.figure import figure
+from lrp_onnx.report.page import Page
 from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
 from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
 from lrp_onnx.report.table import table_of
+from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import Box
@@ -45,6 +49,12 @@ class Drawing:
     """
     outlined: bool = False
     """Whether the region of C3 is drawn as a line over the picture."""
+    method: str = ""
+    """How relevance was computed, in words."""
+
+    def of(self, explanation: Explanation) -> Explanation:
+        """The explanation as it is shown: with this post-processing."""
+        return explanation if self.post is None else _with_post(explanation, self.post)
 
 
 def write_picture(
@@ -54,7 +64,7 @@ def write_picture(
 
     Args:
         results: where they go.
-        explanations: all explanations of one picture.
+        explanations: all explanations of one picture, as they are shown.
         drawing: how they are shown.
 
     Returns:
@@ -65,21 +75,56 @@ def write_picture(
     """
     results.begin()
     picture = explanations[0].path
-    lines = []
-    for explanation, paths in zip(explanations, results.paths(picture), strict=True):
-        post = drawing.post
-        shown = explanation if post is None else _with_post(explanation, post)
-        lines.append(_write(shown, paths, drawing))
+    files = results.paths(picture)
+    whole = figure(explanations, drawing.style, method=drawing.method, outlined=drawing.outlined)
+    write_png(files[0].figure, whole, force=True)
+    lines = [
+        _write(explanation, paths, drawing)
+        for explanation, paths in zip(explanations, files, strict=True)
+    ]
     return results.add(picture, lines)
 
 
-def finish(results: Results, labels: Mapping[str, int], drawing: Drawing) -> None:
+@dataclass(slots=True)
+class Report:
+    """The HTML page of a run, which grows picture by picture in their order."""
+
+    labels: Mapping[str, int]
+    """File name → true class."""
+    classes: Classes
+    chain: Chain
+    """The post-processing that is shown."""
+    page: Page
+
+    def add(self, explanations: Sequence[Explanation]) -> None:
+        """Add the explanations of a picture, as they are shown."""
+        path = explanations[0].path
+        label = self.labels.get(path.name)
+        known = label is not None and 0 <= label < self.classes.count
+        name = self.classes.name(label) if label is not None and known else ""
+        self.page.add(Entry.of(explanations, label=label, label_name=name, chain=self.chain))
+
+    def add_fault(self, line: Line) -> None:
+        """Add a picture that cannot be read, from its line."""
+        self.page.add(Failed(line["image"], line["error"]))
+
+    def add_stored(self, results: Results, picture: Path | str) -> None:
+        """Add a picture from what the folder has of it; one that is changed or gone is left out."""
+        lines = results.stored(picture)
+        if lines and "error" in lines[0]:
+            self.add_fault(lines[0])
+        elif explanations := list(_read(results, lines)):
+            self.add(explanations)
+
+
+def finish(results: Results, labels: Mapping[str, int], drawing: Drawing, *, key: str) -> None:
     """Put the lines in order, and make the table and the sheet from what is in the folder.
 
     Args:
         results: the folder, which lacks no picture.
         labels: file name → true class, for the table.
         drawing: how explanations are shown.
+        key: what the files at the end are made from, see `finish_key`.
 
     Raises:
         OutputError: a file cannot be written.
@@ -89,12 +134,12 @@ def finish(results: Results, labels: Mapping[str, int], drawing: Drawing) -> Non
     rows = islice(stored_explanations(results), SHEET_MOST)
     if (drawn := sheet(rows, drawing)) is not None:
         write_png(results.folder / SHEET, drawn, force=True)
-    results.finish(finish_key(labels))
+    results.finish(key)
 
 
-def finish_key(labels: Mapping[str, int]) -> str:
-    """What `finish` depends on beside the lines and the settings."""
-    return f"{zlib.crc32(json.dumps(sorted(labels.items())).encode()):08x}"
+def finish_key(labels: Mapping[str, int], report: str) -> str:
+    """What the files at the end depend on beside the lines and the settings."""
+    return f"{zlib.crc32(json.dumps([report, sorted(labels.items())]).encode()):08x}"
 
 
 def stored_explanations(results: Results) -> Iterator[Explanation]:
@@ -102,7 +147,11 @@ def stored_explanations(results: Results) -> Iterator[Explanation]:
 
     Those whose photo is changed or gone, or whose values are damaged, are left out.
     """
-    for line in results.lines():
+    yield from _read(results, results.lines())
+
+
+def _read(results: Results, lines: Iterable[Line]) -> Iterator[Explanation]:
+    for line in lines:
         if "error" in line or not results.is_unchanged(line):
             continue
         try:

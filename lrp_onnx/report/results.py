@@ -23,6 +23,9 @@ from lrp_onnx.files.writing import append_line, make_folder, write_bytes
 from lrp_onnx.report.names import stems_of
 
 RUN, LINES, TABLE, SHEET = "run.json", "explanations.jsonl", "results.csv", "sheet.png"
+REPORT = "report.html"
+ENDS = (LINES, TABLE, SHEET, REPORT)
+"""Files that are made of all results, at the end of a run."""
 REMEDY = "give another -o/--output, or --force to start over"
 
 Line = dict[str, Any]
@@ -35,15 +38,23 @@ Span = tuple[int, int]
 class Paths:
     """The files of one explanation."""
 
+    figure: Path
+    """Shared by all explanations of a picture."""
     overlay: Path
     heatmap: Path
     values: Path
 
     @classmethod
-    def of(cls, folder: Path, stem: str) -> Paths:
-        """The files in `folder` whose names begin with `stem`."""
+    def of(cls, folder: Path, stem: str, number: int | None = None) -> Paths:
+        """The files in `folder` of the picture whose names begin with `stem`, and of its
+        explanation of this number.
+        """
+        one = stem if number is None else f"{stem}.{number}"
         return cls(
-            folder / f"{stem}.overlay.png", folder / f"{stem}.heatmap.png", folder / f"{stem}.npz"
+            folder / f"{stem}.figure.png",
+            folder / f"{one}.overlay.png",
+            folder / f"{one}.heatmap.png",
+            folder / f"{one}.npz",
         )
 
     @property
@@ -89,7 +100,7 @@ class _Run:
         stem = self.stems[picture]
         if self.each == 1:
             return [Paths.of(folder, stem)]
-        return [Paths.of(folder, f"{stem}.{number + 1}") for number in range(self.each)]
+        return [Paths.of(folder, stem, number + 1) for number in range(self.each)]
 
 
 class Results:
@@ -154,7 +165,7 @@ class Results:
             for path in (self.folder / name for name in paths.names.values())
         ]
         if self._stored is None:
-            paths += [self.folder / name for name in (LINES, TABLE, SHEET)]
+            paths += [self.folder / name for name in ENDS]
         existing = [path for path in paths if path.exists()]
         if existing:
             raise OutputExistsError(
@@ -197,11 +208,11 @@ class Results:
         """Whether the folder holds the run."""
         return self._stored is not None
 
-    def is_finished(self, key: str) -> bool:
-        """Whether nothing is missing, and the files at the end are made, from `key` too."""
+    def is_finished(self, key: str, ends: Sequence[str] = ENDS) -> bool:
+        """Whether nothing is missing, and `ends`, files at the end, are made from `key` too."""
         made = self._stored is not None and self._stored.finished == key
-        ends = all((self.folder / name).exists() for name in (LINES, TABLE, SHEET))
-        return made and ends and not self.missing
+        there = all((self.folder / name).exists() for name in ends)
+        return made and there and not self.missing
 
     def paths(self, picture: Path) -> list[Paths]:
         """The files of a picture's explanations."""
@@ -216,6 +227,12 @@ class Results:
         """All lines, in the order of the file."""
         for image in self._spans:
             yield from self.stored(image)
+
+    @property
+    def others(self) -> list[str]:
+        """The pictures of earlier runs in the folder that are not among this run's."""
+        own = {str(picture) for picture in self.pictures}
+        return [image for image in self._spans if image not in own]
 
     def is_unchanged(self, line: Line) -> bool:
         """Whether a picture is there and has the content that its line tells of."""
@@ -346,7 +363,7 @@ def _own_files(folder: Path) -> list[Path]:
         run = None
     if run is None:
         return []
-    names = [LINES, TABLE, SHEET]
+    names = list(ENDS)
     for picture in run.stems:
         for paths in run.paths(folder, picture):
             names += paths.names.values()

@@ -25,6 +25,7 @@ from lrp_onnx.contract import (
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError
+from lrp_onnx.files.description import describe_model
 from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
 from lrp_onnx.maps.resample import resample
@@ -40,7 +41,7 @@ from lrp_onnx.runtime.explanation import (
     scores_of,
 )
 from lrp_onnx.runtime.memory import memory_now
-from lrp_onnx.runtime.preprocess import checked, input_size
+from lrp_onnx.runtime.preprocess import assumed, checked, input_size
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 from lrp_onnx.runtime.sources import Source
 
@@ -97,10 +98,22 @@ class Explainer:
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
-        self.assumed_preprocessing = preprocessing is None and self.contract.preprocessing is None
-        stated = preprocessing or self.contract.preprocessing or Preprocessing()
+        said = describe_model(
+            self.session.metadata,
+            source if isinstance(source, Path) else None,
+            classes=self.contract.classes,
+        )
+        self.sources = {**said.sources, **self.contract.sources}
+        stated = preprocessing or said.preprocessing
+        self.assumed_preprocessing = stated is None
+        if stated is None:
+            _, shape = self.session.input_of(self.contract.input)
+            stated = assumed(1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3)
         self.preprocessing = checked(stated.for_layout(self.contract.layout))
-        self.labels = tuple(labels) or self.contract.labels
+        self.labels = tuple(labels) or said.labels
+        for what, given in (("preprocessing", preprocessing), ("labels", labels)):
+            if given:
+                self.sources[what] = "the options"
         lowest = -self.contract.classes if self.contract.many_targets else PREDICTED
         self.classes = Classes(self.contract.classes, self.labels, lowest)
         if self.labels and len(self.labels) != self.contract.classes:

@@ -104,19 +104,6 @@ def of_every_channel(spec: Preprocessing) -> Preprocessing:
     return replace(spec, mean=mean, std=std)
 
 
-def in_words(spec: Preprocessing) -> str:
-    """A preprocessing as a sentence without a full stop."""
-    numbers = {
-        name: ", ".join(f"{value:.4g}" for value in getattr(spec, name)) for name in ("mean", "std")
-    }
-    cut = "" if spec.crop_fraction == 1 else f", the central {spec.crop_fraction:.4g} of it"
-    part = "the whole picture, stretched" if spec.resize == "stretch" else "the central part"
-    scale = "" if spec.divisor == 1 else f" divided by {spec.divisor:.6g}"
-    centred = f", minus {numbers['mean']}" if any(spec.mean) else ""
-    scaled = f", divided by {numbers['std']}" if set(spec.std) != {1.0} else ""
-    return f"{part}{cut}; {spec.channels} from 0 to 255{scale}{centred}{scaled}"
-
-
 def assumed(channels: int) -> Preprocessing:
     """What is assumed of a model that nothing says it of: ImageNet's for three channels, pixels
     from 0 to 1 for one.
