@@ -181,6 +181,21 @@ def test_damaged_lines_and_lost_files_are_made_again(
     assert {name for name in written if name.endswith(".npz")} == {"03.npz", "05.npz", "11.npz"}
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_temporary_files_of_a_killed_run_are_removed(
+    force: bool, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    command, out = ("explain", model, photos / "03.png", "-o", tmp_path / "out"), tmp_path / "out"
+    assert call(*command).exit_code == 0
+    own = {".03.npz.abcd_123", ".run.json.abcd_123", ".sheet.png.abcd_123"}
+    others = {".04.npz.abcd_123", ".03.npz.mine", ".03.npz"}
+    for name in own | others:
+        (out / name).touch()
+    (out / "03.npz").unlink()
+    assert call(*command, *(["--force"] if force else [])).exit_code == 0
+    assert {path.name for path in out.glob(".*")} == others
+
+
 def test_a_finished_run_computes_and_writes_nothing(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
