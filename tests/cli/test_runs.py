@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from click.testing import CliRunner, Result
 from networks import resnet
 
 import lrp_onnx.cli.explain
+import lrp_onnx.report.results
 from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.explain import ExplainCommand, _batches_with, explain_files
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.files.writing import append_line
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 
@@ -141,6 +143,41 @@ def test_kill_9_at_any_moment(seed: int, tmp_path: Path) -> None:
     assert whole.returncode == 1 and "63 explained, 1 could not be read: 30.png" in whole.stderr
     assert last.stdout == whole.stdout and len(whole.stdout.splitlines()) == 63
     assert_equal(tmp_path / "killed", tmp_path / "whole")
+
+
+class Stop(BaseException):
+    """Ends a run as a signal does."""
+
+
+def test_stopped_before_every_write(
+    models: dict[bool, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file's replacement and of a line: each in turn, each gone on with."""
+    (photos / "01.png").write_bytes(b"no picture")
+    pictures = [photos / f"{index:02}.png" for index in range(3)]
+    command = ("explain", models[True], *pictures, "--top", 2, "-o")
+    left = [-1]
+
+    def stopping(write: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*arguments: Any, **choices: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Stop
+            return write(*arguments, **choices)
+
+        return instead
+
+    monkeypatch.setattr(Path, "replace", stopping(Path.replace))
+    monkeypatch.setattr(lrp_onnx.report.results, "append_line", stopping(append_line))
+    assert call(*command, tmp_path / "whole").exit_code == 1
+    writes = -1 - left[0]
+    assert writes == 2 * 2 * 3 + 3 + 4  # files, lines; run, table, sheet, run
+    for moment in range(1, writes + 1):
+        left[0] = moment
+        with pytest.raises(Stop):
+            call(*command, tmp_path / str(moment))
+        assert call(*command, tmp_path / str(moment)).exit_code == 1
+        assert_equal(tmp_path / str(moment), tmp_path / "whole")
 
 
 @pytest.mark.parametrize("choices", [(), ("--top", 3), ("--target", 3, "--target", "class 8")])
