@@ -55,6 +55,10 @@ class _Batch:
     """Pictures read and prepared for one run."""
 
     paths: tuple[Path, ...]
+    rows: tuple[int, ...]
+    """The place of every picture among those that the run was to have."""
+    faults: tuple[tuple[Path, ImageError], ...]
+    """The pictures that cannot be read."""
     pictures: tuple[Picture, ...]
     prepared: tuple[Prepared, ...]
     tensors: NDArray[Any]
@@ -208,7 +212,12 @@ class Explainer:
             )
 
     def explain_images(
-        self, paths: Sequence[str | Path], *, batch_size: int = 8, target: Target = None
+        self,
+        paths: Sequence[str | Path],
+        *,
+        batch_size: int = 8,
+        target: Target = None,
+        on_fault: Callable[[Path, ImageError], None] | None = None,
     ) -> Iterator[Explanation]:
         """Explain pictures, `batch_size` at a time, while the next pictures are read.
 
@@ -218,14 +227,16 @@ class Explainer:
                 compiled with many targets takes one picture.
             target: a class index or name for all, one per picture, or None for the predicted class.
                 A file compiled with many targets explains all of them for every picture.
+            on_fault: is called with a picture that cannot be read and the reason, and the picture
+                is left out; None raises the reason.
 
         Yields:
             The explanations in the order of `paths`: one per picture, or one per target of each
             picture.
 
         Raises:
-            ImageError: a picture cannot be read, a target is not a class, or the model's input does
-                not fit the preprocessing.
+            ImageError: a picture cannot be read and `on_fault` is None, a target is not a class, or
+                the model's input does not fit the preprocessing.
             ValueError: `batch_size` is below 1.
         """
         if batch_size < 1:
@@ -240,21 +251,47 @@ class Explainer:
         # CUDA plans its convolutions again for every shape: a shorter last batch is filled up.
         pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
         parts = [slice(first, first + size) for first in range(0, len(files), size)]
-        tasks = [partial(self._read, files[part], height, width, pad_to=pad_to) for part in parts]
+        tasks = [
+            partial(self._read, files[part], height, width, pad_to=pad_to, strict=on_fault is None)
+            for part in parts
+        ]
         for part, batch in zip(parts, ahead(tasks), strict=True):
-            yield from self._explain_batch(batch, targets if many else targets[part])
+            for path, fault in batch.faults:
+                if on_fault is not None:
+                    on_fault(path, fault)
+            if batch.paths:
+                of_batch = targets if many else targets[part][list(batch.rows)]
+                yield from self._explain_batch(batch, of_batch)
 
-    def _read(self, paths: Sequence[Path], height: int, width: int, *, pad_to: int) -> _Batch:
+    def _read(
+        self, paths: Sequence[Path], height: int, width: int, *, pad_to: int, strict: bool
+    ) -> _Batch:
+        """Read and prepare pictures; one that cannot be read raises its fault where `strict`."""
         started = time.perf_counter()
-        pictures = tuple(read_image(path) for path in paths)
+        pictures: dict[int, Picture] = {}
+        faults = []
+        for row, path in enumerate(paths):
+            try:
+                pictures[row] = read_image(path)
+            except ImageError as fault:
+                if strict:
+                    raise
+                faults.append((path, fault))
         prepared = tuple(
-            preprocess(picture, self.preprocessing, height, width) for picture in pictures
+            preprocess(picture, self.preprocessing, height, width) for picture in pictures.values()
         )
-        tensors = np.stack([p.tensor for p in prepared])
-        missing = max(0, pad_to - len(tensors))
-        tensors = np.concatenate([tensors, np.zeros((missing, *tensors.shape[1:]), tensors.dtype)])
-        seconds = (time.perf_counter() - started) / len(paths)
-        return _Batch(tuple(paths), pictures, prepared, tensors, seconds)
+        tensors = [p.tensor for p in prepared]
+        if tensors:
+            tensors += [np.zeros_like(tensors[0])] * (pad_to - len(tensors))
+        return _Batch(
+            paths=tuple(paths[row] for row in pictures),
+            rows=tuple(pictures),
+            faults=tuple(faults),
+            pictures=tuple(pictures.values()),
+            prepared=prepared,
+            tensors=np.stack(tensors) if tensors else np.empty(0, np.float32),
+            seconds=(time.perf_counter() - started) / len(paths),
+        )
 
     def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
         """One explanation per target; with many targets the batch has one picture."""

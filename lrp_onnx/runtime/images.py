@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,15 @@ Picture = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 
 
-def find_images(patterns: Sequence[str | Path]) -> list[Path]:
+def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
     """The pictures that `patterns` name, each once, in that order.
 
-    A pattern is a file, a folder (its pictures sorted, without subfolders) or a glob.
+    A pattern is a file, a folder (its pictures sorted; hidden ones are left out) or a glob.
+
+    Args:
+        patterns: files, folders and globs.
+        recursive: whether the subfolders of folders are searched too, hidden ones excepted. A
+            folder that links lead to several times is searched once.
 
     Raises:
         ImageError: patterns without a picture; the message lists all of them.
@@ -37,11 +42,7 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_dir():
-            matched = sorted(
-                p
-                for p in path.iterdir()
-                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-            )
+            matched = sorted(_in_folder(path, recursive=recursive))
         elif path.exists():
             matched = [path]
         else:
@@ -55,6 +56,19 @@ def find_images(patterns: Sequence[str | Path]) -> list[Path]:
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
     return list(paths)
+
+
+def _in_folder(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """The pictures in a folder, and with `recursive` in its subfolders, each folder once."""
+    waiting, known = [folder], {folder.resolve()}
+    while waiting:
+        for path in sorted(p for p in waiting.pop(0).iterdir() if not p.name.startswith(".")):
+            if not path.is_dir():
+                if path.suffix.lower() in SUFFIXES:
+                    yield path
+            elif recursive and path.resolve() not in known:
+                known.add(path.resolve())
+                waiting.append(path)
 
 
 def _glob(pattern: str) -> list[Path]:

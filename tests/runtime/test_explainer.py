@@ -246,3 +246,51 @@ def test_what_the_runtime_cannot_load(tmp_path: Path) -> None:
         open_session(path, providers="cpu")
     with pytest.raises(ModelFileError, match="there is no file"):
         Explainer(tmp_path / "nothing.onnx")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_a_picture_that_cannot_be_read_is_left_out(
+    batch_size: int, compiled: bytes, photos: list[Path], tmp_path: Path
+) -> None:
+    """The others keep their order and their classes, and a batch of damaged pictures is no run."""
+    explainer = Explainer(compiled, providers="cpu")
+    damaged = [tmp_path / f"damaged{index}.png" for index in range(4)]
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    given = [damaged[0], photos[0], photos[1], damaged[1], damaged[2], damaged[3], photos[2]]
+    targets = [9, 5, 4, 9, 9, 9, 3]
+    faults: list[tuple[Path, ImageError]] = []
+    found = list(
+        explainer.explain_images(
+            given,
+            batch_size=batch_size,
+            target=targets,
+            on_fault=lambda path, error: faults.append((path, error)),
+        )
+    )
+    assert [path for path, _ in faults] == damaged
+    assert all(str(path) in str(error) for path, error in faults)
+    assert [(e.path, e.target) for e in found] == [(photos[0], 5), (photos[1], 4), (photos[2], 3)]
+    alone = list(explainer.explain_images(photos[:3], batch_size=batch_size, target=[5, 4, 3]))
+    for one, expected in zip(found, alone, strict=True):
+        assert relative(one.heatmap, expected.heatmap) < 1e-5
+        assert np.array_equal(one.photo, expected.photo)
+    with pytest.raises(ImageError, match="damaged0"):
+        list(explainer.explain_images(given, batch_size=batch_size, target=targets))
+
+
+def test_damaged_pictures_in_a_fixed_batch(saved: Save, photos: list[Path], tmp_path: Path) -> None:
+    model = resnet(size=(32, 32))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].ClearField("dim_param")
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    explainer = Explainer(compile_model(saved(model)).model.SerializeToString(), providers="cpu")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"")
+    faults: list[Path] = []
+    found = explainer.explain_images(
+        [damaged, damaged, damaged, photos[0]],
+        target=[0, 1, 2, 3],
+        on_fault=lambda path, _: faults.append(path),
+    )
+    assert [(e.path, e.target) for e in found] == [(photos[0], 3)] and faults == [damaged] * 3

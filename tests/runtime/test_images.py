@@ -103,3 +103,29 @@ def test_labels_and_classes(tmp_path: Path) -> None:
     names.write_text("\n")
     with pytest.raises(ImageError, match="no class names"):
         read_classes(names)
+
+
+def test_subfolders(tmp_path: Path) -> None:
+    """Sorted, without hidden ones; links that lead in circles, or twice to a folder, end."""
+    names = ("b.png", "a.png", "sub/d.png", "sub/c.png", "sub/deep/e.png", ".git/f.png", "t/g.txt")
+    for name in names:
+        path = tmp_path / "all" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"x")
+    folder = tmp_path / "all"
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "zz").symlink_to(folder / "sub")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "folder.png").mkdir()
+    found = find_images([folder], recursive=True)
+    assert [str(p.relative_to(folder)) for p in found] == [
+        "a.png",
+        "b.png",
+        "circle.png",
+        "sub/c.png",
+        "sub/d.png",
+        "sub/deep/e.png",
+    ]
+    assert [p.name for p in find_images([folder])] == ["a.png", "b.png", "circle.png"]
+    with pytest.raises(ImageError, match="holds no picture"):
+        find_images([folder / "t"], recursive=True)
