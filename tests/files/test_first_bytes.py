@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrp_onnx.errors import ImageError
-from lrp_onnx.files.first_bytes import looks_like, picture_size
+from lrp_onnx.files.first_bytes import looks_like
+from lrp_onnx.files.pictures import picture_size
 from lrp_onnx.runtime import images
 from lrp_onnx.runtime.images import read_image
 
