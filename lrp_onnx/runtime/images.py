@@ -168,7 +168,7 @@ def decoded_image(data: bytes, name: str) -> Picture:
         rarity = _rarity(kind, color, whole)
         if color is not None and whole is not None and not rarity:
             check_size(name, color.shape[1], color.shape[0])
-            return np.asarray(cv2.cvtColor(_on_white(color, whole), cv2.COLOR_BGR2RGB), np.uint8)
+            return np.asarray(cv2.cvtColor(on_white(color, whole), cv2.COLOR_BGR2RGB), np.uint8)
         fault = f"it is a {kind} file {rarity}"
     raise ImageError(f"{shown(name)} cannot be read as a picture: {fault}")
 
@@ -230,12 +230,13 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def _on_white(color: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
+def on_white(color: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
     """`color` (H, W, 3) uint8 mixed with white where `whole` is transparent.
 
     Args:
         color: the picture as EXIF data turns it.
-        whole: the same with all of its channels, perhaps (H, W, 4), and not turned.
+        whole: the same with all of its channels, perhaps (H, W, 4), and not turned; uint8 or uint16
+            in the same order of colours.
     """
     if whole.ndim != 3 or whole.shape[2] != 4:
         return color
