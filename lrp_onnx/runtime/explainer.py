@@ -344,6 +344,7 @@ class Explainer:
             provider=self.provider,
             seconds=seconds,
             kind=kind,
+            probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
             composite=self.contract.composite,
             post=self.contract.post,
         )

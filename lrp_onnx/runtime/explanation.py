@@ -101,6 +101,8 @@ class Explanation:
     """``decode`` and ``run``: seconds per picture, averaged over its batch."""
     kind: str = "logits"
     """What the explained output holds: one of `KINDS`."""
+    probability: float | None = None
+    """The target's probability; None where the model does not tell it."""
     composite: str = ""
     """Name of the composite; empty where it is not known."""
     post: str = "none"
