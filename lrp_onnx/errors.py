@@ -79,13 +79,17 @@ _JOINERS = "\u200c\u200d"
 """Characters without width that words and emoji need; they move nothing in a terminal."""
 
 
-def shown(text: object) -> str:
+def shown(text: object, *, lines: bool = False) -> str:
     """`text` as it may stand in a message: on one line, and without power over a terminal.
 
     Control characters, those that turn the direction of writing, and what is not Unicode (bytes in
     the name of a file) are written as in Python: ``\\n``, ``\\x1b``, ``\\u202e``.
+
+    Args:
+        text: a name, or a whole message.
+        lines: whether line breaks stay, for a message of several lines.
     """
-    return "".join(map(_shown, str(text)))
+    return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in str(text))
 
 
 def _shown(letter: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import inspect
+import io
 import json
+import pickle
 import re
 import textwrap
 from collections.abc import Callable
@@ -188,6 +190,8 @@ def test_a_prepared_batch_in_a_fixed_batch_and_in_other_colours(saved: Save) -> 
         (Image(pixels(), "damaged"), "PIL image cannot be read: image file is truncated"),
         (Tensor(pixels(), far=True), r"\.cpu\(\)\.numpy\(\)"),
         ([3], "type int is no picture"),
+        (None, "type NoneType is no picture"),
+        (io.BytesIO(b"x"), "type BytesIO is no picture: give a path, the bytes"),
         (b"no picture", "<bytes> cannot be read as a picture: it is text"),
         ("nowhere.png", "nowhere.png cannot be read: No such file"),
         (".", "is a folder: name the pictures in it"),
@@ -444,6 +448,19 @@ def test_the_examples_run(
     names = {name: getattr(lrp_onnx, name) for name in lrp_onnx.__all__}
     exec(textwrap.dedent(example[1]), {"lrp_onnx": lrp_onnx, **names})
     assert list(folder.glob("*.png"))
+
+
+def test_one_picture_is_no_list(explainer: Explainer, photo: Path) -> None:
+    for image in (photo, str(photo), photo.read_bytes()):
+        with pytest.raises(TypeError, match=r"write \[image\]"):
+            next(explainer.explain_images(image))  # type: ignore[arg-type]
+
+
+def test_copies(explainer: Explainer, photo: Path) -> None:
+    found = explainer(photo)
+    again = pickle.loads(pickle.dumps(found))
+    assert type(again) is Explanation and again.to_dict() == found.to_dict()
+    assert np.array_equal(again.overlay(), found.overlay())
 
 
 def test_public_names() -> None:

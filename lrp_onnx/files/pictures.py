@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 
 from lrp_onnx.files.first_bytes import looks_like
 
 REMEDY = "convert it to PNG or JPEG"
 AGAIN = "copy or download it again"
+HAS_NO_END = "is truncated"
 TOLD = {
     b"\x00\x00\x00\x0cJXL ": "a JPEG XL picture",
     b"\xff\x0a": "a JPEG XL picture",
@@ -52,8 +54,8 @@ def picture_fault(data: bytes) -> str:
         return f"{looks_like(data) or 'it is of an unknown format, or damaged'}; use PNG or JPEG"
     if picture_size(data) is None:
         return f"it begins like a {kind} file and is damaged: {AGAIN}"
-    if _is_truncated(kind, data):
-        return f"it is a {kind} file and its end is missing: {AGAIN}"
+    if damage := _damage(kind, data):
+        return f"it is a {kind} file that {damage}: {AGAIN}"
     if kind == "PNM" and (header := _PNM.match(data)) and header[4] not in _PNM_MOST:
         return f"its values go up to {header[4].decode()}, not 255 or 65535: {REMEDY}"
     if kind == "TIFF" and (_tags(data).get(_KIND, 0) & 1 or _DNG in _tags(data)):
@@ -112,7 +114,7 @@ def picture_size(data: bytes) -> Size:
     kind = picture_format(data)
     try:
         return SIZES[kind](data) if kind else None
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return None
 
 
@@ -225,19 +227,31 @@ SIZES: Mapping[str, Callable[[bytes], Size]] = {
 """Every format that is read → the size that its header states."""
 
 
-def _is_truncated(kind: str, data: bytes) -> bool:
-    """Whether the end of a file is missing, where its format makes that plain."""
+def _damage(kind: str, data: bytes) -> str:
+    """What is plainly wrong with a file, before anything is decoded; empty where nothing is."""
+    ends = True
     if kind == "JPEG":
-        last = _jpeg_segments(data)[-1][1]
-        return data.find(b"\xff\xd9", last) < 0
-    if kind == "PNG":
-        offset = len(_PNG_START)
-        while offset + 12 <= len(data):
-            length = int.from_bytes(data[offset : offset + 4], "big")
-            if data[offset + 4 : offset + 8] == b"IEND":
-                return False
-            offset += 12 + length
-        return True
-    if kind == "WebP":
-        return int.from_bytes(data[4:8], "little") > len(data) - 8
-    return False
+        ends = data.find(b"\xff\xd9", _jpeg_segments(data)[-1][1]) >= 0
+    elif kind == "WebP":
+        ends = int.from_bytes(data[4:8], "little") <= len(data) - 8
+    elif kind == "PNG":
+        return _png_damage(data)
+    return "" if ends else HAS_NO_END
+
+
+def _png_damage(data: bytes) -> str:
+    """The same of a PNG. Its chunks have checksums, all of which count but those of remarks."""
+    offset = len(_PNG_START)
+    while offset + 12 <= len(data):
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        kind, checksum = data[offset + 4 : offset + 8], data[end - 4 : end]
+        if end > len(data):
+            break
+        if kind[:1].isupper() and zlib.crc32(data[offset + 4 : end - 4]) != int.from_bytes(
+            checksum, "big"
+        ):
+            return "is damaged"
+        if kind == b"IEND":
+            return ""
+        offset = end
+    return HAS_NO_END

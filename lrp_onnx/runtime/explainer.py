@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -230,8 +231,11 @@ class Explainer:
         Raises:
             ImageError: a picture cannot be read and `on_fault` is None, a target is not a class, or
                 the model's input does not fit the preprocessing.
+            TypeError: `images` is one picture, not several.
             ValueError: `batch_size` is below 1.
         """
+        if isinstance(images, str | bytes | PathLike):
+            raise TypeError("explain_images takes a list of pictures: write [image] for one")
         _, shape = self.session.input_of(self.contract.input)
         size = input_size(shape, self.preprocessing)
         targets = self._targets(target, len(images))

@@ -63,6 +63,9 @@ def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> l
     paths: dict[Path, None] = {}
     faults = []
     for pattern in map(str, patterns):
+        if not pattern:
+            faults.append("an empty text names no picture")
+            continue
         try:
             matched = _matching(pattern, recursive=recursive)
         except OSError as error:
@@ -269,8 +272,8 @@ def read_labels(path: Path) -> dict[str, int]:
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
         raise ImageError(
-            f"{path} cannot be read as a CSV file with the columns file,label (a class index): "
-            f"{error!r}"
+            f"{shown(path)} cannot be read as a CSV file with the columns file,label "
+            f"(a class index): {error!r}"
         ) from error
 
 
@@ -294,10 +297,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding=ENCODING).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"the class names in {path} cannot be read: {error}") from error
+        raise ImageError(f"the class names in {shown(path)} cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise ImageError(f"{path} holds no class names: write one per line")
+        raise ImageError(f"{shown(path)} holds no class names: write one per line")
     return names
 
 

@@ -36,10 +36,12 @@ grey or (H, W, 4) RGBA, all uint8.
 """
 
 
-def is_source(value: Source | Iterable[Source]) -> bool:
-    """Whether `value` is one picture, not several."""
+def is_source(value: object) -> bool:
+    """Whether `value` is one thing, not several in a list or another iterable."""
     single = (str, os.PathLike, bytes, bytearray, memoryview, PilImage)
-    return isinstance(value, single) or hasattr(value, "__array__")
+    if isinstance(value, single) or hasattr(value, "__array__") or hasattr(value, "read"):
+        return True
+    return not isinstance(value, Iterable)
 
 
 def path_of(source: Source) -> Path:

@@ -286,11 +286,14 @@ def test_a_folder_of_pictures_that_are_not_read_says_so(tmp_path: Path) -> None:
         find_images([tmp_path])
     with pytest.raises(ImageError, match=r"cannot be read|not a file"):
         find_images(["x" * 300 + ".png"])
+    with pytest.raises(ImageError, match="an empty text names no picture"):
+        find_images([""])
 
 
 def test_what_a_terminal_sees_is_plain() -> None:
     assert shown("a\tb\r\x07\x7f\x85\u2028\u2066\ufeff") == r"a\tb\r\x07\x7f\x85\u2028\u2066\ufeff"
     assert shown(Path("né 👩\u200d🚀")) == "né 👩\u200d🚀"
+    assert shown("a\nb\x1b", lines=True) == "a\nb\\x1b" and shown("a\nb") == r"a\nb"
     assert shown("\udce9\ud800") == r"\xe9\ud800"
 
 
