@@ -207,6 +207,11 @@ def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
     return None if decoded is None else np.asarray(decoded)
 
 
+_log: Any = getattr(cv2.utils, "logging", cv2)
+"""Where OpenCV 5, and before that OpenCV 4, has the level of its log."""
+SILENT = 0
+
+
 class _Quiet:
     """OpenCV prints nothing while a thread is in such a block: faults of pictures are ours to tell.
 
@@ -219,15 +224,14 @@ class _Quiet:
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._before = cv2.utils.logging.getLogLevel()
-                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+                self._before = _log.setLogLevel(SILENT)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                cv2.utils.logging.setLogLevel(self._before)
+                _log.setLogLevel(self._before)
 
 
 _quiet = _Quiet()
