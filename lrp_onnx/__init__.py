@@ -1,7 +1,7 @@
 """lrp-onnx: compile a classifier's ONNX file into one that also explains itself.
 
-``compile_model`` makes a compiled file, ``Explainer`` runs
-one, ``evaluate`` judges methods on photos.
+``explain`` explains pictures in one call, ``Explainer`` many of them with one model,
+``compile_model`` makes a compiled file, ``evaluate`` judges methods on photos.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lrp_onnx.api import Explainer, explain
     from lrp_onnx.compiler import Compiled, Options, compile_model
     from lrp_onnx.evaluation.evaluate import evaluate
     from lrp_onnx.evaluation.request import Request
-    from lrp_onnx.runtime.explainer import Explainer
-    from lrp_onnx.runtime.explanation import Explanation
+    from lrp_onnx.explanation import Explanation
+    from lrp_onnx.runtime.images import find_images
 
 __all__ = [
     "Compiled",
@@ -26,14 +27,18 @@ __all__ = [
     "__version__",
     "compile_model",
     "evaluate",
+    "explain",
+    "find_images",
 ]
 
 _HOMES = {
     "Compiled": "compiler",
     "Options": "compiler",
     "compile_model": "compiler",
-    "Explainer": "runtime.explainer",
-    "Explanation": "runtime.explanation",
+    "Explainer": "api",
+    "Explanation": "explanation",
+    "explain": "api",
+    "find_images": "runtime.images",
     "Request": "evaluation.request",
     "evaluate": "evaluation.evaluate",
 }

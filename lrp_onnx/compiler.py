@@ -5,9 +5,10 @@ load → find the head → recognize → assign rules → emit → append → or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ from lrp_onnx.model.normalize.padded_pools import guard_pools
 from lrp_onnx.model.preparation import IMAGENET, integer_pictures, pixel_box
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.shuffle import shuffle_weights
+from lrp_onnx.notation import suggestion
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import block_summary
 from lrp_onnx.relevance.composites.assign import (
+    KIND,
     OVERRIDE,
+    WHICH,
     Assigned,
     Choices,
     applied_rules,
@@ -68,18 +72,65 @@ from lrp_onnx.relevance.graph.builder import Builder
 from lrp_onnx.relevance.graph.emission import (
     DEFAULT_EMISSION,
     ELSEWHERE,
+    EMISSIONS,
     PURPOSES,
     Emission,
     find_emission,
 )
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
+from lrp_onnx.relevance.rules.table import parse_rule
 from lrp_onnx.relevance.start import START_VALUES, start_relevance
+
+
+def _is_whole(value: Any, least: int, most: float = inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_whole(v, 1) for v in value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
+
+
+_FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "outputs": (
+        lambda v: v is None or (_are_names(v) and len(set(v)) == len(v)),
+        "a tuple of different names, such as ('heatmap', 'c3')",
+    ),
+    "explain": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name"),
+    "input_size": (lambda v: v is None or _is_size(v), "(height, width), both at least 1"),
+    "resolution": (
+        lambda v: v is None or _is_size(v) or (isinstance(v, str) and v != ""),
+        "(height, width), the name of a feature map, a fraction such as '1/8', or 'full'",
+    ),
+    "many_targets": (lambda v: isinstance(v, bool), "True or False"),
+    "static": (lambda v: isinstance(v, bool), "True or False"),
+    "opset": (lambda v: v is None or _is_whole(v, 13, 20), "a whole number from 13 to 20"),
+    "randomize": (lambda v: _is_whole(v, 0), "a whole number, at least 0"),
+    "seed": (lambda v: _is_whole(v, 0), "a whole number, at least 0"),
+    "preprocessing": (
+        lambda v: v is None or isinstance(v, Preprocessing),
+        "a Preprocessing, such as runtime.preprocess.parse_preprocessing('imagenet')",
+    ),
+    "labels": (
+        lambda v: isinstance(v, tuple) and all(isinstance(name, str) for name in v),
+        "a tuple of class names",
+    ),
+}
+"""Field of `Options` → whether a value fits, and which ones do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The choices of a compilation."""
+    """The choices of a compilation.
+
+    Raises:
+        RuleError: values that are unknown or do not fit, all of them at once. Whether names of
+            nodes and tensors, and sizes, fit a model shows when it is compiled.
+    """
 
     composite: str = DEFAULT
     outputs: tuple[str, ...] | None = None
@@ -141,24 +192,62 @@ class Options:
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for those in the file's metadata."""
 
+    def __post_init__(self) -> None:
+        for name in ("outputs", "input_size", "resolution", "labels"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        if faults := [*self._unknown(), *self._misread(), *self._unfit()]:
+            raise RuleError("; ".join(faults))
+
+    def _unknown(self) -> Iterator[str]:
+        """Faults of values that are one of a few names."""
+        for name, known in (
+            ("start", START_VALUES),
+            ("bias", ("keep", "drop")),
+            ("inputs", INPUTS),
+            ("optimize_for", EMISSIONS),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Emission) and value not in known:
+                yield f"{name}={value!r} is not known; {suggestion(str(value), known)}"
+        for pattern in self.rules:
+            if pattern.startswith(KIND) and pattern[1:] not in WHICH:
+                kinds = [KIND + name for name in WHICH]
+                yield f"there is no kind of step {pattern!r}; {suggestion(pattern, kinds)}"
+
+    def _misread(self) -> Iterator[str]:
+        """Faults of values with a grammar."""
+        texts: list[tuple[str, str, Callable[[str], object]]] = [
+            ("", self.composite, find_composite),
+            *((f"rules[{node!r}]: ", text, parse_rule) for node, text in self.rules.items()),
+        ]
+        if self.post is not None:
+            texts.append((f"post={self.post!r}: ", self.post, parse_chain))
+        for place, text, read in texts:
+            try:
+                read(text)
+            except RuleError as error:
+                yield f"{place}{error}"
+
+    def _unfit(self) -> Iterator[str]:
+        """Faults of types and ranges."""
+        for name, (fits, expected) in _FITTING.items():
+            value = getattr(self, name)
+            if not fits(value):
+                yield f"{name} is {value!r}; it is {expected}"
+        if self.inputs == "none" and self.many_targets:
+            yield "a file for many targets needs the input target: --inputs target"
+
     @property
     def emission(self) -> Emission:
-        """The choices of operators.
-
-        Raises:
-            RuleError: the runtime's name is not known.
-        """
+        """The choices of operators."""
         if isinstance(self.optimize_for, Emission):
             return self.optimize_for
         return find_emission(self.optimize_for)
 
     @property
     def chain(self) -> Chain:
-        """The post-processing of ``heatmap``.
-
-        Raises:
-            RuleError: a step or the composite is unknown, or a value does not fit.
-        """
+        """The post-processing of ``heatmap``."""
         return parse_chain(find_composite(self.composite).post if self.post is None else self.post)
 
     @property
@@ -171,19 +260,8 @@ class Options:
 
     @property
     def input_form(self) -> str:
-        """One of `contract.INPUTS`.
-
-        Raises:
-            RuleError: `inputs` is none of them.
-        """
-        inputs = self.inputs or ("target" if self.emission.required_target else "optional")
-        if inputs not in INPUTS:
-            raise RuleError(
-                f"the inputs {inputs!r} are not known: choose one of {' | '.join(INPUTS)}"
-            )
-        if inputs == "none" and self.many_targets:
-            raise RuleError("a file for many targets needs the input target: --inputs target")
-        return inputs
+        """One of `contract.INPUTS`."""
+        return self.inputs or ("target" if self.emission.required_target else "optional")
 
     @property
     def stored(self) -> bool:

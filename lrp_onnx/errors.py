@@ -5,6 +5,7 @@ Every message is one paragraph: what was found, what is supported, what to do.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -72,3 +73,29 @@ def first_line(error: BaseException) -> str:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+_JOINERS = "\u200c\u200d"
+"""Characters without width that words and emoji need; they move nothing in a terminal."""
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    """`text` as it may stand in a message: on one line, and without power over a terminal.
+
+    Control characters, those that turn the direction of writing, and what is not Unicode (bytes in
+    the name of a file) are written as in Python: ``\\n``, ``\\x1b``, ``\\u202e``.
+
+    Args:
+        text: a name, or a whole message.
+        lines: whether line breaks stay, for a message of several lines.
+    """
+    return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in str(text))
+
+
+def _shown(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    if kind not in ("Cc", "Cf", "Cs", "Zl", "Zp") or letter in _JOINERS:
+        return letter
+    if "\udc80" <= letter <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()

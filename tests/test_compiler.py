@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -243,9 +244,7 @@ def test_rules_for_kinds_of_steps(saved: Save) -> None:
         "@upper convolution"
     ] * (len(convolutions) - half)
     assert {why for op, why in said if op == "Join"} == {"@join"}
-    with pytest.raises(
-        RuleError, match=r"no kind of step '@frist'; there are @preparation, @first"
-    ):
+    with pytest.raises(RuleError, match=r"no kind of step '@frist'; did you mean @first"):
         compile_model(saved(resnet()), rules={"@frist": "flat"})
     with pytest.raises(RuleError, match="fits no step"):
         compile_model(saved(resnet()), rules={"@concatenation": "parts"})
@@ -342,36 +341,36 @@ def test_a_compiled_file_is_not_compiled_again(saved: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("choices", "message"),
     [
-        (Options(composite="c3-lpr"), "did you mean c3-lrp"),
-        (Options(start="logits"), "logit, probability, one"),
-        (Options(rules={"nothing*": "flat"}), "fits no node"),
-        (Options(rules={"conv*": "flatt"}), "did you mean flat"),
-        (Options(rules={"conv*": "gamma(gama=1)"}), "no parameter 'gama'"),
-        (Options(rules={"relu*": "pass(epsilon=3)"}), "pass has no parameter 'epsilon'"),
-        (Options(rules={"conv*": "gamma(gamma=much)"}), "gamma=much: the value must be a number"),
-        (Options(rules={"conv*": "gamma(gamma=-1)"}), "not negative"),
-        (Options(rules={"conv*": "alpha-beta(alpha=2, beta=2)"}), "differ by exactly 1"),
-        (Options(rules={"conv*": "gamma(gamma=inf)"}), "not negative"),
-        (Options(rules={"conv*": "epsilon(epsilon=nan)"}), "not negative"),
-        (Options(rules={"conv0": "z-box(low=-1/-1, high=1/1)"}), "2 bounds, its input 3 channels"),
-        (Options(rules={"conv0": "z-box(low=-1, high=1/1)"}), "as many of each"),
-        (Options(rules={"conv*": "ratio"}), "rule of the residual Add"),
-        (Options(rules={"add*": "flat"}), "rule of layers with one input"),
-        (Options(rules={"conv*": "block"}), "closes no residual block"),
-        (Options(rules={"maxpool*": "pass"}), "cannot have the rule pass"),
+        ({"composite": "c3-lpr"}, "did you mean c3-lrp"),
+        ({"start": "logits"}, "did you mean logit"),
+        ({"rules": {"nothing*": "flat"}}, "fits no node"),
+        ({"rules": {"conv*": "flatt"}}, "did you mean flat"),
+        ({"rules": {"conv*": "gamma(gama=1)"}}, "no parameter 'gama'"),
+        ({"rules": {"relu*": "pass(epsilon=3)"}}, "pass has no parameter 'epsilon'"),
+        ({"rules": {"conv*": "gamma(gamma=much)"}}, "gamma=much: the value must be a number"),
+        ({"rules": {"conv*": "gamma(gamma=-1)"}}, "not negative"),
+        ({"rules": {"conv*": "alpha-beta(alpha=2, beta=2)"}}, "differ by exactly 1"),
+        ({"rules": {"conv*": "gamma(gamma=inf)"}}, "not negative"),
+        ({"rules": {"conv*": "epsilon(epsilon=nan)"}}, "not negative"),
+        ({"rules": {"conv0": "z-box(low=-1/-1, high=1/1)"}}, "2 bounds, its input 3 channels"),
+        ({"rules": {"conv0": "z-box(low=-1, high=1/1)"}}, "as many of each"),
+        ({"rules": {"conv*": "ratio"}}, "rule of the residual Add"),
+        ({"rules": {"add*": "flat"}}, "rule of layers with one input"),
+        ({"rules": {"conv*": "block"}}, "closes no residual block"),
+        ({"rules": {"maxpool*": "pass"}}, "cannot have the rule pass"),
         (
-            Options(composite="lrp-resnet", rules={"maxpool*": "flat"}),
+            {"composite": "lrp-resnet", "rules": {"maxpool*": "flat"}},
             "no linear|not linear",
         ),
-        (Options(rules={"conv*": "average"}), "no max pooling"),
-        (Options(rules={"conv0": "z-box(low=1, high=2)"}), "must enclose 0"),
+        ({"rules": {"conv*": "average"}}, "no max pooling"),
+        ({"rules": {"conv0": "z-box(low=1, high=2)"}}, "must enclose 0"),
     ],
 )
-def test_a_wrong_choice_is_explained(options: Options, message: str, saved: Save) -> None:
+def test_a_wrong_choice_is_explained(choices: dict[str, Any], message: str, saved: Save) -> None:
     with pytest.raises(RuleError, match=message):
-        compile_model(saved(resnet(size=(32, 32))), options)
+        compile_model(saved(resnet(size=(32, 32))), **choices)
 
 
 def test_dropped_biases_are_those_of_rules_that_have_one(saved: Save) -> None:

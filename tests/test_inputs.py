@@ -136,7 +136,7 @@ def test_the_explainer_feeds_what_the_file_requires(
 
 def test_an_unknown_form_of_the_inputs(saved: Save) -> None:
     path = saved(resnet(size=(32, 32)))
-    with pytest.raises(RuleError, match="the inputs 'some' are not known: choose one of optional"):
+    with pytest.raises(RuleError, match="inputs='some' is not known; there are optional"):
         compile_model(path, inputs="some")
     result = CliRunner().invoke(main, ["compile", str(path), "--inputs", "some"])
     assert result.exit_code == 2 and "target,start" in result.output

@@ -13,7 +13,7 @@ from lrp_onnx import __version__
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED
-from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.files.models import checksum_of
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
@@ -94,7 +94,7 @@ def explain_files(command: ExplainCommand, *, report: Report) -> Iterator[str]:
     if table:
         report(f"{tally.accuracy} ({table})")
     if tally.failed:
-        raise ImageError(plain(tally.summary))
+        raise ImageError(shown(tally.summary))
 
 
 def _pictures(command: ExplainCommand) -> list[Path]:
@@ -133,11 +133,11 @@ def _said(line: Line, command: ExplainCommand, report: Report) -> Iterator[str]:
     if "error" in line:
         if command.strict:
             raise ImageError(line["error"])
-        report(plain(f"not explained: {line['error']}"))
+        report(shown(f"not explained: {line['error']}"))
     if command.as_json:
         yield json.dumps(line)
     elif "error" not in line:
-        yield plain(_sentence(line))
+        yield shown(_sentence(line))
 
 
 @dataclass(slots=True)
@@ -373,11 +373,6 @@ def _parse_post(text: str) -> Chain:
         return parse_chain(text)
     except RuleError as error:
         raise RuleError(f"--post {text}: {error}") from error
-
-
-def plain(text: str) -> str:
-    """Text without control codes, which a file's or a class's name may hold."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _sentence(line: Mapping[str, Any]) -> str:

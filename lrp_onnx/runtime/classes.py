@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import PREDICTED
-from lrp_onnx.errors import ImageError
+from lrp_onnx.errors import ImageError, shown
 
 Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
 
@@ -85,7 +85,7 @@ class Classes:
                 "give an index, or --classes FILE"
             )
         close = difflib.get_close_matches(name, self.names, 3, 0.4)
-        hint = f"there are {', '.join(self.names[:10])} …"
+        hint = f"there are {shown(', '.join(self.names[:10]))} …"
         if close:
-            hint = f"did you mean {', '.join(close)}?"
+            hint = f"did you mean {shown(', '.join(close))}?"
         raise ImageError(f"there is no class {name!r}: {hint}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.ahead import ahead
+from lrp_onnx.runtime.batches import Batch, prepared_batch, read_batch
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
@@ -38,33 +39,16 @@ from lrp_onnx.runtime.explanation import (
     probabilities_of,
     scores_of,
 )
-from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.memory import memory_now
-from lrp_onnx.runtime.preprocess import Prepared, checked, input_size, preprocess
+from lrp_onnx.runtime.preprocess import checked, input_size
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
+from lrp_onnx.runtime.sources import Source
 
 SLACK = 2.0
 """Allowance for a runtime's memory, as a factor of what its tensors need at once.
 
 Measured: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32).
 """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """Pictures read and prepared for one run."""
-
-    paths: tuple[Path, ...]
-    rows: tuple[int, ...]
-    """The place of every picture among those that the run was to have."""
-    faults: tuple[tuple[Path, ImageError], ...]
-    """The pictures that cannot be read."""
-    pictures: tuple[Picture, ...]
-    prepared: tuple[Prepared, ...]
-    tensors: NDArray[Any]
-    """The model's input. Rows after those of the pictures are zeros that fill the batch."""
-    seconds: float
-    """Time to read and prepare one picture."""
 
 
 class Explainer:
@@ -87,6 +71,9 @@ class Explainer:
         ImageError: the preprocessing is not valid.
         What `compile` raises.
     """
+
+    explanation: ClassVar[type[Explanation]] = Explanation
+    """What an explainer yields."""
 
     def __init__(
         self,
@@ -151,6 +138,17 @@ class Explainer:
         _, shape = self.session.input_of(self.contract.input)
         return shape[0] if isinstance(shape[0], int) else batch_size
 
+    def fits(self, batch: NDArray[Any], *, any_number: bool = False) -> bool:
+        """Whether an array has the shape of the model's input, with its batch axis; with
+        `any_number` also where the model has another fixed batch size.
+        """
+        _, shape = self.session.input_of(self.contract.input)
+        shape = [None, *shape[1:]] if any_number else shape
+        return batch.ndim == len(shape) and all(
+            not isinstance(expected, int) or expected == size
+            for expected, size in zip(shape, batch.shape, strict=True)
+        )
+
     def explain(
         self,
         batch: NDArray[Any],
@@ -177,11 +175,7 @@ class Explainer:
                 a class of it.
         """
         kind, shape = self.session.input_of(self.contract.input)
-        fits = batch.ndim == len(shape) and all(
-            not isinstance(expected, int) or expected == size
-            for expected, size in zip(shape, batch.shape, strict=True)
-        )
-        if not fits:
+        if not self.fits(batch):
             raise ImageError(
                 f"the batch has shape {batch.shape}; "
                 f"the model's input '{self.contract.input}' has shape {shape}"
@@ -218,7 +212,7 @@ class Explainer:
 
     def explain_images(
         self,
-        paths: Sequence[str | Path],
+        images: Sequence[Source],
         *,
         batch_size: int = 8,
         target: Target = None,
@@ -227,7 +221,7 @@ class Explainer:
         """Explain pictures, `batch_size` at a time, while the next pictures are read.
 
         Args:
-            paths: the pictures' files.
+            images: the pictures: files, bytes, PIL images or arrays (see `sources.Source`).
             batch_size: pictures per run. A model with a fixed batch size keeps that size; a file
                 compiled with many targets takes one picture.
             target: a class index or name for all, one per picture, or None for the predicted class.
@@ -236,28 +230,30 @@ class Explainer:
                 is left out; None raises the reason.
 
         Yields:
-            The explanations in the order of `paths`: one per picture, or one per target of each
+            The explanations in the order of `images`: one per picture, or one per target of each
             picture.
 
         Raises:
             ImageError: a picture cannot be read and `on_fault` is None, a target is not a class, or
                 the model's input does not fit the preprocessing.
+            TypeError: `images` is one picture, not several.
             ValueError: `batch_size` is below 1.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it is at least 1")
+        if isinstance(images, str | bytes | PathLike):
+            raise TypeError("explain_images takes a list of pictures: write [image] for one")
         _, shape = self.session.input_of(self.contract.input)
-        height, width = input_size(shape, self.preprocessing)
-        fixed = isinstance(shape[0], int)
-        size = self.rows(batch_size)
-        files = [Path(path) for path in paths]
-        many = self.contract.many_targets
-        targets = self.classes.indices(target, None if many else len(files))
-        # CUDA plans its convolutions again for every shape: a shorter last batch is filled up.
-        pad_to = size if fixed or (self.provider == "cuda" and len(files) > size) else 0
-        parts = [slice(first, first + size) for first in range(0, len(files), size)]
+        size = input_size(shape, self.preprocessing)
+        targets = self._targets(target, len(images))
+        parts, pad_to = self._parts(len(images), batch_size)
         tasks = [
-            partial(self._read, files[part], height, width, pad_to=pad_to, strict=on_fault is None)
+            partial(
+                read_batch,
+                images[part],
+                self.preprocessing,
+                size,
+                pad_to=pad_to,
+                strict=on_fault is None,
+            )
             for part in parts
         ]
         for part, batch in zip(parts, ahead(tasks), strict=True):
@@ -265,40 +261,51 @@ class Explainer:
                 if on_fault is not None:
                     on_fault(path, fault)
             if batch.paths:
-                of_batch = targets if many else targets[part][list(batch.rows)]
-                yield from self._explain_batch(batch, of_batch)
+                yield from self._explain_batch(batch, self._of_part(targets, part, batch))
 
-    def _read(
-        self, paths: Sequence[Path], height: int, width: int, *, pad_to: int, strict: bool
-    ) -> _Batch:
-        """Read and prepare pictures; one that cannot be read raises its fault where `strict`."""
-        started = time.perf_counter()
-        pictures: dict[int, Picture] = {}
-        faults = []
-        for row, path in enumerate(paths):
-            try:
-                pictures[row] = read_image(path)
-            except ImageError as fault:
-                if strict:
-                    raise
-                faults.append((path, fault))
-        prepared = tuple(
-            preprocess(picture, self.preprocessing, height, width) for picture in pictures.values()
-        )
-        tensors = [p.tensor for p in prepared]
-        if tensors:
-            tensors += [np.zeros_like(tensors[0])] * (pad_to - len(tensors))
-        return _Batch(
-            paths=tuple(paths[row] for row in pictures),
-            rows=tuple(pictures),
-            faults=tuple(faults),
-            pictures=tuple(pictures.values()),
-            prepared=prepared,
-            tensors=np.stack(tensors) if tensors else np.empty(0, np.float32),
-            seconds=(time.perf_counter() - started) / len(paths),
-        )
+    def explain_prepared(
+        self, tensors: NDArray[Any], *, batch_size: int = 8, target: Target = None
+    ) -> Iterator[Explanation]:
+        """Explain tensors that are the model's input already, as `explain_images` does pictures.
 
-    def _explain_batch(self, batch: _Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
+        Args:
+            tensors: (N, …) in the shape of the model's input; N may be any number.
+            batch_size: tensors per run.
+            target: as for `explain_images`.
+
+        Yields:
+            The explanations. Their pictures are those that the preprocessing would have made the
+            tensors of.
+
+        Raises:
+            ImageError: the shape does not fit the model, or a target is not a class.
+            ValueError: `batch_size` is below 1.
+        """
+        targets = self._targets(target, len(tensors))
+        parts, pad_to = self._parts(len(tensors), batch_size)
+        for part in parts:
+            batch = prepared_batch(tensors[part], self.preprocessing, pad_to=pad_to)
+            yield from self._explain_batch(batch, self._of_part(targets, part, batch))
+
+    def _targets(self, target: Target, pictures: int) -> NDArray[np.int64]:
+        """The target of every picture, or all targets of a file for many."""
+        return self.classes.indices(target, None if self.contract.many_targets else pictures)
+
+    def _of_part(self, targets: NDArray[np.int64], part: slice, batch: Batch) -> NDArray[np.int64]:
+        """The targets of the pictures of a batch."""
+        return targets if self.contract.many_targets else targets[part][list(batch.rows)]
+
+    def _parts(self, pictures: int, batch_size: int) -> tuple[list[slice], int]:
+        """The pictures of every run, and the number of rows to which shorter batches are filled."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it is at least 1")
+        _, shape = self.session.input_of(self.contract.input)
+        fixed, size = isinstance(shape[0], int), self.rows(batch_size)
+        # CUDA plans its convolutions again for every shape: a shorter last batch is filled up.
+        filled = fixed or (self.provider == "cuda" and pictures > size)
+        return [slice(at, at + size) for at in range(0, pictures, size)], size if filled else 0
+
+    def _explain_batch(self, batch: Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
         """One explanation per target; with many targets the batch has one picture."""
         started = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
@@ -312,7 +319,7 @@ class Explainer:
 
     def _one(
         self,
-        batch: _Batch,
+        batch: Batch,
         outputs: Arrays,
         index: int,
         row: int,
@@ -328,10 +335,10 @@ class Explainer:
         )
         heatmap, raw = self._heatmaps(outputs, row)
         name = self.classes.name
-        return Explanation(
+        return self.explanation(
             path=batch.paths[index],
             photo=batch.pictures[index],
-            box=batch.prepared[index].box,
+            box=batch.boxes[index],
             heatmap=heatmap,
             heatmap_raw=raw,
             region=outputs[C3_REGION][row] > 0 if C3_REGION in outputs else None,
@@ -345,6 +352,9 @@ class Explainer:
             provider=self.provider,
             seconds=seconds,
             kind=kind,
+            probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
+            composite=self.contract.composite,
+            post=self.contract.post,
         )
 
     def _heatmaps(

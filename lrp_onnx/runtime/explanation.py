@@ -63,6 +63,7 @@ class Explanation:
     """A picture and the relevance of its pixels for one class."""
 
     path: Path
+    """The picture's file; ``<array>`` or ``<bytes>`` where it is none."""
     photo: Picture
     """(H'', W'', 3) uint8 RGB: the whole picture, at its own resolution."""
     box: Box
@@ -100,6 +101,12 @@ class Explanation:
     """``decode`` and ``run``: seconds per picture, averaged over its batch."""
     kind: str = "logits"
     """What the explained output holds: one of `KINDS`."""
+    probability: float | None = None
+    """The target's probability; None where the model does not tell it."""
+    composite: str = ""
+    """Name of the composite; empty where it is not known."""
+    post: str = "none"
+    """The post-processing of `heatmap` as text (see `maps.chain`)."""
 
     @property
     def picture(self) -> Picture:

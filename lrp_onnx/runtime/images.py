@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import stat
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,33 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import ImageError
-from lrp_onnx.files.first_bytes import looks_like, picture_size
+from lrp_onnx.errors import ImageError, first_line, shown
+from lrp_onnx.files.pictures import AGAIN, REMEDY, picture_fault, picture_format, picture_size
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+OTHER_SUFFIXES = frozenset(
+    {".heic", ".heif", ".svg", ".pdf", ".jxl", ".psd", ".exr", ".dng", ".nef", ".cr2", ".arw"}
+)
+"""Endings of pictures that are not read."""
 MOST_PIXELS = 100_000_000
 """Larger pictures are refused: they would need gigabytes of memory."""
+MOST_BYTES = 1 << 30
+"""Larger files are refused."""
 ENCODING = "utf-8-sig"
 """UTF-8, with or without the byte order mark that spreadsheets write."""
 
@@ -40,22 +63,38 @@ def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> l
     paths: dict[Path, None] = {}
     faults = []
     for pattern in map(str, patterns):
-        path = Path(pattern)
-        if path.is_dir():
-            matched = sorted(_in_folder(path, recursive=recursive))
-        elif path.exists():
-            matched = [path]
-        else:
-            matched = _glob(pattern)
+        if not pattern:
+            faults.append("an empty text names no picture")
+            continue
+        try:
+            matched = _matching(pattern, recursive=recursive)
+        except OSError as error:
+            faults.append(f"{shown(pattern)} cannot be read: {error.strerror}")
+            continue
         if not matched:
-            fault = "is not a file or a folder, and matches nothing"
-            if path.is_dir():
-                fault = "holds no picture"
-            faults.append(f"{pattern} {fault}")
+            faults.append(f"{shown(pattern)} {_nothing_in(Path(pattern))}")
         paths |= dict.fromkeys(matched)
     if faults:
         raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
     return list(paths)
+
+
+def _matching(pattern: str, *, recursive: bool) -> list[Path]:
+    """The pictures that one pattern names."""
+    path = Path(pattern)
+    if path.is_dir():
+        return sorted(_in_folder(path, recursive=recursive))
+    return [path] if path.exists() or path.is_symlink() else _glob(pattern)
+
+
+def _nothing_in(path: Path) -> str:
+    """Why a pattern names no picture, as a clause."""
+    if not path.is_dir():
+        return "is not a file or a folder, and matches nothing"
+    others = sorted({p.suffix.lower() for p in path.iterdir()} & OTHER_SUFFIXES)
+    if others:
+        return f"holds no picture that can be read, but {', '.join(others)}: {REMEDY}"
+    return "holds no picture"
 
 
 def _in_folder(folder: Path, *, recursive: bool) -> Iterator[Path]:
@@ -83,60 +122,146 @@ def _glob(pattern: str) -> list[Path]:
 def read_image(path: Path) -> Picture:
     """The picture as (H, W, 3) uint8 RGB.
 
-    It is rotated as its EXIF data says. Transparent pixels are mixed with white.
+    It is rotated as its EXIF data says. Transparent pixels are mixed with white. Of an animation it
+    is the first picture.
 
     Raises:
-        ImageError: the file is missing, damaged, not a picture, or larger than `MOST_PIXELS`.
+        ImageError: the file is missing, no file but a folder or a device, damaged, not a picture,
+            or larger than `MOST_BYTES` or `MOST_PIXELS`.
     """
+    return decoded_image(_bytes_of(path), str(path))
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The content of a regular file: a pipe or a device might never end."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"the picture {path} cannot be read: {error.strerror}") from error
-    _check_size(path, *(picture_size(data) or (0, 0)))
-    decoded = _decode(data, path)
-    _check_size(path, decoded.shape[1], decoded.shape[0])
-    return _to_rgb(decoded)
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{shown(path)} is a folder: name the pictures in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{shown(path)} is a pipe or a device: save the picture as a file")
+        if status.st_size > MOST_BYTES:
+            raise ImageError(
+                f"{shown(path)} has {status.st_size:,} bytes; at most {MOST_BYTES:,} are read: "
+                "make the picture smaller"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ImageError(f"the picture {shown(path)} cannot be read: {reason}") from error
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def decoded_image(data: bytes, name: str) -> Picture:
+    """The picture in the bytes of a picture file, as `read_image` has it.
+
+    Args:
+        data: the file's bytes.
+        name: its name in errors.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    check_size(name, *(picture_size(data) or (0, 0)))
+    fault = picture_fault(data)
+    if not fault:
+        kind = picture_format(data)
+        color = _decoded(data, cv2.IMREAD_COLOR)
+        # A JPEG has no transparency.
+        whole = color if kind == "JPEG" else _decoded(data, cv2.IMREAD_UNCHANGED)
+        rarity = _rarity(kind, color, whole)
+        if color is not None and whole is not None and not rarity:
+            check_size(name, color.shape[1], color.shape[0])
+            return np.asarray(cv2.cvtColor(on_white(color, whole), cv2.COLOR_BGR2RGB), np.uint8)
+        fault = f"it is a {kind} file {rarity}"
+    raise ImageError(f"{shown(name)} cannot be read as a picture: {fault}")
+
+
+def _rarity(kind: str, color: NDArray[Any] | None, whole: NDArray[Any] | None) -> str:
+    """Why a picture with a sound header is not read, and what to do; empty where it is."""
+    if whole is not None and whole.dtype not in (np.uint8, np.uint16):
+        return f"with values of the type {whole.dtype}, not of 8 or 16 bits: {REMEDY}"
+    deep = whole is not None and whole.dtype == np.uint16
+    if kind == "AVIF" and deep and whole is not None and whole.shape[2:] == (4,):
+        return f"with transparency and more than 8 bits: {REMEDY}"
+    if color is None or whole is None:
+        return f"that is damaged, or of a rare kind: {AGAIN}, or {REMEDY}"
+    return ""
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Raise ImageError for a picture of no pixels, or of more than `MOST_PIXELS`."""
     if width * height > MOST_PIXELS:
         raise ImageError(
-            f"{path} has {width}×{height} pixels; at most {MOST_PIXELS:,} can be read: "
+            f"{shown(name)} has {width}×{height} pixels; at most {MOST_PIXELS:,} can be read: "
             "make the picture smaller"
         )
 
 
-def _decode(data: bytes, path: Path) -> NDArray[Any]:
-    buffer = np.frombuffer(data, np.uint8)
-    decoded = None
-    if data:
+def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
+    """The picture in BGR or BGRA; None where OpenCV cannot decode it."""
+    with _quiet:
         try:
-            # IMREAD_UNCHANGED keeps an alpha channel but ignores EXIF; the other flags do the
-            # reverse. A JPEG has no alpha channel.
-            is_jpeg = data.startswith(b"\xff\xd8")
-            unchanged = None if is_jpeg else cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-            if unchanged is not None and unchanged.ndim == 3 and unchanged.shape[2] == 4:
-                decoded = unchanged
-            else:
-                decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
-            decoded = None
-    if decoded is None:
-        content = looks_like(data) or "it is damaged, or of another format"
-        raise ImageError(f"{path} cannot be read as a picture: {content}; use PNG or JPEG")
-    return np.asarray(decoded)
+            return None
+    return None if decoded is None else np.asarray(decoded)
 
 
-def _to_rgb(decoded: NDArray[Any]) -> Picture:
-    scaled = decoded
-    if decoded.dtype == np.uint16:
-        scaled = (decoded / 257.0).round().astype(np.uint8)
-    elif decoded.dtype != np.uint8:
-        scaled = (np.clip(decoded, 0.0, 1.0) * 255.0).round().astype(np.uint8)
-    if scaled.shape[2] == 4:
-        alpha = scaled[:, :, 3:].astype(np.float32) / 255.0
-        scaled = (scaled[:, :, :3] * alpha + 255.0 * (1.0 - alpha)).round().astype(np.uint8)
-    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), np.uint8)
+_log: Any = getattr(cv2.utils, "logging", cv2)
+"""Where OpenCV 5, and before that OpenCV 4, has the level of its log."""
+SILENT = 0
+
+
+class _Quiet:
+    """OpenCV prints nothing while a thread is in such a block: faults of pictures are ours to tell.
+
+    The level of its log is the process's. It comes back when the last thread leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = _log.setLogLevel(SILENT)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _log.setLogLevel(self._before)
+
+
+_quiet = _Quiet()
+
+
+def on_white(color: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
+    """`color` (H, W, 3) uint8 mixed with white where `whole` is transparent.
+
+    Args:
+        color: the picture as EXIF data turns it.
+        whole: the same with all of its channels, perhaps (H, W, 4), and not turned; uint8 or uint16
+            in the same order of colours.
+    """
+    if whole.ndim != 3 or whole.shape[2] != 4:
+        return color
+    alike = cv2.convertScaleAbs(whole, alpha=255 / np.iinfo(whole.dtype).max)
+    alpha = _turned(np.asarray(alike), color)[:, :, 3:].astype(np.uint16)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turned(whole: NDArray[Any], color: NDArray[Any]) -> NDArray[Any]:
+    """`whole` (H, W, 4), turned so that its colours lie where those of `color` lie.
+
+    OpenCV turns a picture as its EXIF data says only where it drops the transparency.
+    """
+    turns = [np.rot90(side, times) for side in (whole, whole[:, ::-1]) for times in range(4)]
+    fitting = [turned for turned in turns if turned.shape[:2] == color.shape[:2]]
+    step = max(1, min(color.shape[:2]) // 256)
+    few = color[::step, ::step].astype(np.int16)
+    return min(fitting, key=lambda turned: np.abs(turned[::step, ::step, :3] - few).sum())
 
 
 def read_labels(path: Path) -> dict[str, int]:
@@ -151,8 +276,8 @@ def read_labels(path: Path) -> dict[str, int]:
         return {Path(row["file"]).name: int(row["label"]) for row in rows}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
         raise ImageError(
-            f"{path} cannot be read as a CSV file with the columns file,label (a class index): "
-            f"{error!r}"
+            f"{shown(path)} cannot be read as a CSV file with the columns file,label "
+            f"(a class index): {error!r}"
         ) from error
 
 
@@ -176,10 +301,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding=ENCODING).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"the class names in {path} cannot be read: {error}") from error
+        raise ImageError(f"the class names in {shown(path)} cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise ImageError(f"{path} holds no class names: write one per line")
+        raise ImageError(f"{shown(path)} holds no class names: write one per line")
     return names
 
 

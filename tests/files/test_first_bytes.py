@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrp_onnx.errors import ImageError
-from lrp_onnx.files.first_bytes import looks_like, picture_size
+from lrp_onnx.errors import ImageError, shown
+from lrp_onnx.files.first_bytes import looks_like
+from lrp_onnx.files.pictures import picture_fault, picture_size
 from lrp_onnx.runtime import images
 from lrp_onnx.runtime.images import read_image
 
@@ -34,6 +35,12 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3)).astype(np.uint8)
         (".webp", 3, (cv2.IMWRITE_WEBP_QUALITY, 80)),
         (".webp", 3, (cv2.IMWRITE_WEBP_QUALITY, 101)),
         (".webp", 4, (cv2.IMWRITE_WEBP_QUALITY, 80)),
+        (".gif", 3, ()),
+        (".tiff", 3, ()),
+        (".ppm", 3, ()),
+        (".jp2", 3, ()),
+        (".avif", 3, ()),
+        (".avif", 4, ()),
     ],
 )
 def test_the_size_in_the_header_is_the_pictures(
@@ -60,13 +67,21 @@ def test_an_os2_bitmap() -> None:
 
 
 @given(
-    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF1234WEBP", b"BM"]),
+    st.sampled_from(
+        [
+            *(b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"RIFF1234WEBP", b"BM"),
+            *(b"GIF89a", b"II*\0\x08\0\0\0", b"MM\0*", b"II+\0", b"P6 3 3", b"\xff\x4f\xff\x51"),
+            *(b"\0\0\0\x1cftypavif", b"\0\0\0\x1cftypavifispe"),
+        ]
+    ),
     st.binary(max_size=64),
 )
 def test_no_bytes_make_it_fail(start: bytes, rest: bytes) -> None:
     size = picture_size(start + rest)
     assert size is None or min(size) >= 0
     assert isinstance(looks_like(start + rest), str)
+    fault = picture_fault(start + rest)
+    assert (size is not None or fault) and shown(fault) == fault
 
 
 def test_a_small_file_of_a_huge_picture_is_refused_undecoded(

@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx import Explainer, compile_model
+from lrp_onnx import compile_model
 from lrp_onnx.maps.c3 import c3
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.images import find_images
 from tools.benchmark.report import coarse_table
 

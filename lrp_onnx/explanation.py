@@ -1,0 +1,217 @@
+"""The explanation of a picture that draws and saves itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE
+from lrp_onnx.errors import OutputError, OutputExistsError, shown
+from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.maps.resample import resample
+from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.report.encode import ENDINGS, encoded, resized
+from lrp_onnx.report.render import RenderStyle, overlay
+from lrp_onnx.runtime import explanation
+from lrp_onnx.runtime.images import Picture
+from lrp_onnx.runtime.preprocess import Box
+
+SMALLEST, NOTEBOOK = 288, 360
+"""Height in pixels below which a picture is enlarged before it is drawn, and in notebooks."""
+DIMMED = 0.5
+"""Brightness of the part of a picture that the model does not see."""
+
+
+class Explanation(explanation.Explanation):
+    """A picture and the relevance of its pixels for one class, ready to be drawn and saved.
+
+    The fields are those of `runtime.explanation.Explanation`: ``heatmap`` (H, W) float32,
+    ``target``, ``target_name``, ``probability``, ``top5``, ``scores``, ``photo``, ``box``, ….
+    In a notebook it shows itself.
+    """
+
+    __slots__ = ()
+
+    @property
+    def c3(self) -> NDArray[np.bool_] | None:
+        """The region that C3 keeps, (H'', W'') bool in the size of `photo`; None where the file
+        does not give it. ``photo[explanation.c3]`` are its pixels.
+        """
+        if self.region is None:
+            return None
+        mask = np.zeros(self.photo.shape[:2], np.uint8)
+        size = self.box.height, self.box.width
+        self.box.cut(mask)[:] = resample(self.region, size, method="bilinear") > 0.5
+        return mask.astype(np.bool_)
+
+    def overlay(self, *, outline: bool = True, height: int | None = None) -> Picture:
+        """The heatmap over the photo; what the model does not see of it is dimmed.
+
+        Args:
+            outline: whether the region of C3 is drawn as a line, where the file gives it.
+            height: height of the result in pixels; None for the photo's.
+
+        Returns:
+            (H'', W'', 3) uint8 RGB, a new array.
+        """
+        photo, box = self.photo, self.box
+        if height is not None:
+            photo = resized(photo, height)
+            box = _scaled(box, photo.shape[1] / self.photo.shape[1], height / self.photo.shape[0])
+        drawn: Picture = np.rint(photo * DIMMED).astype(np.uint8)
+        mask = self.region if outline else None
+        box.cut(drawn)[:] = overlay(box.cut(photo), self.heatmap, self.style, mask=mask)
+        return drawn
+
+    @property
+    def style(self) -> RenderStyle:
+        """The colours of the heatmap.
+
+        The post-processing decides first: where it keeps only relevance for the class, one side of
+        the colours is enough. A contrastive start needs both. Else the composite decides.
+        """
+        chosen = parse_chain(self.post).colors
+        if chosen == "auto" and self.start == "contrastive":
+            chosen = "diverging"
+        if chosen == "auto" and self.composite in COMPOSITES:
+            chosen = COMPOSITES[self.composite].colors
+        return RenderStyle(colors=chosen)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write the explanation, completely or not at all, and return the path.
+
+        Args:
+            path: its ending says what is written. ``.png``, ``.jpg``: the overlay. ``.npz``: the
+                arrays, under the names of a compiled file's outputs, and ``scores``. ``.json``:
+                `to_dict`.
+            force: whether an existing file is overwritten.
+
+        Raises:
+            OutputExistsError: the file exists and `force` is not set.
+            OutputError: the ending is another, or the file cannot be written.
+        """
+        path = Path(path)
+        ending = path.suffix.lower()
+        writers: dict[str, Callable[[], bytes]] = {
+            **dict.fromkeys(ENDINGS, lambda: encoded(self._visible(SMALLEST), ending)),
+            ".npz": self._npz,
+            ".json": lambda: json.dumps(self.to_dict(), indent=2).encode() + b"\n",
+        }
+        if ending not in writers:
+            raise OutputError(
+                f"{shown(path)} cannot be written: an explanation is saved as "
+                f"{', '.join(writers)}; its ending says which"
+            )
+        if path.exists() and not force:
+            raise OutputExistsError(f"{shown(path)} exists: give another path, or force=True")
+        return write_bytes(path, writers[ending](), force=force)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the arrays as data that JSON can hold; what is not finite is None."""
+        measure = "mean" if self.kind == "features" else "probability"
+        rows, columns = self.heatmap.shape
+        return {
+            "image": str(self.path),
+            "height": self.photo.shape[0],
+            "width": self.photo.shape[1],
+            "box": {f.name: int(getattr(self.box, f.name)) for f in fields(Box)},
+            "target": {
+                "index": self.target,
+                "name": self.target_name,
+                "probability": _finite(self.probability),
+            },
+            "top5": [
+                {"index": index, "name": name, measure: _finite(value)}
+                for index, name, value in self.top5
+            ],
+            "kind": self.kind,
+            "composite": self.composite,
+            "post": self.post,
+            "start": {"from": self.start, "value": _finite(self.start_value)},
+            "heatmap": {
+                "height": rows,
+                "width": columns,
+                "lowest": _finite(self.heatmap.min()),
+                "highest": _finite(self.heatmap.max()),
+            },
+            "region": None if self.region is None else _finite(self.region.mean()),
+            "sums": self._sums(),
+            "provider": self.provider,
+            "seconds": {name: _finite(value) for name, value in self.seconds.items()},
+        }
+
+    def _sums(self) -> dict[str, float | None] | None:
+        """The sums of all, of the positive and of the negative relevance."""
+        if self.heatmap_raw is None:
+            return None
+        values = self.heatmap_raw.astype(np.float64)
+        parts = {
+            "all": values,
+            "positive": values[values > 0],
+            "negative": values[values < 0],
+        }
+        return {name: _finite(part.sum()) for name, part in parts.items()}
+
+    def _npz(self) -> bytes:
+        arrays = {
+            "scores": self.scores,
+            HEATMAP: self.heatmap,
+            HEATMAP_RAW: self.heatmap_raw,
+            C3_REGION: self.region,
+            RELEVANCE: self.relevance,
+        }
+        known = {name: values for name, values in arrays.items() if values is not None}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **known)
+        return buffer.getvalue()
+
+    def _visible(self, least: int, most: int | None = None) -> Picture:
+        """The overlay, at least `least` and at most `most` pixels high."""
+        rows = self.photo.shape[0]
+        height = max(least, rows if most is None else min(rows, most))
+        return self.overlay(height=None if height == rows else height)
+
+    def _sentence(self) -> str:
+        """The class and its probability in words."""
+        name = f"{self.target_name} ({self.target})" if self.target_name else f"class {self.target}"
+        return name if self.probability is None else f"{name}, {self.probability:.1%}"
+
+    def __repr__(self) -> str:
+        """One line: the picture, the class and its probability."""
+        return f"<Explanation of {shown(self.path)}: {shown(self._sentence())}>"
+
+    def _repr_html_(self) -> str:
+        """The overlay and the class, for notebooks: nothing outside the text is needed."""
+        data = base64.b64encode(encoded(self._visible(NOTEBOOK, NOTEBOOK), ".jpg")).decode()
+        sentence, name = escape(shown(self._sentence())), escape(shown(self.path.name))
+        method = escape(shown(f"{self.composite}, {self.post}"))
+        return (
+            '<figure style="margin:0">'
+            f'<img alt="Relevance for {sentence} in {name}" style="max-width:100%"'
+            f' src="data:image/jpeg;base64,{data}">'
+            f"<figcaption><b>{sentence}</b><br>{name} · {method}</figcaption></figure>"
+        )
+
+
+def _scaled(box: Box, across: float, down: float) -> Box:
+    """A box in a picture that is so many times as wide and as high."""
+    left, right = round(box.left * across), round((box.left + box.width) * across)
+    top, bottom = round(box.top * down), round((box.top + box.height) * down)
+    return Box(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON can hold it."""
+    return None if value is None or not math.isfinite(value) else float(value)
