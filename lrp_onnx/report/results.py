@@ -390,9 +390,9 @@ def _checksum(picture: Path, *, before: int | None = None) -> str | None:
     """SHA-256 of a file in hexadecimal; None where it cannot be read, or was changed after
     `before`, in nanoseconds since 1970.
     """
-    if not picture.is_file():  # a pipe would never end
-        return None
     try:
+        if not picture.is_file():  # a pipe would never end
+            return None
         with picture.open("rb") as file:
             if before is not None and os.fstat(file.fileno()).st_ctime_ns >= before:
                 return None
