@@ -16,7 +16,7 @@ from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing
-from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.files.description import describe_model
 from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
@@ -110,7 +110,7 @@ def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
     if table:
         report(f"{tally.accuracy} ({table})")
     if tally.failed:
-        raise ImageError(plain(tally.summary))
+        raise ImageError(shown(tally.summary))
 
 
 def _pictures(command: ExplainCommand) -> list[Path]:
@@ -149,11 +149,11 @@ def _said(line: Line, command: ExplainCommand, report: Say) -> Iterator[str]:
     if "error" in line:
         if command.strict:
             raise ImageError(line["error"])
-        report(plain(f"not explained: {line['error']}"))
+        report(shown(f"not explained: {line['error']}"))
     if command.as_json:
         yield json.dumps(line)
     elif "error" not in line:
-        yield plain(_sentence(line))
+        yield shown(_sentence(line))
 
 
 @dataclass(slots=True)
@@ -279,7 +279,7 @@ def _beginning(
 def _warn(warnings: Sequence[str], report: Say) -> None:
     """Warnings as nobody can miss them on a terminal."""
     for text in warnings:
-        report(click.style(f"WARNING: {plain(text)}", fg="yellow", bold=True))
+        report(click.style(f"WARNING: {shown(text)}", fg="yellow", bold=True))
 
 
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
@@ -405,11 +405,6 @@ def _parse_post(text: str) -> Chain:
 
 def _plain_data(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
     return None if preprocessing is None else asdict(preprocessing)
-
-
-def plain(text: str) -> str:
-    """Text without control codes, which a file's or a class's name may hold."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _sentence(line: Mapping[str, Any]) -> str:

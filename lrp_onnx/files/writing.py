@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lrp_onnx.errors import OutputError, OutputExistsError
@@ -86,3 +87,11 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
     return path
+
+
+def leftovers(folder: Path, names: Collection[str]) -> list[Path]:
+    """The temporary files of `write_bytes` for the files `names` in a folder, which a process
+    leaves that is killed.
+    """
+    found = [(path, re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", path.name)) for path in folder.glob(".*")]
+    return [path for path, match in found if match and match[1] in names]

@@ -182,6 +182,9 @@ def _read_back(line: Line, folder: Path) -> Explanation:
         provider=line["provider"],
         seconds=line["seconds"],
         kind=line["output"],
+        probability=line["target"]["probability"],
+        composite=line["composite"],
+        post=line["post"],
     )
 
 
@@ -195,11 +198,17 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
     write_bytes(paths.values, _npz(explanation), force=True)
     return {
         "image": str(explanation.path),
-        "target": {"index": explanation.target, "name": explanation.target_name},
+        "target": {
+            "index": explanation.target,
+            "name": explanation.target_name,
+            "probability": explanation.probability,
+        },
         "top5": _top(explanation),
         "output": explanation.kind,
         "start": {"from": explanation.start, "value": explanation.start_value},
         "sums": _sums(explanation.heatmap_raw),
+        "composite": explanation.composite,
+        "post": explanation.post,
         "box": asdict(explanation.box),
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
@@ -284,7 +293,7 @@ def _measure(kind: str) -> str:
 def _with_post(explanation: Explanation, post: Chain) -> Explanation:
     """The explanation with another post-processing than the file's own."""
     before = _unprocessed(explanation)
-    return replace(explanation, heatmap=post(before), region=post.region(before))
+    return replace(explanation, heatmap=post(before), region=post.region(before), post=str(post))
 
 
 def _unprocessed(explanation: Explanation) -> Map:

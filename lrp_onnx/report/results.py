@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_onnx.errors import ImageError, OutputError, OutputExistsError
-from lrp_onnx.files.writing import append_line, make_folder, write_bytes
+from lrp_onnx.files.writing import append_line, leftovers, make_folder, write_bytes
 from lrp_onnx.report.names import stems_of
 
 RUN, LINES, TABLE, SHEET = "run.json", "explanations.jsonl", "results.csv", "sheet.png"
@@ -299,6 +299,8 @@ class Results:
 
     def finish(self, key: str) -> None:
         """Note that the files at the end are made from the lines and `key`."""
+        for path in leftovers(self.folder, _names(self._run)):
+            path.unlink(missing_ok=True)
         self._save(replace(self._run, finished=key))
 
     def _save(self, run: _Run) -> None:
@@ -363,14 +365,18 @@ def _own_files(folder: Path) -> list[Path]:
         run = None
     if run is None:
         return []
-    names = list(ENDS)
-    for picture in run.stems:
-        for paths in run.paths(folder, picture):
-            names += paths.names.values()
+    names = _names(run)
     lines = folder / LINES
     for text in lines.read_bytes().splitlines() if lines.is_file() else []:
-        names += (_parsed(text) or {}).get("files", {}).values()
-    return [folder / name for name in dict.fromkeys(names) if (folder / name).is_file()]
+        names.update((_parsed(text) or {}).get("files", {}).values())
+    files = [folder / name for name in sorted(names - {RUN}) if (folder / name).is_file()]
+    return files + leftovers(folder, names)
+
+
+def _names(run: _Run) -> set[str]:
+    """The names of all files of a run."""
+    paths = [paths for picture in run.stems for paths in run.paths(Path(), picture)]
+    return {RUN, *ENDS}.union(*(each.names.values() for each in paths))
 
 
 def _check_settings(folder: Path, run: _Run, settings: Mapping[str, Any]) -> None:
@@ -402,6 +408,8 @@ def _checksum(picture: Path, *, before: int | None = None) -> str | None:
     `before`, in nanoseconds since 1970.
     """
     try:
+        if not picture.is_file():  # a pipe would never end
+            return None
         with picture.open("rb") as file:
             if before is not None and os.fstat(file.fileno()).st_ctime_ns >= before:
                 return None

@@ -313,8 +313,7 @@ class Explainer:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it is at least 1")
         _, shape = self.session.input_of(self.contract.input)
-        fixed = shape[0] if isinstance(shape[0], int) else None
-        size = fixed or batch_size
+        fixed, size = isinstance(shape[0], int), self.rows(batch_size)
         # CUDA plans its convolutions again for every shape: a shorter last batch is filled up.
         filled = fixed or (self.provider == "cuda" and pictures > size)
         return [slice(at, at + size) for at in range(0, pictures, size)], size if filled else 0

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from click.testing import CliRunner, Result
 from networks import resnet
 
 import lrp_onnx.cli.explain
+import lrp_onnx.report.results
 from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.explain import ExplainCommand, _batches_with, explain_files
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.files.writing import append_line
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 
@@ -143,6 +145,41 @@ def test_kill_9_at_any_moment(seed: int, tmp_path: Path) -> None:
     assert_equal(tmp_path / "killed", tmp_path / "whole")
 
 
+class Stop(BaseException):
+    """Ends a run as a signal does."""
+
+
+def test_stopped_before_every_write(
+    models: dict[bool, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file's replacement and of a line: each in turn, each gone on with."""
+    (photos / "01.png").write_bytes(b"no picture")
+    pictures = [photos / f"{index:02}.png" for index in range(3)]
+    command = ("explain", models[True], *pictures, "--top", 2, "-o")
+    left = [-1]
+
+    def stopping(write: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*arguments: Any, **choices: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Stop
+            return write(*arguments, **choices)
+
+        return instead
+
+    monkeypatch.setattr(Path, "replace", stopping(Path.replace))
+    monkeypatch.setattr(lrp_onnx.report.results, "append_line", stopping(append_line))
+    assert call(*command, tmp_path / "whole").exit_code == 1
+    writes = -1 - left[0]
+    assert writes == 2 * 2 * 3 + 3 + 4  # files, lines; run, table, sheet, run
+    for moment in range(1, writes + 1):
+        left[0] = moment
+        with pytest.raises(Stop):
+            call(*command, tmp_path / str(moment))
+        assert call(*command, tmp_path / str(moment)).exit_code == 1
+        assert_equal(tmp_path / str(moment), tmp_path / "whole")
+
+
 @pytest.mark.parametrize("choices", [(), ("--top", 3), ("--target", 3, "--target", "class 8")])
 @pytest.mark.parametrize("cut", [1, 40, 3000])
 def test_a_torn_last_line(
@@ -179,6 +216,21 @@ def test_damaged_lines_and_lost_files_are_made_again(
     assert_equal(out, tmp_path / "whole")
     written = {name for name, when in times(out).items() if before.get(name) != when}
     assert {name for name in written if name.endswith(".npz")} == {"03.npz", "05.npz", "11.npz"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_temporary_files_of_a_killed_run_are_removed(
+    force: bool, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    command, out = ("explain", model, photos / "03.png", "-o", tmp_path / "out"), tmp_path / "out"
+    assert call(*command).exit_code == 0
+    own = {".03.npz.abcd_123", ".run.json.abcd_123", ".sheet.png.abcd_123"}
+    others = {".04.npz.abcd_123", ".03.npz.mine", ".03.npz"}
+    for name in own | others:
+        (out / name).touch()
+    (out / "03.npz").unlink()
+    assert call(*command, *(["--force"] if force else [])).exit_code == 0
+    assert {path.name for path in out.glob(".*")} == others
 
 
 def test_a_finished_run_computes_and_writes_nothing(
