@@ -225,7 +225,7 @@ def _saved_beside(folder: Path, model: onnx.ModelProto) -> Path:
     return folder / "other.onnx"
 
 
-def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path: Path) -> None:
+def test_explain_writes_its_files(model: Path, photo: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("\n".join("abcdefghij"))
     out = tmp_path / "out"
@@ -252,9 +252,11 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
         and line["provider"] == "cpu"
     )
     assert {p.name for p in out.iterdir()} == {
+        "photo.figure.png",
         "photo.overlay.png",
         "photo.heatmap.png",
         "photo.npz",
+        "report.html",
         "explanations.jsonl",
         "results.csv",
         "sheet.png",
@@ -268,7 +270,7 @@ def test_explain_writes_four_things_a_picture(model: Path, photo: Path, tmp_path
     )
     assert abs(line["sums"]["all"] - float(values["heatmap_raw"].sum(dtype=np.float64))) < 1e-6
     assert cv2.imread(str(out / "photo.overlay.png")).shape[0] >= 40
-    assert "running on cpu" in result.stderr and "assuming --preprocess imagenet" in result.stderr
+    assert "running on cpu" in result.stderr and "--preprocess imagenet is assumed" in result.stderr
     again = call("explain", model, photo, "-o", out)
     assert again.exit_code == 1 and "--force" in again.stderr and "outputs" in again.stderr
     assert call("explain", model, photo, "-o", out, "--force").exit_code == 0
