@@ -46,7 +46,8 @@ from lrp_onnx.maps.c3 import C3Options
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.model.canonicalize import canonicalize
 from lrp_onnx.model.graph import Graph, name_of
-from lrp_onnx.model.heads.classifier import append_mean, find_head
+from lrp_onnx.model.heads.classifier import find_head
+from lrp_onnx.model.heads.logits import append_logits
 from lrp_onnx.model.load import normalise
 from lrp_onnx.model.normalize.batch import one_picture
 from lrp_onnx.model.normalize.padded_pools import guard_pools
@@ -281,6 +282,8 @@ class Options:
 
 
 DEFAULTS = Options()
+NO_YES = ("no", "yes")
+"""Names of the classes of a model with one number, where nothing else names them."""
 LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon")
 """Libraries whose versions a compiled file states, besides lrp-onnx."""
 
@@ -361,7 +364,7 @@ def plan_model(
     if options.static:
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
-    graph = append_mean(graph, head)
+    graph = append_logits(graph, head)
     fold = composite.fold_batch_norm
     if options.randomize:
         layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
@@ -402,6 +405,8 @@ def description_of(path: Path | str, options: Options, graph: Graph, plan: Plan)
         found = replace(found, preprocessing=said[0], preprocessing_from=said[1])
     if options.labels:
         found = replace(found, labels=options.labels, labels_from="the options")
+    elif plan.single and not found.labels:
+        found = replace(found, labels=NO_YES, labels_from="the sign of the model's one number")
     if found.preprocessing is None:
         return found
     return replace(found, preprocessing=found.preprocessing.for_layout(plan.layout))

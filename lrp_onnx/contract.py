@@ -50,6 +50,11 @@ PREDICTED = -1
 """The value of `target` that means the predicted class."""
 INTERNAL = "lrp/"
 """Prefix of every name that the compiler adds inside the graph."""
+SINGLE = ("logit", "probability")
+"""Kinds of an output of one number: a logit whose sign decides between two classes, or its sigmoid.
+"""
+EXPLAINED = f"{INTERNAL}explained"
+"""Name of the logits where the model has no such tensor and the compiler makes it."""
 ADDED = (HEATMAP, HEATMAP_RAW, C3_REGION, RELEVANCE, ATTENTION, TARGET, START)
 """Names of the graph inputs and outputs that the compiler adds."""
 
@@ -154,7 +159,8 @@ class Contract:
     """Name of the picture input."""
     outputs: Mapping[str, str]
     """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities``,
-    ``features`` (a feature map that is explained through its mean) or ``other``.
+    ``logit`` or ``probability`` (one number, see `SINGLE`), ``features`` (a feature map that is
+    explained through its mean) or ``other``.
     """
     explained: str
     """Name of the tensor in the original graph that relevance starts from: the logits."""

@@ -133,9 +133,9 @@ OPTIONS: Mapping[str, Decorator] = {
     ),
     "classes": click.option(
         "--classes",
-        type=PATH,
-        metavar="FILE",
-        help="Text file with the class names, one per line, in the order of the logits.",
+        metavar="FILE|NAMES",
+        help="Class names in the order of the logits: a text file, one per line, or the names with "
+        "commas between, e.g. no,yes. [default: as MODEL or a file beside it says]",
     ),
 }
 """Parameter → option."""
@@ -175,7 +175,6 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
     from lrp_onnx.cli.settings import Settings, read_settings
     from lrp_onnx.compiler import Options
     from lrp_onnx.relevance.composites.presets import DEFAULT
-    from lrp_onnx.runtime.images import read_classes
     from lrp_onnx.runtime.preprocess import parse_preprocessing
 
     line = {name: values.pop(name, None) for name in COMPILING}
@@ -197,9 +196,17 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
         opset=line["opset"],
         outputs=names_in(outputs) if outputs is not None else None,
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
-        labels=read_classes(line["classes"]) if line["classes"] else (),
+        labels=_classes(line["classes"]) if line["classes"] else (),
         **values,
     )
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    """Class names: of a file, or separated by commas where there is no such file."""
+    from lrp_onnx.runtime.images import read_classes
+
+    path = Path(text)
+    return names_in(text) if "," in text and not path.exists() else read_classes(path)
 
 
 def _rule(text: str) -> tuple[str, str]:

@@ -19,7 +19,12 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import RuleError
 from lrp_onnx.files.models import load_proto
-from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
+from lrp_onnx.runtime.explanation import (
+    WITHOUT_PROBABILITIES,
+    kind_of,
+    probabilities_of,
+    scores_of,
+)
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.preprocess import PRESETS, input_size, of_every_channel, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
@@ -192,7 +197,7 @@ def try_presets(
             scores = np.concatenate(
                 [session.run([output], {contract.input: rows})[output] for rows in _runs(x, shape)]
             )
-            found[name].append(probabilities_of(kind, scores))
+            found[name].append(probabilities_of(kind, scores_of(kind, scores)))
     labelled = [index for index, photo in enumerate(photos) if photo in labels]
     classes = np.array([labels[photos[index]] for index in labelled], np.int64)
     trials = []

@@ -20,7 +20,12 @@ from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, kind_of, probabilities_of
+from lrp_onnx.runtime.explanation import (
+    WITHOUT_PROBABILITIES,
+    kind_of,
+    probabilities_of,
+    scores_of,
+)
 from lrp_onnx.runtime.images import Picture, read_image, thinned
 from lrp_onnx.runtime.preprocess import Prepared, input_size, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
@@ -110,7 +115,7 @@ class Subject:
         element, _ = self.forward.input_of(self._input)
         x = pictures.astype(element_type(element), copy=False)
         scores = [self.forward.run([name], {self._input: part})[name] for part in chunks_of(x)]
-        return probabilities_of(kind, np.concatenate(scores))
+        return probabilities_of(kind, scores_of(kind, np.concatenate(scores)))
 
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
         """Pictures (N, …) → the last feature map, (N, C, h, w)."""
@@ -125,7 +130,7 @@ class Subject:
         scores = [
             self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)
         ]
-        return probabilities_of(kind, np.concatenate(scores))
+        return probabilities_of(kind, scores_of(kind, np.concatenate(scores)))
 
     @cached_property
     def _trunk(self) -> Session:

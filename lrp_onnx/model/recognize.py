@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lrp_onnx.contract import SINGLE
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
@@ -24,7 +25,7 @@ def recognize(
     """The plan of a normalised model; the graph is not changed.
 
     Args:
-        graph: a normalised model, after `append_mean`.
+        graph: a normalised model, after `append_logits`.
         head: the model's picture input and logits.
         source: name of the model in errors.
         fold_batch_norm: whether batch normalisation becomes a part of the layer before it.
@@ -50,6 +51,7 @@ def recognize(
         outputs={name: head.holds if name == head.output else "other" for name in names},
         items=tuple(group(steps)),
         notes=(*graph.notes, *_notes(graph, steps)),
+        single=head.holds in SINGLE,
     )
 
 

@@ -77,13 +77,18 @@ class Plan:
     """Number of classes."""
     outputs: dict[str, str]
     """Name of every graph output → ``logits``, ``probabilities``, ``log-probabilities``,
-    ``features`` (a feature map that is explained through its mean) or ``other``.
+    ``features`` (a feature map that is explained through its mean), ``logit``, ``probability`` or
+    ``other``.
     """
     items: tuple[Step | Block, ...]
     """Steps and blocks, in the order of the computation."""
     notes: tuple[str, ...] = ()
     """Remarks for the reader, for example that the exporter had already folded batch
     normalisation.
+    """
+    single: bool = False
+    """Whether the model gives one number, whose sign decides between two classes: the logits are
+    its negative and itself.
     """
 
     @property

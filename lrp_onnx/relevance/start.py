@@ -27,6 +27,9 @@ def start_relevance(
     - Elsewhere the start is one-hot at `target`, times the logit, its softmax probability, or one.
       A negative target is the largest logit; where one picture serves many targets, -k is the k-th
       largest.
+    - A model of one number (`Plan.single`) has the logits -z and z: its two classes are one neuron
+      seen from both sides, so that a contrastive start is the target's logit alone, and the
+      probability is a sigmoid.
     - ``contrastive`` is ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's probability: the target's
       logit, and for every other class its logit times minus its softmax among those others. That
       sums to the target's logit minus a mean of the others' (ours; the idea of contrasting is
@@ -35,16 +38,12 @@ def start_relevance(
     logits = builder.known(plan.logits)
     chosen = _predicted(logits) if inputs == "none" else _chosen(builder, logits, plan.classes)
     hit = builder.node("Equal", chosen, builder.integers(range(plan.classes)))
-    if value == "contrastive":
+    if value == "contrastive" and not plan.single:
         others = builder.node("Where", hit, builder.value(ABSENT), logits)
         weights = builder.node("Softmax", others, attributes={"axis": 1})
         one_hot = builder.node("Where", hit, logits, logits * weights * -1.0)
     else:
-        amount = {
-            "logit": logits,
-            "probability": builder.node("Softmax", logits, attributes={"axis": 1}),
-            "one": builder.value(1.0),
-        }[value]
+        amount = _amount(builder, plan, value, logits)
         one_hot = builder.node("Where", hit, amount, builder.value(0.0))
     if inputs in ("target", "none"):
         return Relevance(one_hot)
@@ -53,6 +52,17 @@ def start_relevance(
         "ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1}
     )
     return Relevance(largest.where_positive(start, one_hot))
+
+
+def _amount(builder: Builder, plan: Plan, value: str, logits: Value) -> Value:
+    """What the start is at the target, for every class."""
+    if value == "one":
+        return builder.value(1.0)
+    if value != "probability":
+        return logits
+    if plan.single:
+        return builder.node("Sigmoid", logits)
+    return builder.node("Softmax", logits, attributes={"axis": 1})
 
 
 def _chosen(builder: Builder, logits: Value, classes: int) -> Value:

@@ -414,9 +414,9 @@ class Explainer:
             return 1.0
         if value == "probability":
             return float(probabilities[target]) if kind not in WITHOUT_PROBABILITIES else None
-        if kind not in ("logits", "features"):
+        if kind not in ("logits", "logit", "features"):
             return None
-        if value == "contrastive" and len(scores) > 1:
+        if value == "contrastive" and len(scores) > 1 and kind != "logit":
             rest = np.delete(scores, target)
             weights = np.exp(rest - rest.max())
             return float(scores[target] - (rest * weights).sum() / weights.sum())

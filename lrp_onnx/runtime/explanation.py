@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrp_onnx.contract import SINGLE
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 
-KINDS = ("logits", "probabilities", "log-probabilities", "features", "other")
+KINDS = ("logits", "probabilities", "log-probabilities", *SINGLE, "features", "other")
 """What an output may hold, best first: of several outputs the first of these is read."""
 WITHOUT_PROBABILITIES = ("features", "other")
 """Kinds whose values are no probabilities."""
@@ -30,9 +31,15 @@ def scores_of(kind: str, values: NDArray[Any]) -> NDArray[Any]:
     """The scores (N, classes) in the values of an output of `kind`, one of `KINDS`.
 
     A feature map (N, C, H, W) is explained through its mean over height and width: its channels
-    are the classes.
+    are the classes. Of one logit z they are -z and z, of one probability p they are 1 - p and p:
+    the classes no and yes.
     """
-    return values.astype(np.float64).mean((2, 3)) if kind == "features" else values
+    if kind == "features":
+        return np.asarray(values.astype(np.float64).mean((2, 3)))
+    rows = values.reshape(len(values), -1)
+    if kind not in SINGLE:
+        return rows
+    return np.concatenate([-rows if kind == "logit" else 1 - rows, rows], 1)
 
 
 def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -47,6 +54,8 @@ def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
         (N, classes) float64.
     """
     values = scores.astype(np.float64)
+    if kind == "logit":
+        return np.asarray(1 / (1 + np.exp(-np.clip(values, -700, 700))))
     if kind == "logits":
         powers = np.exp(values - values.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True))
@@ -84,7 +93,7 @@ class Explanation:
     """(C, H, W), or (H, W, C) for an NHWC model; None where the file does not compute it."""
     scores: NDArray[np.float32]
     """(classes,): the explained output as the model gives it, e.g. logits or probabilities; of a
-    feature map the mean of every channel.
+    feature map the mean of every channel; of one number see `scores_of`.
     """
     top5: tuple[tuple[int, str, float], ...]
     """(class index, name or "", probability), best first; in place of a probability the score where

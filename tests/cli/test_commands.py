@@ -191,6 +191,17 @@ def test_evaluate_says_what_is_highest_first(model: Path, photo: Path) -> None:
     assert "exact ID" in wide.stdout.splitlines()[0] and "[" in wide.stdout
 
 
+def test_class_names_of_a_file_or_with_commas(model: Path, photo: Path, tmp_path: Path) -> None:
+    names = [f"class {index}" for index in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    for number, classes in enumerate((tmp_path / "names.txt", ",".join(names))):
+        out = tmp_path / f"{number}"
+        result = call("explain", model, photo, "-o", out, "--classes", classes, "--json")
+        assert json.loads(result.stdout)["target"]["name"].startswith("class ")
+    wrong = call("explain", model, photo, "-o", tmp_path / "x", "--classes", "a,b")
+    assert wrong.exit_code == 1 and "2 class names" in wrong.stderr
+
+
 def test_composites() -> None:
     result = call("composites")
     lines = result.stdout.splitlines()

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lrp_onnx.contract import INTERNAL
+from lrp_onnx.contract import EXPLAINED
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 
-TAILS = ("Softmax", "LogSoftmax", "Sigmoid")
-"""Operators that may follow the logits; relevance starts before them."""
-ROUNDING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
-"""Operators that may follow the logits or one of `TAILS`."""
+NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
+"""Operators that make probabilities of logits; relevance starts before the first of them."""
+AFTER = ("Log", "Exp", "Mul", "Div")
+"""Operators that may follow them: a logarithm or its inverse, and a positive number."""
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout")
+"""Operators that may stand between them and change no value."""
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+MEANINGS = {
+    ("logits", "Softmax"): "probabilities",
+    ("logits", "LogSoftmax"): "log-probabilities",
+    ("probabilities", "Log"): "log-probabilities",
+    ("log-probabilities", "Exp"): "probabilities",
+    ("logit", "Sigmoid"): "probability",
+}
+"""What an operator makes of what it is given; anything else is ``other``."""
 PICTURES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -22,8 +34,6 @@ PICTURES = (
     ir.DataType.INT8,
 )
 """Element types of a picture input."""
-MEAN = f"{INTERNAL}explained"
-"""Name of the mean of a feature map, for a model that is explained through one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +47,14 @@ class Head:
     logits: str
     """The tensor that relevance starts from, (N, classes)."""
     holds: str
-    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities``, ``features`` or
-    ``other``.
+    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities``, ``features``,
+    ``logit``, ``probability`` or ``other``. The last but one two are of a model with one number,
+    whose sign decides between two classes.
     """
-    averaged: bool = False
-    """Whether the output is a feature map; the logits are then its mean, which `append_mean` adds.
+    source: str | None = None
+    """The model's own tensor that `logits`, which `append_logits` then adds, is made of: a feature
+    map, whose mean over height and width it is; or one logit, for which it is that logit's negative
+    and the logit itself, the classes no and yes. None where the model has such a tensor.
     """
 
 
@@ -51,72 +64,128 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     Args:
         graph: a normalised model.
         source: name of the model in errors.
-        output: name of the graph output to explain; needed only if several have the shape
-            (N, classes) or none has. A feature map is explained through its mean over height and
-            width: its channels are the classes.
+        output: name of the graph output to explain; needed only if several can be explained. A
+            feature map is explained through its mean over height and width: its channels are the
+            classes.
 
     Raises:
         UnsupportedModelError: there is not exactly one picture input, or not exactly one output
             that can be explained.
     """
     picture = name_of(_find_input(graph, source))
+    value = _find_output(graph, source, output)
+    if _is_feature_map(value):
+        return Head(picture, name_of(value), EXPLAINED, "features", name_of(value))
+    chain = list(_tail(value))
+    first = max((i for i, node in enumerate(chain) if node.op_type in NORMALISERS), default=-1)
+    if first < 0:
+        chain = _rounding(value)
+        first = len(chain) - 1
+    before = chain[first].inputs[0] if chain else value
+    assert before is not None
+    if moves := _moves(before):
+        before = moves[-1].inputs[0]
+        assert before is not None
+    _check_axes(chain[: first + 1], source)
+    one = _classes_of(before) == 1
+    holds = "logit" if one else "logits"
+    for node in reversed(chain[: first + 1]):
+        if node.op_type not in MOVES:
+            holds = MEANINGS.get((holds, node.op_type), "other")
+    if one and holds not in ("logit", "probability"):
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:",
+            [
+                f"its output '{name_of(value)}' is one number, made by "
+                f"{label(chain[0])}: one logit, or the sigmoid of one, can be explained"
+            ],
+        )
+    is_plain = not one and len(shape_of(before) or ()) == 2
+    own = name_of(before)
+    return Head(
+        picture, name_of(value), own if is_plain else EXPLAINED, holds, None if is_plain else own
+    )
+
+
+def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
+    """The output to explain: the one that is named, else the only one of scores of several classes,
+    else the only one of a single number.
+    """
     if output is not None:
         candidates = [v for v in graph.outputs if name_of(v) == output]
         reason = f"none is called {output!r}"
         if candidates:
             reason = f"'{output}' is neither scores nor a feature map"
+        candidates = [v for v in candidates if _classes_of(v) or _is_feature_map(v)]
     else:
-        candidates = [v for v in graph.outputs if _is_scores(v)]
-        reason = "exactly one of shape (N, classes) is needed"
-    if output is not None and len(candidates) == 1 and _is_feature_map(candidates[0]):
-        return Head(picture, output, MEAN, "features", averaged=True)
-    if len(candidates) != 1 or not _is_scores(candidates[0]):
-        listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [
-                f"its outputs are {listed}: {reason}; name the output to explain "
-                "with --output-name, or export the classifier with its head"
-            ],
-        )
-    value = candidates[0]
-    node = _tail(value)
-    if node is None:
-        return Head(picture, name_of(value), name_of(value), "logits")
-    axis = node.attributes["axis"].value if "axis" in node.attributes else -1
-    if node.op_type in ("Softmax", "LogSoftmax") and axis not in (-1, 1):
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [f"{label(node)} normalises over axis {axis}, not over the classes"],
-        )
-    logits = node.inputs[0]
-    assert logits is not None
-    meanings = {"Softmax": "probabilities", "LogSoftmax": "log-probabilities"}
-    return Head(picture, name_of(value), name_of(logits), meanings.get(node.op_type, "other"))
-
-
-def append_mean(graph: Graph, head: Head) -> Graph:
-    """A copy of the graph with the mean, (N, C), of the feature map that `head` names; the graph
-    itself if `head` names none.
-    """
-    if not head.averaged:
-        return graph
-    model = graph.model.clone()
-    features = next(value for value in model.graph.outputs if value.name == head.output)
-    name = f"{head.logits}.axes"
-    axes = ir.Value(name=name, const_value=ir.tensor([2, 3], name=name, dtype=ir.DataType.INT64))
-    axes.shape, axes.dtype = ir.Shape([2]), ir.DataType.INT64
-    model.graph.register_initializer(axes)
-    node = ir.node("ReduceMean", [features, axes], attributes={"keepdims": 0}, name=head.logits)
-    (mean,) = node.outputs
-    assert features.shape is not None
-    mean.name, mean.type, mean.shape = (
-        head.logits,
-        features.type,
-        ir.Shape(list(features.shape)[:2]),
+        many = [v for v in graph.outputs if (_classes_of(v) or 0) >= 2]
+        candidates = many or [v for v in graph.outputs if _classes_of(v) == 1]
+        reason = "exactly one of shape (N, classes), (N, 1) or (N) is needed"
+    if len(candidates) == 1:
+        return candidates[0]
+    listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
+    raise UnsupportedModelError(
+        f"{source} cannot be explained:",
+        [
+            f"its outputs are {listed}: {reason}; name the output to explain "
+            "with --output-name, or export the classifier with its head"
+        ],
     )
-    model.graph.append(node)
-    return replace(graph, model=model)
+
+
+def _tail(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes before an output, from it backwards, as long as they are such as may follow logits
+    and read one tensor that is not constant.
+    """
+    node = value.producer()
+    while node is not None and node.op_type in (*NORMALISERS, *AFTER, *MOVES, *ROUNDING):
+        if node.op_type in ("Mul", "Div") and not _is_by_a_positive_number(node):
+            return
+        yield node
+        (before, *_) = node.inputs
+        node = before.producer() if before is not None else None
+
+
+def _rounding(value: ir.Value) -> list[ir.Node]:
+    """The node that makes an integer output of logits."""
+    node = value.producer()
+    return [node] if node is not None and node.op_type == "QuantizeLinear" else []
+
+
+def _moves(value: ir.Value) -> list[ir.Node]:
+    """The nodes before an output that only change the shape of scores, back to one of (N, classes);
+    none where it has that shape, or none before it has.
+    """
+    nodes: list[ir.Node] = []
+    node, shape = value.producer(), shape_of(value)
+    while len(shape or ()) != 2 and node is not None and node.op_type in MOVES:
+        before = node.inputs[0]
+        if before is None or _classes_of(before) is None:
+            break
+        nodes.append(node)
+        node, shape = before.producer(), shape_of(before)
+    return nodes
+
+
+def _is_by_a_positive_number(node: ir.Node) -> bool:
+    """Whether a node multiplies or divides its first input by one positive number."""
+    factor = node.inputs[1]
+    constant = factor.const_value if factor is not None else None
+    return constant is not None and constant.size == 1 and constant.numpy().item() > 0
+
+
+def _check_axes(chain: list[ir.Node], source: str) -> None:
+    """Raise UnsupportedModelError where a normaliser does not go over the classes."""
+    faults = []
+    for node in chain:
+        if node.op_type not in ("Softmax", "LogSoftmax"):
+            continue
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+        rank = len(shape_of(node.inputs[0]) or ()) if node.inputs[0] is not None else 0
+        if (axis + rank if axis < 0 else axis) != 1:
+            faults.append(f"{label(node)} normalises over axis {axis}, not over the classes")
+    if faults:
+        raise UnsupportedModelError(f"{source} cannot be explained:", faults)
 
 
 def _find_input(graph: Graph, source: str) -> ir.Value:
@@ -163,31 +232,28 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
 
 
 def _is_feature_map(value: ir.Value) -> bool:
-    """Whether the value has the shape (N, C, H, W), with at least two channels."""
+    """Whether the value has the shape (N, C, H, W), with two channels and two pixels at least."""
     shape = shape_of(value)
-    return shape is not None and len(shape) == 4 and None not in shape[1:] and (shape[1] or 0) >= 2
-
-
-def _tail(value: ir.Value) -> ir.Node | None:
-    """The node after the logits: one of `TAILS`, or the QuantizeLinear of an integer output."""
-    node = value.producer()
-    rounding = node if node is not None and node.op_type == "QuantizeLinear" else None
-    while node is not None and node.op_type in ROUNDING and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node if node is not None and node.op_type in TAILS else rounding
-
-
-def _is_scores(value: ir.Value) -> bool:
-    """Whether the value has the shape (N, classes), with at least two classes."""
-    shape = shape_of(value)
-    node = value.producer()
-    if (
+    return (
         shape is not None
-        and len(shape) == 2
-        and shape[1] is None
-        and node is not None
-        and node.op_type in TAILS
-        and node.inputs[0] is not None
-    ):
-        shape = shape_of(node.inputs[0])
-    return shape is not None and len(shape) == 2 and shape[1] is not None and shape[1] >= 2
+        and len(shape) == 4
+        and None not in shape[1:]
+        and (shape[1] or 0) >= 2
+        and shape[2:] != (1, 1)
+    )
+
+
+def _classes_of(value: ir.Value) -> int | None:
+    """The number of scores of a value of shape (N, classes), (N, classes, 1, 1) or (N); None of any
+    other. An open number is that of the tensor before an operator that keeps it.
+    """
+    shape = shape_of(value)
+    node = value.producer()
+    if shape is not None and len(shape) == 1:
+        return 1 if node is not None and node.op_type in (*MOVES, *NORMALISERS) else None
+    if shape is None or len(shape) not in (2, 4) or any(size != 1 for size in shape[2:]):
+        return None
+    if shape[1] is None and node is not None and node.op_type in NORMALISERS:
+        before = node.inputs[0]
+        return _classes_of(before) if before is not None else None
+    return shape[1]

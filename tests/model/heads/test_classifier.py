@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 from networks import Network, resnet
 
-from lrp_onnx.model.heads.classifier import append_mean, find_head
+from lrp_onnx.model.heads.classifier import find_head
+from lrp_onnx.model.heads.logits import append_logits
 from lrp_onnx.model.load import load_model
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -33,13 +34,13 @@ def test_the_search_changes_nothing(saved: Save) -> None:
     before = ir.to_proto(graph.model).SerializeToString(deterministic=True)
     assert find_head(graph, source="it") == find_head(graph, source="it")
     head = find_head(graph, source="it", output=features)
-    assert (head.picture, head.output, head.averaged, head.holds) == (
+    assert (head.picture, head.output, head.source, head.holds) == (
         "x",
         features,
-        True,
+        features,
         "features",
     )
-    longer = append_mean(graph, head)
+    longer = append_logits(graph, head)
     assert ir.to_proto(graph.model).SerializeToString(deterministic=True) == before
     (mean,) = [
         node for node in longer.nodes if head.logits in {value.name for value in node.outputs}
@@ -49,4 +50,4 @@ def test_the_search_changes_nothing(saved: Save) -> None:
 
 def test_where_no_feature_map_is_explained_nothing_is_appended(saved: Save) -> None:
     graph = load_model(saved(resnet()))
-    assert append_mean(graph, find_head(graph, source="it")) is graph
+    assert append_logits(graph, find_head(graph, source="it")) is graph
