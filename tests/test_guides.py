@@ -29,10 +29,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "installs packages",
         "installs packages",
         "installs packages and runs this test",
-        "until it is merged",
-        "until it is merged",
     ],
-    "api": ["until it is merged"] * 3,
     "installing": [
         "installs packages",
         "installs packages",
