@@ -21,11 +21,11 @@ from lrp_onnx.cli.options import (
     threads_option,
     to_options,
 )
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
 
 WITHOUT_COMPILING = (
     "Methods that only run a model explain most that cannot be compiled, in hundreds of runs a "
-    "picture: lrp-onnx compare MODEL PHOTO -o grid.png --method occlusion --method 'rise(500)'"
+    "picture: lrp-onnx explain MODEL PHOTO --method occlusion, or --method 'rise(500)'"
 )
 
 
@@ -193,6 +193,12 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     help="Explain the K most probable classes of every picture.",
 )
 @click.option(
+    "--method",
+    metavar="NAME",
+    help="Method instead of a composite, written as for `lrp-onnx evaluate`: grad-cam, "
+    "recipro-cam, … or occlusion and rise(500), which explain models that cannot be compiled too.",
+)
+@click.option(
     "--outputs",
     metavar="NAMES",
     help='Outputs to compute. "heatmap,relevance" also stores the relevance of every channel '
@@ -258,6 +264,10 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
 
     if values["targets"] and values["top"]:
         raise click.UsageError("--target and --top cannot be combined: give one of them")
+    for name in ("composite", "start", "bias", "rules", "rules_file", "resolution", "outputs"):
+        if values["method"] is not None and values[name]:
+            option = "rule" if name == "rules" else name.removesuffix("_file")
+            raise click.UsageError(f"--method and --{option} cannot be combined: give one of them")
     if values["memory"] is not None:
         values["memory"] *= 1e9
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
@@ -381,6 +391,12 @@ def evaluate(
     help="Class to explain, by index or name, e.g. 3 or heart. [default: the predicted class]",
 )
 @click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Show the K most probable classes, one below the other.",
+)
+@click.option(
     "--columns", type=click.IntRange(min=1), default=5, show_default=True, help="Heatmaps per row."
 )
 @click.option(
@@ -392,16 +408,20 @@ def evaluate(
 @provider_option
 @threads_option
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print classes and methods as JSON.")
 @some_options(*INPUT_OPTIONS, "classes")
-def compare(model: Path, image: str, output: Path, **values: Any) -> None:
+def compare(model: Path, image: str, output: Path, as_json: bool, **values: Any) -> None:
     """Show the heatmaps of several methods side by side.
 
-    All of them explain the same class of the same IMAGE.
+    All of them explain the same class of the same IMAGE. MODEL is compiled or not.
     """
-    from lrp_onnx.cli.compare import compare_file
+    from lrp_onnx.cli.compare import compare_file, sentence
 
+    if values["target"] and values["top"]:
+        raise click.UsageError("--target and --top cannot be combined: give one of them")
     options = to_options(**{name: values.pop(name) for name in (*INPUT_OPTIONS, "classes")})
-    click.echo(compare_file(model, image, output, options=options, **values))
+    made = compare_file(model, image, output, options=options, **values)
+    click.echo(json.dumps(made) if as_json else shown(sentence(made)))
 
 
 @main.command()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lrp_onnx.compiler import Options
 from lrp_onnx.contract import PREDICTED
@@ -53,21 +55,23 @@ def compare_file(
     options: Options,
     methods: Sequence[str] = (),
     target: str | None = None,
+    top: int | None = None,
     columns: int = 5,
     overlaid: bool = False,
     provider: str | None = None,
     threads: int | None = None,
     force: bool = False,
-) -> str:
+) -> dict[str, Any]:
     """Write the grid of heatmaps to `output`: a PNG, JPEG or WebP file, as its name ends.
 
     Args:
-        model: an ONNX file, not compiled.
+        model: an ONNX file, compiled or not.
         image: the picture to explain.
         output: the file.
         options: how the model is read.
         methods: composites or baselines; empty for `DEFAULT_METHODS`.
         target: a class index or name; None for the predicted class.
+        top: how many of the most probable classes are shown instead, one below the other.
         columns: pictures in a row of the grid.
         overlaid: whether relevance is drawn over the picture.
         provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
@@ -75,7 +79,7 @@ def compare_file(
         force: whether an existing file is overwritten.
 
     Returns:
-        One line of text: picture, class and output.
+        ``image``, ``classes`` (index, name, probability), ``methods`` and ``output``.
 
     Raises:
         RuleError: a method is unknown.
@@ -99,30 +103,58 @@ def compare_file(
     prepared = subject.prepare(picture)
     tensor = prepared.tensor[None]
     probabilities = subject.probabilities(tensor)[0]
-    predicted = int(probabilities.argmax())
-    requested = PREDICTED if target is None else class_of(target)
-    (index,) = subject.classes.indices(requested, 1)
-    explained = int(index) if index >= 0 else predicted
+    order = np.argsort(-probabilities, kind="stable")
+    if top is None:
+        requested = PREDICTED if target is None else class_of(target)
+        (index,) = subject.classes.indices(requested, 1)
+        explained = [int(index) if index >= 0 else int(order[0])]
+    else:
+        explained = [int(index) for index in order[:top]]
+    maps = [find_method(m, subject).maps for m in names]
+    labels = [class_label(index, subject.classes.name(index)) for index in explained]
     visible = _enlarged(prepared.box.cut(picture))
-    name = class_label(explained, subject.classes.name(explained))
-    caption = f"{name}, {100 * probabilities[explained]:.0f} %"
-    maps = [find_method(m, subject).maps(tensor, np.array([explained]))[0] for m in names]
-    styles = [RenderStyle(colors=read_method(method).post.colors) for method in names]
-    scales = [style.scale([m]) for style, m in zip(styles, maps, strict=True)]
-    tiles = [(visible, caption)]
-    for method, relevance, scale in zip(names, maps, scales, strict=True):
+    grids, signed = [], False
+    for index, label in zip(explained, labels, strict=True):
+        found = [run(tensor, np.array([index]))[0] for run in maps]
+        tiles, has_both = _tiles(visible, dict(zip(names, found, strict=True)), overlaid=overlaid)
+        caption = f"{label}, {100 * probabilities[index]:.0f} %"
+        grids.append(grid([(visible, caption), *tiles], columns=columns, height=TILE))
+        signed |= has_both
+    drawn = np.vstack(grids)
+    subject_of_bar = labels[0] if len(labels) == 1 else "the class"
+    foot = _legend(subject_of_bar, drawn.shape[1], signed=signed, overlaid=overlaid)
+    margins = ((LETTERS, LETTERS // 2), (LETTERS, LETTERS), (0, 0))
+    whole = np.pad(np.vstack([drawn, foot]), margins, constant_values=255)
+    write_picture(output, whole, force=force)
+    classes = [
+        {"index": i, "name": subject.classes.name(i), "probability": float(probabilities[i])}
+        for i in explained
+    ]
+    return {"image": str(path), "classes": classes, "methods": names, "output": str(output)}
+
+
+def _tiles(
+    visible: Picture, maps: Mapping[str, NDArray[np.float32]], *, overlaid: bool
+) -> tuple[list[tuple[Picture, str]], bool]:
+    """A tile of every method's map, and whether any has relevance against the class."""
+    tiles, signed = [], False
+    for method, relevance in maps.items():
+        scale = RenderStyle(colors=read_method(method).post.colors).scale([relevance])
         if overlaid:
             tile = overlay(visible, relevance, scale=scale)
         else:
             tile = colorize(relevance, shape=visible.shape[:2], scale=scale)
         tiles.append((tile, method))
-    drawn = grid(tiles, columns=columns, height=TILE)
-    signed = any(scale.scheme == "diverging" for scale in scales)
-    foot = _legend(name, drawn.shape[1], signed=signed, overlaid=overlaid)
-    margins = ((LETTERS, LETTERS // 2), (LETTERS, LETTERS), (0, 0))
-    whole = np.pad(np.vstack([drawn, foot]), margins, constant_values=255)
-    write_picture(output, whole, force=force)
-    return f"{path}: {caption}, by {len(names)} methods → {output}"
+        signed |= scale.scheme == "diverging"
+    return tiles, signed
+
+
+def sentence(made: Mapping[str, Any]) -> str:
+    """What `compare_file` returns, as one line of text."""
+    classes = ", ".join(
+        f"{one['name'] or one['index']} {one['probability']:.0%}" for one in made["classes"]
+    )
+    return f"{made['image']}: {classes}, by {len(made['methods'])} methods → {made['output']}"
 
 
 def _legend(name: str, width: int, *, signed: bool, overlaid: bool) -> Picture:

@@ -17,6 +17,7 @@ from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing
 from lrp_onnx.errors import ImageError, RuleError, shown
+from lrp_onnx.evaluation.explaining import MethodExplainer
 from lrp_onnx.files.description import describe_model
 from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
@@ -46,6 +47,8 @@ class ExplainCommand:
     """Classes by index or name; empty for the predicted one."""
     top: int | None = None
     """How many classes of the largest logits to explain, instead of `targets`."""
+    method: str | None = None
+    """Method instead of a composite, as text."""
     post: str | None = None
     """Post-processing as text; None for the file's own."""
     provider: str | None = None
@@ -284,6 +287,21 @@ def _warn(warnings: Sequence[str], report: Say) -> None:
 
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
     """The model, ready to explain `targets`."""
+    if command.method is not None:
+        options = command.options
+        return MethodExplainer(
+            command.model,
+            command.method,
+            many_targets=len(targets) > 1,
+            provider=command.provider,
+            threads=command.threads,
+            choices={
+                "explain": options.explain,
+                "input_size": options.input_size,
+                "preprocessing": options.preprocessing,
+                "labels": options.labels,
+            },
+        )
     options = _compiling(command, many_targets=len(targets) > 1)
     explainer = Explainer(
         command.model,
@@ -339,6 +357,7 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
         "model": checksum_of(command.model),
         "target": list(command.targets) or None,
         "top": command.top,
+        "method": command.method,
         "post": None if command.post is None else str(_parse_post(command.post)),
         "output-name": options.pop("explain"),
         "preprocess": options.pop("preprocessing") or _plain_data(described.preprocessing),

@@ -6,7 +6,7 @@ values: rows that are no probabilities are logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import Preprocessing
+from lrp_onnx.compiler import NO_YES
+from lrp_onnx.contract import SINGLE, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.subject import CHUNK, Subject
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.runtime.classes import Classes
-from lrp_onnx.runtime.explanation import probabilities_of
+from lrp_onnx.runtime.explanation import scores_of
 from lrp_onnx.runtime.preprocess import assumed
 from lrp_onnx.runtime.session import Session, element_type, open_session
 
@@ -81,7 +82,7 @@ class BlackBox(Subject):
         return names[0], kind, shape
 
     @property
-    def _input(self) -> str:
+    def input(self) -> str:
         return self._picture[0]
 
     @property
@@ -90,27 +91,32 @@ class BlackBox(Subject):
         return 3 if shape[1] not in (1, 3) else 1
 
     @cached_property
-    def _scores(self) -> tuple[str, str]:
+    def scores(self) -> tuple[str, str]:
         """(kind, name) of the output; the kind is told from its values for two pictures."""
+        name = self._output
+        values = self._run(name, np.random.default_rng(0).normal(size=(2, *self._tensor)))
+        shares = bool(values.min() >= 0 and values.max() <= 1)
+        if values.shape[1] == 1:
+            return ("probability" if shares else "logit"), name
+        sums_to_one = np.abs(values.sum(1) - 1).max() < SUM_OFF
+        return ("probabilities" if sums_to_one and shares else "logits"), name
+
+    @property
+    def _output(self) -> str:
+        """The output that is named, else the only one of scores."""
         outputs = {value.name: list(value.shape) for value in self.forward.runtime.get_outputs()}
         chosen = self.choices.get("explain")
-        names = [
-            name
-            for name, shape in outputs.items()
-            if (name == chosen if chosen else len(shape) in (2, 4) and shape[2:] in ([], [1, 1]))
-        ]
+        names = [name for name, shape in outputs.items() if _is_scores(shape)]
+        names = [name for name in outputs if name == chosen] if chosen else names
         if len(names) != 1:
             raise UnsupportedModelError(
                 f"{self.path} cannot be explained, not even by methods that only run it:",
                 [
-                    f"its outputs are {outputs}; exactly one of shape (N, classes) is needed: name "
-                    "it with --output-name"
+                    f"its outputs are {outputs}; exactly one of shape (N, classes) or (N) is "
+                    "needed: name it with --output-name"
                 ],
             )
-        name = names[0]
-        values = self._run(name, np.random.default_rng(0).normal(size=(2, *self._tensor)))
-        sums_to_one = np.abs(values.sum(1) - 1).max() < SUM_OFF
-        return ("probabilities" if sums_to_one and values.min() >= 0 else "logits"), name
+        return str(names[0])
 
     @property
     def _tensor(self) -> tuple[int, ...]:
@@ -132,14 +138,23 @@ class BlackBox(Subject):
         found = np.concatenate(values)
         return found.reshape(len(found), -1)
 
-    def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
-        kind, name = self._scores
-        return probabilities_of(kind, self._run(name, pictures))
+    def run(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        return self._run(self.scores[1], pictures)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        given = {
+            "preprocessing": self.choices.get("preprocessing"),
+            "labels": self.choices.get("labels"),
+        }
+        asked = {name: "the options" for name, value in given.items() if value}
+        return {**self.description.sources, **asked}
 
     @cached_property
     def _count(self) -> int:
         """How many classes there are."""
-        return int(self._run(self._scores[1], np.zeros((1, *self._tensor))).shape[1])
+        kind, name = self.scores
+        return int(scores_of(kind, self._run(name, np.zeros((1, *self._tensor)))).shape[1])
 
     @cached_property
     def description(self) -> Description:
@@ -149,6 +164,8 @@ class BlackBox(Subject):
     @cached_property
     def classes(self) -> Classes:
         labels = tuple(self.choices.get("labels") or self.description.labels)
+        if not labels and self.scores[0] in SINGLE:
+            labels = NO_YES
         return Classes.of(self._count, labels)
 
     @property
@@ -176,3 +193,8 @@ class BlackBox(Subject):
                 [f"its input has shape {shape}: give height and width by --input-size"],
             )
         return size
+
+
+def _is_scores(shape: Sequence[int | str | None]) -> bool:
+    """Whether a shape is (N, classes), (N, classes, 1, 1) or (N)."""
+    return len(shape) in (1, 2, 4) and list(shape[2:]) in ([], [1, 1])

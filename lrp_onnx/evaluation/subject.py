@@ -111,22 +111,27 @@ class Subject:
 
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
         """Pictures (N, …) → probabilities (N, classes) float64."""
-        kind, name = self._scores
-        element, _ = self.forward.input_of(self._input)
+        kind, _ = self.scores
+        return probabilities_of(kind, scores_of(kind, self.run(pictures)))
+
+    def run(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """Pictures (N, …) → the output of `scores`, as the model gives it."""
+        _, name = self.scores
+        element, _ = self.forward.input_of(self.input)
         x = pictures.astype(element_type(element), copy=False)
-        scores = [self.forward.run([name], {self._input: part})[name] for part in chunks_of(x)]
-        return probabilities_of(kind, scores_of(kind, np.concatenate(scores)))
+        scores = [self.forward.run([name], {self.input: part})[name] for part in chunks_of(x)]
+        return np.concatenate(scores)
 
     def features(self, pictures: Pictures) -> NDArray[np.float32]:
         """Pictures (N, …) → the last feature map, (N, C, h, w)."""
         name = self.feature
         chunks = chunks_of(pictures)
-        maps = [self._trunk.run([name], {self._input: chunk})[name] for chunk in chunks]
+        maps = [self._trunk.run([name], {self.input: chunk})[name] for chunk in chunks]
         return np.concatenate(maps)
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """The last feature map, (N, C, h, w) → probabilities (N, classes) float64."""
-        kind, name = self._scores
+        kind, name = self.scores
         scores = [
             self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)
         ]
@@ -134,11 +139,11 @@ class Subject:
 
     @cached_property
     def _trunk(self) -> Session:
-        return self._part([self._input], [self.feature])
+        return self._part([self.input], [self.feature])
 
     @cached_property
     def _head(self) -> Session:
-        return self._part([self.feature], [self._scores[1]])
+        return self._part([self.feature], [self.scores[1]])
 
     def _part(self, inputs: list[str], outputs: list[str]) -> Session:
         """The part of the model from `inputs` to `outputs`, names of tensors."""
@@ -147,11 +152,12 @@ class Subject:
         )
 
     @property
-    def _input(self) -> str:
+    def input(self) -> str:
+        """Name of the picture input."""
         return self.explainer.contract.input
 
     @property
-    def _scores(self) -> tuple[str, str]:
+    def scores(self) -> tuple[str, str]:
         """(kind, name) of the output with the classes' scores."""
         kind, name = kind_of(self.explainer.contract.outputs)
         if kind in WITHOUT_PROBABILITIES:
@@ -186,6 +192,11 @@ class Subject:
     def assumed_preprocessing(self) -> bool:
         """Whether nothing says it."""
         return self.explainer.assumed_preprocessing
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """``preprocessing`` and ``labels`` → what says them, where they are known."""
+        return self.explainer.sources
 
     @property
     def classes(self) -> Classes:

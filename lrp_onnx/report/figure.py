@@ -267,7 +267,8 @@ def _words(
     if style.percentile < 100:
         whole += f" (percentile {style.percentile:g})"
     shared = "" if len(explanations) == 1 else f", in all {len(explanations)} maps alike"
-    yield Line(f"Scale: {whole}{shared}. Relevance starts from {STARTS.get(start, start)}.", most=4)
+    origin = f" Relevance starts from {STARTS.get(start, start)}." if start else ""
+    yield Line(f"Scale: {whole}{shared}.{origin}", most=4)
 
 
 def _lines(regions: Sequence[NDArray[np.bool_]], photo: Picture, box: Box) -> Iterator[Line]:

@@ -179,6 +179,21 @@ def test_compiled_files_are_compared_and_evaluated(
     assert judged.exit_code == 0, judged.output
 
 
+def test_compare_shows_several_classes(model: Path, photo: Path, tmp_path: Path) -> None:
+    asked = ["compare", model, photo, "--method", "lrp-resnet", "--json", "-o"]
+    one = call(*asked, tmp_path / "one.png")
+    many = call(*asked, tmp_path / "many.png", "--top", "3")
+    assert one.exit_code == many.exit_code == 0, many.output
+    classes = json.loads(many.stdout)["classes"]
+    values = [found["probability"] for found in classes]
+    assert len(classes) == 3 and values == sorted(values, reverse=True)
+    assert json.loads(one.stdout)["classes"] == classes[:1]
+    heights = [cv2.imread(str(tmp_path / f"{name}.png")).shape[0] for name in ("one", "many")]
+    assert heights[1] > 2.2 * heights[0]
+    both = call(*asked, tmp_path / "x.png", "--top", "3", "--target", "1")
+    assert both.exit_code == 2 and "--target and --top" in both.stderr
+
+
 def test_evaluate_says_what_is_highest_first(model: Path, photo: Path) -> None:
     asked = ["evaluate", model, photo, "--method", "lrp-resnet", "--steps", "3"]
     asked += ["--metrics", "exact,keio,srg,sparseness"]
