@@ -15,6 +15,7 @@ from lrp_onnx.cli.options import (
     COMPILING,
     INPUT_OPTIONS,
     PATH,
+    class_names,
     compile_options,
     provider_option,
     some_options,
@@ -102,6 +103,7 @@ def main() -> None:
     default=True,
     help="Run the compiled file and compare its outputs with MODEL's.  [default: check]",
 )
+@threads_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
 )
@@ -113,6 +115,7 @@ def compile_(
     post: str | None,
     force: bool,
     check: bool,
+    threads: int | None,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -125,7 +128,7 @@ def compile_(
     options = to_options(outputs, post=post, **values)
     if model.exists():
         check_writable(target, force=force)
-    compiled = compile_model(model, options, runner=runner_on("cpu") if check else None)
+    compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
     compiled.save(target, force=force)
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
@@ -514,10 +517,13 @@ def verify(
     help="CSV file with the columns file,label (a class index). [default: labels.csv beside the "
     "photos, else the names of their folders]",
 )
+@some_options("classes")
 @provider_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
+def doctor(
+    model: Path | None, images: tuple[str, ...], classes: str | None, as_json: bool, **values: Any
+) -> None:
     """Say what is known of MODEL, and which preprocessing fits photos.
 
     Checks the installation; prints what is known of the model's pictures and classes, and from
@@ -526,7 +532,8 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
     """
     from lrp_onnx.cli.doctor import examine
 
-    findings = examine(model, images, **values)
+    names = class_names(classes) if classes else ()
+    findings = examine(model, images, classes=names, **values)
     if as_json:
         click.echo(json.dumps(findings.to_json()))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lrp_onnx.contract import Contract
 from lrp_onnx.errors import LrpOnnxError, ProviderError
 from lrp_onnx.evaluation.presets import CLEARLY, FEW, Trial, forward_of, try_presets
 from lrp_onnx.files.description import describe_model
+from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels, thinned
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 from lrp_onnx.runtime.preprocess import written
@@ -24,6 +25,8 @@ LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon", "numpy", "opencv-python", "
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
 """Packages with one import name: of several, the last one installed wins."""
 MOST_PHOTOS = 200
+GIVEN = "the options"
+"""The source of class names that the command was given."""
 ASSUMED = "nothing says it: imagenet is assumed"
 
 
@@ -50,32 +53,40 @@ def examine(
     images: Sequence[str],
     *,
     labels: Path | None = None,
+    classes: tuple[str, ...] = (),
     provider: str | None = None,
     threads: int | None = None,
 ) -> Findings:
     """Examine the installation; a model, if one is given; and presets on photos, if there are any.
 
+    `labels` is a table of the photos' classes, `classes` are the names of the model's classes.
+
     A model that cannot be read or explained is a fault among the findings, not an exception.
 
     Raises:
         ImageError: photos or labels cannot be read.
+        ContractError: there are not as many names as classes.
     """
     findings = Findings()
     _installation(findings)
     if model is None:
         return findings
     photos = find_images(images) if images else []
-    classes = _labels_of(photos, labels)
+    known_classes = _labels_of(photos, labels)
     try:
         contract, session = forward_of(model, provider=provider, threads=threads)
     except LrpOnnxError as error:
         findings.faults.append(str(error))
         return findings
+    if classes:
+        Classes.of(contract.classes, classes)
+        sources = {**contract.sources, "labels": GIVEN}
+        contract = replace(contract, labels=classes, sources=sources)
     _model(findings, model, contract, session.input_of(contract.input))
     best = None
     if photos:
         some = thinned(photos, MOST_PHOTOS)
-        known = _indices(classes, contract, some)
+        known = _indices(known_classes, contract, some)
         trials = try_presets(contract, session, some, known)
         best = _judge(findings, trials, contract, len(known))
     _command(findings, model, images, contract, best)
@@ -231,6 +242,8 @@ def _command(
     words = ["lrp-onnx", "explain", str(model), *(images or ["PHOTOS"]), "-o", "explained"]
     if best is not None and not best.is_of(contract.preprocessing):
         words += ["--preprocess", best.name]
+    if contract.sources.get("labels") == GIVEN:
+        words += ["--classes", ",".join(contract.labels)]
     if not contract.labels:
         findings.warnings.append(
             "the classes have no names: put them into labels.txt beside the model, one a line, or "

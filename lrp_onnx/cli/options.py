@@ -196,12 +196,12 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
         opset=line["opset"],
         outputs=names_in(outputs) if outputs is not None else None,
         preprocessing=parse_preprocessing(line["preprocess"]) if line["preprocess"] else None,
-        labels=_classes(line["classes"]) if line["classes"] else (),
+        labels=class_names(line["classes"]) if line["classes"] else (),
         **values,
     )
 
 
-def _classes(text: str) -> tuple[str, ...]:
+def class_names(text: str) -> tuple[str, ...]:
     """Class names: of a file, or separated by commas where there is no such file."""
     from lrp_onnx.runtime.images import read_classes
 

@@ -84,6 +84,14 @@ def test_labelled_photos_find_the_preset(tmp_path: Path, photos: Path) -> None:
     assert chosen == best["preprocess"] and f"--preprocess {chosen} is right on" in found["verdict"]
 
 
+def test_names_are_given_with_the_command(tmp_path: Path, photos: Path) -> None:
+    found = run(
+        bare(tmp_path / "bare.onnx"), *sorted(photos.iterdir()), "--classes", ",".join(NAMES)
+    )
+    assert found["trials"][0]["accuracy"] == 1.0
+    assert found["model"]["names from"] == "the options" and "--classes" in found["command"]
+
+
 def test_photos_contradict_what_is_said(tmp_path: Path, photos: Path) -> None:
     wrong = Preprocessing(mean=(0.0,), std=(1.0,), divisor=1.0)
     path = bare(tmp_path / "wrong.onnx", wrong)
