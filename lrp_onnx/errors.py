@@ -5,6 +5,7 @@ Every message is one paragraph: what was found, what is supported, what to do.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -21,11 +22,46 @@ class ModelFileError(LrpOnnxError):
 
 
 class UnsupportedModelError(LrpOnnxError):
-    """The model can be read but not explained; `faults` lists every reason."""
+    """The model can be read but not explained.
+
+    The message has one line for every kind of reason; `faults` lists every reason.
+    """
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
-        self.faults: tuple[str, ...] = tuple(faults)
-        super().__init__("\n".join([summary, *(f"  - {fault}" for fault in self.faults)]))
+        self.summary, self.faults = summary, tuple(faults)
+        super().__init__("\n".join([summary, *_grouped(self.faults)]))
+
+    @property
+    def whole(self) -> str:
+        """The message with every reason."""
+        return "\n".join([self.summary, *(f"  - {fault}" for fault in self.faults)])
+
+
+MOST_LINES = 20
+"""Lines of a message that lists reasons, at most."""
+
+
+def _grouped(faults: Sequence[str]) -> list[str]:
+    """One line for every kind of fault: those that differ in names and numbers alone are one."""
+    groups: dict[str, list[str]] = {}
+    for fault in faults:
+        groups.setdefault(_NAMES_AND_NUMBERS.sub("", fault), []).append(fault)
+    lines = []
+    largest_first = sorted(groups.values(), key=len, reverse=True)
+    for group in largest_first:
+        more = f" (and {len(group) - 1} more like it)" if len(group) > 1 else ""
+        lines.append(f"  - {group[0]}{more}")
+    if len(lines) <= MOST_LINES:
+        return lines
+    left = sum(map(len, largest_first[MOST_LINES - 1 :]))
+    return [
+        *lines[: MOST_LINES - 1],
+        f"  … and {left} others: `lrp-onnx plan MODEL --all` lists them",
+    ]
+
+
+_NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\d+|None|[(\[][^)\]]*[)\]]")
+"""What differs between faults of one kind: names in quotes, numbers, shapes."""
 
 
 class RuleError(LrpOnnxError):

@@ -156,7 +156,12 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     from lrp_onnx.plan.text import plan_json
     from lrp_onnx.relevance.composites.assign import applied_rules
 
-    _, recognised, assigned = plan_model(model, to_options(**values))
+    try:
+        _, recognised, assigned = plan_model(model, to_options(**values))
+    except UnsupportedModelError as error:
+        if not every:
+            raise
+        raise LrpOnnxError(error.whole) from error
     texts = applied_rules(recognised, assigned)
     reasons = {name: entry.why for name, entry in assigned.items()}
     if as_json:
