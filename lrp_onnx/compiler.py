@@ -356,7 +356,7 @@ def plan_model(
         proto = forward_part(proto, contract)
         known = [name for name, kind in contract.outputs.items() if kind != "other"]
         if options.explain is None and len(known) == 1:
-            options = replace(options, explain=known[0])
+            options = replace(options, explain=known[0] + contract.selection)
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
@@ -493,6 +493,7 @@ def compile_model(
         memory_each=memory_each,
         preprocessing=description.preprocessing,
         labels=description.labels,
+        selection=plan.selection,
         sources=description.sources,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}

@@ -7,11 +7,15 @@ that any language can read them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrp_onnx.errors import ContractError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels and post-processed
@@ -64,6 +68,87 @@ def is_added(name: str) -> bool:
     return name.startswith((INTERNAL, f"{RELEVANCE}/", f"{ATTENTION}/")) or name in ADDED
 
 
+Range = tuple[int, int]
+"""First index, and the one after the last."""
+_SELECTED = re.compile(r"(?P<name>.+)\[(?P<indices>[-\d:,\s]+)\]", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of an output (N, C, H, W) that is explained: the mean over some rows and columns of
+    some channels, which are the classes.
+    """
+
+    channels: Range
+    rows: Range
+    columns: Range
+
+    @classmethod
+    def of(cls, indices: str, shape: Sequence[int | None]) -> Selection:
+        """The selection that text such as ``:, :, 12, 30:40`` makes of a tensor of `shape`.
+
+        Raises:
+            ValueError: it is not four indices or ranges, the first ``:``, or one is out of range.
+        """
+        parts = [part.strip() for part in indices.split(",")]
+        if len(shape) != 4 or None in shape[1:]:
+            raise ValueError(f"it has shape {tuple(shape)}, which is not (N, C, H, W)")
+        if len(parts) != 4 or parts[0] != ":":
+            raise ValueError(
+                f"[{indices}] is not [:, CHANNEL, ROW, COLUMN], e.g. [:, :, 12, 30:40]"
+            )
+        sizes = [size or 0 for size in shape[1:]]
+        return cls(*(_range(part, size) for part, size in zip(parts[1:], sizes, strict=True)))
+
+    @classmethod
+    def read(cls, text: str) -> Selection | None:
+        """The inverse of `str`; None of an empty text."""
+        if not text:
+            return None
+        _, *ranges = text.strip("[]").split(", ")
+        bounds = [tuple(map(int, one.split(":"))) for one in ranges]
+        channels, rows, columns = ((first, last) for first, last in bounds)
+        return cls(channels, rows, columns)
+
+    def __str__(self) -> str:
+        ranges = (self.channels, self.rows, self.columns)
+        return f"[:, {', '.join(f'{first}:{last}' for first, last in ranges)}]"
+
+    @property
+    def classes(self) -> int:
+        """The number of channels."""
+        return self.channels[1] - self.channels[0]
+
+    def scores(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The selected part of an output, (N, C', H, W) → (N, C) float64."""
+        part = values[:, slice(*self.channels), slice(*self.rows), slice(*self.columns)]
+        means: NDArray[Any] = part.astype("float64").mean((2, 3))
+        return means
+
+
+def _range(text: str, size: int) -> Range:
+    """``3``, ``3:7``, ``:`` or ``-1`` as a range of `size` indices."""
+    first, colon, last = text.partition(":")
+    try:
+        low = int(first) if first.strip() or not colon else 0
+        high = int(last) if last.strip() else size
+    except ValueError:
+        raise ValueError(f"{text!r} is not an index or a range such as 3:7") from None
+    low += size if low < 0 else 0
+    high = high + (size if high < 0 else 0) if colon else low + 1
+    if not 0 <= low < high <= size:
+        raise ValueError(f"{text} is not within 0 to {size - 1}")
+    return low, high
+
+
+def selected(text: str) -> tuple[str, str]:
+    """An output's name and the indices after it, ``logits[:, :, 3, 4]`` → (``logits``,
+    ``:, :, 3, 4``); no indices are an empty text.
+    """
+    found = _SELECTED.fullmatch(text)
+    return (found["name"], found["indices"]) if found else (text, "")
+
+
 FORMAT = 1
 """Version of the metadata's format."""
 KEYS = (
@@ -93,6 +178,8 @@ KEYS = (
 """Fields of `Contract` that every compiled file's metadata holds."""
 PREFIX = "lrp_onnx."
 """Prefix of every metadata key."""
+SELECTION = f"{PREFIX}selection"
+"""Metadata key of `Contract.selection`, where there is one."""
 SOURCES = f"{PREFIX}sources"
 """Metadata key of `Contract.sources`, which files without preprocessing and names lack."""
 
@@ -212,6 +299,10 @@ class Contract:
     """How a picture becomes the model's input; None if that is not stated."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits, or empty."""
+    selection: str = ""
+    """The part of the explained output that is explained, as `Selection` writes it; empty for all
+    of it.
+    """
     sources: Mapping[str, str] = field(default_factory=dict)
     """``preprocessing`` and ``labels`` → what said them, where they are known."""
     format: int = FORMAT
@@ -224,6 +315,8 @@ class Contract:
             PREFIX + name: json.dumps(value, default=dict, separators=(",", ":"))
             for name, value in values.items()
         }
+        if self.selection:
+            metadata[SELECTION] = self.selection
         if self.sources:
             metadata[SOURCES] = json.dumps(dict(self.sources))
         return metadata | describe(self.preprocessing, self.labels)
@@ -260,6 +353,7 @@ class Contract:
             **values | {"ledger": tuple(values["ledger"]), "blocks": tuple(values["blocks"])},
             preprocessing=preprocessing,
             labels=labels,
+            selection=metadata.get(SELECTION, ""),
             sources=_texts(metadata, SOURCES),
         )
 

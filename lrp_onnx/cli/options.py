@@ -84,7 +84,8 @@ OPTIONS: Mapping[str, Decorator] = {
     "output_name": click.option(
         "--output-name",
         metavar="NAME",
-        help="Graph output to explain, for a model with several.",
+        help="Graph output to explain, for a model with several; of an output (N, C, H, W) some "
+        "pixels, e.g. 'out[:, :, 12, 30:40]': the mean over them, with the channels as classes.",
     ),
     "input_size": click.option(
         "--input-size",

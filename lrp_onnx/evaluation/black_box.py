@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import NO_YES
-from lrp_onnx.contract import SINGLE, Preprocessing
+from lrp_onnx.contract import SINGLE, Preprocessing, Selection, selected
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
@@ -94,7 +94,8 @@ class BlackBox(Subject):
     def scores(self) -> tuple[str, str]:
         """(kind, name) of the output; the kind is told from its values for two pictures."""
         name = self._output
-        values = self._run(name, np.random.default_rng(0).normal(size=(2, *self._tensor)))
+        noise = np.random.default_rng(0).normal(size=(2, *self._tensor))
+        values = scores_of("logits", self._run(name, noise), self.selection)
         shares = bool(values.min() >= 0 and values.max() <= 1)
         if values.shape[1] == 1:
             return ("probability" if shares else "logit"), name
@@ -105,7 +106,7 @@ class BlackBox(Subject):
     def _output(self) -> str:
         """The output that is named, else the only one of scores."""
         outputs = {value.name: list(value.shape) for value in self.forward.runtime.get_outputs()}
-        chosen = self.choices.get("explain")
+        chosen, _ = selected(self.choices.get("explain") or "")
         names = [name for name, shape in outputs.items() if _is_scores(shape)]
         names = [name for name in outputs if name == chosen] if chosen else names
         if len(names) != 1:
@@ -125,7 +126,7 @@ class BlackBox(Subject):
         return (count, *self.size) if self.channels == 1 else (*self.size, count)
 
     def _run(self, output: str, x: NDArray[Any]) -> NDArray[Any]:
-        """An output (N, classes) of pictures (N, …), in runs of a size that the model takes."""
+        """An output of pictures (N, …), in runs of a size that the model takes."""
         name, kind, shape = self._picture
         fixed = shape[0] if isinstance(shape[0], int) else None
         size = fixed or CHUNK
@@ -135,8 +136,7 @@ class BlackBox(Subject):
             missing = (fixed or len(part)) - len(part)
             filled = np.concatenate([part, np.repeat(part[-1:], missing, 0)])
             values.append(self.forward.run([output], {name: filled})[output][: len(part)])
-        found = np.concatenate(values)
-        return found.reshape(len(found), -1)
+        return np.concatenate(values)
 
     def run(self, pictures: NDArray[Any]) -> NDArray[Any]:
         return self._run(self.scores[1], pictures)
@@ -151,10 +151,24 @@ class BlackBox(Subject):
         return {**self.description.sources, **asked}
 
     @cached_property
+    def selection(self) -> str:
+        _, indices = selected(self.choices.get("explain") or "")
+        if not indices:
+            return ""
+        shape = self._run(self._output, np.zeros((1, *self._tensor))).shape
+        try:
+            return str(Selection.of(indices, shape))
+        except ValueError as error:
+            raise UnsupportedModelError(
+                f"{self.path} cannot be explained:", [f"the output '{self._output}': {error}"]
+            ) from None
+
+    @cached_property
     def _count(self) -> int:
         """How many classes there are."""
         kind, name = self.scores
-        return int(scores_of(kind, self._run(name, np.zeros((1, *self._tensor)))).shape[1])
+        values = self._run(name, np.zeros((1, *self._tensor)))
+        return int(scores_of(kind, values, self.selection).shape[1])
 
     @cached_property
     def description(self) -> Description:

@@ -70,6 +70,7 @@ class MethodExplainer(Explainer):
             post=str(self._chain),
             layout="NHWC" if subject.channels == 3 else "NCHW",
             many_targets=many_targets,
+            selection=subject.selection,
         )
 
     @property

@@ -197,7 +197,7 @@ def try_presets(
             scores = np.concatenate(
                 [session.run([output], {contract.input: rows})[output] for rows in _runs(x, shape)]
             )
-            found[name].append(probabilities_of(kind, scores_of(kind, scores)))
+            found[name].append(probabilities_of(kind, scores_of(kind, scores, contract.selection)))
     labelled = [index for index, photo in enumerate(photos) if photo in labels]
     classes = np.array([labels[photos[index]] for index in labelled], np.int64)
     trials = []

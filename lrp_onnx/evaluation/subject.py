@@ -112,7 +112,7 @@ class Subject:
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
         """Pictures (N, …) → probabilities (N, classes) float64."""
         kind, _ = self.scores
-        return probabilities_of(kind, scores_of(kind, self.run(pictures)))
+        return probabilities_of(kind, scores_of(kind, self.run(pictures), self.selection))
 
     def run(self, pictures: NDArray[Any]) -> NDArray[Any]:
         """Pictures (N, …) → the output of `scores`, as the model gives it."""
@@ -192,6 +192,11 @@ class Subject:
     def assumed_preprocessing(self) -> bool:
         """Whether nothing says it."""
         return self.explainer.assumed_preprocessing
+
+    @property
+    def selection(self) -> str:
+        """The part of the output that is explained, as in a contract."""
+        return self.explainer.contract.selection
 
     @property
     def sources(self) -> Mapping[str, str]:

@@ -51,6 +51,7 @@ def recognize(
         outputs={name: head.holds if name == head.output else "other" for name in names},
         items=tuple(group(steps)),
         notes=(*graph.notes, *_notes(graph, steps)),
+        selection=str(head.selection or ""),
         single=head.holds in SINGLE,
     )
 

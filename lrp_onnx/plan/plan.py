@@ -86,6 +86,8 @@ class Plan:
     """Remarks for the reader, for example that the exporter had already folded batch
     normalisation.
     """
+    selection: str = ""
+    """The part of the explained output that is explained, as text; empty for all of it."""
     single: bool = False
     """Whether the model gives one number, whose sign decides between two classes: the logits are
     its negative and itself.

@@ -427,7 +427,7 @@ class Explainer:
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
         kind, name = kind_of(self.contract.outputs)
-        scores = scores_of(kind, outputs[name][index : index + 1])
+        scores = scores_of(kind, outputs[name][index : index + 1], self.contract.selection)
         return kind, scores[0].astype(np.float32), probabilities_of(kind, scores)[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

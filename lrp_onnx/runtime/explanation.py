@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import SINGLE
+from lrp_onnx.contract import SINGLE, Selection
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 
@@ -27,14 +27,18 @@ def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
     return kind, names[kind]
 
 
-def scores_of(kind: str, values: NDArray[Any]) -> NDArray[Any]:
+def scores_of(kind: str, values: NDArray[Any], selection: str = "") -> NDArray[Any]:
     """The scores (N, classes) in the values of an output of `kind`, one of `KINDS`.
+
+    `selection` is the part of it that is explained, as in a contract.
 
     A feature map (N, C, H, W) is explained through its mean over height and width: its channels
     are the classes. Of one logit z they are -z and z, of one probability p they are 1 - p and p:
     the classes no and yes.
     """
-    if kind == "features":
+    part = Selection.read(selection)
+    values = values if part is None else part.scores(values)
+    if kind == "features" and part is None:
         return np.asarray(values.astype(np.float64).mean((2, 3)))
     rows = values.reshape(len(values), -1)
     if kind not in SINGLE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lrp_onnx.contract import EXPLAINED
+from lrp_onnx.contract import EXPLAINED, Selection, selected
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 
@@ -56,6 +56,8 @@ class Head:
     map, whose mean over height and width it is; or one logit, for which it is that logit's negative
     and the logit itself, the classes no and yes. None where the model has such a tensor.
     """
+    selection: Selection | None = None
+    """The part of `source` that is explained; None for all of it."""
 
 
 def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
@@ -66,13 +68,16 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         source: name of the model in errors.
         output: name of the graph output to explain; needed only if several can be explained. A
             feature map is explained through its mean over height and width: its channels are the
-            classes.
+            classes; ``NAME[:, :, 12, 30:40]`` names some of its pixels, see `Selection`.
 
     Raises:
         UnsupportedModelError: there is not exactly one picture input, or not exactly one output
             that can be explained.
     """
     picture = name_of(_find_input(graph, source))
+    name, indices = selected(output or "")
+    if indices and output not in {name_of(value) for value in graph.outputs}:
+        return _selected(graph, picture, name, indices, source)
     value = _find_output(graph, source, output)
     if _is_feature_map(value):
         return Head(picture, name_of(value), EXPLAINED, "features", name_of(value))
@@ -105,6 +110,30 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     return Head(
         picture, name_of(value), own if is_plain else EXPLAINED, holds, None if is_plain else own
     )
+
+
+def _selected(graph: Graph, picture: str, name: str, indices: str, source: str) -> Head:
+    """The head of which some pixels of an output (N, C, H, W) are explained."""
+    value = next((v for v in graph.outputs if name_of(v) == name), None)
+    if value is None:
+        listed = ", ".join(name_of(v) for v in graph.outputs)
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:", [f"no output is called {name!r}; there are {listed}"]
+        )
+    try:
+        selection = Selection.of(indices, shape_of(value) or ())
+    except ValueError as error:
+        raise UnsupportedModelError(
+            f"{source} cannot be explained:", [f"the output '{name}': {error}"]
+        ) from None
+    node, holds = value.producer(), "features"
+    if node is not None and node.op_type in NORMALISERS and node.inputs[0] is not None:
+        _check_axes([node], source)
+        value, holds = node.inputs[0], MEANINGS.get(("logits", node.op_type), "other")
+    if selection.classes == 1:
+        single = node is not None and node.op_type == "Sigmoid"
+        holds = "probability" if single else "logit"
+    return Head(picture, name, EXPLAINED, holds, name_of(value), selection)
 
 
 def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:

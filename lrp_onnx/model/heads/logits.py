@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import EXPLAINED
+from lrp_onnx.contract import EXPLAINED, Selection
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.model.heads.classifier import Head
 
@@ -27,6 +27,10 @@ def append_logits(graph: Graph, head: Head) -> Graph:
         return graph
     model = graph.model.clone()
     (value,) = [v for node in model.graph for v in node.outputs if v.name == head.source]
+    before = []
+    if head.selection is not None:
+        before = _taken(model, value, head.selection)
+        (value,) = before[-1].outputs
     shape = shape_of(value) or ()
     assert value.shape is not None
     if len(shape) == 4 and shape[1] != 1:
@@ -41,8 +45,33 @@ def append_logits(graph: Graph, head: Head) -> Graph:
     (logits,) = nodes[-1].outputs
     logits.name, logits.type = EXPLAINED, value.type
     logits.shape = ir.Shape([value.shape[0], classes])
-    model.graph.extend(nodes)
+    model.graph.extend([*before, *nodes])
     return replace(graph, model=model)
+
+
+def _taken(model: ir.Model, value: ir.Value, selection: Selection) -> list[ir.Node]:
+    """The selected part of a tensor (N, C, H, W); of one channel its mean, (N, 1)."""
+    ranges = (selection.channels, selection.rows, selection.columns)
+    bounds = [
+        _constant(model, f"{EXPLAINED}.{name}", np.array(numbers, np.int64))
+        for name, numbers in (
+            ("from", [first for first, _ in ranges]),
+            ("to", [last for _, last in ranges]),
+            ("taken", [1, 2, 3]),
+        )
+    ]
+    nodes = [ir.node("Slice", [value, *bounds], name=f"{EXPLAINED}.part")]
+    (part,) = nodes[0].outputs
+    assert value.shape is not None
+    part.name, part.type = f"{EXPLAINED}.part", value.type
+    part.shape = ir.Shape([value.shape[0], *(last - first for first, last in ranges)])
+    if selection.classes == 1:
+        axes = _constant(model, f"{EXPLAINED}.pixels", np.array([2, 3], np.int64))
+        nodes.append(
+            ir.node("ReduceMean", [part, axes], attributes={"keepdims": 0}, name=f"{EXPLAINED}.one")
+        )
+        _describe(nodes[1].outputs[0], f"{EXPLAINED}.one", value, 1)
+    return nodes
 
 
 @dataclass(frozen=True, slots=True)
