@@ -114,8 +114,8 @@ def zoo(name: str, folder: Path) -> tuple[Compiled, onnx.ModelProto, NDArray[Any
 
 
 def test_the_real_movement_of_int8_is_said(tmp_path: Path) -> None:
+    """How far they are moved depends on the processor's kernels: by nothing with VNNI."""
     compiled, original, x = zoo("core-qdq-channels.onnxruntime", tmp_path)
-    assert any("optimisations move" in note for note in compiled.plan.notes)
     report = audit(compiled.model, compiled.contract, run_onnx, pictures=x, original=original)
     (movement,) = report.movements
     (before,), (plain,) = (
@@ -123,8 +123,12 @@ def test_the_real_movement_of_int8_is_said(tmp_path: Path) -> None:
         for on in (True, False)
     )
     moved = float(np.abs(before - plain).max() / np.abs(plain).max())
-    assert moved > 1e-3 and movement.original == pytest.approx(moved)
-    assert report.passed and f"by {moved:.1e} in the original" in report.notes[0]
+    assert report.passed and movement.original == pytest.approx(moved)
+    said = any("optimisations move" in note for note in compiled.plan.notes)
+    if moved < 1e-6:
+        assert not said and not report.notes
+        pytest.skip("this processor's int8 kernels give the bits of the unoptimised ones")
+    assert said and f"by {moved:.1e} in the original" in report.notes[0]
 
 
 def test_fused_operators_are_compared_to_rounding(tmp_path: Path) -> None:
