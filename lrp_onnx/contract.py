@@ -119,6 +119,11 @@ class Selection:
         """The number of channels."""
         return self.channels[1] - self.channels[0]
 
+    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right in an output of `height` × `width`, as shares of it."""
+        (top, bottom), (left, right) = self.rows, self.columns
+        return top / height, left / width, bottom / height, right / width
+
     def scores(self, values: NDArray[Any]) -> NDArray[Any]:
         """The selected part of an output, (N, C', H, W) → (N, C) float64."""
         part = values[:, slice(*self.channels), slice(*self.rows), slice(*self.columns)]

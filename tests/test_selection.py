@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import Selection, selected
 from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.report.figure import figure
 from lrp_onnx.runtime.explainer import Explainer
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -160,6 +162,23 @@ def test_the_commands(saved: Save, tmp_path: Path) -> None:
         expected = values[0, :, 2:4, 5].mean(1)
         assert line["top5"][0]["index"] == expected.argmax()
         assert line["top5"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_the_figure_marks_the_pixels(saved: Save, tmp_path: Path) -> None:
+    path = saved(segmenter())
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (24, 24, 3)))
+    output = onnx.load(path).graph.output[0].name
+    compiled = compile_model(path, explain=f"{output}[:, :, 9:11, 2:4]", resolution="full")
+    (found,) = Explainer(compiled.model.SerializeToString()).explain_images([tmp_path / "a.png"])
+    assert found.marked == (9 / 12, 2 / 12, 11 / 12, 4 / 12)
+    drawn, plain = (
+        figure([one], method="x").astype(int) for one in (found, replace(found, marked=None))
+    )
+    rows = min(len(drawn), len(plain))
+    columns = min(drawn.shape[1], plain.shape[1])
+    where = np.argwhere(np.abs(drawn[:rows, :columns] - plain[:rows, :columns]).max(2) > 60)
+    inside = where[where[:, 0] < 300]  # the pictures are 288 pixels high, words lie below
+    assert len(inside) and inside[:, 0].min() > 288 * 0.7
 
 
 def _prepared(photo: Path) -> np.ndarray[Any, Any]:

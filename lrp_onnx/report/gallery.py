@@ -185,6 +185,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
         probability=line["target"]["probability"],
         composite=line["composite"],
         post=line["post"],
+        marked=tuple(line["marked"]) if line.get("marked") else None,
     )
 
 
@@ -210,6 +211,7 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
         "composite": explanation.composite,
         "post": explanation.post,
         "box": asdict(explanation.box),
+        "marked": explanation.marked,
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
         "files": paths.names,

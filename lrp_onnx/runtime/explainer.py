@@ -22,6 +22,7 @@ from lrp_onnx.contract import (
     TARGET,
     Contract,
     Preprocessing,
+    Selection,
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError
@@ -368,7 +369,17 @@ class Explainer:
             probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
             composite=self.contract.composite,
             post=self.contract.post,
+            marked=self._marked(outputs),
         )
+
+    def _marked(self, outputs: Arrays) -> tuple[float, float, float, float] | None:
+        """The place of what is explained, where that is some pixels of the output."""
+        selection = Selection.read(self.contract.selection)
+        if selection is None:
+            return None
+        _, name = kind_of(self.contract.outputs)
+        height, width = outputs[name].shape[2:]
+        return selection.place(height, width)
 
     def _heatmaps(
         self, outputs: Arrays, row: int

@@ -120,6 +120,10 @@ class Explanation:
     """Name of the composite; empty where it is not known."""
     post: str = "none"
     """The post-processing of `heatmap` as text (see `maps.chain`)."""
+    marked: tuple[float, float, float, float] | None = None
+    """Top, left, bottom and right of the pixels of the output that are explained, as shares of what
+    the model sees; None where all of the output is, or it has no pixels.
+    """
 
     @property
     def picture(self) -> Picture:
