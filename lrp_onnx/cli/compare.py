@@ -151,8 +151,9 @@ def _tiles(
 
 def sentence(made: Mapping[str, Any]) -> str:
     """What `compare_file` returns, as one line of text."""
-    classes = ", ".join(
-        f"{one['name'] or one['index']} {one['probability']:.0%}" for one in made["classes"]
+    classes = "; ".join(
+        f"{class_label(one['index'], one['name'])}, {100 * one['probability']:.0f} %"
+        for one in made["classes"]
     )
     return f"{made['image']}: {classes}, by {len(made['methods'])} methods → {made['output']}"
 
