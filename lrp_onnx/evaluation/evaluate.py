@@ -183,7 +183,7 @@ def _made(
             yield name, *found
         else:
             left.append(name)
-    for result in make_maps(left, subject, x, t):
+    for result in make_maps(left, subject, x, t, keep=kept.in_parts):
         name = result.method.name
         values = _remade(result, subject, x, t, request)
         kept.save(name, images, result.maps, values)

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import shutil
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from lrp_onnx.files.writing import make_folder, write_bytes
 
 Values = Sequence[dict[str, Any]]
 """Metric → value of every photo, for the metrics that are computed with the maps."""
+
+
+PART, SLOW = 8, 1.0
+"""Pictures of a part of a method's maps; seconds that make it worth keeping."""
+Run = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+"""(pictures (N, …), class to explain of each (N,)) → maps (N, H, W) float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,42 @@ class Kept:
         if not whole or any(set(metrics) - set(row) for row in values):
             return None
         return maps[rows], values
+
+    def in_parts(self, method: str, run: Run) -> Run:
+        """The function that makes a method's maps, in parts of `PART` pictures: those that take
+        longer than `SLOW` are kept on disk, each alone, so that what was stopped inside a method
+        goes on there.
+        """
+        folder = self.folder
+        if folder is None:
+            return run
+        text = f"{self.key}\n{method}\n".encode()
+
+        def part(x: NDArray[np.float32], t: NDArray[np.int64]) -> NDArray[np.float32]:
+            digest = hashlib.sha256(text)
+            digest.update(x.tobytes())
+            digest.update(np.asarray(t).tobytes())
+            path = folder / f"{digest.hexdigest()[:24]}.npy"
+            try:
+                known = np.load(path, allow_pickle=False)
+                if known.dtype == np.float32 and known.ndim == 3 and len(known) == len(x):
+                    return np.asarray(known)
+            except (OSError, ValueError, EOFError):
+                pass  # it is not there, or damaged: maps can be made again
+            begun = time.monotonic()
+            maps = run(x, t)
+            if time.monotonic() - begun > SLOW:
+                file = io.BytesIO()
+                np.save(file, maps)
+                make_folder(folder)
+                write_bytes(path, file.getvalue(), force=True)
+            return maps
+
+        def whole(x: NDArray[np.float32], t: NDArray[np.int64]) -> NDArray[np.float32]:
+            starts = range(0, len(x), PART)
+            return np.concatenate([part(x[i : i + PART], t[i : i + PART]) for i in starts])
+
+        return whole
 
     @staticmethod
     def _path(folder: Path, method: str) -> Path:

@@ -9,7 +9,7 @@ post-processing: ``lrp-resnet``, ``rise(masks=500)``, ``c3-lrp+c3:outside=rank``
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -151,7 +151,12 @@ def find_method(text: str, subject: Subject) -> Method:
 
 
 def make_maps(
-    names: Sequence[str], subject: Subject, pictures: Pictures, targets: Targets
+    names: Sequence[str],
+    subject: Subject,
+    pictures: Pictures,
+    targets: Targets,
+    *,
+    keep: Callable[[str, Run], Run] = lambda method, run: run,
 ) -> Iterator[Made]:
     """Compute the maps of several methods, with one model loaded at a time.
 
@@ -162,6 +167,8 @@ def make_maps(
         subject: the model.
         pictures: (N, …), as the model takes them.
         targets: (N,): the class to explain of each picture.
+        keep: of a method without post-processing and the function that makes its maps, the function
+            to call instead.
 
     Yields:
         Every method with its maps (N, H, W), grouped by what they share.
@@ -170,7 +177,7 @@ def make_maps(
     for name in names:
         groups.setdefault(split(name, "+")[0].strip(), []).append(name)
     for base, group in groups.items():
-        run = find_method(base, subject).maps
+        run = keep(base, find_method(base, subject).maps)
         run = _remembered(run) if len(group) > 1 else run
         maps = run(pictures, targets)
         for name in group:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,6 +153,40 @@ def test_maps_of_a_stopped_run_are_not_made_again(
     made.clear()
     evaluate(replace(request, results=tmp_path / "s.jsonl"), say=made.append)
     assert sum("maps computed" in text for text in made) == len(request.methods)
+
+
+def test_a_slow_method_goes_on_inside_its_maps(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part by part: what was made is not made again, of this method and these pictures alone."""
+    monkeypatch.setattr("lrp_onnx.evaluation.kept.SLOW", 0.0)
+    kept = replace(request_, results=tmp_path / "r.jsonl").kept
+    x = np.random.default_rng(0).normal(size=(20, 3, 4, 4)).astype(np.float32)
+    t = np.arange(20) % 3
+    made: list[int] = []
+
+    def run(pictures: Any, targets: Any) -> Any:
+        made.append(len(pictures))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return (pictures.sum(1) * (targets + 1)[:, None, None]).astype(np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.in_parts("slow", run)(x, t)
+    found = kept.in_parts("slow", run)(x, t)
+    assert made == [8, 8, 4, 4]
+    np.testing.assert_array_equal(found, run(x, t))
+    made.clear()
+    kept.in_parts("slow", run)(x, t)
+    assert made == []
+    kept.in_parts("other", run)(x[:8], t[:8])
+    kept.in_parts("slow", run)(x[:8], t[:8] + 1)
+    assert made == [8, 8]
+    (damaged, *_) = (tmp_path / "r.jsonl.maps").glob("*.npy")
+    damaged.write_bytes(b"x")
+    np.testing.assert_array_equal(
+        kept.in_parts("slow", lambda p, c: run(p, c))(x[16:], t[16:]), found[16:]
+    )
 
 
 def test_kept_maps_are_of_one_request_and_its_photos(request_: Request, tmp_path: Path) -> None:
