@@ -28,6 +28,15 @@ class UnsupportedModelError(LrpOnnxError):
         super().__init__("\n".join([summary, *(f"  - {fault}" for fault in self.faults)]))
 
 
+class ChoiceError(UnsupportedModelError):
+    """The model can be explained, but not with what was chosen: another choice helps."""
+
+    def __init__(self, summary: str, faults: Sequence[str]) -> None:
+        super().__init__(summary, faults)
+        if len(faults) == 1:
+            self.args = (f"{summary} {faults[0]}",)
+
+
 class RuleError(LrpOnnxError):
     """A composite, rule or override is unknown, has wrong parameters, or does not fit its layer."""
 

@@ -16,31 +16,13 @@ from lrp_onnx.cli.options import (
     INPUT_OPTIONS,
     PATH,
     compile_options,
+    given_options,
     provider_option,
     some_options,
     threads_option,
     to_options,
 )
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError
-
-WITHOUT_COMPILING = (
-    "Methods that only run a model explain most that cannot be compiled, in hundreds of runs a "
-    "picture: lrp-onnx compare MODEL PHOTO -o grid.png --method occlusion --method 'rise(500)'"
-)
-
-
-class Commands(click.Group):
-    """Prints our errors as one paragraph and exits with 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except LrpOnnxError as error:
-            click.echo(f"Error: {error}", err=True)
-            if isinstance(error, UnsupportedModelError):
-                click.echo(WITHOUT_COMPILING, err=True)
-            ctx.exit(1)
+from lrp_onnx.cli.usage import Commands
 
 
 def _to_stderr(text: str) -> None:
@@ -119,12 +101,13 @@ def compile_(
     """Compile MODEL into an ONNX file that also computes relevance."""
     from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
+    from lrp_onnx.files.models import metadata_of
     from lrp_onnx.files.writing import check_writable
 
-    target = output or model.with_name(f"{model.stem}.lrp.onnx")
+    target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
     options = to_options(outputs, post=post, **values)
-    if model.exists():
-        check_writable(target, force=force)
+    metadata_of(model)  # a model that cannot be read is told before a file that is in the way
+    check_writable(target, force=force)
     compiled = compile_model(model, options, runner=runner_on("cpu") if check else None)
     compiled.save(target, force=force)
     if as_json:
@@ -260,8 +243,11 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
         raise click.UsageError("--target and --top cannot be combined: give one of them")
     if values["memory"] is not None:
         values["memory"] *= 1e9
+    settled = given_options(COMPILING, but=("preprocess", "classes"))
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
-    command = ExplainCommand(model=model, images=images, options=options, **values)
+    command = ExplainCommand(
+        model=model, images=images, options=options, without_effect=settled, **values
+    )
     for line in explain_files(command, report=partial(echo, err=True)):
         echo(line)
 

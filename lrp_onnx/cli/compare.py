@@ -10,6 +10,7 @@ import numpy as np
 
 from lrp_onnx.compiler import Options
 from lrp_onnx.contract import PREDICTED
+from lrp_onnx.errors import ImageError, shown
 from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.methods import check_method, find_method, read_method, with_own_post
 from lrp_onnx.files.writing import check_writable
@@ -87,7 +88,7 @@ def compare_file(
         check_method(name)
     check_ending(output)
     check_writable(output, force=force)
-    path = find_images([image])[0]
+    path = _one_picture(image)
     choices = {
         "explain": options.explain,
         "input_size": options.input_size,
@@ -123,6 +124,21 @@ def compare_file(
     whole = np.pad(np.vstack([drawn, foot]), margins, constant_values=255)
     write_picture(output, whole, force=force)
     return f"{path}: {caption}, by {len(names)} methods → {output}"
+
+
+def _one_picture(image: str) -> Path:
+    """The picture to explain.
+
+    Raises:
+        ImageError: there is none, or there are several.
+    """
+    found = find_images([image])
+    if len(found) > 1:
+        raise ImageError(
+            f"{shown(image)} is {len(found)} pictures, and compare shows one: name it, for example "
+            f"{shown(found[0])}"
+        )
+    return found[0]
 
 
 def _legend(name: str, width: int, *, signed: bool, overlaid: bool) -> Picture:
