@@ -176,18 +176,20 @@ def _judge(
             f"what is said of the model ({stated.name}) tells {stated.information:.2f} bits of "
             f"the class, {best.name} {best.information:.2f}: it may be wrong"
         )
+    used = stated or best
     measure = (
-        f"{best.information:.2f} bits of information about the class"
+        f"{used.information:.2f} bits of information about the class"
         if count >= FEW
-        else f"a mean confidence of {best.confidence:.0%}"
+        else f"a mean confidence of {used.confidence:.0%}"
     )
+    said = ", as is said of the model," if stated else ""
     known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
-        f"--preprocess {best.name} gives {measure} on {count} photos, {known}: weak evidence. "
+        f"--preprocess {used.name}{said} gives {measure} on {count} photos, {known}: weak evidence. "
         f"{FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
         "columns file,label), or folders named as the classes"
     )
-    return stated or best
+    return used
 
 
 def _by_accuracy(
