@@ -185,8 +185,8 @@ def _judge(
     said = ", as is said of the model," if stated else ""
     known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
-        f"--preprocess {used.name}{said} gives {measure} on {count} photos, {known}: weak evidence. "
-        f"{FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
+        f"--preprocess {used.name}{said} gives {measure} on {count} photos, {known}: "
+        f"weak evidence. {FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
         "columns file,label), or folders named as the classes"
     )
     return used
