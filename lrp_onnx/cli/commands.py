@@ -488,7 +488,7 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
 
     Checks the installation; prints what is known of the model's pictures and classes, and from
     where; tries every preset on PHOTOS, with labels or, which is weak evidence, without; and prints
-    the command to use. A PHOTO is a file, a folder or a quoted glob.
+    the command to use. A PHOTO is a file, a folder with its subfolders, or a quoted glob.
     """
     from lrp_onnx.cli.doctor import examine
 

@@ -55,6 +55,8 @@ def examine(
 ) -> Findings:
     """Examine the installation; a model, if one is given; and presets on photos, if there are any.
 
+    Subfolders are searched too: their names may be the classes.
+
     A model that cannot be read or explained is a fault among the findings, not an exception.
 
     Raises:
@@ -64,7 +66,7 @@ def examine(
     _installation(findings)
     if model is None:
         return findings
-    photos = find_images(images) if images else []
+    photos = find_images(images, recursive=True) if images else []
     classes = _labels_of(photos, labels)
     try:
         contract, session = forward_of(model, provider=provider, threads=threads)
@@ -78,7 +80,8 @@ def examine(
         known = _indices(classes, contract, some)
         trials = try_presets(contract, session, some, known)
         best = _judge(findings, trials, contract, len(known))
-    _command(findings, model, images, contract, best)
+    deep = any(Path(image).is_dir() and _is_below(photos, Path(image)) for image in images)
+    _command(findings, model, [*images, *(["--recursive"] if deep else [])], contract, best)
     return findings
 
 
@@ -186,8 +189,8 @@ def _judge(
     known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
         f"--preprocess {used.name}{said} gives {measure} on {count} photos, {known}: "
-        f"weak evidence. {FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
-        "columns file,label), or folders named as the classes"
+        f"weak evidence. {FEW} photos or more with known classes would settle it: --labels FILE "
+        "(CSV with the columns file,label), or folders named as the classes"
     )
     return used
 
@@ -215,6 +218,11 @@ def _by_accuracy(
         f"{stated.accuracy:.1%} of them"
     )
     return best
+
+
+def _is_below(photos: Sequence[Path], folder: Path) -> bool:
+    """Whether photos lie in a folder's subfolders."""
+    return any(folder in photo.parents and photo.parent != folder for photo in photos)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -107,7 +107,7 @@ def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
         yield from _said(line, command, report)
     if tally.explained:
         report(
-            f"{tally.explained} pictures explained; figures, heatmaps, values, "
+            f"{_counted(tally.explained)} explained; figures, heatmaps, values, "
             f"{', '.join(command.ends)} are in {command.output}"
         )
     if table:
@@ -168,6 +168,11 @@ def _said(line: Line, command: ExplainCommand, report: Say) -> Iterator[str]:
         yield json.dumps(line)
     elif "error" not in line:
         yield shown(_sentence(line))
+
+
+def _counted(count: int) -> str:
+    """So many pictures, in words."""
+    return f"{count} picture" if count == 1 else f"{count} pictures"
 
 
 @dataclass(slots=True)

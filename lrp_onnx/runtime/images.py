@@ -101,7 +101,10 @@ def _nothing_in(path: Path) -> str:
     if others:
         return f"holds no picture that can be read, but {', '.join(others)}: {REMEDY}"
     if any(entry.is_dir() for entry in path.iterdir()):
-        return "holds no picture itself; --recursive searches its subfolders too"
+        return (
+            f"holds no picture itself: name its subfolders, as in '{shown(path)}/*/*.jpg', or give "
+            "explain --recursive"
+        )
     return f"holds no picture; pictures end in {_ENDINGS}"
 
 

@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[int, str]] = {
     # pictures
     "explain model.onnx phto.png": (1, "phto.png is not a file or a folder (did you mean photo"),
     "explain model.onnx empty": (1, "empty holds no picture; pictures end in .avif,"),
-    "explain model.onnx above": (1, "--recursive searches its subfolders too"),
+    "explain model.onnx above": (1, "name its subfolders, as in 'above/*/*.jpg', or give"),
     "explain model.onnx '*.jpg'": (1, "*.jpg matches nothing; pictures end in"),
     r"explain model.onnx 'C:\me\photo.png'": (1, "written with / instead of \\"),
     "explain model.onnx model.pt": (1, "model.pt"),
