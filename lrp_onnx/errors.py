@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class LrpOnnxError(Exception):
@@ -23,6 +24,9 @@ class ModelFileError(LrpOnnxError):
 class UnsupportedModelError(LrpOnnxError):
     """The model can be read but not explained; `faults` lists every reason."""
 
+    by_running: ClassVar[bool] = True
+    """Whether methods that only run the model may explain it."""
+
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
         self.faults: tuple[str, ...] = tuple(faults)
         super().__init__("\n".join([summary, *(f"  - {fault}" for fault in self.faults)]))
@@ -30,6 +34,8 @@ class UnsupportedModelError(LrpOnnxError):
 
 class ChoiceError(UnsupportedModelError):
     """The model can be explained, but not with what was chosen: another choice helps."""
+
+    by_running = False
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
         super().__init__(summary, faults)

@@ -168,12 +168,16 @@ def evaluation_table(
     means_of = summary(rows, seed=seed)
     columns = shown(columns_of(rows))
     if every or not columns:
-        table = _table()
-        for name in ("method", *(heading(*column) for column in columns)):
-            table.add_column(name, no_wrap=True)
+        table, blocks = _table(), []
+        names = [heading(*column) for column in columns]
+        for name in ("method", *names):
+            table.add_column(name)
         for method, means in means_of.items():
-            table.add_row(Text(method), *(str(means[column]) for column in columns))
-        return table
+            cells = [str(means[column]) for column in columns]
+            table.add_row(Text(method), *cells)
+            pairs = [f"{name} {cell}" for name, cell in zip(names, cells, strict=True)]
+            blocks.append(_block(Text(method, style="bold"), *pairs))
+        return Fitting(table, blocks)
     first = columns[0]
     order = sorted(means_of, key=lambda method: -_value(means_of[method][first]))
     best = means_of[order[0]][first]

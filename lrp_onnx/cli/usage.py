@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lrp_onnx.errors import ChoiceError, LrpOnnxError, UnsupportedModelError, shown
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
 from lrp_onnx.notation import suggestion
 
 WITHOUT_COMPILING = (
@@ -81,7 +81,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except LrpOnnxError as error:
             click.echo(f"Error: {error}", err=True)
-            if isinstance(error, UnsupportedModelError) and not isinstance(error, ChoiceError):
+            if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
             ctx.exit(1)
 

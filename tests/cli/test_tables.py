@@ -73,6 +73,10 @@ def shown(arguments: Sequence[str], folder: Path) -> str:
         ("guide", "Speed and memory"),
         ("guide composites", "lrp-resnet-reference-main-only-symmetric"),
         (
+            "evaluate model.onnx photos --method grad-cam --metrics exact,keio,srg --steps 2 --all",
+            "grad-cam",
+        ),
+        (
             "evaluate model.onnx photos --method epsilon-alpha2-beta1-flat+c3:outside=rank "
             "--metrics exact,keio,srg,sparseness --steps 2",
             "gaussian",
