@@ -87,5 +87,12 @@ def test_lines_fit_and_lose_no_letter(command: str, whole: str, folder: Path) ->
     text = shown(command.split(), folder)
     lines = text.splitlines()
     assert lines and max(map(cell_len, lines)) <= 80
-    assert all(line == line.rstrip() for line in lines) or command.startswith("guide")
     assert whole in text and not re.search(r"\w…", text)
+
+
+def test_elsewhere_a_row_is_a_line_without_padding(folder: Path) -> None:
+    command = [sys.executable, "-m", "lrp_onnx", "plan", "--all", "model.onnx"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, encoding="utf-8")
+    lines = done.stdout.splitlines()
+    (relu,) = [line for line in lines if f"{PREFIX}/8/Relu" in line]
+    assert relu.split()[1] == "Relu" and all(line == line.rstrip() for line in lines)
