@@ -11,6 +11,7 @@ import click
 
 from lrp_onnx import __version__
 from lrp_onnx.cli.options import (
+    ABOUT_THE_MODEL,
     BATCH_SIZE,
     COMPILING,
     INPUT_OPTIONS,
@@ -483,6 +484,7 @@ def verify(
 @provider_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@some_options(*ABOUT_THE_MODEL)
 def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Say what is known of MODEL, and which preprocessing fits photos.
 
@@ -492,7 +494,11 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
     """
     from lrp_onnx.cli.doctor import examine
 
-    findings = examine(model, images, **values)
+    chosen = {name: values.pop(name) for name in ABOUT_THE_MODEL}
+    flags = dict(zip(ABOUT_THE_MODEL, ("--output-name", "--input-size", "--classes"), strict=True))
+    written = [text for name, it in chosen.items() if it for text in (flags[name], it)]
+    options = to_options(**chosen)
+    findings = examine(model, images, options=options, written_options=written, **values)
     if as_json:
         click.echo(json.dumps(findings.to_json()))
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_onnx import __version__
+from lrp_onnx.compiler import Options
 from lrp_onnx.contract import Contract
 from lrp_onnx.errors import LrpOnnxError, ProviderError
 from lrp_onnx.evaluation.presets import CLEARLY, FEW, Trial, forward_of, try_presets
@@ -52,10 +53,14 @@ def examine(
     labels: Path | None = None,
     provider: str | None = None,
     threads: int | None = None,
+    options: Options | None = None,
+    written_options: Sequence[str] = (),
 ) -> Findings:
     """Examine the installation; a model, if one is given; and presets on photos, if there are any.
 
-    Subfolders are searched too: their names may be the classes.
+    Subfolders are searched too: their names may be the classes. Of `options` those about the
+    model's input, output and class names count; `written_options` is how they are written, for
+    the command to use.
 
     A model that cannot be read or explained is a fault among the findings, not an exception.
 
@@ -69,7 +74,8 @@ def examine(
     photos = find_images(images, recursive=True) if images else []
     classes = _labels_of(photos, labels)
     try:
-        contract, session = forward_of(model, provider=provider, threads=threads)
+        choices = {} if options is None else _choices(options)
+        contract, session = forward_of(model, provider=provider, threads=threads, choices=choices)
     except LrpOnnxError as error:
         findings.faults.append(str(error))
         return findings
@@ -81,7 +87,8 @@ def examine(
         trials = try_presets(contract, session, some, known)
         best = _judge(findings, trials, contract, len(known))
     deep = any(Path(image).is_dir() and _is_below(photos, Path(image)) for image in images)
-    _command(findings, model, [*images, *(["--recursive"] if deep else [])], contract, best)
+    more = [*written_options, *(["--recursive"] if deep else [])]
+    _command(findings, model, [*(images or ["PHOTOS"]), *more], contract, best)
     return findings
 
 
@@ -180,15 +187,15 @@ def _judge(
             f"the class, {best.name} {best.information:.2f}: it may be wrong"
         )
     used = stated or best
+    which = f"the stated preprocessing ({used.name})" if stated else f"--preprocess {used.name}"
     measure = (
         f"{used.information:.2f} bits of information about the class"
         if count >= FEW
         else f"a mean confidence of {used.confidence:.0%}"
     )
-    said = ", as is said of the model," if stated else ""
     known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
-        f"--preprocess {used.name}{said} gives {measure} on {count} photos, {known}: "
+        f"{which} gives {measure} on {count} photos, {known}: "
         f"weak evidence. {FEW} photos or more with known classes would settle it: --labels FILE "
         "(CSV with the columns file,label), or folders named as the classes"
     )
@@ -220,6 +227,12 @@ def _by_accuracy(
     return best
 
 
+def _choices(options: Options) -> dict[str, Any]:
+    """Of the options of a compilation those that say what the model is."""
+    chosen = {"explain": options.explain, "input_size": options.input_size}
+    return {**chosen, "labels": options.labels}
+
+
 def _is_below(photos: Sequence[Path], folder: Path) -> bool:
     """Whether photos lie in a folder's subfolders."""
     return any(folder in photo.parents and photo.parent != folder for photo in photos)
@@ -238,7 +251,7 @@ def _command(
     best: Trial | None,
 ) -> None:
     """The command to use next."""
-    words = ["lrp-onnx", "explain", str(model), *(images or ["PHOTOS"]), "-o", "explained"]
+    words = ["lrp-onnx", "explain", str(model), *images, "-o", "explained"]
     if best is not None and not best.is_of(contract.preprocessing):
         words += ["--preprocess", best.name]
     if not contract.labels:
