@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class LrpOnnxError(Exception):
@@ -26,6 +27,9 @@ class UnsupportedModelError(LrpOnnxError):
 
     The message has one line for every kind of reason; `faults` lists every reason.
     """
+
+    by_running: ClassVar[bool] = True
+    """Whether methods that only run the model may explain it."""
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:
         self.summary, self.faults = summary, tuple(faults)
@@ -62,6 +66,17 @@ def _grouped(faults: Sequence[str]) -> list[str]:
 
 _NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\d+|None|[(\[][^)\]]*[)\]]")
 """What differs between faults of one kind: names in quotes, numbers, shapes."""
+
+
+class ChoiceError(UnsupportedModelError):
+    """The model can be explained, but not with what was chosen: another choice helps."""
+
+    by_running = False
+
+    def __init__(self, summary: str, faults: Sequence[str]) -> None:
+        super().__init__(summary, faults)
+        if len(faults) == 1:
+            self.args = (f"{summary} {faults[0]}",)
 
 
 class RuleError(LrpOnnxError):

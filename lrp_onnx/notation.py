@@ -81,7 +81,10 @@ def parse(text: str, *, what: str, error: type[LrpOnnxError] = RuleError) -> Cal
     """
     form = _FORM.fullmatch(text.strip())
     if form is None:
-        raise error(f"{text!r} is not a {what}: write NAME, NAME(parameter=value, …) or NAME:value")
+        raise error(
+            f"{text!r} is not a {what}: write NAME, NAME(parameter=value, …) or NAME:value; names "
+            "are of small letters, digits and hyphens"
+        )
     parts = [part.strip() for part in split(form[2] or form[3] or "", ",", error=error)]
     arguments: dict[str, str] = {}
     for part in filter(None, parts):

@@ -110,7 +110,8 @@ def test_paths_that_bypass_a_tensor(saved: Save) -> None:
 
 def test_what_cannot_be_had(path: Path) -> None:
     with pytest.raises(
-        UnsupportedModelError, match=r"is of 28x28; from the picture on there are 16x32 \('"
+        UnsupportedModelError,
+        match=r"is of 28x28; it is full, a fraction of the picture such as 1/8, or one of 16x32",
     ):
         compile_model(path, resolution=(28, 28))
     with pytest.raises(UnsupportedModelError, match="is nothing;"):

@@ -11,37 +11,20 @@ import click
 
 from lrp_onnx import __version__
 from lrp_onnx.cli.options import (
+    ABOUT_THE_MODEL,
     BATCH_SIZE,
     COMPILING,
     INPUT_OPTIONS,
     PATH,
-    class_names,
     compile_options,
+    given_options,
     provider_option,
     some_options,
     threads_option,
     to_options,
 )
+from lrp_onnx.cli.usage import Commands
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
-
-WITHOUT_COMPILING = (
-    "Methods that only run a model explain most that cannot be compiled, in hundreds of runs a "
-    "picture: lrp-onnx explain MODEL PHOTO --method occlusion, or --method 'rise(500)'"
-)
-
-
-class Commands(click.Group):
-    """Prints our errors as one paragraph and exits with 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except LrpOnnxError as error:
-            click.echo(f"Error: {error}", err=True)
-            if isinstance(error, UnsupportedModelError):
-                click.echo(WITHOUT_COMPILING, err=True)
-            ctx.exit(1)
 
 
 def _to_stderr(text: str) -> None:
@@ -122,12 +105,13 @@ def compile_(
     """Compile MODEL into an ONNX file that also computes relevance."""
     from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
+    from lrp_onnx.files.models import metadata_of
     from lrp_onnx.files.writing import check_writable
 
-    target = output or model.with_name(f"{model.stem}.lrp.onnx")
+    target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
     options = to_options(outputs, post=post, **values)
-    if model.exists():
-        check_writable(target, force=force)
+    metadata_of(model)  # a model that cannot be read is told before a file that is in the way
+    check_writable(target, force=force)
     compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
     compiled.save(target, force=force)
     if as_json:
@@ -278,8 +262,11 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
             raise click.UsageError(f"--method and --{option} cannot be combined: give one of them")
     if values["memory"] is not None:
         values["memory"] *= 1e9
+    settled = given_options(COMPILING, but=("preprocess", "classes"))
     options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
-    command = ExplainCommand(model=model, images=images, options=options, **values)
+    command = ExplainCommand(
+        model=model, images=images, options=options, without_effect=settled, **values
+    )
     for line in explain_files(command, report=partial(echo, err=True)):
         echo(line)
 
@@ -522,23 +509,24 @@ def verify(
     help="CSV file with the columns file,label (a class index). [default: labels.csv beside the "
     "photos, else the names of their folders]",
 )
-@some_options("classes")
 @provider_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def doctor(
-    model: Path | None, images: tuple[str, ...], classes: str | None, as_json: bool, **values: Any
-) -> None:
+@some_options(*ABOUT_THE_MODEL)
+def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Say what is known of MODEL, and which preprocessing fits photos.
 
     Checks the installation; prints what is known of the model's pictures and classes, and from
     where; tries every preset on PHOTOS, with labels or, which is weak evidence, without; and prints
-    the command to use. A PHOTO is a file, a folder or a quoted glob.
+    the command to use. A PHOTO is a file, a folder with its subfolders, or a quoted glob.
     """
     from lrp_onnx.cli.doctor import examine
 
-    names = class_names(classes) if classes else ()
-    findings = examine(model, images, classes=names, **values)
+    chosen = {name: values.pop(name) for name in ABOUT_THE_MODEL}
+    flags = dict(zip(ABOUT_THE_MODEL, ("--output-name", "--input-size", "--classes"), strict=True))
+    written = [text for name, it in chosen.items() if it for text in (flags[name], it)]
+    options = to_options(**chosen)
+    findings = examine(model, images, options=options, written_options=written, **values)
     if as_json:
         click.echo(json.dumps(findings.to_json()))
     else:

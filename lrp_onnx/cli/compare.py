@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiler import Options
 from lrp_onnx.contract import PREDICTED
+from lrp_onnx.errors import ImageError, shown
 from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.methods import check_method, find_method, read_method, with_own_post
 from lrp_onnx.files.writing import check_writable
@@ -91,7 +92,7 @@ def compare_file(
         check_method(name)
     check_ending(output)
     check_writable(output, force=force)
-    path = find_images([image])[0]
+    path = _one_picture(image)
     choices = {
         "explain": options.explain,
         "input_size": options.input_size,
@@ -156,6 +157,21 @@ def sentence(made: Mapping[str, Any]) -> str:
         for one in made["classes"]
     )
     return f"{made['image']}: {classes}, by {len(made['methods'])} methods → {made['output']}"
+
+
+def _one_picture(image: str) -> Path:
+    """The picture to explain.
+
+    Raises:
+        ImageError: there is none, or there are several.
+    """
+    found = find_images([image])
+    if len(found) > 1:
+        raise ImageError(
+            f"{shown(image)} is {len(found)} pictures, and compare shows one: name it, for example "
+            f"{shown(found[0])}"
+        )
+    return found[0]
 
 
 def _legend(name: str, width: int, *, signed: bool, overlaid: bool) -> Picture:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lrp_onnx import __version__
+from lrp_onnx.compiler import Options
 from lrp_onnx.contract import Contract
 from lrp_onnx.errors import LrpOnnxError, ProviderError
 from lrp_onnx.evaluation.presets import CLEARLY, FEW, Trial, forward_of, try_presets
 from lrp_onnx.files.description import describe_model
-from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels, thinned
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 from lrp_onnx.runtime.preprocess import written
@@ -25,8 +25,6 @@ LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon", "numpy", "opencv-python", "
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
 """Packages with one import name: of several, the last one installed wins."""
 MOST_PHOTOS = 200
-GIVEN = "the options"
-"""The source of class names that the command was given."""
 ASSUMED = "nothing says it: imagenet is assumed"
 
 
@@ -53,43 +51,44 @@ def examine(
     images: Sequence[str],
     *,
     labels: Path | None = None,
-    classes: tuple[str, ...] = (),
     provider: str | None = None,
     threads: int | None = None,
+    options: Options | None = None,
+    written_options: Sequence[str] = (),
 ) -> Findings:
     """Examine the installation; a model, if one is given; and presets on photos, if there are any.
 
-    `labels` is a table of the photos' classes, `classes` are the names of the model's classes.
+    Subfolders are searched too: their names may be the classes. Of `options` those about the
+    model's input, output and class names count; `written_options` is how they are written, for
+    the command to use.
 
     A model that cannot be read or explained is a fault among the findings, not an exception.
 
     Raises:
         ImageError: photos or labels cannot be read.
-        ContractError: there are not as many names as classes.
     """
     findings = Findings()
     _installation(findings)
     if model is None:
         return findings
-    photos = find_images(images) if images else []
-    known_classes = _labels_of(photos, labels)
+    photos = find_images(images, recursive=True) if images else []
+    classes = _labels_of(photos, labels)
     try:
-        contract, session = forward_of(model, provider=provider, threads=threads)
+        choices = {} if options is None else _choices(options)
+        contract, session = forward_of(model, provider=provider, threads=threads, choices=choices)
     except LrpOnnxError as error:
         findings.faults.append(str(error))
         return findings
-    if classes:
-        Classes.of(contract.classes, classes)
-        sources = {**contract.sources, "labels": GIVEN}
-        contract = replace(contract, labels=classes, sources=sources)
     _model(findings, model, contract, session.input_of(contract.input))
     best = None
     if photos:
         some = thinned(photos, MOST_PHOTOS)
-        known = _indices(known_classes, contract, some)
+        known = _indices(classes, contract, some)
         trials = try_presets(contract, session, some, known)
         best = _judge(findings, trials, contract, len(known))
-    _command(findings, model, images, contract, best)
+    deep = any(Path(image).is_dir() and _is_below(photos, Path(image)) for image in images)
+    more = [*written_options, *(["--recursive"] if deep else [])]
+    _command(findings, model, [*(images or ["PHOTOS"]), *more], contract, best)
     return findings
 
 
@@ -187,18 +186,20 @@ def _judge(
             f"what is said of the model ({stated.name}) tells {stated.information:.2f} bits of "
             f"the class, {best.name} {best.information:.2f}: it may be wrong"
         )
+    used = stated or best
+    which = f"the stated preprocessing ({used.name})" if stated else f"--preprocess {used.name}"
     measure = (
-        f"{best.information:.2f} bits of information about the class"
+        f"{used.information:.2f} bits of information about the class"
         if count >= FEW
-        else f"a mean confidence of {best.confidence:.0%}"
+        else f"a mean confidence of {used.confidence:.0%}"
     )
     known = f"{labelled} of them labelled" if labelled else "without labels"
     findings.verdict = (
-        f"--preprocess {best.name} gives {measure} on {count} photos, {known}: weak evidence. "
-        f"{FEW} photos or more with known classes would settle it: --labels FILE (CSV with the "
-        "columns file,label), or folders named as the classes"
+        f"{which} gives {measure} on {count} photos, {known}: "
+        f"weak evidence. {FEW} photos or more with known classes would settle it: --labels FILE "
+        "(CSV with the columns file,label), or folders named as the classes"
     )
-    return stated or best
+    return used
 
 
 def _by_accuracy(
@@ -226,6 +227,17 @@ def _by_accuracy(
     return best
 
 
+def _choices(options: Options) -> dict[str, Any]:
+    """Of the options of a compilation those that say what the model is."""
+    chosen = {"explain": options.explain, "input_size": options.input_size}
+    return {**chosen, "labels": options.labels}
+
+
+def _is_below(photos: Sequence[Path], folder: Path) -> bool:
+    """Whether photos lie in a folder's subfolders."""
+    return any(folder in photo.parents and photo.parent != folder for photo in photos)
+
+
 def _some(names: Sequence[str], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -239,11 +251,9 @@ def _command(
     best: Trial | None,
 ) -> None:
     """The command to use next."""
-    words = ["lrp-onnx", "explain", str(model), *(images or ["PHOTOS"]), "-o", "explained"]
+    words = ["lrp-onnx", "explain", str(model), *images, "-o", "explained"]
     if best is not None and not best.is_of(contract.preprocessing):
         words += ["--preprocess", best.name]
-    if contract.sources.get("labels") == GIVEN:
-        words += ["--classes", ",".join(contract.labels)]
     if not contract.labels:
         findings.warnings.append(
             "the classes have no names: put them into labels.txt beside the model, one a line, or "

@@ -19,7 +19,7 @@ from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import NEEDING_MASKS, Request
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
-from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.files.writing import check_folder, write_bytes
 from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
@@ -73,13 +73,16 @@ def evaluate_files(
     """
     photos = find_images(images)
     table = labels or labels_beside(photos)
+    classes = read_labels(table) if table else {}
     boxes = read_boxes(table) if table else {}
+    if output is not None:
+        check_folder(output)
     request = Request(
         model=model,
         photos=photos,
         methods=(*(methods or DEFAULT_METHODS), *SANITY),
         metrics=names_in(metrics),
-        labels=read_labels(table) if table else {},
+        labels=classes,
         masks=find_masks(masks, photos) if masks else boxes,
         results=output / "results.jsonl" if output else None,
         choices={

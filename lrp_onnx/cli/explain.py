@@ -15,7 +15,7 @@ from lrp_onnx import __version__
 from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing
+from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.evaluation.explaining import MethodExplainer
 from lrp_onnx.files.description import describe_model
@@ -62,6 +62,8 @@ class ExplainCommand:
     """Whether the subfolders of folders are searched too."""
     strict: bool = False
     """Whether the first picture that cannot be read ends the run."""
+    without_effect: Sequence[str] = ()
+    """Options that were given and that a compiled file cannot follow, as ``--composite``."""
     report: str = "small"
     """The HTML page: one of `REPORTS`."""
     force: bool = False
@@ -88,6 +90,7 @@ def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
         LrpOnnxError: an option, the model or the output is at fault, which is known before anything
             is computed; or pictures cannot be read: at the end, with `strict` at the first of them.
     """
+    _check_choices(command)
     pictures = _pictures(command)
     if command.post is not None:
         _parse_post(command.post)
@@ -107,13 +110,24 @@ def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
         yield from _said(line, command, report)
     if tally.explained:
         report(
-            f"{tally.explained} pictures explained; figures, heatmaps, values, "
+            f"{_counted(tally.explained)} explained; figures, heatmaps, values, "
             f"{', '.join(command.ends)} are in {command.output}"
         )
     if table:
         report(f"{tally.accuracy} ({table})")
     if tally.failed:
         raise ImageError(shown(tally.summary))
+
+
+def _check_choices(command: ExplainCommand) -> None:
+    """Raise RuleError where options of a compilation are given with a file that is compiled."""
+    if command.without_effect and is_compiled(metadata_of(command.model)):
+        names = ", ".join(command.without_effect)
+        raise RuleError(
+            f"{command.model} is compiled already, which settles {names}: give the model that it "
+            f"was compiled from, or compile it anew: lrp-onnx compile {command.model} -o "
+            f"other.lrp.onnx {command.without_effect[0]} …"
+        )
 
 
 def _pictures(command: ExplainCommand) -> list[Path]:
@@ -157,6 +171,11 @@ def _said(line: Line, command: ExplainCommand, report: Say) -> Iterator[str]:
         yield json.dumps(line)
     elif "error" not in line:
         yield shown(_sentence(line))
+
+
+def _counted(count: int) -> str:
+    """So many pictures, in words."""
+    return f"{count} picture" if count == 1 else f"{count} pictures"
 
 
 @dataclass(slots=True)
@@ -311,6 +330,11 @@ def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explain
         labels=command.options.labels,
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
     )
+    if command.top is not None and command.top > explainer.classes.count:
+        raise RuleError(
+            f"--top {command.top}: {command.model} has {explainer.classes.count} classes: "
+            "give no more than these"
+        )
     if len(targets) > 1 and not explainer.contract.many_targets:
         raise RuleError(
             f"{command.model} explains one class per picture: compile it with --many-targets, or "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lrp_onnx.contract import INPUTS
 from lrp_onnx.notation import is_size, read_size
@@ -39,6 +40,9 @@ class Batch(click.ParamType[int | None]):
 BATCH_SIZE = Batch()
 INPUT_OPTIONS = ("output_name", "input_size", "preprocess")
 """Parameters about the model's input and output, for commands whose methods state the rest."""
+
+ABOUT_THE_MODEL = ("output_name", "input_size", "classes")
+"""Parameters that say what a model is, but for how pictures become its input."""
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -147,6 +151,22 @@ COMPILING = tuple(OPTIONS)
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds all `OPTIONS` to a command that compiles."""
     return some_options(*COMPILING)(command)
+
+
+def given_options(names: Sequence[str], *, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """The options of `OPTIONS` that the running command was given, as they are written.
+
+    Args:
+        names: parameters.
+        but: parameters that do not count.
+    """
+    context = click.get_current_context()
+    written = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    return tuple(
+        written[name]
+        for name in names
+        if name not in but and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
 
 
 def some_options(*names: str) -> Decorator:

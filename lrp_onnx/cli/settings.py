@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import RuleError, first_line, shown
+from lrp_onnx.files.missing import advice
 
 SETTINGS = ("composite", "start", "bias", "rules")
 
@@ -31,8 +32,10 @@ def read_settings(path: Path) -> Settings:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RuleError(f"there is no rules file {shown(path)}{advice(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(f"the rules file {path} cannot be read: {error}") from error
+        raise RuleError(f"the rules file {path} cannot be read: {first_line(error)}") from error
     values = _parse(path, text)
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:

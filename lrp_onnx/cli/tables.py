@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -23,15 +26,44 @@ def _table() -> Table:
     return Table(box=None, pad_edge=False, header_style="bold")
 
 
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A table where there is room for it, else the same as blocks of lines: no letter is lost."""
+
+    table: Table
+    blocks: Sequence[RenderableType]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        has_room = console.measure(self.table, options=options.update(width=WIDEST)).maximum
+        if has_room <= options.max_width:
+            yield self.table
+        else:
+            yield from self.blocks
+
+
+WIDEST = 10_000
+"""Columns that no table needs."""
+
+
+def _block(head: Text, *lines: str) -> RenderableType:
+    """Lines below a head, indented; long names are folded."""
+    texts = [Text(line, overflow="fold") for line in lines if line]
+    head.overflow = "fold"
+    return Group(head, *(Padding(text, (0, 0, 0, 4)) for text in texts))
+
+
 def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
     """The recognised structure: one line per step, with role, output shape, rule and its reason."""
-    table = _table()
+    table, blocks = _table(), []
     for column in ("step", "op", "role", "output", "rule", "why"):
-        table.add_column(column, no_wrap=column in ("op", "role", "output"), overflow="fold")
+        table.add_column(column)
     for row in plan_rows(plan, rules, reasons):
         name = Text(f"  {row.name}" if row.inner else row.name, style="bold" if row.block else "")
         table.add_row(name, row.op, row.role, row.output, Text(row.rule), Text(row.why))
-    return Group(*_plan_head(plan), table)
+        what = ", ".join(text for text in (row.op, row.role, row.output) if text)
+        by = f"{row.rule}: {row.why}" if row.rule else row.why
+        blocks.append(_block(name, what, by))
+    return Group(*_plan_head(plan), Fitting(table, blocks))
 
 
 def _plan_head(plan: Plan) -> list[Text]:
@@ -45,25 +77,31 @@ def _plan_head(plan: Plan) -> list[Text]:
 def rule_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str]) -> RenderableType:
     """The plan in short: one line per rule, with the steps that have it."""
     rows = [row for row in plan_rows(plan, rules, reasons) if row.rule]
-    table = _table()
+    table, blocks = _table(), []
     for column in ("rule", "steps", "kinds", "from", "to"):
-        table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
+        table.add_column(column, justify="right" if column == "steps" else "left")
     for rule in dict.fromkeys(row.rule for row in rows):
         having = [row for row in rows if row.rule == rule]
         kinds = ", ".join(dict.fromkeys(row.op for row in having))
-        ends = Text(having[0].name), Text(having[-1].name)
-        table.add_row(Text(rule), str(len(having)), kinds, *ends)
-    return Group(*_plan_head(plan), table)
+        first, last = having[0].name, having[-1].name
+        table.add_row(Text(rule), str(len(having)), kinds, Text(first), Text(last))
+        head = Text.assemble((rule, "bold"), f"  {len(having)} × {kinds}")
+        ends = [first] if len(having) == 1 else [f"from {first}", f"to {last}"]
+        blocks.append(_block(head, *ends))
+    return Group(*_plan_head(plan), Fitting(table, blocks))
 
 
-def composite_table(composites: Mapping[str, Composite]) -> Table:
-    """One line per composite."""
-    table = _table()
+def composite_table(composites: Mapping[str, Composite]) -> RenderableType:
+    """One line, or one block, per composite."""
+    table, blocks = _table(), []
     for column in ("composite", "what it does", "start", "source"):
-        table.add_column(column, no_wrap=column == "composite")
+        table.add_column(column)
     for name, composite in composites.items():
-        table.add_row(name, composite.title, composite.start, composite.source)
-    return table
+        title, start, source = composite.title, composite.start, composite.source
+        table.add_row(name, Text(title), start, Text(source))
+        about = f"starts from: {start}; source: {source}"
+        blocks.append(_block(Text(name, style="bold"), title, about))
+    return Fitting(table, blocks)
 
 
 def relevance_lines(
@@ -82,19 +120,28 @@ def relevance_lines(
 
 def account_table(
     rows: Sequence[Account], start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> Table:
-    """The conservation ledger of the first sample, one line per layer, from the logits down."""
-    table = _table()
-    table.add_column("step", overflow="fold")
-    table.add_column("rule", overflow="fold")
-    for column in ("received", "passed on", "bias took", "ε took", "unexplained"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("conserved")
+) -> RenderableType:
+    """The conservation ledger of the first sample, from the logits down: one line per layer, or two
+    where a line has no room for names and numbers.
+    """
+    numbers = ("received", "passed on", "bias took", "ε took", "unexplained")
+    table, blocks = _table(), [_numbers(*numbers, "conserved", style="bold")]
+    for column in ("step", "rule", *numbers, "conserved"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
-        numbers = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
-        texts = [f"{number[0]:.5g}" for number in numbers]
-        table.add_row(row.step, Text(row.rule), *texts, _verdict(row, start))
-    return table
+        values = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
+        texts = [f"{value[0]:.5g}" for value in values]
+        verdict = _verdict(row, start)
+        table.add_row(row.step, Text(row.rule), *texts, verdict)
+        name = Text(f"{row.step}  {row.rule}", overflow="fold", style=verdict.style)
+        blocks += [name, _numbers(*texts, verdict.plain, style=verdict.style)]
+    return Fitting(table, blocks)
+
+
+def _numbers(*texts: str, style: Style | str) -> Text:
+    """A line of numbers, or of their names, and a word."""
+    *numbers, word = texts
+    return Text("".join(f"{number:>13}" for number in numbers) + f"  {word}", style=style)
 
 
 def _verdict(row: Account, start: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Text:
@@ -121,12 +168,16 @@ def evaluation_table(
     means_of = summary(rows, seed=seed)
     columns = shown(columns_of(rows))
     if every or not columns:
-        table = _table()
-        for name in ("method", *(heading(*column) for column in columns)):
-            table.add_column(name, no_wrap=True)
+        table, blocks = _table(), []
+        names = [heading(*column) for column in columns]
+        for name in ("method", *names):
+            table.add_column(name)
         for method, means in means_of.items():
-            table.add_row(Text(method), *(str(means[column]) for column in columns))
-        return table
+            cells = [str(means[column]) for column in columns]
+            table.add_row(Text(method), *cells)
+            pairs = [f"{name} {cell}" for name, cell in zip(names, cells, strict=True)]
+            blocks.append(_block(Text(method, style="bold"), *pairs))
+        return Fitting(table, blocks)
     first = columns[0]
     order = sorted(means_of, key=lambda method: -_value(means_of[method][first]))
     best = means_of[order[0]][first]
@@ -181,7 +232,8 @@ def doctor_lines(findings: Findings) -> list[RenderableType]:
     if findings.verdict:
         lines.append(Text.assemble(("verdict  ", "bold green"), findings.verdict))
     if findings.command:
-        lines += [Text("use:"), Text(f"  {findings.command}", style="bold")]
+        command = Text(f"  {findings.command}", style="bold", no_wrap=True, overflow="ignore")
+        lines += [Text("use:"), command]  # in one piece: it is to be copied
     for title, found in (("installation", findings.installation), ("model", findings.model)):
         if found:
             table = Table(box=None, pad_edge=False, show_header=False)
@@ -212,4 +264,7 @@ def show(*renderables: Any) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=1000)
     for renderable in renderables:
-        console.print(renderable)
+        with console.capture() as captured:
+            console.print(renderable, crop=False)
+        for line in captured.get().splitlines():
+            console.file.write(line.rstrip() + "\n")

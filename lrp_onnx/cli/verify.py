@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
-from lrp_onnx.contract import Contract, Preprocessing
-from lrp_onnx.errors import ImageError, UnsupportedModelError
+from lrp_onnx.contract import Contract, Preprocessing, is_compiled
+from lrp_onnx.errors import ChoiceError, ContractError, ImageError
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.images import read_image
@@ -74,10 +74,16 @@ def verify_file(
 
     Raises:
         ModelFileError, ContractError, ImageError, ProviderError: a file cannot be read or run.
-        UnsupportedModelError: `original` has other inputs or outputs.
+        ChoiceError: `original` has other inputs or outputs.
     """
     model = load_proto(compiled)
-    contract = Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if not is_compiled(metadata):
+        raise ContractError(
+            f"{compiled} is not a compiled file: it has no lrp_onnx.* metadata; run lrp-onnx "
+            f"compile {compiled} first, and verify what that writes"
+        )
+    contract = Contract.from_metadata(metadata)
     reference = runnable(load_proto(original)) if original is not None else None
     if reference is not None:
         _check_interface(reference, contract, original)
@@ -95,12 +101,12 @@ def _check_interface(original: onnx.ModelProto, contract: Contract, path: Path |
     inputs = {value.name for value in original.graph.input} - weights
     outputs = {value.name for value in original.graph.output}
     if inputs != {contract.input} or outputs != set(contract.outputs):
-        raise UnsupportedModelError(
+        raise ChoiceError(
             "the original is not the model that was compiled:",
             [
                 f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, but the "
                 f"compiled file was made from a model with input '{contract.input}' and outputs "
-                f"{sorted(contract.outputs)}"
+                f"{sorted(contract.outputs)}: name that model, or leave --original out"
             ],
         )
 

@@ -22,10 +22,18 @@ from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.subject import CHUNK, Subject
 from lrp_onnx.files.description import Description, describe_model
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import scores_of
 from lrp_onnx.runtime.preprocess import assumed
 from lrp_onnx.runtime.session import Session, element_type, open_session
+
+
+class NotRunnableError(UnsupportedModelError):
+    """A model that no method explains, for its inputs or outputs."""
+
+    by_running = False
+
 
 BLACK_BOX_METHODS = tuple(name for name, method in BASELINES.items() if method.black_box)
 """Names of the methods that explain any model."""
@@ -59,12 +67,13 @@ class BlackBox(Subject):
 
     Raises, when first used:
         ModelFileError: the runtime cannot load the file.
-        UnsupportedModelError: its input or its outputs have other shapes.
+        NotRunnableError: its input or its outputs have other shapes.
     """
 
     @cached_property
     def forward(self) -> Session:
         """The model."""
+        metadata_of(self.path)  # raises in clear words where the file is no model
         return open_session(self.path, providers=self.provider, threads=self.threads)
 
     @cached_property
@@ -74,7 +83,7 @@ class BlackBox(Subject):
         shapes = {value.name: list(value.shape) for value in inputs}
         names = [n for n, s in shapes.items() if len(s) == 4 and {s[1], s[3]} & {1, 3}]
         if len(inputs) != 1 or not names:
-            raise UnsupportedModelError(
+            raise NotRunnableError(
                 f"{self.path} cannot be explained, not even by methods that only run it:",
                 [f"its inputs are {shapes}; one picture (N, C, H, W) or (N, H, W, C) is needed"],
             )
@@ -110,7 +119,7 @@ class BlackBox(Subject):
         names = [name for name, shape in outputs.items() if _is_scores(shape)]
         names = [name for name in outputs if name == chosen] if chosen else names
         if len(names) != 1:
-            raise UnsupportedModelError(
+            raise NotRunnableError(
                 f"{self.path} cannot be explained, not even by methods that only run it:",
                 [
                     f"its outputs are {outputs}; exactly one of shape (N, classes) or (N) is "
@@ -202,7 +211,7 @@ class BlackBox(Subject):
         stated = describe_model(self.forward.metadata, self.path).input_size
         size: tuple[int, int] | None = self.choices.get("input_size") or stated
         if size is None:
-            raise UnsupportedModelError(
+            raise NotRunnableError(
                 f"{self.path} cannot be explained:",
                 [f"its input has shape {shape}: give height and width by --input-size"],
             )

@@ -38,6 +38,7 @@ from lrp_onnx.evaluation.sanity import REMADE
 from lrp_onnx.evaluation.scoring import Scorer, fill
 from lrp_onnx.evaluation.subject import Pictures, Subject, Targets
 from lrp_onnx.evaluation.summary import LATTICE
+from lrp_onnx.notation import suggestion
 
 LOCAL: Mapping[str, Callable[..., float]] = {
     "pointing": pointing_game,
@@ -76,7 +77,7 @@ def evaluate(
     """
     for name in request.metrics:
         if name not in METRICS:
-            raise RuleError(f"there is no metric {name!r}; there are {', '.join(METRICS)}")
+            raise RuleError(f"there is no metric {name!r}: {suggestion(name, METRICS)}")
     names = list(dict.fromkeys(request.methods))
     subject = subject_for(
         request.model,

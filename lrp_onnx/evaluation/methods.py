@@ -101,6 +101,12 @@ def read_method(text: str) -> Recipe:
             lists what is known.
     """
     base, *steps = split(text, "+")
+    several = [part.strip() for part in split(base, ",")]
+    if len(several) > 1 and ":" not in base:
+        raise RuleError(
+            f"{text!r} is several methods: give each its own option, as in "
+            + " ".join(f"--method {part}" for part in several)
+        )
     call = parse(base, what="method")
     try:
         if call.name in COMPOSITES:

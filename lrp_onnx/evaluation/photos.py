@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import ImageError
 from lrp_onnx.evaluation.subject import Pictures, Subject
 from lrp_onnx.maps.resample import Mask
-from lrp_onnx.runtime.images import ENCODING, read_image
+from lrp_onnx.runtime.images import read_image, table_rows
 
 CORNERS = ("x0", "y0", "x1", "y1")
 """Columns of a box: left, top, right, bottom, in the photo's pixels."""
@@ -88,11 +87,7 @@ def read_boxes(path: Path) -> dict[str, list[tuple[int, ...]]]:
     Raises:
         ImageError: the file cannot be read, or a box is not four numbers.
     """
-    try:
-        with path.open(newline="", encoding=ENCODING) as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"the table {path} cannot be read: {error}") from error
+    rows = table_rows(path)
     columns = {"file", *CORNERS}
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for row in rows if rows and columns <= set(rows[0]) else ():

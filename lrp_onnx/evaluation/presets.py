@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import RuleError
 from lrp_onnx.files.models import load_proto
+from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import (
     WITHOUT_PROBABILITIES,
     kind_of,
@@ -124,9 +126,16 @@ def doubt(trials: Sequence[Trial], assumed: Preprocessing) -> str:
 
 
 def forward_of(
-    model: Path, *, provider: str | None = None, threads: int | None = None
+    model: Path,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    choices: Mapping[str, Any] | None = None,
 ) -> tuple[Contract, Session]:
     """What a model, compiled or not, states, and a session of its predictions alone.
+
+    `choices` are fields of `Options` about input and output; of a compiled file, class names alone
+    can be chosen.
 
     Raises:
         ModelFileError, UnsupportedModelError: it cannot be read or explained.
@@ -135,8 +144,12 @@ def forward_of(
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if is_compiled(metadata):
         contract = Contract.from_metadata(metadata)
+        if labels := (choices or {}).get("labels"):
+            _ = Classes.of(contract.classes, labels)  # raises where their number is another
+            sources = {**contract.sources, "labels": "the options"}
+            contract = replace(contract, labels=labels, sources=sources)
     else:
-        compiled = compile_model(model, composite="gradient")
+        compiled = compile_model(model, composite="gradient", **(choices or {}))
         proto, contract = compiled.model, compiled.contract
     forward = forward_part(proto, contract)
     session = open_session(forward.SerializeToString(), providers=provider, threads=threads)

@@ -12,8 +12,10 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from lrp_onnx.errors import ModelFileError
-from lrp_onnx.files.first_bytes import looks_like
+from lrp_onnx.errors import ModelFileError, shown
+from lrp_onnx.files.first_bytes import looks_like, way_to_onnx
+from lrp_onnx.files.missing import advice
+from lrp_onnx.files.pictures import picture_format
 
 SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
@@ -70,7 +72,7 @@ def read_bytes(path: Path) -> bytes:
         ModelFileError: the file is missing, a folder, too large or unreadable.
     """
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; name the .onnx file in it")
+        raise ModelFileError(_folder_fault(path))
     try:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
@@ -80,9 +82,20 @@ def read_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise ModelFileError(f"there is no file {path}") from None
+        raise ModelFileError(f"there is no file {shown(path)}{advice(path)}") from None
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _folder_fault(path: Path) -> str:
+    """What to say of a folder in the place of a model."""
+    models = sorted(path.glob("*.onnx"))[:5]
+    if not models:
+        return (
+            f"{path} is a folder, and no .onnx file is in it: the model is named "
+            "first, then the pictures, as in lrp-onnx explain model.onnx photos/"
+        )
+    return f"{path} is a folder: name the .onnx file in it ({', '.join(map(str, models))})"
 
 
 def parse(data: bytes, source: str) -> onnx.ModelProto:
@@ -109,10 +122,15 @@ def _decode(data: bytes, source: str) -> onnx.ModelProto:
     except DecodeError:
         is_model = False
     if not is_model:
+        kind = picture_format(data)
+        if kind:
+            raise ModelFileError(
+                f"{source} is a {kind} picture, not an ONNX model: the model is named first, then "
+                "the pictures, as in lrp-onnx explain model.onnx photo.jpg"
+            )
         reason = looks_like(data) or "it is truncated, damaged, or of another format"
-        raise ModelFileError(
-            f"{source} is not an ONNX model: {reason}; export or download it again"
-        )
+        remedy = way_to_onnx(data, source) or "export or download it again"
+        raise ModelFileError(f"{source} is not an ONNX model: {reason}; {remedy}")
     return proto
 
 

@@ -32,6 +32,27 @@ def check_writable(path: Path, *, force: bool) -> None:
         )
 
 
+FILE_ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".html", ".csv", ".json", ".jsonl", ".npz", ".onnx", ".pdf"}
+)
+"""Names of folders for results do not end so: who writes one means a file."""
+
+
+def check_folder(path: Path) -> None:
+    """Check that a path can be a folder for results.
+
+    Raises:
+        OutputError: it is a file, or a name of one.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file: name a folder with -o/--output")
+    if path.suffix.lower() in FILE_ENDINGS and not path.is_dir():
+        raise OutputError(
+            f"{path} is the name of a file, and there are several results: name a folder with "
+            f"-o/--output, as in -o {path.with_suffix('')}"
+        )
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its missing parents.
 

@@ -17,7 +17,7 @@ from lrp_onnx.contract import (
     START,
     TARGET,
 )
-from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.errors import ChoiceError, RuleError
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.emit import Backward
@@ -55,7 +55,7 @@ def feature_map(plan: Plan, which: tuple[int, int] | str) -> str | None:
             last: where relevance has the fewest layers to cross.
 
     Raises:
-        UnsupportedModelError: no feature map has that size or name.
+        ChoiceError: no feature map has that size or name.
     """
     if which == FULL:
         return None
@@ -66,10 +66,10 @@ def feature_map(plan: Plan, which: tuple[int, int] | str) -> str | None:
         wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
         known = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in plan.cut_points.items())
         fault = (
-            f"no feature map that all paths pass through is {wanted}; "
-            f"from the picture on there are {known}"
+            f"no feature map that all paths pass through is {wanted}; it is full, a fraction of "
+            f"the picture such as 1/8, or one of {known}"
         )
-        raise UnsupportedModelError("this resolution cannot be had:", [fault])
+        raise ChoiceError("this resolution cannot be had:", [fault])
     return fitting[0]
 
 
@@ -91,7 +91,7 @@ def _nearest(plan: Plan, divisor: int) -> str | None:
 def check_outputs(
     model: onnx.ModelProto, plan: Plan, requested: Sequence[str], *, coarse: bool = False
 ) -> None:
-    """Raise UnsupportedModelError unless every output in `requested` can be made."""
+    """Raise ChoiceError unless every output in `requested` can be made."""
     names = tensor_names(model)
     faults = [
         f"the model has a tensor called '{name}' already: rename it before compiling"
@@ -120,7 +120,7 @@ def check_outputs(
             "inner tensors"
         )
     if faults:
-        raise UnsupportedModelError("these outputs cannot be made:", faults)
+        raise ChoiceError("these outputs cannot be made:", faults)
 
 
 def append_outputs(

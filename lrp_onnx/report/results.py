@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_onnx.errors import ImageError, OutputError, OutputExistsError
-from lrp_onnx.files.writing import append_line, leftovers, make_folder, write_bytes
+from lrp_onnx.files.writing import append_line, check_folder, leftovers, make_folder, write_bytes
 from lrp_onnx.report.names import stems_of
 
 RUN, LINES, TABLE, SHEET = "run.json", "explanations.jsonl", "results.csv", "sheet.png"
@@ -115,7 +115,7 @@ class Results:
             the way are overwritten.
 
     Raises:
-        OutputError: `folder` is a file, or its `RUN` is damaged.
+        OutputError: `folder` is a file or the name of one, or its `RUN` is damaged.
         OutputExistsError: the folder has results of other settings, or files of others are in the
             way, and `force` is not set.
     """
@@ -129,8 +129,7 @@ class Results:
         each: int = 1,
         force: bool = False,
     ) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file: name a folder with -o/--output")
+        check_folder(folder)
         self.folder, self.pictures = folder, list(pictures)
         self._opened = time.time_ns()
         self._stored: _Run | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError, first_line, shown
+from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import AGAIN, REMEDY, picture_fault, picture_format, picture_size
 
 SUFFIXES = frozenset(
@@ -32,6 +33,7 @@ SUFFIXES = frozenset(
         ".webp",
     }
 )
+_ENDINGS = ", ".join(sorted(SUFFIXES))
 OTHER_SUFFIXES = frozenset(
     {".heic", ".heif", ".svg", ".pdf", ".jxl", ".psd", ".exr", ".dng", ".nef", ".cr2", ".arw"}
 )
@@ -42,6 +44,8 @@ MOST_BYTES = 1 << 30
 """Larger files are refused."""
 ENCODING = "utf-8-sig"
 """UTF-8, with or without the byte order mark that spreadsheets write."""
+
+LABEL_COLUMNS = ("file", "label")
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
@@ -75,7 +79,7 @@ def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> l
             faults.append(f"{shown(pattern)} {_nothing_in(Path(pattern))}")
         paths |= dict.fromkeys(matched)
     if faults:
-        raise ImageError("; ".join(faults) + f" (pictures end in {', '.join(sorted(SUFFIXES))})")
+        raise ImageError("; ".join(faults))
     return list(paths)
 
 
@@ -89,12 +93,19 @@ def _matching(pattern: str, *, recursive: bool) -> list[Path]:
 
 def _nothing_in(path: Path) -> str:
     """Why a pattern names no picture, as a clause."""
+    if not path.is_dir() and any(letter in str(path) for letter in "*?["):
+        return f"matches nothing; pictures end in {_ENDINGS}"
     if not path.is_dir():
-        return "is not a file or a folder, and matches nothing"
+        return f"is not a file or a folder{advice(path)}"
     others = sorted({p.suffix.lower() for p in path.iterdir()} & OTHER_SUFFIXES)
     if others:
         return f"holds no picture that can be read, but {', '.join(others)}: {REMEDY}"
-    return "holds no picture"
+    if any(entry.is_dir() for entry in path.iterdir()):
+        return (
+            f"holds no picture itself: name its subfolders, as in '{shown(path)}/*/*.jpg', or give "
+            "explain --recursive"
+        )
+    return f"holds no picture; pictures end in {_ENDINGS}"
 
 
 def _in_folder(folder: Path, *, recursive: bool) -> Iterator[Path]:
@@ -270,15 +281,39 @@ def read_labels(path: Path) -> dict[str, int]:
     Raises:
         ImageError: the file cannot be read, a column is missing, or a label is not a number.
     """
+    rows = table_rows(path, LABEL_COLUMNS)
+    for row in rows:
+        if not row["label"].strip().lstrip("-").isdecimal():
+            raise ImageError(
+                f"{shown(path)} gives {shown(row['file'])} the label {shown(row['label'])!r}: a "
+                "label is the index of a class, counted from 0"
+            )
+    return {Path(row["file"]).name: int(row["label"]) for row in rows}
+
+
+def table_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns at least, column → text.
+
+    Raises:
+        ImageError: the file cannot be read, a column is missing, or a row is too short.
+    """
+    wanted = f"a CSV file with the columns {','.join(columns or LABEL_COLUMNS)} is needed"
     try:
         with path.open(newline="", encoding=ENCODING) as file:
-            rows = list(csv.DictReader(file))
-        return {Path(row["file"]).name: int(row["label"]) for row in rows}
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
-        raise ImageError(
-            f"{shown(path)} cannot be read as a CSV file with the columns file,label "
-            f"(a class index): {error!r}"
-        ) from error
+            table = csv.DictReader(file)
+            rows = list(table)
+    except FileNotFoundError:
+        raise ImageError(f"there is no file {shown(path)}{advice(path)}; {wanted}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ImageError(f"{shown(path)} cannot be read ({first_line(error)}): {wanted}") from error
+    found = table.fieldnames or ()
+    if not set(columns) <= set(found):
+        named = ", ".join(found) or "none"
+        raise ImageError(f"{shown(path)} has the columns {shown(named)}: {wanted}")
+    short = [number for number, row in enumerate(rows, 2) if None in map(row.get, columns)]
+    if short:
+        raise ImageError(f"line {short[0]} of {shown(path)} is too short: {wanted}")
+    return rows
 
 
 def labels_beside(pictures: Sequence[Path]) -> Path | None:
@@ -300,8 +335,14 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """
     try:
         lines = path.read_text(encoding=ENCODING).splitlines()
+    except FileNotFoundError:
+        raise ImageError(
+            f"there is no file {shown(path)}{advice(path)}; class names are a text file, one a "
+            "line, or names with commas between: no,yes"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageError(f"the class names in {shown(path)} cannot be read: {error}") from error
+        reason = first_line(error)
+        raise ImageError(f"the class names in {shown(path)} cannot be read: {reason}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise ImageError(f"{shown(path)} holds no class names: write one per line")

@@ -449,7 +449,7 @@ BAD = {
     ),
     "missing picture": (
         ["explain", "{model}", "{tmp}/no.png", "-o", "{tmp}/out"],
-        "matches nothing",
+        "no.png is not a file or a folder",
     ),
     "unknown class": (
         ["explain", "{model}", "{photo}", "-o", "{tmp}/out", "--target", "99"],
@@ -507,7 +507,7 @@ BAD = {
     ),
     "no labels": (
         ["evaluate", "{model}", "{photo}", "--labels", "{tmp}/no.csv"],
-        "no.csv cannot be read",
+        "no.csv; a CSV file with the columns file,label is needed",
     ),
     "unknown method": (
         ["evaluate", "{model}", "{photo}", "--method", "rise(mask=3)"],

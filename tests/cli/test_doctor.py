@@ -126,6 +126,20 @@ def test_labels_of_another_order_are_doubted(tmp_path: Path, photos: Path) -> No
     assert "3 of them labelled: weak evidence" in run(MODEL, flat)["verdict"]
 
 
+def test_class_names_on_the_command_line(tmp_path: Path, photos: Path) -> None:
+    """They are what the names of folders are compared with, and come into the command to use."""
+    path = bare(tmp_path / "bare.onnx")
+    names = ",".join(NAMES)
+    compiled = tmp_path / "bare.lrp.onnx"
+    assert CliRunner().invoke(main, ["compile", str(path), "--no-check"]).exit_code == 0
+    for model in (path, compiled):
+        found = run(model, photos, "--classes", names)
+        assert "labelled" in found["verdict"] and "weak evidence" not in found["verdict"]
+        assert f"--classes {names} --recursive" in found["command"]
+        assert not any("have no names" in text for text in found["warnings"])
+    assert "2 class names" in run(path, "--classes", "a,b", status=1)["faults"][0]
+
+
 def test_a_model_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_text("<html>")

@@ -82,7 +82,7 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError) as caught:
         find_images(["nothing.png", "a**b", tmp_path / "empty", tmp_path / "b.png"])
-    assert "a**b is not a file" in str(caught.value)
+    assert "a**b matches nothing" in str(caught.value)
     assert "nothing.png" in str(caught.value) and "holds no picture" in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lrp_onnx.contract import EXPLAINED, Selection, selected
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import ChoiceError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 
 NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -140,6 +140,7 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
     """The output to explain: the one that is named, else the only one of scores of several classes,
     else the only one of a single number.
     """
+    many: list[ir.Value] = []
     if output is not None:
         candidates = [v for v in graph.outputs if name_of(v) == output]
         reason = f"none is called {output!r}"
@@ -153,7 +154,8 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
     if len(candidates) == 1:
         return candidates[0]
     listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
-    raise UnsupportedModelError(
+    wrong = UnsupportedModelError if output is None and not many else ChoiceError
+    raise wrong(
         f"{source} cannot be explained:",
         [
             f"its outputs are {listed}: {reason}; name the output to explain "

@@ -7,7 +7,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import ChoiceError
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.shapes import shape_of
 
@@ -23,7 +23,7 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
     """The graph with its input's symbolic height and width fixed to `input_size`, in place.
 
     Raises:
-        UnsupportedModelError: the input has another fixed size.
+        ChoiceError: the input has another fixed size.
     """
     model = graph.model
     height, width = input_size
@@ -34,11 +34,11 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
         channels_last = shape[1] is None and shape[3] in (1, 3)
         sizes = (height, width, shape[3]) if channels_last else (shape[1], height, width)
         if any(old not in (None, new) for old, new in zip(shape[1:], sizes, strict=True)):
-            raise UnsupportedModelError(
+            raise ChoiceError(
                 f"{source} cannot be compiled:",
                 [
                     f"its input '{value.name}' has the fixed shape {shape}, "
-                    f"which is not {height}×{width}"
+                    f"which is not {height}×{width}: leave --input-size out"
                 ],
             )
         assert value.shape is not None

@@ -312,6 +312,7 @@ def find_composite(name: str) -> Composite:
         close = difflib.get_close_matches(name, COMPOSITES, 2)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise RuleError(
-            f"there is no composite {name!r}; {hint}`lrp-onnx composites` lists them all"
+            f"there is no composite {name!r}; {hint}`lrp-onnx composites` lists them all (methods "
+            "that are not LRP, such as grad-cam, are for compare and evaluate)"
         )
     return COMPOSITES[name]

@@ -1,0 +1,98 @@
+"""How wrong commands are answered: what was found, what is supported, what to write instead."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
+from lrp_onnx.notation import suggestion
+
+WITHOUT_COMPILING = (
+    "Methods that only run a model explain most that cannot be compiled, in hundreds of runs a "
+    "picture: lrp-onnx explain MODEL PHOTO --method occlusion, or --method 'rise(500)'"
+)
+
+
+EXAMPLES = {
+    "compile": "lrp-onnx compile model.onnx -o model.lrp.onnx",
+    "plan": "lrp-onnx plan model.onnx",
+    "explain": "lrp-onnx explain model.onnx photo.jpg",
+    "evaluate": "lrp-onnx evaluate model.onnx photos/ --method grad-cam",
+    "compare": "lrp-onnx compare model.onnx photo.jpg -o grid.png",
+    "composites": "lrp-onnx composites; for the rules of one: lrp-onnx plan model.onnx --composite "
+    "c3-lrp",
+    "verify": "lrp-onnx verify model.lrp.onnx --original model.onnx --image photo.jpg",
+    "doctor": "lrp-onnx doctor model.onnx photos/ --labels labels.csv",
+    "guide": "lrp-onnx guide explaining",
+    "demo": "lrp-onnx demo; for your own model and pictures: lrp-onnx explain model.onnx photo.jpg",
+}
+"""Command → how it is written, for who has written it otherwise."""
+
+
+class Command(click.Command):
+    """A command whose refusals of its arguments show how it is written."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadOptionUsage:
+            raise
+        except click.MissingParameter as error:
+            text = error.format_message()
+        except click.BadParameter:
+            raise
+        except click.NoSuchOption as error:
+            elsewhere = self._elsewhere(ctx, error.option_name)
+            text = f"{error.message} {elsewhere}" if elsewhere else error.format_message()
+        except click.UsageError as error:
+            text = error.format_message()
+        raise click.UsageError(f"{text.rstrip('.')}. Write: {EXAMPLES[self.name or '']}", ctx)
+
+    def _elsewhere(self, ctx: click.Context, option: str) -> str:
+        """Which other commands have an option, as a sentence."""
+        group = ctx.parent.command if ctx.parent else None
+        others = group.commands if isinstance(group, click.Group) else {}
+        having = [name for name, it in others.items() if any(option in p.opts for p in it.params)]
+        return f"{option} is an option of {', '.join(sorted(having))}." if having else ""
+
+
+class Commands(click.Group):
+    """Prints our errors as one paragraph and exits with 1."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first of `args` names."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            ctx.fail(_no_command(args, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except LrpOnnxError as error:
+            click.echo(f"Error: {error}", err=True)
+            if isinstance(error, UnsupportedModelError) and error.by_running:
+                click.echo(WITHOUT_COMPILING, err=True)
+            ctx.exit(1)
+
+
+def _no_command(args: list[str], known: list[str]) -> str:
+    """What to say where the first of `args` is no command: it is perhaps a model's name."""
+    name, *others = args
+    if Path(name).exists() or Path(name).suffix in (".onnx", ".ort"):
+        arguments = shlex.join(args) if others else f"{shlex.quote(name)} PHOTOS"
+        return f"{shown(name)!r} is no command: did you mean lrp-onnx explain {shown(arguments)}?"
+    if name == "help":
+        known_text = "lrp-onnx --help lists them, lrp-onnx COMMAND --help says what one does"
+        return f"'help' is no command: {known_text}"
+    return f"{shown(name)!r} is no command: {suggestion(name, known)}"
