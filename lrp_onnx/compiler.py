@@ -396,7 +396,12 @@ def description_of(path: Path | str, options: Options, graph: Graph, plan: Plan)
     Raises:
         ContractError: our own metadata in the model is damaged.
     """
-    found = describe_model(graph.model.metadata_props, Path(path), classes=plan.classes)
+    found = describe_model(
+        graph.model.metadata_props,
+        Path(path),
+        classes=plan.classes,
+        channels=plan.input_shape[plan.channel_axis],
+    )
     if options.preprocessing is not None:
         found = replace(
             found, preprocessing=options.preprocessing, preprocessing_from="the options"

@@ -98,17 +98,19 @@ class Explainer:
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
+        _, shape = self.session.input_of(self.contract.input)
+        channels = 1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3
         said = describe_model(
             self.session.metadata,
             source if isinstance(source, Path) else None,
             classes=self.contract.classes,
+            channels=channels,
         )
         self.sources = {**said.sources, **self.contract.sources}
         stated = preprocessing or said.preprocessing
         self.assumed_preprocessing = stated is None
         if stated is None:
-            _, shape = self.session.input_of(self.contract.input)
-            stated = assumed(1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3)
+            stated = assumed(channels)
         self.preprocessing = checked(stated.for_layout(self.contract.layout))
         self.labels = tuple(labels) or said.labels
         for what, given in (("preprocessing", preprocessing), ("labels", labels)):
