@@ -120,7 +120,7 @@ class Explanation(explanation.Explanation):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays as data that JSON can hold; what is not finite is None."""
-        measure = "mean" if self.kind == "features" else "probability"
+        measure = explanation.measure_of(self.kind)
         rows, columns = self.heatmap.shape
         return {
             "image": str(self.path),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lrp_onnx.errors import LrpOnnxError
 from lrp_onnx.evaluation.presets import FEW, doubt, forward_of, try_presets
+from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.entry import Run
@@ -65,12 +67,13 @@ def _doubt(explainer: Explainer, model: Path, pictures: Sequence[Path], threads:
 
 
 def remarks_of(
-    explainer: Explainer, chain: Chain, *, own_post: bool, batch: int | None
+    explainer: Explainer, model: Path, chain: Chain, *, own_post: bool, batch: int | None
 ) -> Iterator[str]:
     """Lines that a user should know before the first picture.
 
     Args:
         explainer: the model.
+        model: its file, or the one that it was compiled from.
         chain: the post-processing that is shown.
         own_post: whether it is the file's own.
         batch: pictures per run, where they were chosen for the memory.
@@ -85,6 +88,9 @@ def remarks_of(
             "heatmap,heatmap_raw)"
         )
         yield f"heatmaps of {contract.composite} are post-processed with --post {chain}; {where}"
+    classes, channels = contract.classes, explainer.channels
+    said = describe_model(metadata_of(model), model, classes=classes, channels=channels)
+    yield from said.remarks
     for what, unknown in (
         ("preprocessing", explainer.assumed_preprocessing),
         ("labels", not explainer.labels),

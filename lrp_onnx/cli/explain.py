@@ -17,14 +17,16 @@ from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing
 from lrp_onnx.errors import ImageError, RuleError, shown
-from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.description import describe_model, names_said
 from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.report.entry import SCORES
 from lrp_onnx.report.gallery import Drawing, Report, finish, finish_key, write_picture
 from lrp_onnx.report.page import Page
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.report.results import ENDS, REPORT, Line, Results, without_results
+from lrp_onnx.report.words import value_text
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
@@ -265,8 +267,9 @@ def _beginning(
 ) -> list[str]:
     """Say what a user should know before the first picture; returns the warnings."""
     chosen = batch if command.batch is None else None
-    for remark in remarks_of(explainer, chain, own_post=command.post is None, batch=chosen):
-        report(remark)
+    own_post = command.post is None
+    for remark in remarks_of(explainer, command.model, chain, own_post=own_post, batch=chosen):
+        report(shown(remark))
     found = warnings_of(explainer, command.model, results.pictures, threads=command.threads)
     warnings = list(found)
     _warn(warnings, report)
@@ -330,7 +333,8 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
     Results of other processors, batches and numbers of threads differ by rounding alone.
     """
     options = asdict(command.options)
-    described = describe_model(metadata_of(command.model), command.model)
+    metadata = metadata_of(command.model)
+    described = describe_model(metadata, command.model)
     for name in ("many_targets", "post", "randomize", "seed"):
         del options[name]
     return {
@@ -342,7 +346,7 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
         "post": None if command.post is None else str(_parse_post(command.post)),
         "output-name": options.pop("explain"),
         "preprocess": options.pop("preprocessing") or _plain_data(described.preprocessing),
-        "classes": options.pop("labels") or described.labels,
+        "classes": options.pop("labels") or names_said(metadata, command.model),
         **{name.replace("_", "-"): value for name, value in options.items()},
     }
 
@@ -410,7 +414,8 @@ def _plain_data(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
 def _sentence(line: Mapping[str, Any]) -> str:
     best, target = line["top5"][0], line["target"]
     name = best["name"] or best["index"]
-    value = f"mean {best['mean']:.4g}" if "mean" in best else f"{best['probability']:.1%}"
+    measure = next(name for name in SCORES if name in best)
+    value = value_text(best[measure], measure)
     text = f"{line['image']}: {name} ({value})"
     if target["index"] != best["index"]:
         text += f", explained as {target['name'] or target['index']}"

@@ -87,8 +87,23 @@ def describe_model(
         ContractError: our own metadata is damaged.
     """
     remarks: list[str] = []
-    said = [*_in_metadata(metadata), *(_beside(path, remarks.append) if path else ())]
-    return _first(said, classes, channels, remarks)
+    return _first(_every(metadata, path, remarks.append), classes, channels, remarks)
+
+
+def names_said(metadata: Mapping[str, str], path: Path) -> list[str]:
+    """The class names of every list that could be a model's, one list after the other.
+
+    Raises:
+        ContractError: our own metadata is damaged.
+    """
+    return [name for one in _every(metadata, path, lambda _: None) for name in one.labels]
+
+
+def _every(
+    metadata: Mapping[str, str], path: Path | None, remark: Callable[[str], None]
+) -> list[Description]:
+    """What every source says, in the order in which they count."""
+    return [*_in_metadata(metadata), *(_beside(path, remark) if path else ())]
 
 
 def _first(

@@ -28,7 +28,7 @@ from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_
 from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
 from lrp_onnx.report.table import table_of
 from lrp_onnx.runtime.classes import Classes
-from lrp_onnx.runtime.explanation import Explanation
+from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, Explanation, measure_of
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import Box
 
@@ -164,7 +164,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
     """The explanation that a line and its files hold."""
     with np.load(folder / line["files"]["values"], allow_pickle=False) as file:
         arrays = dict(file)
-    path, measure = Path(line["image"]), _measure(line["output"])
+    path, measure = Path(line["image"]), measure_of(line["output"])
     return Explanation(
         path=path,
         photo=read_image(path),
@@ -257,15 +257,17 @@ def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | 
 
 
 def _caption(explanation: Explanation) -> str:
-    """The explained class, and its probability (of a feature map, its mean) if it is one of the
-    best five.
-    """
+    """The explained class, and its value if it is one of the best five."""
     values = {index: value for index, _, value in explanation.top5}
     name = explanation.target_name or str(explanation.target)
     if explanation.target not in values:
         return name
     value = values[explanation.target]
-    return f"{name} {value:.3g}" if explanation.kind == "features" else f"{name} {value:.0%}"
+    return (
+        f"{name} {value:.3g}"
+        if explanation.kind in WITHOUT_PROBABILITIES
+        else f"{name} {value:.0%}"
+    )
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -278,16 +280,11 @@ def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
-    """The best classes with their ``probability``; channels of a feature map have a ``mean``."""
-    measure = _measure(explanation.kind)
+    """The best classes with their value, named as `measure_of` has it."""
+    measure = measure_of(explanation.kind)
     return [
         {"index": index, "name": name, measure: value} for index, name, value in explanation.top5
     ]
-
-
-def _measure(kind: str) -> str:
-    """What the value of a class is called."""
-    return "mean" if kind == "features" else "probability"
 
 
 def _with_post(explanation: Explanation, post: Chain) -> Explanation:

@@ -99,18 +99,19 @@ class Explainer:
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         _, shape = self.session.input_of(self.contract.input)
-        channels = 1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3
+        self.channels = 1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3
+        """Channels of a picture, 1 or 3."""
         said = describe_model(
             self.session.metadata,
             source if isinstance(source, Path) else None,
             classes=self.contract.classes,
-            channels=channels,
+            channels=self.channels,
         )
         self.sources = {**said.sources, **self.contract.sources}
         stated = preprocessing or said.preprocessing
         self.assumed_preprocessing = stated is None
         if stated is None:
-            stated = assumed(channels)
+            stated = assumed(self.channels)
         self.preprocessing = checked(stated.for_layout(self.contract.layout))
         self.labels = tuple(labels) or said.labels
         for what, given in (("preprocessing", preprocessing), ("labels", labels)):
