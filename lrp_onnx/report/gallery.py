@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.maps.resample import Map, resample
+from lrp_onnx.report.encode import height_within, resized
 from lrp_onnx.report.entry import Entry, Failed
 from lrp_onnx.report.figure import figure
 from lrp_onnx.report.page import Page
@@ -245,7 +245,7 @@ def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | 
             drawing.style,
             mask=explanation.region if drawing.outlined else None,
             captions=("picture", "relevance", _caption(explanation)),
-            height=SHEET_ROW,
+            height=height_within(explanation.picture, SHEET_ROW),
         )
         for explanation in rows
     ]
@@ -271,12 +271,9 @@ def _caption(explanation: Explanation) -> str:
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture, at least `SMALLEST_OVERLAY` pixels high."""
-    rows, columns = picture.shape[:2]
-    if rows >= SMALLEST_OVERLAY:
-        return picture
-    size = (round(columns * SMALLEST_OVERLAY / rows), SMALLEST_OVERLAY)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    """The picture, at least `SMALLEST_OVERLAY` pixels high unless that makes it too wide."""
+    height = height_within(picture, SMALLEST_OVERLAY)
+    return resized(picture, height) if height > picture.shape[0] else picture
 
 
 def _top(explanation: Explanation) -> list[Mapping[str, Any]]:

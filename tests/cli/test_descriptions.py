@@ -100,3 +100,28 @@ def test_doctor_says_what_it_found_of_a_model_of_scores(tmp_path: Path, photo: P
     found = json.loads(call("doctor", model, photo, "--json").output)
     assert found["model"]["classes"].startswith("4") and found["trials"] == []
     assert any("gives no probabilities" in warning for warning in found["warnings"])
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_a_picture_whose_values_overflow_is_a_fault(tmp_path: Path, top: int) -> None:
+    """The run goes on, and the other pictures have their results."""
+    model = network(tmp_path / "model.onnx")
+    proto = onnx.load(model)
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values * 1e37, tensor.name))
+    onnx.save(proto, model)
+    for name, value in (("a", 0), ("b", 255), ("c", 0)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 20, 3), value, np.uint8))
+    out = tmp_path / "out"
+    result = call(
+        *("explain", model, tmp_path, "-o", out, "--top", top),
+        *("--preprocess", "raw", "--composite", "lrp-epsilon"),
+        status=1,
+    )
+    assert "b.png cannot be explained: the model's values are not finite" in result.output
+    lines = [json.loads(text) for text in (out / "explanations.jsonl").read_text().splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["a.png"] * top + ["b.png"] + [
+        "c.png"
+    ] * top

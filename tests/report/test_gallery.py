@@ -11,6 +11,7 @@ import pytest
 from networks import resnet
 
 from lrp_onnx.compiler import compile_model
+from lrp_onnx.contract import Preprocessing
 from lrp_onnx.report.gallery import Drawing, sheet, stored_explanations, write_picture
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.report.results import Results
@@ -50,3 +51,18 @@ def test_explanations_are_read_back(outputs: tuple[str, ...], tmp_path: Path) ->
     (tmp_path / "out" / "3.npz").write_bytes(b"damaged")
     assert [explanation.path for explanation in stored_explanations(results)] == photos[:1]
     assert sheet([], DRAWING) is None
+
+
+def test_flat_pictures_are_not_enlarged_without_end(tmp_path: Path) -> None:
+    """A picture of 2 × 20,000 pixels, 288 pixels high, would have 2,880,000 columns."""
+    path, photo = tmp_path / "model.onnx", tmp_path / "flat.png"
+    path.write_bytes(resnet(size=(32, 32)).SerializeToString())
+    cv2.imwrite(str(photo), np.zeros((2, 20_000, 3), np.uint8))
+    spec = Preprocessing(resize="stretch")
+    compiled = compile_model(path, preprocessing=spec).model.SerializeToString()
+    (one,) = Explainer(compiled, providers="cpu").explain_images([photo])
+    results = Results(tmp_path / "out", [photo], settings={})
+    write_picture(results, [one], DRAWING)
+    assert cv2.imread(str(tmp_path / "out" / "flat.overlay.png")).shape == (2, 20_000, 3)
+    drawn = sheet([one], DRAWING)
+    assert drawn is not None and drawn.shape[1] < 70_000
