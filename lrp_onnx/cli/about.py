@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,13 +25,35 @@ def in_words(composite: str, chain: Chain) -> str:
 
 
 def warnings_of(
-    explainer: Explainer, model: Path, pictures: Sequence[Path], *, threads: int | None
+    explainer: Explainer,
+    model: Path,
+    pictures: Sequence[Path],
+    *,
+    labels: Mapping[str, int],
+    threads: int | None,
 ) -> Iterator[str]:
-    """What can make every class and map of a run wrong; for its start, its end and its page."""
+    """What can make every class and map of a run wrong; for its start, its end and its page.
+
+    Args:
+        explainer: the model.
+        model: its file, or the one that it was compiled from.
+        pictures: what is explained.
+        labels: file name → true class.
+        threads: CPU threads for trials of preprocessing.
+    """
     if explainer.contract.randomized:
         yield (
             f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and "
             "heatmaps mean nothing"
+        )
+    most = explainer.classes.count - 1
+    outside = {name: label for name, label in labels.items() if not 0 <= label <= most}
+    if outside:
+        name, label = next(iter(outside.items()))
+        yield (
+            f"{len(outside)} of {len(labels)} labels are none of the model's classes 0 to {most}, "
+            f"as {label} of {name}: whether these photos are right is not known, and labels may "
+            "count from 1"
         )
     if not explainer.assumed_preprocessing:
         return

@@ -215,7 +215,7 @@ def _explained(
         method=in_words(contract.composite, chain),
     )
     batch = command.batch or explainer.batch_within(command.memory)
-    warnings = _beginning(command, results, explainer, chain, batch, report)
+    warnings = _beginning(command, results, explainer, chain, batch, labels, report)
     page = Report(labels, explainer.classes, chain, Page(full_size=command.report == "full"))
     done = len(results.pictures) - len(results.missing)
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
@@ -263,6 +263,7 @@ def _beginning(
     explainer: Explainer,
     chain: Chain,
     batch: int,
+    labels: Mapping[str, int],
     report: Say,
 ) -> list[str]:
     """Say what a user should know before the first picture; returns the warnings."""
@@ -270,8 +271,15 @@ def _beginning(
     own_post = command.post is None
     for remark in remarks_of(explainer, command.model, chain, own_post=own_post, batch=chosen):
         report(shown(remark))
-    found = warnings_of(explainer, command.model, results.pictures, threads=command.threads)
-    warnings = list(found)
+    warnings = list(
+        warnings_of(
+            explainer,
+            command.model,
+            results.pictures,
+            labels=labels,
+            threads=command.threads,
+        )
+    )
     _warn(warnings, report)
     done = len(results.pictures) - len(results.missing)
     if done:

@@ -125,3 +125,13 @@ def test_a_picture_whose_values_overflow_is_a_fault(tmp_path: Path, top: int) ->
     assert [Path(line["image"]).name for line in lines] == ["a.png"] * top + ["b.png"] + [
         "c.png"
     ] * top
+
+
+def test_labels_that_are_no_classes_are_a_warning(tmp_path: Path, photo: Path) -> None:
+    model = network(tmp_path / "model.onnx")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,4\nb.png,3\n")
+    out = tmp_path / "out"
+    printed = call("explain", model, photo, "-o", out, "--labels", table).output
+    assert "1 of 2 labels are none of the model's classes 0 to 3, as 4 of a.png" in printed
+    assert "none of the model" in (out / "report.html").read_text()
