@@ -140,6 +140,7 @@ class Preprocessing:
             values |= {
                 key: tuple(map(float, values[key])) for key in ("mean", "std") if key in values
             }
+            values |= {k: float(values[k]) for k in ("divisor", "crop_fraction") if k in values}
             return cls(**values)
         except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise ContractError(

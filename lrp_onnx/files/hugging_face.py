@@ -20,6 +20,8 @@ SQUARE = ("deit", "beit")
 """The same of those that make a square of it even if they cut out a part. Without a part to cut out
 the others do so too.
 """
+LONGEST_SIDE = 1 << 15
+"""Most pixels of a side that can be a model's."""
 LARGEST, SMALLEST = 1e6, 1e-6
 """Bounds of numbers that can be a preprocessing's."""
 
@@ -143,5 +145,5 @@ def pair(size: Any) -> tuple[int, int] | None:
         size = (size, size)
     if isinstance(size, list | tuple) and len(size) == 2 and all(type(s) is int for s in size):
         height, width = size
-        return (height, width) if min(height, width) > 0 else None
+        return (height, width) if min(size) > 0 and max(size) <= LONGEST_SIDE else None
     return None

@@ -213,7 +213,7 @@ def test_our_own_names_are_a_list(text: str) -> None:
         describe_model({"lrp_onnx.labels": text}, None)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, f'{{"mean": [1{"0" * 400}]}}'])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"divisor": "x"}', f'{{"mean": [1{"0" * 400}]}}'])
 def test_our_own_preprocessing_may_be_hostile(text: str) -> None:
     with pytest.raises(ContractError, match="cannot be read"):
         describe_model({"lrp_onnx.preprocessing": text}, None)
@@ -249,6 +249,15 @@ def test_the_compiled_file_says_what_was_found_and_where(tmp_path: Path) -> None
 def test_an_open_size_is_what_the_files_say(tmp_path: Path) -> None:
     path = beside(tmp_path, **{"preprocessor_config.json": VIT})
     without_metadata(path, d2="height", d3="width")
+    compiled = compile_model(path).model
+    sizes = [size.dim_value for size in compiled.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes[1:] == [3, 96, 96]
+
+
+def test_an_open_number_of_channels_is_that_of_the_weights(tmp_path: Path) -> None:
+    """As Hugging Face's exporter writes it."""
+    path = beside(tmp_path, **{"preprocessor_config.json": VIT})
+    without_metadata(path, d1="num_channels", d2="height", d3="width")
     compiled = compile_model(path).model
     sizes = [size.dim_value for size in compiled.graph.input[0].type.tensor_type.shape.dim]
     assert sizes[1:] == [3, 96, 96]

@@ -141,6 +141,7 @@ def test_three_means_are_not_for_gray(tmp_path: Path) -> None:
 
 def test_a_size_is_of_whole_numbers(tmp_path: Path) -> None:
     assert described(tmp_path, {**IMAGENET, "size": [True, True]}).input_size is None
+    assert described(tmp_path, {**IMAGENET, "size": 10**40}).input_size is None
 
 
 def test_preprocessing_for_other_channels_is_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from networks import resnet
 
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import Preprocessing
-from lrp_onnx.report.gallery import Drawing, sheet, stored_explanations, write_picture
+from lrp_onnx.report.gallery import Drawing, finish, sheet, stored_explanations, write_picture
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.report.results import Results
 from lrp_onnx.runtime.explainer import Explainer
@@ -51,6 +52,28 @@ def test_explanations_are_read_back(outputs: tuple[str, ...], tmp_path: Path) ->
     (tmp_path / "out" / "3.npz").write_bytes(b"damaged")
     assert [explanation.path for explanation in stored_explanations(results)] == photos[:1]
     assert sheet([], DRAWING) is None
+
+
+def test_two_runs_in_one_folder_at_once(tmp_path: Path) -> None:
+    """Whoever ends last leaves one line of every picture."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(resnet(size=(32, 32)).SerializeToString())
+    photos = [tmp_path / f"{index}.png" for index in range(4)]
+    for index, photo in enumerate(photos):
+        cv2.imwrite(str(photo), np.full((20 + index, 30, 3), 40 * index, np.uint8))
+    explainer = Explainer(compile_model(path).model.SerializeToString(), providers="cpu")
+    explanations = list(explainer.explain_images(photos))
+    one, other = (Results(tmp_path / "out", photos, settings={}) for _ in range(2))
+    for results, index in [(one, 0), (other, 0), (one, 1), *((other, i) for i in (1, 2, 3))]:
+        write_picture(results, [explanations[index]], DRAWING)
+    for index in (2, 3):
+        write_picture(one, [explanations[index]], DRAWING)
+    finish(one, {}, DRAWING, key="")
+    finish(other, {}, DRAWING, key="")
+    texts = (tmp_path / "out" / "explanations.jsonl").read_text().splitlines()
+    assert [json.loads(text)["image"] for text in texts] == list(map(str, photos))
+    table = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8-sig")
+    assert len(table.splitlines()) == 5
 
 
 def test_flat_pictures_are_not_enlarged_without_end(tmp_path: Path) -> None:
