@@ -9,6 +9,7 @@ would have said is then unknown.
 from __future__ import annotations
 
 import ast
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -276,6 +277,8 @@ def _text(path: Path, remark: Callable[[str], None]) -> str:
             return ""
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return ""  # made of a model's long name: no file is called so
         remark(f"{path} cannot be read ({error})")
         return ""
 

@@ -161,6 +161,12 @@ def test_text_files_of_names(tmp_path: Path) -> None:
     assert describe_model({}, tmp_path / "x.onnx").labels == ("tench, Tinca", "goldfish")
 
 
+def test_long_names_of_models_are_no_remark(tmp_path: Path) -> None:
+    path = beside(tmp_path, **{"labels.txt": "cat\ndog\n"}).with_name(f"{'m' * 250}.onnx")
+    found = describe_model({}, path)
+    assert found.labels == ("cat", "dog") and found.remarks == ()
+
+
 def test_a_list_of_another_length_is_a_remark(tmp_path: Path) -> None:
     path = beside(tmp_path, **{"model.labels.txt": "a\nb\nc\n", "classes.txt": "x\ny\n"})
     found = describe_model({}, path, classes=2)
