@@ -353,6 +353,11 @@ def plan_model(
     compiled = is_compiled(metadata)
     if compiled:
         contract = Contract.from_metadata(metadata)
+        if contract.randomized:
+            raise RuleError(
+                f"the weights of {contract.randomized} layers of {source} are shuffled, for a "
+                "sanity test of maps: give the model that it was compiled from"
+            )
         proto = forward_part(proto, contract)
         known = [name for name, kind in contract.outputs.items() if kind != "other"]
         if options.explain is None and len(known) == 1:
@@ -396,7 +401,12 @@ def description_of(path: Path | str, options: Options, graph: Graph, plan: Plan)
     Raises:
         ContractError: our own metadata in the model is damaged.
     """
-    found = describe_model(graph.model.metadata_props, Path(path), classes=plan.classes)
+    found = describe_model(
+        graph.model.metadata_props,
+        Path(path),
+        classes=plan.classes,
+        channels=plan.input_shape[plan.channel_axis],
+    )
     if options.preprocessing is not None:
         found = replace(
             found, preprocessing=options.preprocessing, preprocessing_from="the options"

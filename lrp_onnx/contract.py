@@ -232,8 +232,9 @@ class Preprocessing:
             values |= {
                 key: tuple(map(float, values[key])) for key in ("mean", "std") if key in values
             }
+            values |= {k: float(values[k]) for k in ("divisor", "crop_fraction") if k in values}
             return cls(**values)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise ContractError(
                 f"the preprocessing {text!r} cannot be read ({error}); give --preprocess instead"
             ) from error
@@ -398,7 +399,13 @@ def read_description(metadata: Mapping[str, str]) -> tuple[Preprocessing | None,
     """
     text = metadata.get(PREFIX + "preprocessing")
     try:
-        labels = tuple(map(str, json.loads(metadata.get(PREFIX + "labels", "[]"))))
-    except ValueError as error:
-        raise ContractError(f"the metadata key {PREFIX}labels is damaged ({error})") from error
-    return (Preprocessing.from_json(text) if text is not None else None), labels
+        labels = json.loads(metadata.get(PREFIX + "labels", "[]"))
+        if not isinstance(labels, list):
+            raise ValueError("it is not a list")
+    except (ValueError, RecursionError) as error:
+        raise ContractError(
+            f"the metadata key {PREFIX}labels is damaged ({error}): write class names as a list "
+            "in JSON"
+        ) from error
+    names = tuple(map(str, labels))
+    return (Preprocessing.from_json(text) if text is not None else None), names

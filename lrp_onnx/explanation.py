@@ -22,7 +22,7 @@ from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.report.encode import ENDINGS, encoded, resized
+from lrp_onnx.report.encode import ENDINGS, encoded, height_within, resized
 from lrp_onnx.report.render import RenderStyle, overlay
 from lrp_onnx.runtime import explanation
 from lrp_onnx.runtime.images import Picture
@@ -120,7 +120,7 @@ class Explanation(explanation.Explanation):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays as data that JSON can hold; what is not finite is None."""
-        measure = "mean" if self.kind == "features" else "probability"
+        measure = explanation.measure_of(self.kind)
         rows, columns = self.heatmap.shape
         return {
             "image": str(self.path),
@@ -178,9 +178,13 @@ class Explanation(explanation.Explanation):
         return buffer.getvalue()
 
     def _visible(self, least: int, most: int | None = None) -> Picture:
-        """The overlay, at least `least` and at most `most` pixels high."""
+        """The overlay, at least `least` and at most `most` pixels high, or flatter where it would
+        be too wide.
+        """
         rows = self.photo.shape[0]
-        height = max(least, rows if most is None else min(rows, most))
+        height = height_within(self.photo, max(least, rows if most is None else min(rows, most)))
+        if most is None:
+            height = max(height, rows)
         return self.overlay(height=None if height == rows else height)
 
     def _sentence(self) -> str:

@@ -351,6 +351,16 @@ def test_a_compiled_file_is_compiled_anew(saved: Save, composite: str, optimize_
         np.testing.assert_array_equal(after[name], values, err_msg=name)
 
 
+def test_a_compiled_file_with_shuffled_weights_is_not_compiled_anew(
+    saved: Save, tmp_path: Path
+) -> None:
+    """The result would no longer say that its predictions mean nothing."""
+    path = saved(resnet())
+    shuffled = compile_model(path, randomize=2).save(tmp_path / "shuffled.onnx")
+    with pytest.raises(RuleError, match=r"2 layers .* are shuffled"):
+        compile_model(shuffled)
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [

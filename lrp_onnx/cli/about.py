@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lrp_onnx.errors import LrpOnnxError
 from lrp_onnx.evaluation.presets import FEW, doubt, forward_of, try_presets
+from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.entry import Run
@@ -23,13 +25,35 @@ def in_words(composite: str, chain: Chain) -> str:
 
 
 def warnings_of(
-    explainer: Explainer, model: Path, pictures: Sequence[Path], *, threads: int | None
+    explainer: Explainer,
+    model: Path,
+    pictures: Sequence[Path],
+    *,
+    labels: Mapping[str, int],
+    threads: int | None,
 ) -> Iterator[str]:
-    """What can make every class and map of a run wrong; for its start, its end and its page."""
+    """What can make every class and map of a run wrong; for its start, its end and its page.
+
+    Args:
+        explainer: the model.
+        model: its file, or the one that it was compiled from.
+        pictures: what is explained.
+        labels: file name → true class.
+        threads: CPU threads for trials of preprocessing.
+    """
     if explainer.contract.randomized:
         yield (
             f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and "
             "heatmaps mean nothing"
+        )
+    most = explainer.classes.count - 1
+    outside = {name: label for name, label in labels.items() if not 0 <= label <= most}
+    if outside:
+        name, label = next(iter(outside.items()))
+        yield (
+            f"{len(outside)} of {len(labels)} labels are none of the model's classes 0 to {most}, "
+            f"as {label} of {name}: whether these photos are right is not known, and labels may "
+            "count from 1"
         )
     if not explainer.assumed_preprocessing:
         return
@@ -65,12 +89,13 @@ def _doubt(explainer: Explainer, model: Path, pictures: Sequence[Path], threads:
 
 
 def remarks_of(
-    explainer: Explainer, chain: Chain, *, own_post: bool, batch: int | None
+    explainer: Explainer, model: Path, chain: Chain, *, own_post: bool, batch: int | None
 ) -> Iterator[str]:
     """Lines that a user should know before the first picture.
 
     Args:
         explainer: the model.
+        model: its file, or the one that it was compiled from.
         chain: the post-processing that is shown.
         own_post: whether it is the file's own.
         batch: pictures per run, where they were chosen for the memory.
@@ -85,6 +110,9 @@ def remarks_of(
             "heatmap,heatmap_raw)"
         )
         yield f"heatmaps of {contract.composite} are post-processed with --post {chain}; {where}"
+    classes, channels = contract.classes, explainer.channels
+    said = describe_model(metadata_of(model), model, classes=classes, channels=channels)
+    yield from said.remarks
     for what, unknown in (
         ("preprocessing", explainer.assumed_preprocessing),
         ("labels", not explainer.labels),

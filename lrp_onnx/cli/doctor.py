@@ -13,9 +13,10 @@ from typing import Any
 from lrp_onnx import __version__
 from lrp_onnx.compiler import Options
 from lrp_onnx.contract import Contract
-from lrp_onnx.errors import LrpOnnxError, ProviderError
+from lrp_onnx.errors import LrpOnnxError, ProviderError, RuleError
 from lrp_onnx.evaluation.presets import CLEARLY, FEW, Trial, forward_of, try_presets
 from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels, thinned
 from lrp_onnx.runtime.installation import REPAIR, installed, onnx_runtime
 from lrp_onnx.runtime.preprocess import written
@@ -84,8 +85,11 @@ def examine(
     if photos:
         some = thinned(photos, MOST_PHOTOS)
         known = _indices(classes, contract, some)
-        trials = try_presets(contract, session, some, known)
-        best = _judge(findings, trials, contract, len(known))
+        try:
+            trials = try_presets(contract, session, some, known)
+            best = _judge(findings, trials, contract, len(known))
+        except RuleError as error:
+            findings.warnings.append(str(error))
     deep = any(Path(image).is_dir() and _is_below(photos, Path(image)) for image in images)
     more = [*written_options, *(["--recursive"] if deep else [])]
     _command(findings, model, [*(images or ["PHOTOS"]), *more], contract, best)
@@ -128,7 +132,13 @@ def _model(
 ) -> None:
     """What the model says of itself, and what files beside it say."""
     kind, shape = taken
-    said = describe_model({}, path, classes=contract.classes)
+    channels = shape[3 if contract.layout == "NHWC" else 1]
+    said = describe_model(
+        metadata_of(path),
+        path,
+        classes=contract.classes,
+        channels=channels if isinstance(channels, int) else None,
+    )
     sources = dict(contract.sources)
     findings.warnings += said.remarks
     preprocessing = contract.preprocessing

@@ -18,14 +18,16 @@ from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.evaluation.explaining import MethodExplainer
-from lrp_onnx.files.description import describe_model
+from lrp_onnx.files.description import describe_model, names_said
 from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.report.entry import SCORES
 from lrp_onnx.report.gallery import Drawing, Report, finish, finish_key, write_picture
 from lrp_onnx.report.page import Page
 from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.report.results import ENDS, REPORT, Line, Results, without_results
+from lrp_onnx.report.words import value_text
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
@@ -235,7 +237,7 @@ def _explained(
         method=in_words(contract.composite, chain),
     )
     batch = command.batch or explainer.batch_within(command.memory)
-    warnings = _beginning(command, results, explainer, chain, batch, report)
+    warnings = _beginning(command, results, explainer, chain, batch, labels, report)
     page = Report(labels, explainer.classes, chain, Page(full_size=command.report == "full"))
     done = len(results.pictures) - len(results.missing)
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
@@ -283,14 +285,23 @@ def _beginning(
     explainer: Explainer,
     chain: Chain,
     batch: int,
+    labels: Mapping[str, int],
     report: Say,
 ) -> list[str]:
     """Say what a user should know before the first picture; returns the warnings."""
     chosen = batch if command.batch is None else None
-    for remark in remarks_of(explainer, chain, own_post=command.post is None, batch=chosen):
-        report(remark)
-    found = warnings_of(explainer, command.model, results.pictures, threads=command.threads)
-    warnings = list(found)
+    own_post = command.post is None
+    for remark in remarks_of(explainer, command.model, chain, own_post=own_post, batch=chosen):
+        report(shown(remark))
+    warnings = list(
+        warnings_of(
+            explainer,
+            command.model,
+            results.pictures,
+            labels=labels,
+            threads=command.threads,
+        )
+    )
     _warn(warnings, report)
     done = len(results.pictures) - len(results.missing)
     if done:
@@ -372,7 +383,8 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
     Results of other processors, batches and numbers of threads differ by rounding alone.
     """
     options = asdict(command.options)
-    described = describe_model(metadata_of(command.model), command.model)
+    metadata = metadata_of(command.model)
+    described = describe_model(metadata, command.model)
     for name in ("many_targets", "post", "randomize", "seed"):
         del options[name]
     return {
@@ -385,7 +397,7 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
         "post": None if command.post is None else str(_parse_post(command.post)),
         "output-name": options.pop("explain"),
         "preprocess": options.pop("preprocessing") or _plain_data(described.preprocessing),
-        "classes": options.pop("labels") or described.labels,
+        "classes": options.pop("labels") or names_said(metadata, command.model),
         **{name.replace("_", "-"): value for name, value in options.items()},
     }
 
@@ -453,7 +465,8 @@ def _plain_data(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
 def _sentence(line: Mapping[str, Any]) -> str:
     best, target = line["top5"][0], line["target"]
     name = best["name"] or best["index"]
-    value = f"mean {best['mean']:.4g}" if "mean" in best else f"{best['probability']:.1%}"
+    measure = next(name for name in SCORES if name in best)
+    value = value_text(best[measure], measure)
     text = f"{line['image']}: {name} ({value})"
     if target["index"] != best["index"]:
         text += f", explained as {target['name'] or target['index']}"

@@ -182,7 +182,12 @@ class BlackBox(Subject):
     @cached_property
     def description(self) -> Description:
         """What the model's metadata and the files beside it say."""
-        return describe_model(self.forward.metadata, self.path, classes=self._count)
+        return describe_model(
+            self.forward.metadata,
+            self.path,
+            classes=self._count,
+            channels=int(self._picture[2][self.channels] or 3),
+        )
 
     @cached_property
     def classes(self) -> Classes:

@@ -80,9 +80,8 @@ class Trial:
     @property
     def information(self) -> float:
         """Mutual information of photo and class in bits: 0 where every photo gets the same."""
-        return _entropy(self.probabilities.mean(0)) - float(
-            np.mean([_entropy(row) for row in self.probabilities])
-        )
+        each = float(np.mean([_entropy(row) for row in self.probabilities]))
+        return max(0.0, _entropy(self.probabilities.mean(0)) - each)
 
     def is_of(self, spec: Preprocessing | None) -> bool:
         """Whether this is the trial of `spec`."""

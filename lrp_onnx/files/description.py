@@ -9,14 +9,15 @@ would have said is then unknown.
 from __future__ import annotations
 
 import ast
+import errno
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lrp_onnx.contract import Preprocessing, read_description
+from lrp_onnx.files.hugging_face import cut_of, of_preprocessor, of_timm, pair, possible
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 NAME_FILES = (
@@ -35,8 +36,6 @@ MOST_BYTES = 20_000_000
 """Larger files beside a model are not read."""
 _WORD_NET_ID = 9
 """Characters of an ImageNet identifier such as n01440764, which some lists have before the name."""
-_RESAMPLE = {0: "nearest", "nearest": "nearest"}
-"""Interpolations of other libraries that do not average; all others do when they shrink."""
 _PIXELS = {"Rgb8": "RGB", "Bgr8": "BGR", "Rgba8": "RGB", "Bgra8": "BGR", "Gray8": "GRAY"}
 _RANGES = {
     "NominalRange_0_255": (0.0, 1.0, 1.0),
@@ -71,7 +70,11 @@ class Description:
 
 
 def describe_model(
-    metadata: Mapping[str, str], path: Path | None, *, classes: int | None = None
+    metadata: Mapping[str, str],
+    path: Path | None,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
 ) -> Description:
     """What is said about a model, the first source that says it winning.
 
@@ -85,19 +88,41 @@ def describe_model(
         ContractError: our own metadata is damaged.
     """
     remarks: list[str] = []
-    said = [*_in_metadata(metadata), *(_beside(path, remarks.append) if path else ())]
-    return _first(said, classes, remarks)
+    return _first(_every(metadata, path, remarks.append), classes, channels, remarks)
 
 
-def _first(said: Sequence[Description], classes: int | None, remarks: list[str]) -> Description:
+def names_said(metadata: Mapping[str, str], path: Path) -> list[str]:
+    """The class names of every list that could be a model's, one list after the other.
+
+    Raises:
+        ContractError: our own metadata is damaged.
+    """
+    return [name for one in _every(metadata, path, lambda _: None) for name in one.labels]
+
+
+def _every(
+    metadata: Mapping[str, str], path: Path | None, remark: Callable[[str], None]
+) -> list[Description]:
+    """What every source says, in the order in which they count."""
+    return [*_in_metadata(metadata), *(_beside(path, remark) if path else ())]
+
+
+def _first(
+    said: Sequence[Description], classes: int | None, channels: int | None, remarks: list[str]
+) -> Description:
     found = Description()
     for one in said:
         if found.preprocessing is None and one.preprocessing is not None:
-            found = replace(
-                found,
-                preprocessing=one.preprocessing,
-                preprocessing_from=one.preprocessing_from,
-            )
+            spec = _for_channels(one.preprocessing, channels)
+            if spec is None:
+                remarks.append(
+                    f"{one.preprocessing_from} is for {one.preprocessing.channels} pictures, the "
+                    f"model for those of {channels} channel(s): not used"
+                )
+            else:
+                found = replace(
+                    found, preprocessing=spec, preprocessing_from=one.preprocessing_from
+                )
         if not found.labels and one.labels:
             if classes in (None, len(one.labels)):
                 found = replace(found, labels=one.labels, labels_from=one.labels_from)
@@ -109,6 +134,15 @@ def _first(said: Sequence[Description], classes: int | None, remarks: list[str])
         if found.input_size is None:
             found = replace(found, input_size=one.input_size)
     return replace(found, remarks=tuple(remarks))
+
+
+def _for_channels(spec: Preprocessing, channels: int | None) -> Preprocessing | None:
+    """The preprocessing for pictures of so many channels; None where it is for others."""
+    if channels is None or (channels == 1) == (spec.channels == "GRAY"):
+        return spec
+    if len(spec.mean) == len(spec.std) == 1:
+        return replace(spec, channels="GRAY" if channels == 1 else "RGB")
+    return None
 
 
 def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Description]:
@@ -142,7 +176,7 @@ def _ultralytics(metadata: Mapping[str, str]) -> Description:
         preprocessing_from=here,
         labels=names,
         labels_from=here,
-        input_size=_pair(size),
+        input_size=pair(size),
     )
 
 
@@ -183,8 +217,12 @@ def _hugging_face(
 ) -> Description:
     timm = config.get("pretrained_cfg", {})
     readers: tuple[tuple[str, Mapping[str, Any], Callable[[Any], Preprocessing]], ...] = (
-        (PREPROCESSOR, preprocessor, _of_preprocessor),
-        (f"pretrained_cfg of {CONFIG}", timm if isinstance(timm, dict) else {}, _of_timm),
+        (
+            PREPROCESSOR,
+            preprocessor and {"model_type": config.get("model_type"), **preprocessor},
+            of_preprocessor,
+        ),
+        (f"pretrained_cfg of {CONFIG}", timm if isinstance(timm, dict) else {}, of_timm),
     )
     found = Description()
     for name, values, read in readers:
@@ -192,94 +230,17 @@ def _hugging_face(
             continue
         try:
             found = Description(
-                preprocessing=_possible(read(values)),
+                preprocessing=possible(read(values)),
                 preprocessing_from=f"{name} in {folder}",
-                input_size=_pair(values.get("crop_size") or values.get("size"))
-                or _pair(values.get("input_size", ())[-2:]),
+                input_size=pair(cut_of(values) or values.get("size"))
+                or pair(values.get("input_size", ())[-2:]),
             )
-        except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             remark(f"{name} in {folder} cannot be used ({error})")
     names = _names(config.get("id2label")) or _names(config.get("label_names"))
     if names and not all(name.startswith("LABEL_") for name in names):
         found = replace(found, labels=names, labels_from=str(folder / CONFIG))
     return found
-
-
-def _of_preprocessor(values: Mapping[str, Any]) -> Preprocessing:
-    """Hugging Face's image processors: rescale, then normalise; resize, then crop."""
-    rescales = values.get("do_rescale", "rescale_factor" in values or "image_mean" in values)
-    factor = float(values.get("rescale_factor", 1 / 255)) if rescales else 1.0
-    normalises = values.get("do_normalize", True) and "image_mean" in values
-    resized, cut = values.get("size"), values.get("crop_size")
-    if not values.get("do_center_crop", cut is not None):
-        cut = None
-    shortest = resized.get("shortest_edge") if isinstance(resized, dict) else resized
-    crops = not isinstance(resized, dict) or shortest is not None or cut is not None
-    fraction = float(values.get("crop_pct") or 1.0)
-    if cut is not None and (before := _shorter(resized)) and (after := _shorter(cut)):
-        fraction = min(1.0, after / before)
-    return Preprocessing(
-        mean=_floats(values["image_mean"]) if normalises else (0.0,),
-        std=_floats(values["image_std"]) if normalises else (1.0,),
-        divisor=round(1 / factor, 9),
-        resize="crop" if crops else "stretch",
-        crop_fraction=fraction,
-        interpolation=_interpolation(values.get("resample")),
-    )
-
-
-def _of_timm(values: Mapping[str, Any]) -> Preprocessing:
-    """timm's ``pretrained_cfg``."""
-    return Preprocessing(
-        mean=_floats(values["mean"]),
-        std=_floats(values["std"]),
-        channels="GRAY" if (values.get("input_size") or (3,))[0] == 1 else "RGB",
-        resize="stretch" if values.get("crop_mode") == "squash" else "crop",
-        crop_fraction=float(values.get("crop_pct") or 1.0),
-        interpolation=_interpolation(values.get("interpolation")),
-    )
-
-
-def _possible(spec: Preprocessing) -> Preprocessing:
-    """The preprocessing itself; ValueError where no picture can be prepared so."""
-    numbers = (*spec.mean, *spec.std, spec.divisor, spec.crop_fraction)
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("numbers that are not finite")
-    if min(*spec.std, spec.divisor, spec.crop_fraction) <= 0 or spec.crop_fraction > 1:
-        raise ValueError("a divisor that is not above 0, or a crop of more than the picture")
-    if {len(spec.mean), len(spec.std)} - {1, 3}:
-        raise ValueError(f"{len(spec.mean)} means and {len(spec.std)} standard deviations")
-    return spec
-
-
-def _interpolation(name: Any) -> str:
-    """Ours; bilinear and bicubic of other libraries average when they shrink, as ``area`` does."""
-    return _RESAMPLE.get(name, "area")
-
-
-def _floats(values: Any) -> tuple[float, ...]:
-    numbers = values if isinstance(values, list | tuple) else [values]
-    return tuple(map(float, numbers))
-
-
-def _shorter(size: Any) -> float:
-    """The shorter side of a size in any of its forms; 0 where there is none."""
-    if isinstance(size, dict):
-        sides = [float(v) for v in size.values() if isinstance(v, int | float)]
-        return min(sides, default=0.0)
-    return float(size) if isinstance(size, int | float) else 0.0
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    """(height, width) of a size in any of its forms, or None."""
-    if isinstance(size, dict):
-        size = (size.get("height"), size.get("width"))
-    if isinstance(size, int):
-        size = (size, size)
-    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) for s in size):
-        height, width = size
-        return (height, width) if min(height, width) > 0 else None
-    return None
 
 
 def _names(found: Any) -> tuple[str, ...]:
@@ -290,7 +251,7 @@ def _names(found: Any) -> tuple[str, ...]:
         return ()
     try:
         by_index = {int(index): str(name) for index, name in found.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return ()
     complete = sorted(by_index) == list(range(len(by_index)))
     return tuple(by_index[index] for index in range(len(by_index))) if complete else ()
@@ -316,6 +277,8 @@ def _text(path: Path, remark: Callable[[str], None]) -> str:
             return ""
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return ""  # made of a model's long name: no file is called so
         remark(f"{path} cannot be read ({error})")
         return ""
 

@@ -203,7 +203,7 @@ def _tags(data: bytes) -> dict[int, int]:
 def _jpeg_2000_size(data: bytes) -> Size:
     start = data.index(_CODESTREAM) if _CODESTREAM in data else len(data)
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
-    return right - left, bottom - top
+    return (right - left, bottom - top) if right >= left and bottom >= top else None
 
 
 def _avif_size(data: bytes) -> Size:

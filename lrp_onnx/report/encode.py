@@ -37,6 +37,17 @@ def encoded(rgb: Picture, ending: str) -> bytes:
     return data.tobytes()
 
 
+WIDEST = 2048
+"""Width in pixels up to which a flat picture is enlarged."""
+
+
+def height_within(rgb: Picture, height: int) -> int:
+    """`height`, or less, at least 1, where the picture would be wider than `WIDEST` with it."""
+    rows, columns = rgb.shape[:2]
+    widest: int = WIDEST * rows // columns
+    return max(1, min(height, widest))
+
+
 def resized(rgb: Picture, height: int) -> Picture:
     """A picture in another height, at least 1, with the same aspect ratio."""
     rows, columns = rgb.shape[:2]

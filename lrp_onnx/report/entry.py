@@ -18,7 +18,7 @@ from lrp_onnx.maps.resample import as_map, resample
 from lrp_onnx.report.render import check_picture
 from lrp_onnx.report.words import preprocessing_in_words, rules_in_words
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, Explanation, probabilities_of
+from lrp_onnx.runtime.explanation import Explanation, measure_of, probabilities_of
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.installation import installed
 from lrp_onnx.runtime.preprocess import Box
@@ -136,7 +136,6 @@ class Entry:
             chain: the post-processing of the heatmaps, see `Map.of`.
         """
         first = explanations[0]
-        without = {"features": "mean", "other": "score"}
         return cls(
             name=str(first.path) if name is None else name,
             photo=first.photo,
@@ -145,7 +144,7 @@ class Entry:
             maps=[Map.of(explanation, chain=chain) for explanation in explanations],
             label=label,
             label_name=label_name,
-            scores_are=without[first.kind] if first.kind in WITHOUT_PROBABILITIES else SCORES[0],
+            scores_are=measure_of(first.kind),
         )
 
 

@@ -19,7 +19,12 @@ from lrp_onnx.report.render import (
     overlay,
 )
 from lrp_onnx.report.text import INK, WHITE, Line, class_label, text_block
-from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, Explanation, probabilities_of
+from lrp_onnx.runtime.explanation import (
+    WITHOUT_PROBABILITIES,
+    Explanation,
+    measure_of,
+    probabilities_of,
+)
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 
@@ -260,7 +265,7 @@ def _balance(explanation: Explanation, scale: Scale) -> Iterator[Line]:
 
 def _value(kind: str, value: float) -> str:
     if kind in WITHOUT_PROBABILITIES:
-        return f"{'mean' if kind == 'features' else 'score'} {value:.3g}"
+        return f"{measure_of(kind)} {value:.3g}"
     return _percent(value)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.maps.resample import Map, resample
+from lrp_onnx.report.encode import height_within, resized
 from lrp_onnx.report.entry import Entry, Failed
 from lrp_onnx.report.figure import figure
 from lrp_onnx.report.page import Page
@@ -28,7 +28,7 @@ from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_
 from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
 from lrp_onnx.report.table import table_of
 from lrp_onnx.runtime.classes import Classes
-from lrp_onnx.runtime.explanation import Explanation
+from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, Explanation, measure_of
 from lrp_onnx.runtime.images import read_image
 from lrp_onnx.runtime.preprocess import Box
 
@@ -164,7 +164,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
     """The explanation that a line and its files hold."""
     with np.load(folder / line["files"]["values"], allow_pickle=False) as file:
         arrays = dict(file)
-    path, measure = Path(line["image"]), _measure(line["output"])
+    path, measure = Path(line["image"]), measure_of(line["output"])
     return Explanation(
         path=path,
         photo=read_image(path),
@@ -247,7 +247,7 @@ def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | 
             drawing.style,
             mask=explanation.region if drawing.outlined else None,
             captions=("picture", "relevance", _caption(explanation)),
-            height=SHEET_ROW,
+            height=height_within(explanation.picture, SHEET_ROW),
         )
         for explanation in rows
     ]
@@ -259,37 +259,31 @@ def sheet(rows: Iterable[Explanation], drawing: Drawing) -> NDArray[np.uint8] | 
 
 
 def _caption(explanation: Explanation) -> str:
-    """The explained class, and its probability (of a feature map, its mean) if it is one of the
-    best five.
-    """
+    """The explained class, and its value if it is one of the best five."""
     values = {index: value for index, _, value in explanation.top5}
     name = explanation.target_name or str(explanation.target)
     if explanation.target not in values:
         return name
     value = values[explanation.target]
-    return f"{name} {value:.3g}" if explanation.kind == "features" else f"{name} {value:.0%}"
+    return (
+        f"{name} {value:.3g}"
+        if explanation.kind in WITHOUT_PROBABILITIES
+        else f"{name} {value:.0%}"
+    )
 
 
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture, at least `SMALLEST_OVERLAY` pixels high."""
-    rows, columns = picture.shape[:2]
-    if rows >= SMALLEST_OVERLAY:
-        return picture
-    size = (round(columns * SMALLEST_OVERLAY / rows), SMALLEST_OVERLAY)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    """The picture, at least `SMALLEST_OVERLAY` pixels high unless that makes it too wide."""
+    height = height_within(picture, SMALLEST_OVERLAY)
+    return resized(picture, height) if height > picture.shape[0] else picture
 
 
 def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
-    """The best classes with their ``probability``; channels of a feature map have a ``mean``."""
-    measure = _measure(explanation.kind)
+    """The best classes with their value, named as `measure_of` has it."""
+    measure = measure_of(explanation.kind)
     return [
         {"index": index, "name": name, measure: value} for index, name, value in explanation.top5
     ]
-
-
-def _measure(kind: str) -> str:
-    """What the value of a class is called."""
-    return "mean" if kind == "features" else "probability"
 
 
 def _with_post(explanation: Explanation, post: Chain) -> Explanation:

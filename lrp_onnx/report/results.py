@@ -287,6 +287,7 @@ class Results:
         Raises:
             OutputError: they cannot be written.
         """
+        self._index()  # another run may have appended to the same file
         own = {str(picture): None for picture in self.pictures}
         others = [image for image in self._spans if image not in own and self._has_files(image)]
         order = [image for image in (*own, *others) if image in self._spans]

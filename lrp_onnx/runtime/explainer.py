@@ -25,7 +25,7 @@ from lrp_onnx.contract import (
     Selection,
     is_compiled,
 )
-from lrp_onnx.errors import ContractError, ImageError
+from lrp_onnx.errors import ContractError, ImageError, shown
 from lrp_onnx.files.description import describe_model
 from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
@@ -99,17 +99,20 @@ class Explainer:
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
+        _, shape = self.session.input_of(self.contract.input)
+        self.channels = 1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3
+        """Channels of a picture, 1 or 3."""
         said = describe_model(
             self.session.metadata,
             source if isinstance(source, Path) else None,
             classes=self.contract.classes,
+            channels=self.channels,
         )
         self.sources = {**said.sources, **self.contract.sources}
         stated = preprocessing or said.preprocessing
         self.assumed_preprocessing = stated is None
         if stated is None:
-            _, shape = self.session.input_of(self.contract.input)
-            stated = assumed(1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3)
+            stated = assumed(self.channels)
         self.preprocessing = checked(stated.for_layout(self.contract.layout))
         self.labels = tuple(labels) or said.labels
         for what, given in (("preprocessing", preprocessing), ("labels", labels)):
@@ -248,8 +251,8 @@ class Explainer:
             picture.
 
         Raises:
-            ImageError: a picture cannot be read and `on_fault` is None, a target is not a class, or
-                the model's input does not fit the preprocessing.
+            ImageError: a picture cannot be read, or its map is not finite, and `on_fault` is None;
+                a target is not a class, or the model's input does not fit the preprocessing.
             TypeError: `images` is one picture, not several.
             ValueError: `batch_size` is below 1.
         """
@@ -275,7 +278,7 @@ class Explainer:
                 if on_fault is not None:
                     on_fault(path, fault)
             if batch.paths:
-                yield from self._explain_batch(batch, self._of_part(targets, part, batch))
+                yield from self._explain_batch(batch, self._of_part(targets, part, batch), on_fault)
 
     def explain_prepared(
         self, tensors: NDArray[Any], *, batch_size: int = 8, target: Target = None
@@ -319,17 +322,36 @@ class Explainer:
         filled = fixed or (self.provider == "cuda" and pictures > size)
         return [slice(at, at + size) for at in range(0, pictures, size)], size if filled else 0
 
-    def _explain_batch(self, batch: Batch, targets: NDArray[np.int64]) -> Iterator[Explanation]:
-        """One explanation per target; with many targets the batch has one picture."""
+    def _explain_batch(
+        self,
+        batch: Batch,
+        targets: NDArray[np.int64],
+        on_fault: Callable[[Path, ImageError], None] | None = None,
+    ) -> Iterator[Explanation]:
+        """One explanation per target; with many targets the batch has one picture. Pictures whose
+        maps are not finite are faults.
+        """
         started = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
         padding = np.full(missing, PREDICTED, np.int64)
         outputs = self.explain(batch.tensors, target=np.append(targets, padding))
         run = (time.perf_counter() - started) / len(batch.paths)
         seconds = {"decode": batch.seconds, "run": run}
-        for row, target in enumerate(targets):
-            index = 0 if self.contract.many_targets else row
-            yield self._one(batch, outputs, index, row, int(target), seconds)
+        rows = range(len(targets))
+        for index, own in enumerate([rows] if self.contract.many_targets else [[r] for r in rows]):
+            found = [
+                self._one(batch, outputs, index, row, int(targets[row]), seconds) for row in own
+            ]
+            if all(np.isfinite(one.heatmap).all() for one in found):
+                yield from found
+                continue
+            fault = ImageError(
+                f"{shown(batch.paths[index])} cannot be explained: the model's values are not "
+                "finite; check --preprocess, and whether its weights overflow in their type"
+            )
+            if on_fault is None:
+                raise fault
+            on_fault(batch.paths[index], fault)
 
     def _one(
         self,

@@ -20,6 +20,13 @@ WITHOUT_PROBABILITIES = ("features", "other")
 """Kinds whose values are no probabilities."""
 
 
+def measure_of(kind: str) -> str:
+    """What the value of a class is, for an output of `kind`: ``probability``, ``mean`` of a feature
+    map, or any other ``score``.
+    """
+    return {"features": "mean", "other": "score"}.get(kind, "probability")
+
+
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
     """(kind, name) of the output to read, from a contract's outputs: name → kind."""
     names = {kind: name for name, kind in reversed(list(outputs.items()))}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
+from lrp_onnx.files.hugging_face import LARGEST, SMALLEST
 from lrp_onnx.notation import build, write
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {
@@ -130,11 +131,13 @@ def checked(spec: Preprocessing) -> Preprocessing:
         raise ImageError(
             f"preprocessing for {spec.channels} needs {channels} values of mean and std, or 1 value"
         )
-    if not all(map(math.isfinite, (*spec.mean, *spec.std, spec.divisor))):
-        raise ImageError("preprocessing needs finite mean, std and divisor")
-    if min(spec.std) <= 0 or spec.divisor <= 0 or not 0 < spec.crop_fraction <= 1:
+    numbers = (*spec.mean, *spec.std, spec.divisor)
+    if not all(map(math.isfinite, numbers)) or max(map(abs, numbers)) > LARGEST:
+        raise ImageError(f"preprocessing needs finite mean, std and divisor, up to {LARGEST:,.0f}")
+    if min(*spec.std, spec.divisor) < SMALLEST or not 0 < spec.crop_fraction <= 1:
         raise ImageError(
-            "preprocessing needs std and divisor above 0 and a crop_fraction above 0 and up to 1"
+            f"preprocessing needs std and divisor above 0 ({SMALLEST:g} or more) and a "
+            "crop_fraction above 0 and up to 1"
         )
     return spec
 

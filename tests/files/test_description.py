@@ -11,6 +11,7 @@ import pytest
 
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import Preprocessing, describe
+from lrp_onnx.errors import ContractError
 from lrp_onnx.files.description import describe_model
 
 MODEL = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
@@ -60,11 +61,13 @@ def beside(folder: Path, **files: Any) -> Path:
             ),
             (96, 96),
         ),
-        (CONVNEXT, Preprocessing(crop_fraction=0.875, interpolation="area"), None),
+        (CONVNEXT, Preprocessing(crop_fraction=0.875, interpolation="area"), (224, 224)),
         (RESNET, Preprocessing(crop_fraction=0.875, interpolation="area"), (224, 224)),
         (
             OLD,
-            Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="nearest"),
+            Preprocessing(
+                mean=(0.5,) * 3, std=(0.5,) * 3, resize="stretch", interpolation="nearest"
+            ),
             (224, 224),
         ),
         (
@@ -158,6 +161,12 @@ def test_text_files_of_names(tmp_path: Path) -> None:
     assert describe_model({}, tmp_path / "x.onnx").labels == ("tench, Tinca", "goldfish")
 
 
+def test_long_names_of_models_are_no_remark(tmp_path: Path) -> None:
+    path = beside(tmp_path, **{"labels.txt": "cat\ndog\n"}).with_name(f"{'m' * 250}.onnx")
+    found = describe_model({}, path)
+    assert found.labels == ("cat", "dog") and found.remarks == ()
+
+
 def test_a_list_of_another_length_is_a_remark(tmp_path: Path) -> None:
     path = beside(tmp_path, **{"model.labels.txt": "a\nb\nc\n", "classes.txt": "x\ny\n"})
     found = describe_model({}, path, classes=2)
@@ -197,9 +206,23 @@ def test_damaged_files_are_remarks(tmp_path: Path, name: str, text: str) -> None
     assert len(found.remarks) == 1 and name in found.remarks[0]
 
 
-@pytest.mark.parametrize("names", ["[" * 5000, "__import__('os')", "{0: 'a', 2: 'b'}", "3", ""])
+@pytest.mark.parametrize(
+    "names", ["[" * 5000, "{1e999: 'a'}", "__import__('os')", "{0: 'a', 2: 'b'}", "3", ""]
+)
 def test_names_that_are_no_list_are_none(names: str) -> None:
     assert describe_model({"names": names}, None).labels == ()
+
+
+@pytest.mark.parametrize("text", ["5", "null", '"abc"', '{"0": "cat"}', "[1", "[" * 100_000])
+def test_our_own_names_are_a_list(text: str) -> None:
+    with pytest.raises(ContractError, match="labels is damaged"):
+        describe_model({"lrp_onnx.labels": text}, None)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"divisor": "x"}', f'{{"mean": [1{"0" * 400}]}}'])
+def test_our_own_preprocessing_may_be_hostile(text: str) -> None:
+    with pytest.raises(ContractError, match="cannot be read"):
+        describe_model({"lrp_onnx.preprocessing": text}, None)
 
 
 def without_metadata(path: Path, **inputs: str) -> Path:
@@ -232,6 +255,15 @@ def test_the_compiled_file_says_what_was_found_and_where(tmp_path: Path) -> None
 def test_an_open_size_is_what_the_files_say(tmp_path: Path) -> None:
     path = beside(tmp_path, **{"preprocessor_config.json": VIT})
     without_metadata(path, d2="height", d3="width")
+    compiled = compile_model(path).model
+    sizes = [size.dim_value for size in compiled.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes[1:] == [3, 96, 96]
+
+
+def test_an_open_number_of_channels_is_that_of_the_weights(tmp_path: Path) -> None:
+    """As Hugging Face's exporter writes it."""
+    path = beside(tmp_path, **{"preprocessor_config.json": VIT})
+    without_metadata(path, d1="num_channels", d2="height", d3="width")
     compiled = compile_model(path).model
     sizes = [size.dim_value for size in compiled.graph.input[0].type.tensor_type.shape.dim]
     assert sizes[1:] == [3, 96, 96]

@@ -66,6 +66,10 @@ def test_an_os2_bitmap() -> None:
     assert picture_size(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 5, 7, 1, 24)) == (5, 7)
 
 
+def test_a_codestream_that_ends_before_it_begins() -> None:
+    assert picture_size(b"\xff\x4f\xff\x51" + bytes(4) + struct.pack(">IIII", 8, 8, 9, 9)) is None
+
+
 @given(
     st.sampled_from(
         [

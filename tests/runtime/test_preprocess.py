@@ -112,6 +112,8 @@ def test_stretch_with_a_crop_is_resized_and_then_cut() -> None:
         ("imagenet:interpolation=lanczos", "bilinear, area, cubic, nearest"),
         ("imagenet:mean=1/2", "3 values"),
         ("imagenet:std=0/1/1", "above 0"),
+        ("imagenet:std=1e-320/1/1", "above 0"),
+        ("imagenet:mean=1e300/0/0", "finite"),
         ("imagenet:crop_fraction=1.5", "up to 1"),
         ("imagenet:std=nan", "finite"),
     ],

@@ -32,7 +32,8 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
         if shape is None or len(shape) != 4:
             continue
         channels_last = shape[1] is None and shape[3] in (1, 3)
-        sizes = (height, width, shape[3]) if channels_last else (shape[1], height, width)
+        channels = shape[1] or _channels_of(value)
+        sizes = (height, width, shape[3]) if channels_last else (channels, height, width)
         if any(old not in (None, new) for old, new in zip(shape[1:], sizes, strict=True)):
             raise ChoiceError(
                 f"{source} cannot be compiled:",
@@ -48,6 +49,18 @@ def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
             if not output.is_graph_output():
                 output.shape = None
     return graph
+
+
+def _channels_of(picture: ir.Value) -> int | None:
+    """The channels that the convolutions take which read a picture (N, C, H, W); None where none
+    does.
+    """
+    for node, place in picture.uses():
+        weight = node.inputs[1] if node.op_type == "Conv" and place == 0 else None
+        if weight is not None and weight.const_value is not None:
+            groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+            return int(weight.const_value.shape.numpy()[1]) * groups
+    return None
 
 
 def oversized(graph: Graph) -> Iterator[str]:
