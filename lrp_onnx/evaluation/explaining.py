@@ -55,6 +55,7 @@ class MethodExplainer(Explainer):
         self.preprocessing = subject.preprocessing
         self.assumed_preprocessing = subject.assumed_preprocessing
         self.sources = dict(subject.sources)
+        self.channels = 1 if subject.preprocessing.channels == "GRAY" else 3
         count, self.labels = subject.classes.count, subject.classes.names
         self.classes = Classes(count, self.labels, -count if many_targets else PREDICTED)
         kind, self._output = subject.scores

@@ -331,7 +331,6 @@ def test_more_pictures_and_fewer(model: Path, photos: Path, tmp_path: Path) -> N
         (("--top", 2), "top: not given there, 2 here"),
         (("--target", "class 3"), 'target: not given there, ["class 3"] here'),
         (("--post", "none"), "post: not given there, none here"),
-        (("--composite", "lrp-resnet"), "composite: residual-c3 there, lrp-resnet here"),
         (("--preprocess", "raw"), "preprocess: not given there, {"),
         (("--outputs", "heatmap,c3"), 'outputs: not given there, ["heatmap", "c3"] here'),
     ],
@@ -347,6 +346,16 @@ def test_other_settings_are_refused(
     assert result.exit_code == 1 and result.stdout == ""
     assert said in result.stderr and "--force" in result.stderr and "-o" in result.stderr
     assert result.stderr.count("there,") == 1 and times(out) == before
+
+
+def test_another_composite_is_refused(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(resnet(size=(32, 32)).SerializeToString())
+    command = ("explain", path, photos / "01.png", "-o", tmp_path / "out")
+    assert call(*command).exit_code == 0
+    result = call(*command, "--composite", "lrp-resnet")
+    assert result.exit_code == 1
+    assert "composite: residual-c3 there, lrp-resnet here" in result.stderr
 
 
 def test_another_model_version_or_class_names_are_refused(

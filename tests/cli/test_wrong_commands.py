@@ -55,7 +55,8 @@ WRONG: dict[str, tuple[int, str]] = {
     "explain model.onnx model.pt": (1, "model.pt"),
     # options
     "explain model.onnx photo.png --targt heart": (2, "--target"),
-    "explain model.onnx photo.png --method rise": (2, "--method is an option of compare, evaluate"),
+    "explain model.onnx photo.png --method gradcam": (1, "did you mean grad-cam"),
+    "explain model.onnx photo.png --steps 5": (2, "--steps is an option of evaluate"),
     "explain model.onnx photo.png --composite c3lrp": (1, "did you mean c3-lrp or lrp-z?"),
     "explain model.onnx photo.png --composite grad-cam": (1, "are for compare and evaluate"),
     "explain model.onnx photo.png --preprocess imagnet": (1, "did you mean imagenet or imagenet-"),
