@@ -260,9 +260,10 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         scale = first.kind.scale * affine.scale
         bias = first.kind.bias * affine.scale + affine.bias
         return _joined(first, second, kinds.Affine(scale, bias))
-    if not isinstance(first.kind, kinds.Convolution | kinds.Dense):
+    if not isinstance(first.kind, kinds.Convolution | kinds.Dense | kinds.Linear):
         return None
-    scales, shifts = _by_channel(affine.scale, second), _by_channel(affine.bias, second)
+    axis = -1 if isinstance(first.kind, kinds.Linear) else 1
+    scales, shifts = (_by_channel(v, second, axis) for v in (affine.scale, affine.bias))
     if scales is None or shifts is None:
         return None
     weight = first.kind.weight
@@ -272,10 +273,15 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     return _joined(first, second, replace(first.kind, weight=folded))
 
 
-def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
-    """An affine's array as (channels,), or None if it also varies along other axes."""
-    channels = step.output_shape[1]
-    if channels is None or not (values.size == 1 or values.shape[0] == values.size == channels):
+def _by_channel(
+    values: NDArray[np.float64], step: Step, axis: int
+) -> NDArray[np.float64] | None:
+    """An affine's array as (channels,), or None if it also varies along other axes; `axis` is the
+    channels'.
+    """
+    channels = step.output_shape[axis]
+    along = values.shape[axis if axis < 0 else axis - 1] if values.ndim else 1
+    if channels is None or not (values.size == 1 or along == values.size == channels):
         return None
     return np.broadcast_to(values.reshape(-1), (channels,)).astype(np.float64)
 
@@ -288,7 +294,7 @@ def _fold_bias(first: Step, second: Step) -> Step | None:
     affine = second.kind
     bias_only = (
         isinstance(affine, kinds.Affine)
-        and isinstance(first.kind, kinds.Dense)
+        and isinstance(first.kind, kinds.Dense | kinds.Linear)
         and bool((affine.scale == 1.0).all())
     )
     return _fold_affine(first, second) if bias_only else None

@@ -124,6 +124,20 @@ class Dense(Weighted):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Linear(Weighted):
+    """Fully connected layer along the last axis of (N, …, in), the same at every position: the 1×1
+    convolution of pictures with channels last, and of tokens.
+
+    The stored weight is (out, in) if `transposed`, else (in, out).
+    """
+
+    category: ClassVar[str] = "convolution"
+
+    weight: Weight
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Affine(Kind):
     """``scale · x + bias`` with constants: a batch normalisation that is not folded, or a part of
     the picture's preparation.

@@ -86,16 +86,20 @@ def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
 
 
 @reads("MatMul")
-def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense:
+def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
     weight = needed_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
-    if weight.ndim != 2 or shape is None or len(shape) != 2:
+    if weight.ndim != 2 or shape is None or len(shape) < 2 or shape[-1] != weight.shape[0]:
         raise Unreadable(
             f"it multiplies {shape} by {weight.shape}: "
-            "only (N, in) by a constant (in, out) can be explained"
+            "only (N, …, in) by a constant (in, out) can be explained"
         )
     assert node.inputs[1] is not None
-    return kinds.Dense(kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape)), transposed=False)
+    stored = kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape))
+    if len(shape) == 2:
+        return kinds.Dense(stored, transposed=False)
+    known_sizes(node.inputs[0], "its input")
+    return kinds.Linear(stored, transposed=False)
 
 
 @reads("BatchNormalization")

@@ -132,6 +132,41 @@ class DenseLayer(WeightedLayer[kinds.Dense]):
         return self.builder.node("Gemm", x, w, attributes=attributes, sign=x.sign * w.sign)
 
 
+class LinearLayer(WeightedLayer[kinds.Linear]):
+    """Fully connected layer along the last axis, as one product of all positions."""
+
+    __slots__ = ()
+
+    @property
+    def weight(self) -> Value:
+        return self._stored * (self._scale(-1, 1) if self.kind.transposed else self._scale(1, -1))
+
+    @property
+    def bias(self) -> Value:
+        bias = self.kind.weight.bias
+        if bias is None or not bias.any():
+            return self.builder.value(0.0)
+        return self.builder.array(bias.reshape(*(1 for _ in self.step.output_shape[1:]), -1))
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        y = self._product(self._tensor(x), w, transposed=self.kind.transposed)
+        return _plus(y.reshape(-1, *self._sizes_of(self.step.output_shape)), b)
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        y = self._product(s, w, transposed=not self.kind.transposed)
+        return y.reshape(-1, *self._sizes_of(self.step.input_shape))
+
+    def _product(self, x: Value, w: Value, *, transposed: bool) -> Value:
+        """`x`, a row for every position, times `w`."""
+        length = self.kind.weight.shape[1 if transposed else 0]
+        attributes = {"transB": int(transposed)}
+        sign = x.sign * w.sign
+        return self.builder.node("Gemm", x.reshape(-1, length), w, attributes=attributes, sign=sign)
+
+    def _sizes_of(self, shape: kinds.Shape) -> list[int]:
+        return [size for size in shape[1:] if size is not None]
+
+
 class AffineLayer(Node[kinds.Affine]):
     """A scale by constants."""
 

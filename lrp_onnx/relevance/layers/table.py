@@ -17,6 +17,7 @@ from lrp_onnx.relevance.layers.linear import (
     ConvolutionLayer,
     DenseLayer,
     GlobalAverageLayer,
+    LinearLayer,
     ResampleLayer,
 )
 from lrp_onnx.relevance.layers.pooling import MaxPoolLayer
@@ -49,6 +50,7 @@ class ComposedLayer(Node[kinds.Composed]):
 LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.Convolution: ConvolutionLayer,
     kinds.Dense: DenseLayer,
+    kinds.Linear: LinearLayer,
     kinds.Affine: AffineLayer,
     kinds.AveragePool: AveragePoolLayer,
     kinds.GlobalAverage: GlobalAverageLayer,
