@@ -251,6 +251,10 @@ def _merge_scale(first: Step, second: Step) -> Step | None:
     return None
 
 
+FOLDING = kinds.Convolution | kinds.Deconvolution | kinds.Dense | kinds.Linear
+"""Layers that take the affine behind them into their weights."""
+
+
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
     affine = second.kind
@@ -260,7 +264,7 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         scale = first.kind.scale * affine.scale
         bias = first.kind.bias * affine.scale + affine.bias
         return _joined(first, second, kinds.Affine(scale, bias))
-    if not isinstance(first.kind, kinds.Convolution | kinds.Dense | kinds.Linear):
+    if not isinstance(first.kind, FOLDING):
         return None
     axis = -1 if isinstance(first.kind, kinds.Linear) else 1
     scales, shifts = (_by_channel(v, second, axis) for v in (affine.scale, affine.bias))
@@ -273,9 +277,7 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     return _joined(first, second, replace(first.kind, weight=folded))
 
 
-def _by_channel(
-    values: NDArray[np.float64], step: Step, axis: int
-) -> NDArray[np.float64] | None:
+def _by_channel(values: NDArray[np.float64], step: Step, axis: int) -> NDArray[np.float64] | None:
     """An affine's array as (channels,), or None if it also varies along other axes; `axis` is the
     channels'.
     """

@@ -136,7 +136,7 @@ class Plan:
         for step in reversed(tuple(self.steps)):
             if step.output not in reached:
                 names.add(step.name)
-            elif isinstance(step.kind, kinds.Product):
+            elif isinstance(step.kind, kinds.Product | kinds.Quotient):
                 reached.add(step.inputs[step.kind.signal or 0])
             else:
                 reached.update(step.inputs)
