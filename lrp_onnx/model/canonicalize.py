@@ -19,6 +19,7 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.written_norms import normalizations_together
 from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step
@@ -120,7 +121,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
     current = _merge_pool_pads(write_together(steps))
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
-    return current
+    return normalizations_together(current)
 
 
 def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] | None:

@@ -105,6 +105,27 @@ def _layer_norm(net: Network, y: str) -> str:
     )
 
 
+def _written_norm(square: str, root: str, axis: int) -> Callable[[Network, str], str]:
+    """A layer norm in the nodes that exporters of old opsets write."""
+
+    def normalized(net: Network, y: str) -> str:
+        centred = net.node("Sub", y, net.node("ReduceMean", y, _axes(net, axis)))
+        inputs = (centred, centred) if square == "Mul" else (centred, _number(net, 2))
+        variance = net.node("ReduceMean", net.node(square, *inputs), _axes(net, axis))
+        shifted = net.node("Add", variance, _number(net, 1e-3))
+        deviation = net.node("Sqrt", shifted)
+        if root == "Pow":
+            deviation = net.node("Pow", shifted, _number(net, 0.5))
+        if root == "Reciprocal":
+            unit = net.node("Mul", centred, net.node("Reciprocal", deviation))
+        else:
+            unit = net.node("Div", centred, deviation)
+        shape = (C, 1, 1) if axis == 1 else (W,)
+        return net.node("Add", net.node("Mul", unit, _vector(net, *shape)), _vector(net, *shape))
+
+    return normalized
+
+
 def _concat(net: Network, y: str) -> str:
     return net.node("Concat", y, net.node("Relu", net.conv(y, (C, 3), (1, 1))), y, axis=1)
 
@@ -327,6 +348,9 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "instance norm": _instance_norm,
     "group norm": _group_norm,
     "layer norm": _layer_norm,
+    "layer norm, written out": _written_norm("Pow", "Sqrt", 1),
+    "layer norm, written out with Mul": _written_norm("Mul", "Pow", -1),
+    "layer norm, written out with Reciprocal": _written_norm("Mul", "Reciprocal", 1),
     "concat": _concat,
     "split": _split,
     "reflect": _mirrored("reflect"),
@@ -364,7 +388,7 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
 }
 ACTIVATIONS = [
     *(name for name in FUNCTION_CASES if name != "Sqrt"),  # its input must be made positive
-    *(name for name in CASES if "written" in name),
+    *(name for name in CASES if "written" in name and "norm" not in name),
     "silu",
     "square",
 ]
@@ -411,6 +435,13 @@ def test_relevance_passes_through_activations_unchanged(case: str, saved: Save) 
     steps = [type(step.kind) for step in of.steps]
     assert len(steps) == 7, steps
     assert list(of.steps)[1].kind.category == "activation"
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "layer norm, written" in case])
+def test_a_written_out_normalisation_is_one_step(case: str, saved: Save) -> None:
+    of = compile_model(saved(network(case)), composite="epsilon-plus").plan
+    kinds = [type(step.kind).__name__ for step in of.steps]
+    assert kinds[:3] == ["Convolution", "Normalization", "Convolution"], kinds
 
 
 def test_every_function_has_a_derivative_and_is_tested() -> None:
