@@ -19,6 +19,7 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.readers.rows import dense_over_rows
 from lrp_onnx.model.written_norms import normalizations_together
 from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
@@ -44,11 +45,17 @@ def canonicalize(
     """
     steps: list[Step] = []
     faults: list[str] = []
-    for node in _path(graph, logits):
-        try:
-            steps += _read(graph, node)
-        except Unreadable as error:
-            faults.append(f"{label(node)}: {error}")
+    nodes = _path(graph, logits)
+    rows = dense_over_rows(graph, nodes)
+    covered = {node for _, triple in rows.values() for node in triple}
+    for node in nodes:
+        if node in rows:
+            steps.append(_over_rows(*rows[node]))
+        elif node not in covered:
+            try:
+                steps += _read(graph, node)
+            except Unreadable as error:
+                faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
         f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
@@ -102,6 +109,15 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
         nodes = (str(node.name),)
         steps.append(Step(name, layer, names, name_of(output), shape, output_shape, nodes))
     return steps
+
+
+def _over_rows(layer: kinds.Linear, nodes: Sequence[ir.Node]) -> Step:
+    """A dense layer along the last axis, that several nodes compute."""
+    (x, *_), y = nodes[0].inputs, nodes[-1].outputs[0]
+    assert x is not None
+    before, after, names = shape_of(x), shape_of(y), tuple(str(node.name) for node in nodes)
+    assert before is not None and after is not None
+    return Step(names[1], layer, (name_of(x),), name_of(y), before, after, names)
 
 
 Rewrite = Callable[[Step, Step], Step | None]

@@ -92,7 +92,8 @@ def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
 
 
 @reads("Gemm")
-def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
+def read_gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
+    """``y = xW + b`` of (N, in)."""
     if attribute(node, "transA", 0):
         raise Unreadable("transA=1 transposes the batch: only y = xW + b can be explained")
     weight = needed_constant(graph, node, 1, "weight")
