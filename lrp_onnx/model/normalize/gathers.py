@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.model.normalize.batch import TRIALS, folded, picture_of, with_batch
@@ -39,8 +40,7 @@ def ordered_gathers_as_reshapes(graph: Graph) -> Graph:
         ir.convenience.replace_nodes_and_values(
             graph.model.graph, node, [node], [reshape], [old], [made]
         )
-        if not source.outputs[0].uses():
-            graph.model.graph.remove(source, safe=True)
+    common.RemoveUnusedNodesPass()(graph.model)
     return graph
 
 
