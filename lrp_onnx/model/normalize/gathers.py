@@ -50,7 +50,9 @@ def _reads_flattened(node: ir.Node) -> bool:
     source = data.producer() if data is not None else None
     if data is None or source is None or source.op_type != "Reshape":
         return False
-    before, after = shape_of(source.inputs[0]), shape_of(data)  # type: ignore[arg-type]
+    if source.inputs[0] is None:
+        return False
+    before, after = shape_of(source.inputs[0]), shape_of(data)
     axis = node.attributes.get_int("axis", default=0)
     return (
         before is not None and len(before) > 1 and after is not None and len(after) == 1 == axis + 1
