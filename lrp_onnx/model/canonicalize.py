@@ -19,6 +19,8 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.readers.rows import dense_over_rows
+from lrp_onnx.model.written_norms import normalizations_together
 from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step
@@ -43,11 +45,17 @@ def canonicalize(
     """
     steps: list[Step] = []
     faults: list[str] = []
-    for node in _path(graph, logits):
-        try:
-            steps += _read(graph, node)
-        except Unreadable as error:
-            faults.append(f"{label(node)}: {error}")
+    nodes = _path(graph, logits)
+    rows = dense_over_rows(graph, nodes)
+    covered = {node for _, triple in rows.values() for node in triple}
+    for node in nodes:
+        if node in rows:
+            steps.append(_over_rows(*rows[node]))
+        elif node not in covered:
+            try:
+                steps += _read(graph, node)
+            except Unreadable as error:
+                faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
         f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
@@ -103,6 +111,15 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
     return steps
 
 
+def _over_rows(layer: kinds.Linear, nodes: Sequence[ir.Node]) -> Step:
+    """A dense layer along the last axis, that several nodes compute."""
+    (x, *_), y = nodes[0].inputs, nodes[-1].outputs[0]
+    assert x is not None
+    before, after, names = shape_of(x), shape_of(y), tuple(str(node.name) for node in nodes)
+    assert before is not None and after is not None
+    return Step(names[1], layer, (name_of(x),), name_of(y), before, after, names)
+
+
 Rewrite = Callable[[Step, Step], Step | None]
 """Two steps, of which the second alone reads the first → one equivalent step, or None."""
 
@@ -120,7 +137,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
     current = _merge_pool_pads(write_together(steps))
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
-    return current
+    return normalizations_together(current)
 
 
 def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] | None:
@@ -251,6 +268,10 @@ def _merge_scale(first: Step, second: Step) -> Step | None:
     return None
 
 
+FOLDING = kinds.Convolution | kinds.Deconvolution | kinds.Dense | kinds.Linear
+"""Layers that take the affine behind them into their weights."""
+
+
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
     affine = second.kind
@@ -260,9 +281,10 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         scale = first.kind.scale * affine.scale
         bias = first.kind.bias * affine.scale + affine.bias
         return _joined(first, second, kinds.Affine(scale, bias))
-    if not isinstance(first.kind, kinds.Convolution | kinds.Dense):
+    if not isinstance(first.kind, FOLDING):
         return None
-    scales, shifts = _by_channel(affine.scale, second), _by_channel(affine.bias, second)
+    axis = -1 if isinstance(first.kind, kinds.Linear) else 1
+    scales, shifts = (_by_channel(v, second, axis) for v in (affine.scale, affine.bias))
     if scales is None or shifts is None:
         return None
     weight = first.kind.weight
@@ -272,10 +294,13 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
     return _joined(first, second, replace(first.kind, weight=folded))
 
 
-def _by_channel(values: NDArray[np.float64], step: Step) -> NDArray[np.float64] | None:
-    """An affine's array as (channels,), or None if it also varies along other axes."""
-    channels = step.output_shape[1]
-    if channels is None or not (values.size == 1 or values.shape[0] == values.size == channels):
+def _by_channel(values: NDArray[np.float64], step: Step, axis: int) -> NDArray[np.float64] | None:
+    """An affine's array as (channels,), or None if it also varies along other axes; `axis` is the
+    channels'.
+    """
+    channels = step.output_shape[axis]
+    along = values.shape[axis if axis < 0 else axis - 1] if values.ndim else 1
+    if channels is None or not (values.size == 1 or along == values.size == channels):
         return None
     return np.broadcast_to(values.reshape(-1), (channels,)).astype(np.float64)
 
@@ -288,7 +313,7 @@ def _fold_bias(first: Step, second: Step) -> Step | None:
     affine = second.kind
     bias_only = (
         isinstance(affine, kinds.Affine)
-        and isinstance(first.kind, kinds.Dense)
+        and isinstance(first.kind, kinds.Dense | kinds.Linear)
         and bool((affine.scale == 1.0).all())
     )
     return _fold_affine(first, second) if bias_only else None

@@ -33,6 +33,7 @@ DERIVED = FOLDABLE | {
     "DequantizeLinear",
     "Pow",
     "Reciprocal",
+    "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
