@@ -56,7 +56,8 @@ class Graph:
         """
         constant = set(self.model.graph.initializers)
         for node in self.nodes:
-            names = [name_of(value) for value in node.inputs if value is not None]
+            values = node.inputs[:1] if node.op_type == "Expand" else node.inputs
+            names = [name_of(value) for value in values if value is not None]
             if names and constant.issuperset(names):
                 constant.update(name_of(value) for value in node.outputs)
         return frozenset(constant)
@@ -105,6 +106,8 @@ class Graph:
             if prod(size or 0 for size in sizes) > LARGEST_DERIVED:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
+            if node.op_type == "Expand" and inputs[1] is None:  # by the batch: one sample's
+                inputs[1] = np.array([1 if size is None else size for size in sizes], np.int64)
             result = evaluate(node, inputs)
             if result is None:
                 return None

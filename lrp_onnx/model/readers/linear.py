@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph, name_of, shape_of
+from lrp_onnx.model.readers.attention import matrix_product
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
@@ -61,7 +62,7 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
 
 
 @reads("Gemm")
-def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
+def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
     if attribute(node, "transA", 0):
         raise Unreadable("transA=1 transposes the batch: only y = xW + b can be explained")
     weight = needed_constant(graph, node, 1, "weight")
@@ -74,19 +75,21 @@ def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
     if bias is not None and not fits(bias.shape, (1, out)):
         raise Unreadable(f"its bias of shape {bias.shape} does not fit its {out} outputs")
     assert node.inputs[1] is not None
-    return kinds.Dense(
-        kinds.Weight(
-            name_of(node.inputs[1]),
-            tuple(weight.shape),
-            scale=None if alpha == 1.0 else np.full(out, alpha),
-            bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
-        ),
-        transposed,
+    stored = kinds.Weight(
+        name_of(node.inputs[1]),
+        tuple(weight.shape),
+        scale=None if alpha == 1.0 else np.full(out, alpha),
+        bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
     )
+    if len(known_sizes(node.inputs[0], "its input")) > 1:  # a view of (batch · positions, in)
+        return kinds.Linear(stored, transposed)
+    return kinds.Dense(stored, transposed)
 
 
 @reads("MatMul")
-def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
+def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear | kinds.MatrixProduct:
+    if len(data_inputs(graph, node)) == 2:
+        return matrix_product(node)
     weight = needed_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) < 2 or shape[-1] != weight.shape[0]:

@@ -72,6 +72,11 @@ WHICH: dict[str, Predicate] = {
     "gate path": lambda plan, step: step.kind.category == "softmax" and step.name in plan.gated,
     "concatenation": _category("concatenation"),
     "product": _category("product"),
+    "attention": lambda plan, step: (
+        isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
+    ),
+    "matrix product": _category("matrix product"),
+    "softmax": _category("softmax"),
     "lower convolution": lambda plan, step: 0 <= _depth(plan, step) < 0.5,
     "upper convolution": lambda plan, step: _depth(plan, step) >= 0.5,
     "everything": lambda plan, step: not step.kind.merges,
