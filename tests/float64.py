@@ -166,6 +166,7 @@ def conv(
 def conv_transpose(
     s: Array,
     w: Array,
+    b: Array | None = None,
     *,
     strides: Any = (1, 1),
     pads: Any = (0, 0, 0, 0),
@@ -186,16 +187,17 @@ def conv_transpose(
     for ss, ws in zip(np.split(s, group, 1), np.split(w, group, 0), strict=True):
         y = np.zeros((n, w.shape[1], *full))
         for i, j in product(range(rows), range(columns)):
-            a = slice(
+            down = slice(
                 i * dilations[0], i * dilations[0] + (s.shape[2] - 1) * strides[0] + 1, strides[0]
             )
-            b = slice(
+            across = slice(
                 j * dilations[1], j * dilations[1] + (s.shape[3] - 1) * strides[1] + 1, strides[1]
             )
-            y[:, :, a, b] += _channels(ss, ws[:, :, i, j].T)
+            y[:, :, down, across] += _channels(ss, ws[:, :, i, j].T)
         parts.append(y)
     top, left, bottom, right = pads
-    return np.concatenate(parts, 1)[:, :, top : full[0] - bottom, left : full[1] - right]
+    y = np.concatenate(parts, 1)[:, :, top : full[0] - bottom, left : full[1] - right]
+    return y if b is None else y + b.reshape(1, -1, 1, 1)
 
 
 def max_pool(
@@ -340,6 +342,48 @@ def layer_normalization(
     return y if bias is None else y + bias
 
 
+def local_response_normalization(
+    x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Array:
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    padded = np.pad(x * x, ((0, 0), (before, after), (0, 0), (0, 0)))
+    squares = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return x / (bias + alpha / size * squares) ** beta
+
+
+def as_onnx_evaluates(op: str) -> Callable[..., Array]:
+    """An operator by ONNX's own evaluator."""
+
+    def evaluated(*inputs: Array, **attributes: Any) -> Array:
+        names = ["" if value is None else f"x{i}" for i, value in enumerate(inputs)]
+        given = {n: np.asarray(v) for n, v in zip(names, inputs, strict=True) if n}
+        given |= {n: v.astype(np.float32) for n, v in given.items() if n != "x0"}
+        node = onnx.helper.make_node(op, names, ["y"], **attributes)
+        types = [
+            onnx.helper.make_tensor_value_info(
+                n, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape
+            )
+            for n, v in given.items()
+        ]
+        graph = onnx.helper.make_graph([node], op, types, [onnx.ValueInfoProto(name="y")])
+        opsets = [onnx.helper.make_opsetid("", 18)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        (y,) = onnx.reference.ReferenceEvaluator(model).run(None, given)
+        return np.asarray(y, np.float64)
+
+    return evaluated
+
+
+def depth_to_space(x: Array, *, blocksize: int, mode: bytes = b"DCR") -> Array:
+    n, c, h, w = x.shape
+    b, out = blocksize, c // blocksize**2
+    if mode == b"DCR":
+        y = x.reshape(n, b, b, out, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        y = x.reshape(n, out, b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return y.reshape(n, out, h * b, w * b)
+
+
 def split(
     x: Array, sizes: Array | None = None, *, axis: int = 0, num_outputs: int = 0
 ) -> tuple[Array, ...]:
@@ -380,7 +424,9 @@ def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Cast": cast,
+    "Celu": lambda x, *, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x / alpha)),
     "Concat": lambda *xs, axis: np.concatenate(xs, axis),
+    "DepthToSpace": depth_to_space,
     "DequantizeLinear": dequantize,
     "Elu": lambda x, *, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
     "Erf": lambda x: ERF(x),
@@ -392,10 +438,16 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "InstanceNormalization": instance_normalization,
     "Loop": loop,
     "LayerNormalization": layer_normalization,
+    "LRN": local_response_normalization,
     "Mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
     "PRelu": lambda x, slope: np.where(x > 0, x, slope * x),
     "Pow": np.power,
     "QuantizeLinear": quantize,
+    "Reciprocal": np.reciprocal,
+    "Resize": as_onnx_evaluates("Resize"),
+    "Selu": lambda x, *, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875: (
+        gamma * np.where(x > 0, x, alpha * np.expm1(x))
+    ),
     "Softplus": lambda x: np.log1p(np.exp(x)),
     "Softsign": lambda x: x / (1 + np.abs(x)),
     "Split": split,
@@ -437,7 +489,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True),
+    "GlobalMaxPool": lambda x: x.max(tuple(range(2, x.ndim)), keepdims=True),
     "MaxPool": max_pool,
+    "ReduceL2": _reduce(lambda x, axis, keepdims: np.sqrt((x * x).sum(axis, keepdims=keepdims))),
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
     "ReduceMin": _reduce(np.min),

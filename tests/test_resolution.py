@@ -188,3 +188,47 @@ def test_an_override_that_changes_nothing_is_said(path: Path) -> None:
     for choices in ({"resolution": "full"}, {"composite": "lrp-resnet"}):
         notes = compile_model(path, rules={"conv0": "flat"}, **choices).plan.notes
         assert not any("changes nothing" in note for note in notes)
+
+
+def mixer(order: str = "tokens") -> onnx.ModelProto:
+    """Patches of 4 × 4 pixels, a residual block over their channels, mean, dense; the patches lie
+    as tokens (N, H·W, C) or with channels last (N, H, W, C).
+    """
+    net = Network(3)
+    y = net.node("Relu", net.conv("x", (3, 8), (4, 4), strides=[4, 4]))
+    if order == "tokens":
+        flat = net.node("Reshape", y, net.constant("flat", np.array([0, 8, -1])))
+        y = net.node("Transpose", flat, perm=[0, 2, 1], name="moved")
+    else:
+        y = net.node("Transpose", y, perm=[0, 2, 3, 1], name="moved")
+    scale, shift = (net.constant(k, np.ones(8, np.float32)) for k in ("scale", "shift"))
+    inner = net.node("LayerNormalization", y, scale, shift, axis=-1)
+    weight = net.constant("weight", net.rng.normal(0, 0.3, (8, 8)).astype(np.float32))
+    y = net.node("Add", y, net.node("MatMul", inner, weight), name="block")
+    axes = net.constant("axes", np.array([1] if order == "tokens" else [1, 2]))
+    return net.model(
+        net.dense(net.node("ReduceMean", y, axes, keepdims=0), (8, 5)), ["N", 3, 24, 16]
+    )
+
+
+@pytest.mark.parametrize("order", ["tokens", "channels last"])
+@pytest.mark.parametrize("tensor", ["moved.out", "block.out"])
+def test_a_map_of_tokens_or_channels_last(order: str, tensor: str, saved: Save) -> None:
+    """The coarse map is the relevance of the tensor, summed over its channels, on its grid."""
+    path = saved(mixer(order))
+    x = {"x": picture(onnx.load(path))}
+    coarse = compile_model(
+        path, resolution=tensor, outputs=("heatmap_raw",), composite="lrp-resnet"
+    )
+    assert coarse.contract.resolution == (6, 4)
+    inner = compile_model(path, outputs=(tensor,), composite="lrp-resnet", resolution="full")
+    expected = run_onnx(inner.model, x)[f"relevance/{tensor}"].sum(-1).reshape(2, 6, 4)
+    found = run_onnx(coarse.model, x)["heatmap_raw"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(found).max() > 0
+
+
+def test_a_fraction_finds_the_last_grid_of_tokens(saved: Save) -> None:
+    model = compile_model(saved(mixer()), resolution="1/4")
+    assert model.contract.resolution == (6, 4)
+    assert "block.out" in model.plan.cut_points

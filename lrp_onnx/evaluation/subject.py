@@ -85,7 +85,12 @@ class Subject:
         Raises:
             RuleError: there is none.
         """
-        maps = [name for name, size in self.plan.cut_points.items() if min(size) > 1]
+        layouts = self.plan.layouts
+        maps = [
+            name
+            for name, size in self.plan.cut_points.items()
+            if min(size) > 1 and not layouts[name].tokens
+        ]
         if not maps:
             raise RuleError(
                 f"{self.path} has no feature map for CAM methods: choose methods that need none"

@@ -222,6 +222,13 @@ def _along(walk: _Walk, node: ir.Node) -> Place:
     return walk.place(value)
 
 
+def _per_channel(walk: _Walk, node: ir.Node) -> Place:
+    """A BatchNormalization, whose reader learns where the view has the channels."""
+    axis = walk.axis(node.inputs[0], 1)
+    node.attributes["axis"] = ir.AttrInt64("axis", axis)
+    return walk.place(node.inputs[0])
+
+
 def _gather(walk: _Walk, node: ir.Node) -> Place:
     value, indices = node.inputs[0], walk.graph.constant(node.inputs[1])
     own = axis_of(int(attribute(node, "axis", 0)), len(walk.shape(value)))
@@ -333,6 +340,7 @@ REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
     | dict.fromkeys(("MatMul", "Gemm"), _product)
     | dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced)
     | {
+        "BatchNormalization": _per_channel,
         "Transpose": _transpose,
         "Gather": _gather,
         "Slice": _slice,

@@ -20,6 +20,7 @@ from lrp_onnx.model.batch_first import batch_first
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
 from lrp_onnx.model.readers import attention, linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
+from lrp_onnx.model.written_norms import normalizations_together
 from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step, View
@@ -125,7 +126,7 @@ def simplify(steps: Sequence[Step], *, fold_batch_norm: bool = True) -> list[Ste
     current = _merge_pool_pads(write_together(steps))
     while (merged := _rewrite_once(current, rewrites)) is not None:
         current = merged
-    return current
+    return normalizations_together(current)
 
 
 def _rewrite_once(steps: list[Step], rewrites: Iterable[Rewrite]) -> list[Step] | None:
@@ -261,6 +262,10 @@ def _merge_scale(first: Step, second: Step) -> Step | None:
     return None
 
 
+FOLDING = kinds.Convolution | kinds.Deconvolution | kinds.Dense | kinds.Linear
+"""Layers that take the affine behind them into their weights."""
+
+
 def _fold_affine(first: Step, second: Step) -> Step | None:
     """``a·(scale·Wx + b) + c  =  (a·scale)·Wx + (a·b + c)``."""
     affine = second.kind
@@ -270,7 +275,7 @@ def _fold_affine(first: Step, second: Step) -> Step | None:
         scale = first.kind.scale * affine.scale
         bias = first.kind.bias * affine.scale + affine.bias
         return _joined(first, second, kinds.Affine(scale, bias))
-    if not isinstance(first.kind, kinds.Convolution | kinds.Dense | kinds.Linear):
+    if not isinstance(first.kind, FOLDING):
         return None
     axis = -1 if isinstance(first.kind, kinds.Linear) else 1
     scales, shifts = (_by_channel(v, second, axis) for v in (affine.scale, affine.bias))

@@ -36,16 +36,27 @@ FUNCTIONS: Mapping[str, Function] = {
         parameters=("slope", "offset"),
         nonnegative=True,
     ),
+    "Abs": Function(formula="|x|", nonnegative=True),
+    "Celu": Function(
+        formula="x where x > 0, else alpha · (exp(x / alpha) − 1)", parameters=("alpha",)
+    ),
     "Elu": Function(formula="x where x > 0, else alpha · (exp(x) − 1)", parameters=("alpha",)),
     "Erf": Function(formula="2/√π · ∫₀ˣ exp(−t²) dt"),
     "Exp": Function(formula="exp(x)"),
     "Gelu": Function(formula="x · Φ(x)"),
     "GeluTanh": Function(formula="½ · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))"),
     "HardSwish": Function(formula="x · min(max(x + 3, 0), 6) / 6"),
+    "Max": Function(formula="max(x, bound), one learnt bound for every channel"),
     "Mish": Function(formula="x · tanh(ln(1 + exp(x)))"),
-    "Pow": Function(formula="x ^ exponent, a square or a cube", parameters=("exponent",)),
+    "Pow": Function(formula="x ^ exponent", parameters=("exponent",)),
+    "Reciprocal": Function(formula="numerator / x", parameters=("numerator",)),
+    "Selu": Function(
+        formula="gamma · x where x > 0, else gamma · alpha · (exp(x) − 1)",
+        parameters=("alpha", "gamma"),
+    ),
     "Softplus": Function(formula="ln(1 + exp(x))"),
     "Softsign": Function(formula="x / (1 + |x|)"),
+    "Sqrt": Function(formula="√x", nonnegative=True),
     "Tanh": Function(formula="tanh(x)"),
 }
 """Name of the function → its properties. The name is the ONNX operator's if there is one."""

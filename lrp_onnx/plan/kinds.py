@@ -121,6 +121,22 @@ class Convolution(Weighted):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Deconvolution(Weighted):
+    """2-D transposed convolution; weight (C, O/group, kh, kw); pads are (top, left, bottom, right).
+
+    It is the transpose of the convolution with the same parameters from its output to its input.
+    """
+
+    category: ClassVar[str] = "convolution"
+
+    weight: Weight
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    group: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Dense(Weighted):
     """Fully connected layer on (N, in).
 
@@ -200,6 +216,31 @@ class GlobalAverage(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class GlobalNorm(Kind):
+    """``√Σx²`` over `axes`, none of which is the batch."""
+
+    category: ClassVar[str] = "average pooling"
+
+    axes: tuple[int, ...]
+    keepdims: bool
+
+    @property
+    def nonnegative(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalMax(Kind):
+    """The largest element along `axes`, none of which is the batch."""
+
+    category: ClassVar[str] = "max pooling"
+    keeps_signs: ClassVar[bool] = True
+
+    axes: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MaxPool(Kind):
     """Max pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
 
@@ -224,7 +265,9 @@ class Activation(Kind):
     function: str
     parameters: tuple[float, ...] = ()
     slopes: NDArray[np.float64] | None = None
-    """The learnt slopes of a PRelu, in place of a parameter; they broadcast to one sample."""
+    """The learnt slopes of a PRelu, or the learnt bounds of a Max, in place of a parameter; they
+    broadcast to one sample.
+    """
 
     @property
     def nonnegative(self) -> bool:
@@ -273,6 +316,22 @@ class Normalization(Kind):
     epsilon: float
     scale: NDArray[np.float64]
     bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResponse(Kind):
+    """``x / (bias + alpha / size · Σx²) ^ beta`` with the sum over the `size` nearest channels of
+    (N, C, …): the local response normalisation of AlexNet.
+    """
+
+    category: ClassVar[str] = "normalization"
+    one_to_one: ClassVar[bool] = True
+    keeps_signs: ClassVar[bool] = True
+
+    size: int
+    alpha: float
+    beta: float
+    bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +416,22 @@ class MatrixProduct(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Quotient(Kind):
+    """A signal divided by a norm or another gate, both computed from the input: to rules it is a
+    product, whose gate is one over the divisor.
+    """
+
+    category: ClassVar[str] = "product"
+    merges: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
+    keeps_signs: ClassVar[bool] = True
+
+    axes: tuple[int, ...]
+    """Axes along which the divisor has one value and the signal has several."""
+    signal: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Softmax(Kind):
     """``exp(x) / Σ exp(x)`` along `axis`, as in attention."""
 
@@ -396,15 +471,19 @@ class Expand(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resample(Kind):
-    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, upsampling."""
+    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, resizing."""
 
     category: ClassVar[str] = "routing"
-    keeps_signs: ClassVar[bool] = True
 
     rows: NDArray[np.float64]
     """(H', H)"""
     columns: NDArray[np.float64]
     """(W', W)"""
+
+    @property
+    def keeps_signs(self) -> bool:  # type: ignore[override]
+        """Not where weights are negative, as those of cubic interpolation."""
+        return bool((self.rows >= 0).all() and (self.columns >= 0).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Shape, Step
-
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
-"""Orders of a Transpose."""
+from lrp_onnx.plan.layouts import TO_NCHW, Layout, layout_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +139,7 @@ class Plan:
         for step in reversed(tuple(self.steps)):
             if step.output not in reached:
                 names.add(step.name)
-            elif isinstance(step.kind, kinds.Product):
+            elif isinstance(step.kind, kinds.Product | kinds.Quotient):
                 reached.add(step.inputs[step.kind.signal or 0])
             elif isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None:
                 reached.add(step.inputs[1 - step.kind.attention])
@@ -174,30 +172,23 @@ class Plan:
         return height or 0, width or 0
 
     @property
-    def channels_last(self) -> frozenset[str]:
-        """Names of the four-dimensional tensors that are (N, H, W, C): those between a Transpose to
-        NHWC and one back, as exporters of frameworks with that layout write them.
+    def layouts(self) -> dict[str, Layout]:
+        """How pixels and channels lie in every tensor that is a picture or a feature map: in every
+        four-dimensional one, and in tokens where it is known which pixels they come from.
         """
-        last = {self.input} if self.layout == "NHWC" else set()
+        last = self.layout == "NHWC"
+        layouts = {self.input: Layout(3 if last else 1, self.picture_size)}
         for step in self.steps:
-            if isinstance(step.kind, kinds.Transpose):
-                if step.kind.order == TO_NHWC:
-                    last.add(step.output)
-            elif not last.isdisjoint(step.inputs):
-                last.add(step.output)
-        return frozenset(last)
+            known = (layouts[name] for name in step.inputs if name in layouts)
+            layout = layout_of(step, next(known, None))
+            if layout is not None:
+                layouts[step.output] = layout
+        return layouts
 
     @property
     def map_sizes(self) -> dict[str, tuple[int, int]]:
-        """(height, width) of every four-dimensional tensor that a step makes."""
-        last = self.channels_last
-        sizes: dict[str, tuple[int, int]] = {}
-        for step in self.steps:
-            if len(step.output_shape) == 4:
-                first = 1 if step.output in last else 2
-                height, width = step.output_shape[first : first + 2]
-                sizes[step.output] = height or 0, width or 0
-        return sizes
+        """(height, width) of every feature map that a step makes."""
+        return {name: at.size for name, at in self.layouts.items() if name != self.input}
 
     @property
     def cut_points(self) -> dict[str, tuple[int, int]]:

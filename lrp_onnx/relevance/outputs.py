@@ -19,8 +19,10 @@ from lrp_onnx.contract import (
 )
 from lrp_onnx.errors import RuleError, UnsupportedModelError
 from lrp_onnx.maps.chain import Chain
+from lrp_onnx.plan.layouts import Layout
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.emit import Backward
+from lrp_onnx.relevance.graph.builder import Value
 from lrp_onnx.relevance.post.apply import post_processed, region_of
 from lrp_onnx.relevance.post.grid import Grid
 
@@ -151,7 +153,7 @@ def append_outputs(
     relevance = builder.known(end) * reached.total if times_input else reached.total
     batch = builder.batch or ("N" if plan.input_shape[0] is None else plan.input_shape[0])
     sizes = [size for size in plan.input_shape[1:] if size is not None]
-    channels = 3 if end in plan.channels_last else 1
+    layout = plan.layouts[end]
     picture = plan.picture_size
     size = plan.cut_points[at] if at else picture
     shapes: dict[str, list[int | str]] = {}
@@ -160,13 +162,7 @@ def append_outputs(
     # The sum has its output's name where it is an output itself.
     changed = bool(chain.steps) or size != picture
     name_of_sum = HEATMAP_RAW if HEATMAP_RAW in wanted else None if changed else HEATMAP
-    raw = builder.node(
-        "ReduceSum",
-        relevance,
-        builder.integers((channels,)),
-        attributes={"keepdims": 0},
-        output=name_of_sum if name_of_sum in wanted else None,
-    )
+    raw = _over_channels(relevance, layout, name_of_sum if name_of_sum in wanted else None)
     expanded = raw
     if size != picture:
         exact = any(step.decides for step in chain.steps) and builder.emission.doubles
@@ -193,6 +189,18 @@ def append_outputs(
         else:
             shapes |= _inner(backward, name, batch)
     return shapes
+
+
+def _over_channels(relevance: Value, layout: Layout, output: str | None) -> Value:
+    """The sum over the channels, (N, H, W), in the tensor `output` where it has a name."""
+    builder, axes, keep = relevance.builder, (layout.channels,), {"keepdims": 0}
+    if not layout.tokens:
+        return builder.node(
+            "ReduceSum", relevance, builder.integers(axes), attributes=keep, output=output
+        )
+    row = builder.node("ReduceSum", relevance, builder.integers(axes), attributes=keep)
+    size = builder.integers((-1, *layout.size))
+    return builder.node("Reshape", row, size, output=output)
 
 
 def _inner(backward: Backward, name: str, batch: int | str) -> dict[str, list[int | str]]:

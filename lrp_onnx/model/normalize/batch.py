@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -16,34 +17,18 @@ from lrp_onnx.model.shapes import Shape, shape_of
 
 BATCH = "N"
 """Name of the symbolic batch."""
-ROWWISE = frozenset(
-    {
-        "Add",
-        "AveragePool",
-        "BatchNormalization",
-        "Clip",
-        "Conv",
-        "Div",
-        "Dropout",
-        "Flatten",
-        "Gemm",
-        "GlobalAveragePool",
-    }
-    | {
-        "HardSigmoid",
-        "Identity",
-        "LeakyRelu",
-        "LogSoftmax",
-        "MatMul",
-        "MaxPool",
-        "Mul",
-        "Pad",
-        "ReduceMean",
-        "Relu",
-        "Reshape",
-    }
-    | {"Sigmoid", "Slice", "Softmax", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze"}
-)
+# fmt: off
+ROWWISE = frozenset((
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Celu", "Clip", "Conv", "ConvTranspose",
+    "DepthToSpace", "Div", "Dropout", "Elu", "Erf", "Exp", "Flatten", "Gelu", "Gemm",
+    "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "HardSigmoid", "HardSwish",
+    "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "LogSoftmax",
+    "MatMul", "Max", "MaxPool", "Min", "Mish", "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Selu",
+    "Sigmoid", "Slice", "Softmax", "Softplus", "Softsign", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
+    "Transpose", "Unsqueeze",
+))
+# fmt: on
 """Operators that treat every sample alone, if shape inference confirms it."""
 FREED = "the file's batch has a fixed size; the compiled file takes any"
 """The note on a batch that was freed."""
@@ -71,7 +56,7 @@ def resolve_shapes(graph: Graph) -> Graph:
         return graph
     trials = []
     for batch in TRIALS:
-        trial = _with_batch(model, batch)
+        trial = with_batch(model, batch)
         settle_model(trial)
         trials.append(trial)
     if _write_constants(model, *trials) + _write_numbers(model, *trials):
@@ -84,12 +69,12 @@ def resolve_shapes(graph: Graph) -> Graph:
 
 def _depends_on_batch(model: ir.Model) -> bool:
     """Whether the batch is symbolic and something computes shapes from it."""
-    return _picture_of(model) is not None and any(
+    return picture_of(model) is not None and any(
         _computed_slots(node, model) for node in model.graph
     )
 
 
-def _picture_of(model: ir.Model) -> ir.Value | None:
+def picture_of(model: ir.Model) -> ir.Value | None:
     """The one picture input if its batch is symbolic and its other sizes are known, else None."""
     pictures = inputs_of(model)
     shape = shape_of(pictures[0]) if len(pictures) == 1 else None
@@ -113,10 +98,10 @@ def _is_computed(value: ir.Value | None, model: ir.Model) -> bool:
     )
 
 
-def _with_batch(model: ir.Model, batch: int) -> ir.Model:
+def with_batch(model: ir.Model, batch: int) -> ir.Model:
     """A copy of the model with a fixed batch and without the shapes of computed tensors."""
     fixed = model.clone()
-    picture = _picture_of(fixed)
+    picture = picture_of(fixed)
     assert picture is not None and picture.shape is not None
     picture.shape = ir.Shape([batch, *list(picture.shape)[1:]])
     forget_shapes(fixed)
@@ -132,7 +117,7 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
     for node in list(model.graph):
         for slot in _computed_slots(node, model):
             name = str(node.inputs[slot].name)  # type: ignore[union-attr]
-            values = [_folded(trial, name) for trial in (one, two)]
+            values = [_vector(folded(trial, name)) for trial in (one, two)]
             output = str(node.outputs[0].name)
             output_shapes = [shape_of(by_name[output]) for by_name in outputs if output in by_name]
             vector = _any_batch(node, values, output_shapes)
@@ -175,7 +160,7 @@ def _batch_and(model: ir.Model, sizes: list[int], name: str) -> ir.Value:
     """The shape (batch, *sizes) as two new nodes at the beginning of the model, in the form whose
     result shape inference knows.
     """
-    picture = _picture_of(model)
+    picture = picture_of(model)
     assert picture is not None
     rest = _stored(model, np.asarray(sizes, np.int64), f"{name}.sizes")
     batch = ir.node("Shape", [picture], attributes={"start": 0, "end": 1}, name=f"{name}.batch")
@@ -204,13 +189,17 @@ def _equal(one: NDArray[np.generic], two: NDArray[np.generic]) -> bool:
     return one.dtype == two.dtype and np.array_equal(one, two)
 
 
-def _folded(trial: ir.Model, name: str) -> list[int] | None:
+def folded(trial: ir.Model, name: str) -> NDArray[np.generic] | None:
     """The integers that the trial computed for the tensor `name`, or None if it computed none."""
     stored = trial.graph.initializers.get(f"{name}.folded")
     if stored is None or stored.const_value is None:
         return None
     values = np.asarray(stored.const_value.numpy())
-    return [int(n) for n in values.reshape(-1)] if values.dtype.kind in "iu" else None
+    return values if values.dtype.kind in "iu" else None
+
+
+def _vector(values: NDArray[np.generic] | None) -> list[int] | None:
+    return None if values is None else [int(n) for n in values.reshape(-1)]
 
 
 def _any_batch(
@@ -295,6 +284,9 @@ def _keep_batch(node: ir.Node, batch: int, model: ir.Model) -> bool:
         node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
     if sizes[0] == 0 or (sizes[0] == -1 and (sizes[1:] <= 0).any()):
         return True
+    before = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    if sizes[0] == -1 and (before is None or prod(sizes[1:]) != prod(n or 0 for n in before[1:])):
+        return False
     name = f"{target.name}.any_batch"
     kept = ir.Value(
         name=name, const_value=ir.tensor(np.array([0, *sizes[1:]], np.int64), name=name)

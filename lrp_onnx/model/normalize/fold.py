@@ -31,11 +31,17 @@ FOLDABLE = frozenset((
 DERIVED = FOLDABLE | {
     "BatchNormalization",
     "DequantizeLinear",
+    "GatherND",
+    "MatMul",
     "Pow",
     "Reciprocal",
+    "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
 }
 """Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
 

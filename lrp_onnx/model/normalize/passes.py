@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.normalize.batch import free_batch, resolve_shapes
+from lrp_onnx.model.normalize.depth_to_space import depth_to_space_as_moves
 from lrp_onnx.model.normalize.fused_conv import split_fused_convs
+from lrp_onnx.model.normalize.gathers import ordered_gathers_as_reshapes
 from lrp_onnx.model.normalize.settle import settle
+from lrp_onnx.model.normalize.sums import differences_as_sums, sums_of_one_shape
 from lrp_onnx.model.normalize.tidy import check, inline_functions, tidy
 
 GraphPass = Callable[[Graph], Graph]
@@ -17,6 +20,10 @@ PASSES: tuple[GraphPass, ...] = (
     tidy,
     check,
     settle,
+    ordered_gathers_as_reshapes,
     resolve_shapes,
     free_batch,
+    depth_to_space_as_moves,
+    differences_as_sums,
+    sums_of_one_shape,
 )

@@ -21,6 +21,7 @@ from lrp_onnx.model.readers.reading import (
     need_spatial,
     needed_constant,
     needed_integers,
+    one_sample,
     pads,
     pair,
     reads,
@@ -53,6 +54,36 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
         )
     assert node.inputs[1] is not None
     return kinds.Convolution(
+        kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
+        strides=pair(node, "strides"),
+        pads=pads(node, (weight.shape[2], weight.shape[3])),
+        dilations=pair(node, "dilations"),
+        group=group,
+    )
+
+
+@reads("ConvTranspose")
+def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
+    channels, *_ = need_picture(node)
+    weight = needed_constant(graph, node, 1, "weight")
+    group = int(attribute(node, "group", 1))
+    if weight.ndim != 4 or group < 1 or weight.shape[0] != channels or channels % group:
+        raise Unreadable(
+            f"its weight of shape {weight.shape} "
+            f"with {group} groups does not fit {channels} input channels"
+        )
+    if attribute(node, "output_shape", None) or attribute(node, "auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+    ):
+        raise Unreadable("its pads follow from the size of its output: only stated pads")
+    bias = stored_bias(graph, node, 2)
+    if bias is not None and bias.shape != (weight.shape[1] * group,):
+        raise Unreadable(
+            f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}"
+        )
+    assert node.inputs[1] is not None
+    return kinds.Deconvolution(
         kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
         strides=pair(node, "strides"),
         pads=pads(node, (weight.shape[2], weight.shape[3])),
@@ -116,20 +147,26 @@ def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
         for slot, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
     )
     sizes = known_sizes(node.inputs[0], "its input")
-    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {sizes[:1]}:
-        raise Unreadable(f"its scale, bias, mean and variance do not fit {sizes[:1]} channels")
+    axis = int(attribute(node, "axis", 1))  # of a view: see model/batch_first.py
+    channels = sizes[axis - 1 : axis]
+    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {channels}:
+        raise Unreadable(f"its scale, bias, mean and variance do not fit {channels} channels")
     spread = variance + float(attribute(node, "epsilon", 1e-5))
     if (spread <= 0).any():
         raise Unreadable("its variance is negative: the file is damaged")
     scale = gamma / np.sqrt(spread)
-    ones = (1,) * (len(sizes) - 1)
+    ones = (1,) * (len(sizes) - axis)
     return kinds.Affine(scale.reshape(-1, *ones), (beta - mean * scale).reshape(-1, *ones))
 
 
 @reads("Mul", "Div", "Sub", "Add", "Sum")
-def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kinds.Product:
+def _arithmetic(
+    graph: Graph, node: ir.Node
+) -> kinds.Affine | kinds.Activation | kinds.Join | kinds.Product | kinds.Quotient:
     operands = data_inputs(graph, node)
     if len(operands) == len(node.inputs) >= 2:
+        if node.op_type == "Div":
+            return _quotient(node)
         return _product(node) if node.op_type == "Mul" else _join(node)
     if len(operands) != 1 or len(node.inputs) != 2:
         raise Unreadable(
@@ -138,14 +175,14 @@ def _arithmetic(graph: Graph, node: ir.Node) -> kinds.Affine | kinds.Join | kind
         )
     slot = 0 if node.inputs[0] is not operands[0] else 1
     sizes = known_sizes(operands[0], "its input")
-    constant = _one_sample(
+    constant = one_sample(
         np.asarray(needed_constant(graph, node, slot, "other operand"), np.float64), sizes
     )
     one, zero = np.ones_like(constant), np.zeros_like(constant)
     if slot == 0 and node.op_type == "Div":
-        raise Unreadable(
-            "it divides a constant by its input, which is not linear: this cannot be explained"
-        )
+        if constant.size != 1 or not constant.any():
+            raise Unreadable("it divides several constants, or zero, by its input: only one number")
+        return kinds.Activation("Reciprocal", (float(constant.reshape(())),))
     if node.op_type == "Div" and (np.abs(constant) < np.finfo(np.float64).tiny).any():
         raise Unreadable("it divides by zero: the file is damaged")
     if node.op_type == "Mul":
@@ -200,21 +237,38 @@ def _product(node: ir.Node) -> kinds.Product:
     return kinds.Product(None, ())
 
 
+def _quotient(node: ir.Node) -> kinds.Quotient:
+    signal, divisor = (known_sizes(value, "one of its operands") for value in node.inputs)
+    if len(signal) != len(divisor) or not fits(divisor, signal):
+        raise Unreadable(
+            f"it divides a tensor of shape {signal} by one of {divisor}: "
+            "the divisor must broadcast to the signal, and their ranks be equal"
+        )
+    axes = tuple(i + 1 for i in range(len(signal)) if divisor[i] != signal[i])
+    return kinds.Quotient(axes)
+
+
 def _is_bounded(value: ir.Value) -> bool:
-    """Whether a bounded function computes `value`, apart from constant arithmetic and moves."""
+    """Whether `value` can only be a gate: a bounded function computes it, apart from constant
+    arithmetic and moves, or it repeats fewer values.
+    """
     node = value.producer()
     while node is not None and node.op_type in THROUGH:
+        if node.op_type == "Expand" and _repeats(node):
+            return True
         computed = [v for v in node.inputs if v is not None and v.producer() is not None]
         node = computed[0].producer() if len(computed) == 1 else None
     return node is not None and node.op_type in BOUNDED
 
 
+def _repeats(expand: ir.Node) -> bool:
+    before, after = (
+        shape_of(v) if v is not None else None for v in (expand.inputs[0], *expand.outputs)
+    )
+    return before is not None and after is not None and before[1:] != after[1:]
+
+
 def _join(node: ir.Node) -> kinds.Join:
-    if node.op_type not in ("Add", "Sum"):
-        raise Unreadable(
-            "both of its operands depend on the input: "
-            "a difference or a quotient cannot be explained yet"
-        )
     shapes = [known_sizes(value, "one of its terms") for value in node.inputs]
     if any(shape != shapes[0] for shape in shapes):
         raise Unreadable(
@@ -222,21 +276,6 @@ def _join(node: ir.Node) -> kinds.Join:
             "only branches of one shape can be joined"
         )
     return kinds.Join()
-
-
-def _one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """A constant operand with the rank of one sample of shape `sizes`, to which it broadcasts."""
-    rank = len(sizes) + 1
-    padded = constant.reshape((1,) * max(rank - constant.ndim, 0) + constant.shape)
-    if (
-        padded.ndim != rank
-        or padded.shape[0] != 1
-        or any(size not in (1, whole) for size, whole in zip(padded.shape[1:], sizes, strict=True))
-    ):
-        raise Unreadable(
-            f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}"
-        )
-    return np.asarray(padded[0], np.float64)
 
 
 @reads("MaxPool")
@@ -273,6 +312,16 @@ def _global_average_pool(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
 
 @reads("ReduceMean", "ReduceSum")
 def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
+    reduced = _reduced(graph, node)
+    factor = 1.0
+    if node.op_type == "ReduceSum":
+        sizes = known_sizes(node.inputs[0], "its input")
+        factor = float(prod(sizes[axis - 1] for axis in reduced))
+    return kinds.GlobalAverage(reduced, bool(attribute(node, "keepdims", 1)), factor)
+
+
+def _reduced(graph: Graph, node: ir.Node) -> tuple[int, ...]:
+    """The axes of a reduction, sorted; none of them is the batch."""
     sizes = known_sizes(node.inputs[0], "its input")
     axes = attribute(node, "axes", None)
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
@@ -280,13 +329,24 @@ def _reduce(graph: Graph, node: ir.Node) -> kinds.GlobalAverage:
     rank = len(sizes) + 1
     reduced = sorted(axis_of(axis, rank) for axis in axes) if axes else [0]
     if 0 in reduced or len(set(reduced)) != len(reduced):
+        does = "averages" if node.op_type in ("ReduceMean", "ReduceSum") else "reduces"
         raise Unreadable(
-            f"it averages over the axes {axes}: an average over the batch cannot be explained"
+            f"it {does} over the axes {axes}: an average over the batch cannot be explained"
         )
-    factor = 1.0
-    if node.op_type == "ReduceSum":
-        factor = float(prod(sizes[axis - 1] for axis in reduced))
-    return kinds.GlobalAverage(tuple(reduced), bool(attribute(node, "keepdims", 1)), factor)
+    return tuple(reduced)
+
+
+@reads("ReduceL2")
+def _norm(graph: Graph, node: ir.Node) -> kinds.GlobalNorm:
+    return kinds.GlobalNorm(_reduced(graph, node), bool(attribute(node, "keepdims", 1)))
+
+
+@reads("ReduceMax", "GlobalMaxPool")
+def _largest(graph: Graph, node: ir.Node) -> kinds.GlobalMax:
+    if node.op_type == "GlobalMaxPool":
+        rank = len(known_sizes(node.inputs[0], "its input")) + 1
+        return kinds.GlobalMax(tuple(range(2, rank)), keepdims=True)
+    return kinds.GlobalMax(_reduced(graph, node), bool(attribute(node, "keepdims", 1)))
 
 
 @reads("Softmax")
@@ -344,6 +404,19 @@ def _group_normalization(graph: Graph, node: ir.Node) -> kinds.Normalization:
     )
     view, axes = (groups, channels // groups, *rest), tuple(range(2, len(rest) + 3))
     return kinds.Normalization(view, axes, float(attribute(node, "epsilon", 1e-5)), scale, bias)
+
+
+@reads("LRN")
+def _local_response(graph: Graph, node: ir.Node) -> kinds.LocalResponse:
+    _channels_first(node)
+    size, bias = int(attribute(node, "size", 0)), float(attribute(node, "bias", 1.0))
+    alpha, beta = float(attribute(node, "alpha", 1e-4)), float(attribute(node, "beta", 0.75))
+    if size < 1 or size % 2 == 0 or bias <= 0 or alpha < 0:
+        raise Unreadable(
+            f"its size is {size}, its bias {bias}, its alpha {alpha}: the size must be odd, the "
+            "bias positive and alpha not negative"
+        )
+    return kinds.LocalResponse(size, alpha, beta, bias)
 
 
 def _channels_first(node: ir.Node) -> tuple[int, ...]:

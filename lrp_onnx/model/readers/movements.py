@@ -10,6 +10,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph, shape_of
+from lrp_onnx.model.readers.interpolation import (
+    COORDINATES,
+    MODES,
+    Interpolation,
+    interpolation,
+)
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
@@ -123,6 +129,34 @@ def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[i
 
 NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 """Mode of a Pad → NumPy's mode, for padding with the picture's own elements."""
+
+
+@reads("Resize")
+def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
+    before, after = need_picture(node), known_sizes(node.outputs[0], "its output")
+    if after[0] != before[0]:
+        raise Unreadable("it resizes channels: only height and width can be explained")
+    mode = str(attribute(node, "mode", "nearest"))
+    coordinates = str(attribute(node, "coordinate_transformation_mode", "half_pixel"))
+    if attribute(node, "antialias", 0) or mode not in MODES or coordinates not in COORDINATES:
+        raise Unreadable(
+            f"its mode is {mode} of {coordinates}: {', '.join(MODES)} without antialias, and "
+            f"{', '.join(COORDINATES)} can be explained"
+        )
+    scales = [after[i] / before[i] for i in (1, 2)]
+    if has_input(node, 2):
+        stated = np.asarray(needed_constant(graph, node, 2, "list of scales")).reshape(-1)
+        if stated.size >= 2:  # of all axes, or of height and width alone
+            scales = [float(scale) for scale in stated[-2:]]
+    options = Interpolation(
+        mode,
+        coordinates,
+        str(attribute(node, "nearest_mode", "round_prefer_floor")),
+        float(attribute(node, "cubic_coeff_a", -0.75)),
+        bool(attribute(node, "exclude_outside", 0)),
+    )
+    rows, columns = (interpolation(before[i], after[i], scales[i - 1], options) for i in (1, 2))
+    return kinds.Resample(rows, columns)
 
 
 @reads("Concat")

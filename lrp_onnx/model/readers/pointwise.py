@@ -13,17 +13,20 @@ from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
+    data_inputs,
     fits,
     has_input,
     known_sizes,
     needed_constant,
     needed_number,
+    one_sample,
     quantizer,
     reads,
 )
 from lrp_onnx.plan import kinds
 
 WITHOUT_NUMBERS = (
+    "Abs",
     "Erf",
     "Exp",
     "HardSwish",
@@ -32,13 +35,16 @@ WITHOUT_NUMBERS = (
     "Sigmoid",
     "Softplus",
     "Softsign",
+    "Sqrt",
     "Tanh",
 )
 """Activation functions without parameters, by the names of their operators."""
 WITH_NUMBERS: Mapping[str, tuple[tuple[str, float], ...]] = {
+    "Celu": (("alpha", 1.0),),
     "Elu": (("alpha", 1.0),),
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
     "LeakyRelu": (("alpha", 0.01),),
+    "Selu": (("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)),
 }
 """Activation functions whose parameters are attributes: operator → (attribute, default) in the
 order of `plan.functions`.
@@ -81,13 +87,43 @@ def _gelu(graph: Graph, node: ir.Node) -> kinds.Activation:
 
 @reads("Pow")
 def _power(graph: Graph, node: ir.Node) -> kinds.Activation:
-    exponent = np.asarray(needed_constant(graph, node, 1, "exponent"), np.float64)
-    if exponent.size != 1 or exponent.reshape(()) not in (2.0, 3.0):
+    exponent = needed_number(graph, node, 1, "exponent")
+    if exponent == 0 or not np.isfinite(exponent):
+        raise Unreadable(f"its exponent is {exponent}: no relevance can be computed through it")
+    return kinds.Activation("Pow", (exponent,))
+
+
+@reads("Reciprocal")
+def _reciprocal(graph: Graph, node: ir.Node) -> kinds.Activation:
+    return kinds.Activation("Reciprocal", (1.0,))
+
+
+@reads("Neg")
+def _negative(graph: Graph, node: ir.Node) -> kinds.Affine:
+    one = np.ones((1,) * len(known_sizes(node.inputs[0], "its input")))
+    return kinds.Affine(-one, np.zeros_like(one))
+
+
+@reads("Max", "Min")
+def _bounded(graph: Graph, node: ir.Node) -> kinds.Activation:
+    """The larger or smaller one of a tensor and a constant; several bounds, one for every channel,
+    as in the thresholded linear unit of filter response normalisation.
+    """
+    operands = data_inputs(graph, node)
+    if len(operands) != 1 or len(node.inputs) != 2:
         raise Unreadable(
-            f"its exponent is {exponent.tolist()}: "
-            "only squares and cubes, of a GELU, can be explained"
+            f"{len(operands)} of its {len(node.inputs)} operands depend on the input: "
+            "only a bound that is a constant can be explained"
         )
-    return kinds.Activation("Pow", (float(exponent.reshape(())),))
+    slot = 0 if node.inputs[0] is not operands[0] else 1
+    bound = np.asarray(needed_constant(graph, node, slot, "bound"), np.float64)
+    if bound.size == 1:
+        number = float(bound.reshape(()))
+        limits = (number, np.inf) if node.op_type == "Max" else (-np.inf, number)
+        return kinds.Activation("Clip", limits)
+    if node.op_type == "Min":
+        raise Unreadable("its bound has several values: only those of a Max can be explained")
+    return kinds.Activation("Max", slopes=one_sample(bound, known_sizes(operands[0], "its input")))
 
 
 @reads("Clip")

@@ -44,13 +44,13 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
+SEVERAL = ("Add", "Sum", "Mul", "Sub", "Div", "Max", "Min", "Concat", "MatMul")
+"""Operators of which any input may depend on the picture; of others it is the first."""
+
+
 def data_inputs(graph: Graph, node: ir.Node) -> list[ir.Value]:
     """The inputs of a node that depend on the picture; weights, shapes and axes do not."""
-    slots = (
-        node.inputs
-        if node.op_type in ("Add", "Sum", "Mul", "Sub", "Div", "Concat", "MatMul")
-        else node.inputs[:1]
-    )
+    slots = node.inputs if node.op_type in SEVERAL else node.inputs[:1]
     if node.op_type == "DequantizeLinear" and (quantize := quantizer(node)) is not None:
         slots = quantize.inputs[:1]
     return [value for value in slots if value is not None and not graph.is_constant(value)]
@@ -151,6 +151,21 @@ def fits(shape: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     return len(shape) <= len(sizes) and all(
         size in (1, whole) for size, whole in zip(shape, own, strict=True)
     )
+
+
+def one_sample(constant: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
+    """A constant operand with the rank of one sample of shape `sizes`, to which it broadcasts."""
+    rank = len(sizes) + 1
+    padded = constant.reshape((1,) * max(rank - constant.ndim, 0) + constant.shape)
+    if (
+        padded.ndim != rank
+        or padded.shape[0] != 1
+        or any(size not in (1, whole) for size, whole in zip(padded.shape[1:], sizes, strict=True))
+    ):
+        raise Unreadable(
+            f"its constant has shape {constant.shape}, which does not fit one picture's {sizes}"
+        )
+    return np.asarray(padded[0], np.float64)
 
 
 def known_sizes(value: ir.Value | None, what: str) -> tuple[int, ...]:

@@ -272,7 +272,7 @@ class Builder:
         return Value(self, self._constant(np.ascontiguousarray(values).reshape(values.shape)))
 
     def known(self, name: str, *, nonnegative: bool = False) -> Value:
-        """A tensor that the forward graph computes or stores, as float32 and with the batch first."""
+        """A tensor of the forward graph, or one that it stores, as float32 and batch first."""
         known = Value(self, name, Sign(nonnegative))
         if name in self.other_types:
             to = {"to": int(onnx.TensorProto.FLOAT)}

@@ -100,9 +100,32 @@ def _elu(layer: ActivationLayer, s: Value) -> Value:
     return s * layer.input.where_positive(1.0, layer.output + layer.parameter)
 
 
+def _max(layer: ActivationLayer, s: Value) -> Value:
+    assert layer.kind.slopes is not None
+    return (layer.input - layer.builder.array(layer.kind.slopes[None])).where_positive(s)
+
+
+def _selu(layer: ActivationLayer, s: Value) -> Value:
+    alpha, gamma = layer.kind.parameters
+    return s * layer.input.where_positive(gamma, layer.output + alpha * gamma)
+
+
+def _celu(layer: ActivationLayer, s: Value) -> Value:
+    return s * layer.input.where_positive(1.0, layer.output * (1 / layer.parameter) + 1.0)
+
+
 def _power(layer: ActivationLayer, s: Value) -> Value:
-    x = layer.input
-    return s * (x * 2.0 if layer.parameter == 2.0 else x * x * 3.0)
+    """``exponent · xᵉ⁻¹``; for other exponents than 2 and 3 as ``exponent · y / x``, 0 at 0."""
+    x, exponent = layer.input, layer.parameter
+    if exponent in (2.0, 3.0):
+        return s * (x * 2.0 if exponent == 2.0 else x * x * 3.0)
+    return s * x.where_zero(0.0, layer.output / x.where_zero(1.0, x)) * exponent
+
+
+def _sqrt(layer: ActivationLayer, s: Value) -> Value:
+    """``1 / (2y)``, 0 at 0."""
+    y = layer.output
+    return y.where_zero(0.0, s * 0.5 / y.where_zero(1.0, y))
 
 
 def _apply(op: str, x: Value) -> Value:
@@ -151,16 +174,22 @@ DERIVATIVES: Mapping[str, Pullback] = {
     "PRelu": _prelu,
     "Sigmoid": _slope(lambda x, a: a - a * a),
     "HardSigmoid": _hard_sigmoid,
+    "Abs": lambda layer, s: layer.input.where_positive(s, layer.input.where_negative(-s)),
+    "Celu": _celu,
     "Elu": _elu,
     "Erf": _slope(lambda x, a: _bell(x) * (2 / sqrt(pi))),
     "Exp": _slope(lambda x, a: a),
     "Gelu": _slope(_gelu),
     "GeluTanh": _slope(_gelu_tanh),
     "HardSwish": _slope(_hardswish),
+    "Max": _max,
     "Mish": _slope(_mish),
     "Pow": _power,
+    "Reciprocal": lambda layer, s: -(s * (layer.output / layer.input)),
+    "Selu": _selu,
     "Softplus": _slope(lambda x, a: _apply("Sigmoid", x)),
     "Softsign": _slope(_softsign),
+    "Sqrt": _sqrt,
     "Tanh": _slope(lambda x, a: -(a * a) + 1.0),
 }
 """The name of a function → what it does to a cotangent."""

@@ -112,6 +112,42 @@ class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
         return self.geometry.out_size[1]
 
 
+class DeconvolutionLayer(WeightedLayer[kinds.Deconvolution]):
+    """2-D transposed convolution: the transpose of a convolution from its output to its input."""
+
+    __slots__ = ()
+
+    @property
+    def geometry(self) -> convolution.Geometry:
+        """That of the convolution which it is the transpose of."""
+        kind = self.kind
+        out, height, width = (size for size in self.step.output_shape[1:] if size is not None)
+        return convolution.Geometry(
+            (kind.weight.shape[2], kind.weight.shape[3]),
+            kind.strides,
+            kind.pads,
+            kind.dilations,
+            kind.group,
+            kind.weight.shape[0],
+            (out, height, width),
+        )
+
+    @property
+    def weight(self) -> Value:
+        scale = self.kind.weight.scale
+        if scale is None:
+            return self._stored
+        group, channels = self.kind.group, self.kind.weight.shape[0]
+        each = np.repeat(scale.reshape(group, -1), channels // group, axis=0)
+        return self._stored * self.builder.array(each[:, :, None, None])
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        return _plus(convolution.conv_transpose(self._tensor(x), w, self.geometry), b)
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return convolution.forward(s, w, self.geometry)
+
+
 class DenseLayer(WeightedLayer[kinds.Dense]):
     """Fully connected layer."""
 
@@ -235,6 +271,18 @@ class GlobalAverageLayer(Node[kinds.GlobalAverage]):
         kept = (1 if axis in axes else size for axis, size in enumerate(sizes) if axis)
         column = s if self.kind.keepdims else s.reshape(-1, *kept)
         return self.expand(column * w * (self.kind.factor / prod(sizes[axis] for axis in axes)))
+
+
+class GlobalNormLayer(Node[kinds.GlobalNorm]):
+    """``y = √Σx²``: its vjp is ``x · s / y``, 0 where y is."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        y = self.output
+        each = s / y.where_zero(1.0, y)
+        kept = (1 if axis in self.kind.axes else n for axis, n in enumerate(self._sizes()) if axis)
+        return self.input * (each if self.kind.keepdims else each.reshape(-1, *kept))
 
 
 class ResampleLayer(Node[kinds.Resample]):

@@ -11,12 +11,40 @@ from lrp_onnx.plan import kinds
 from lrp_onnx.relevance.graph.builder import POSITIVE, Value
 from lrp_onnx.relevance.layers import convolution
 from lrp_onnx.relevance.layers.layer import Layer, Node
-from lrp_onnx.relevance.layers.linear import AveragePoolLayer
+from lrp_onnx.relevance.layers.linear import AveragePoolLayer, GlobalAverageLayer
 
 FLOAT = 1
 """ONNX's number for float32."""
 LOWEST = -3.4e38
 """Below every activation: what stands around a picture where windows reach over its border."""
+
+
+class GlobalMaxLayer(Node[kinds.GlobalMax]):
+    """The largest along some axes; vjp shares evenly among elements that are equally large."""
+
+    __slots__ = ()
+
+    @property
+    def routes(self) -> bool:
+        return True
+
+    def as_average(self, kernel: int) -> Layer:
+        average = kinds.GlobalAverage(self.kind.axes, self.kind.keepdims)
+        return GlobalAverageLayer(self.builder, self.step, average, self.inputs, self.output)
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        axes, builder = self.kind.axes, self.builder
+        kept = [1 if axis in axes else n for axis, n in enumerate(self._sizes()) if axis]
+        if not self.kind.keepdims:
+            s, largest = s.reshape(-1, *kept), self.output.reshape(-1, *kept)
+        else:
+            largest = self.output
+        equal = builder.node("Equal", self.input, largest)
+        hit = builder.node("Cast", equal, attributes={"to": FLOAT}, sign=POSITIVE)
+        count = builder.node(
+            "ReduceSum", hit, builder.integers(axes), attributes={"keepdims": 1}, sign=POSITIVE
+        )
+        return s / count * hit
 
 
 class MaxPoolLayer(Node[kinds.MaxPool]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -62,6 +63,24 @@ class ProductLayer(Node[kinds.Product]):
             axes = s.builder.integers(product.axes)
             to_gate = s.builder.node("ReduceSum", to_gate, axes, attributes={"keepdims": 1})
         return (s * gate, to_gate) if which == 0 else (to_gate, s * gate)
+
+
+class QuotientLayer(Node[kinds.Quotient]):
+    """A signal over a divisor, which may have one value where the signal has many."""
+
+    __slots__ = ()
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return Role.MAIN, Role.GATE
+
+    def vjps(self, s: Value) -> tuple[Value, ...]:
+        to_signal = s / self.inputs[1]
+        to_divisor = -(to_signal * self.output)
+        if self.kind.axes:
+            axes = s.builder.integers(self.kind.axes)
+            to_divisor = s.builder.node("ReduceSum", to_divisor, axes, attributes={"keepdims": 1})
+        return to_signal, to_divisor
 
 
 class ConcatLayer(Node[kinds.Concat]):
@@ -148,6 +167,33 @@ class NormalizationLayer(Node[kinds.Normalization]):
         return self.builder.node(
             "ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1}
         )
+
+
+class LocalResponseLayer(Node[kinds.LocalResponse]):
+    """Normalisation by the neighbouring channels; its vjp is the exact gradient.
+
+    With ``u = bias + alpha / size · Σx²`` over a window it is
+    ``s·u⁻ᵝ − 2·alpha·beta / size · x · Σ s·x·u⁻ᵝ⁻¹`` over the same window.
+    """
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        lrn, x = self.kind, self.input
+        share = lrn.alpha / lrn.size
+        u = self._sum(x * x) * share + lrn.bias
+        power = self.builder.node("Pow", u, self.builder.value(-lrn.beta), sign=POSITIVE)
+        direct = s * power
+        around = self._sum(direct * x / u)
+        return direct - x * around * (2 * share * lrn.beta)
+
+    def _sum(self, x: Value) -> Value:
+        """The sum over every channel and its neighbours on both sides."""
+        sizes, size = self._sizes()[1:], self.kind.size
+        ones = self.builder.array(np.ones((1, 1, size, 1)))
+        attributes = {"kernel_shape": (size, 1), "pads": (size // 2, 0, size // 2, 0)}
+        columns = x.reshape(-1, 1, sizes[0], prod(sizes[1:]))
+        return self.builder.node("Conv", columns, ones, attributes=attributes).reshape(-1, *sizes)
 
 
 class ReshapeLayer(Node[kinds.Reshape]):

@@ -105,6 +105,27 @@ def _layer_norm(net: Network, y: str) -> str:
     )
 
 
+def _written_norm(square: str, root: str, axis: int) -> Callable[[Network, str], str]:
+    """A layer norm in the nodes that exporters of old opsets write."""
+
+    def normalized(net: Network, y: str) -> str:
+        centred = net.node("Sub", y, net.node("ReduceMean", y, _axes(net, axis)))
+        inputs = (centred, centred) if square == "Mul" else (centred, _number(net, 2))
+        variance = net.node("ReduceMean", net.node(square, *inputs), _axes(net, axis))
+        shifted = net.node("Add", variance, _number(net, 1e-3))
+        deviation = net.node("Sqrt", shifted)
+        if root == "Pow":
+            deviation = net.node("Pow", shifted, _number(net, 0.5))
+        if root == "Reciprocal":
+            unit = net.node("Mul", centred, net.node("Reciprocal", deviation))
+        else:
+            unit = net.node("Div", centred, deviation)
+        shape = (C, 1, 1) if axis == 1 else (W,)
+        return net.node("Add", net.node("Mul", unit, _vector(net, *shape)), _vector(net, *shape))
+
+    return normalized
+
+
 def _concat(net: Network, y: str) -> str:
     return net.node("Concat", y, net.node("Relu", net.conv(y, (C, 3), (1, 1))), y, axis=1)
 
@@ -169,7 +190,131 @@ def _elementwise(net: Network, y: str) -> str:
     )
 
 
+def _vector(net: Network, *shape: int) -> str:
+    return net.constant(f"vector{len(net.weights)}", net.rng.normal(size=shape).astype(np.float32))
+
+
+def _positive(net: Network, y: str) -> str:
+    """Numbers that are far from zero."""
+    return net.node("Add", net.node("Mul", y, y), _number(net, 0.3))
+
+
+def _axes(net: Network, *axes: int) -> str:
+    return net.constant(f"axes{len(net.weights)}", np.array(axes))
+
+
+def _tokens(net: Network, y: str) -> str:
+    """(N, H·W, C)"""
+    flat = net.node("Reshape", y, net.constant("flat", np.array([0, C, H * W])))
+    return net.node("Transpose", flat, perm=[0, 2, 1])
+
+
+def _from_tokens(net: Network, y: str) -> str:
+    back = net.node("Transpose", y, perm=[0, 2, 1])
+    return net.node("Reshape", back, net.constant("grid", np.array([0, C, H, W])))
+
+
+def _linear(net: Network, y: str, sizes: tuple[int, int]) -> str:
+    product = net.node("MatMul", y, _vector(net, *sizes))
+    return net.node("Add", _vector(net, sizes[1]), product)
+
+
+def _mlp(net: Network, y: str) -> str:
+    """A dense layer over the channels of tokens, and one over the tokens of channels, each with a
+    scale of every channel, as a mixer has them.
+    """
+    tokens = _tokens(net, y)
+    inner = _linear(net, net.node("Gelu", _linear(net, tokens, (C, 9))), (9, C))
+    tokens = net.node("Add", tokens, net.node("Mul", inner, _vector(net, C)))
+    mixed = _linear(net, net.node("Transpose", tokens, perm=[0, 2, 1]), (H * W, H * W))
+    mixed = net.node("Transpose", mixed, perm=[0, 2, 1])
+    return _from_tokens(net, net.node("Add", tokens, mixed))
+
+
+def _channels_last(net: Network, y: str) -> str:
+    last = net.node("Transpose", y, perm=[0, 2, 3, 1])
+    return net.node("Transpose", _linear(net, last, (C, C)), perm=[0, 3, 1, 2])
+
+
+def _pooled_difference(net: Network, y: str) -> str:
+    """PoolFormer's mixer: the mean of the neighbours without the pixel itself."""
+    pooled = net.node("AveragePool", y, kernel_shape=[3, 3], pads=[1] * 4)
+    return net.node("Add", net.node("Mul", net.node("Sub", pooled, y), _vector(net, C, 1, 1)), y)
+
+
+def _response_norm(net: Network, y: str) -> str:
+    """ConvNeXt V2: every channel by its norm, relative to the mean norm."""
+    norm = net.node("ReduceL2", y, _axes(net, 2, 3))
+    mean = net.node("Add", net.node("ReduceMean", norm, _axes(net, 1)), _number(net, 1e-6))
+    scaled = net.node("Mul", net.node("Mul", y, net.node("Div", norm, mean)), _vector(net, C, 1, 1))
+    return net.node("Add", net.node("Add", scaled, _vector(net, C, 1, 1)), y)
+
+
+def _frn(net: Network, y: str) -> str:
+    mean = net.node("ReduceMean", net.node("Pow", y, _number(net, 2)), _axes(net, 2, 3))
+    root = net.node("Sqrt", net.node("Add", mean, _number(net, 1e-3)))
+    unit = net.node("Mul", y, net.node("Div", _number(net, 1), root))
+    return net.node("Max", net.node("Mul", unit, _vector(net, C, 1, 1)), _vector(net, C, 1, 1))
+
+
+def _gem(net: Network, y: str) -> str:
+    powers = net.node("Pow", net.node("Clip", y, _number(net, 1e-2)), _number(net, 3))
+    mean = net.node("ReduceMean", powers, _axes(net, 2, 3))
+    return net.node("Mul", net.node("Pow", mean, _number(net, 1 / 3)), y)
+
+
+def _unit(net: Network, y: str) -> str:
+    norm = net.node("Clip", net.node("ReduceL2", y, _axes(net, 1)), _number(net, 1e-12))
+    return net.node("Div", y, net.node("Expand", norm, _sizes(net)))
+
+
+def _sizes(net: Network) -> str:
+    return net.constant(f"sizes{len(net.weights)}", np.array([1, C, H, W]))
+
+
+def _context(net: Network, y: str) -> str:
+    """A global context that is added to every pixel."""
+    return net.node("Add", net.conv(net.node("GlobalAveragePool", y), (C, C), (1, 1)), y)
+
+
+def _cbam(net: Network, y: str) -> str:
+    mean, largest = (net.node(op, y, _axes(net, 1)) for op in ("ReduceMean", "ReduceMax"))
+    both = net.node("Concat", mean, largest, axis=1)
+    gate = net.node("Sigmoid", net.conv(both, (2, 1), (3, 3), pads=[1] * 4))
+    return net.node("Mul", y, gate)
+
+
+def _resize(**attributes: object) -> Callable[[Network, str], str]:
+    def resized(net: Network, y: str) -> str:
+        scales = net.constant("scales", np.array([1, 1, 2.4, 1.5], np.float32))
+        return net.node("Resize", y, "", scales, **attributes)
+
+    return resized
+
+
+def _shrunk(net: Network, y: str) -> str:
+    scales = net.constant("scales", np.array([1, 1, 0.6, 0.5], np.float32))
+    return net.node("Resize", y, "", scales, mode="nearest")
+
+
+def _deconvolution(net: Network, y: str) -> str:
+    weight = _vector(net, C, C // 2, 3, 2)
+    up = net.node(
+        "ConvTranspose", y, weight, _vector(net, C), group=2, strides=[2, 2], pads=[1, 0, 0, 1],
+        output_padding=[1, 0], dilations=[1, 2],
+    )  # fmt: skip
+    return net.batch_norm(up, C)
+
+
+def _shuffle(mode: str) -> Callable[[Network, str], str]:
+    return lambda net, y: net.node(
+        "DepthToSpace", net.conv(y, (C, 4 * C), (1, 1)), blocksize=2, mode=mode
+    )
+
+
 FUNCTION_CASES: dict[str, Callable[[Network, str], str]] = {
+    "Abs": _plain("Abs"),
+    "Celu": _plain("Celu", alpha=0.7),
     "Clip": lambda net, y: net.node("Clip", y, _number(net, -0.4), _number(net, 0.9)),
     "Elu": _plain("Elu", alpha=0.7),
     "Erf": _plain("Erf"),
@@ -179,13 +324,17 @@ FUNCTION_CASES: dict[str, Callable[[Network, str], str]] = {
     "HardSigmoid": _plain("HardSigmoid", alpha=0.3, beta=0.4),
     "HardSwish": _plain("HardSwish"),
     "LeakyRelu": _plain("LeakyRelu", alpha=0.2),
+    "Max": lambda net, y: net.node("Max", y, _vector(net, C, 1, 1)),
     "Mish": _plain("Mish"),
     "PRelu": _prelu,
     "Pow": lambda net, y: net.node("Pow", y, _number(net, 3)),
+    "Reciprocal": lambda net, y: net.node("Div", _number(net, 0.7), y),
     "Relu": _plain("Relu"),
+    "Selu": _plain("Selu"),
     "Sigmoid": _plain("Sigmoid"),
     "Softplus": _plain("Softplus"),
     "Softsign": _plain("Softsign"),
+    "Sqrt": lambda net, y: net.node("Sqrt", _positive(net, y)),
     "Tanh": _plain("Tanh"),
 }
 """Every function of the table by its name."""
@@ -199,6 +348,9 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "instance norm": _instance_norm,
     "group norm": _group_norm,
     "layer norm": _layer_norm,
+    "layer norm, written out": _written_norm("Pow", "Sqrt", 1),
+    "layer norm, written out with Mul": _written_norm("Mul", "Pow", -1),
+    "layer norm, written out with Reciprocal": _written_norm("Mul", "Reciprocal", 1),
     "concat": _concat,
     "split": _split,
     "reflect": _mirrored("reflect"),
@@ -210,8 +362,36 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "sum and division": _reduce_sum,
     "mean over channels": _channel_mean,
     "element-wise constant": _elementwise,
+    "dense over tokens": _mlp,
+    "dense over channels last": _channels_last,
+    "difference": _pooled_difference,
+    "difference of sizes": lambda net, y: net.node("Sub", y, _channel_mean(net, y)),
+    "global response norm": _response_norm,
+    "filter response norm": _frn,
+    "generalized mean": _gem,
+    "root": lambda net, y: net.node("Pow", _positive(net, y), _number(net, 0.3)),
+    "unit length": _unit,
+    "broadcast sum": _context,
+    "max over channels": _cbam,
+    "max over pixels": lambda net, y: net.node("Mul", net.node("GlobalMaxPool", y), y),
+    "reciprocal": lambda net, y: net.node("Reciprocal", _positive(net, y)),
+    "smaller": lambda net, y: net.node("Min", _number(net, 0.2), y),
+    "local response norm": _plain("LRN", size=3, alpha=0.3, beta=0.6, bias=1.5),
+    "nearest": _resize(mode="nearest", coordinate_transformation_mode="asymmetric"),
+    "linear": _resize(mode="linear"),
+    "linear, corners": _resize(mode="linear", coordinate_transformation_mode="align_corners"),
+    "cubic": _resize(mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
+    "shrunk": _shrunk,
+    "transposed convolution": _deconvolution,
+    "pixel shuffle": _shuffle("CRD"),
+    "depth to space": _shuffle("DCR"),
 }
-ACTIVATIONS = [*FUNCTION_CASES, *(name for name in CASES if "written" in name), "silu", "square"]
+ACTIVATIONS = [
+    *(name for name in FUNCTION_CASES if name != "Sqrt"),  # its input must be made positive
+    *(name for name in CASES if "written" in name and "norm" not in name),
+    "silu",
+    "square",
+]
 
 
 def network(case: str) -> onnx.ModelProto:
@@ -257,6 +437,13 @@ def test_relevance_passes_through_activations_unchanged(case: str, saved: Save) 
     assert list(of.steps)[1].kind.category == "activation"
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "layer norm, written" in case])
+def test_a_written_out_normalisation_is_one_step(case: str, saved: Save) -> None:
+    of = compile_model(saved(network(case)), composite="epsilon-plus").plan
+    kinds = [type(step.kind).__name__ for step in of.steps]
+    assert kinds[:3] == ["Convolution", "Normalization", "Convolution"], kinds
+
+
 def test_every_function_has_a_derivative_and_is_tested() -> None:
     assert set(FUNCTIONS) == set(DERIVATIVES) == set(FUNCTION_CASES)
 
@@ -268,7 +455,11 @@ def test_a_softmax_that_is_no_gate_has_no_rule(saved: Save) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["concat", "split", "reflect", "edge", "eca", "attention", "softmax gate", "sum and division"],
+    [
+        *("concat", "split", "reflect", "edge", "eca", "attention", "softmax gate"),
+        *("sum and division", "difference", "unit length", "broadcast sum", "max over channels"),
+        *("nearest", "linear", "cubic"),
+    ],
 )
 def test_relevance_is_conserved(case: str, saved: Save) -> None:
     """With lrp-resnet and no biases in denominators, all relevance arrives at the picture."""
