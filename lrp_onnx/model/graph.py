@@ -108,15 +108,7 @@ class Graph:
             if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes[1:]:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
-            repeated = node.op_type == "Expand" and inputs[1] is None
-            if None in sizes and node.op_type in GROWING and not repeated:
-                return None
-            one_sample = [1 if size is None else size for size in sizes]
-            if prod(one_sample) > LARGEST_DERIVED:
-                return None
-            if repeated:
-                inputs[1] = np.array(one_sample, np.int64)
-            result = evaluate(node, inputs)
+            result = _evaluated(node, inputs, [1 if size is None else size for size in sizes])
             if result is None:
                 return None
             values[name_of(node.outputs[0])] = result
@@ -130,6 +122,20 @@ class Graph:
             return None
         tensor = value.const_value if name_of(value) in self.model.graph.initializers else None
         return values.get(name_of(value)) if tensor is None else tensor.numpy()
+
+
+def _evaluated(
+    node: ir.Node, inputs: list[NDArray[np.generic] | None], sizes: list[int]
+) -> NDArray[np.generic] | None:
+    """A constant node's output of shape `sizes` for one picture; None if it is too large, or its
+    size is not known beforehand.
+    """
+    repeated = node.op_type == "Expand" and inputs[1] is None
+    stated = shape_of(node.outputs[0]) or ()
+    growing = node.op_type in GROWING and None in stated and not repeated
+    if growing or prod(sizes) > LARGEST_DERIVED:
+        return None
+    return evaluate(node, [inputs[0], np.array(sizes, np.int64)] if repeated else inputs)
 
 
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lrp_onnx.model.readers.reading import Unreadable, known_sizes
+from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.readers.reading import Unreadable, data_inputs, known_sizes
 from lrp_onnx.plan import kinds
 
-THROUGH = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that may lie between a softmax and the product with the values."""
+MOVES = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+MIXES = ("Add", "Mul", "Div", "MatMul")
+"""Operators that may lie between a softmax and the product with the values: moves, and with
+constants what mixes the heads ("talking heads").
+"""
 
 
-def matrix_product(node: ir.Node) -> kinds.MatrixProduct:
+def matrix_product(graph: Graph, node: ir.Node) -> kinds.MatrixProduct:
     """A MatMul of two tensors that depend on the picture."""
     first, second = (known_sizes(value, "one of its factors") for value in node.inputs)
     if len(first) != len(second) or len(first) < 2:
@@ -24,14 +28,15 @@ def matrix_product(node: ir.Node) -> kinds.MatrixProduct:
         tuple(axis + 1 for axis, pair in enumerate(pairs) if pair[own] == 1 != pair[1 - own])
         for own in (0, 1)
     )
-    weights = [index for index, value in enumerate(node.inputs) if _is_softmax(value)]
+    weights = [index for index, value in enumerate(node.inputs) if _is_softmax(graph, value)]
     attention = weights[0] if len(weights) == 1 else None
     return kinds.MatrixProduct(attention, (repeated[0], repeated[1]))
 
 
-def _is_softmax(value: ir.Value | None) -> bool:
-    """Whether a softmax computes `value`, apart from moves."""
+def _is_softmax(graph: Graph, value: ir.Value | None) -> bool:
+    """Whether a softmax computes `value`, apart from moves and from what mixes heads."""
     node = value.producer() if value is not None else None
-    while node is not None and node.op_type in THROUGH and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+    while node is not None and node.op_type in (*MOVES, *MIXES):
+        operands = data_inputs(graph, node)
+        node = operands[0].producer() if len(operands) == 1 else None
     return node is not None and node.op_type == "Softmax"

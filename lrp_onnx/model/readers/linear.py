@@ -120,7 +120,7 @@ def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
 @reads("MatMul")
 def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear | kinds.MatrixProduct:
     if len(data_inputs(graph, node)) == 2:
-        return matrix_product(node)
+        return matrix_product(graph, node)
     weight = needed_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) < 2 or shape[-1] != weight.shape[0]:

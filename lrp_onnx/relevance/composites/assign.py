@@ -22,6 +22,7 @@ from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 OVERRIDE = "override "
 """Before the pattern of an override, in the reason for a rule."""
+SOFTMAX_HINT = ", or take the composite attn-lrp"
 KIND = "@"
 """Before the name of a kind of step, in place of a node's name."""
 
@@ -174,6 +175,7 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
         if first is None:
             faults.append(
                 f"{step.op} '{step.name}' has no rule in this composite: give it one by an override"
+                + SOFTMAX_HINT * (step.kind.category == "softmax")
             )
             continue
         try:
