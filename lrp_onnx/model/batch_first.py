@@ -338,7 +338,7 @@ REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
     | dict.fromkeys(("Split", "Concat", "Softmax"), _along)
     | dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic)
     | dict.fromkeys(("MatMul", "Gemm"), _product)
-    | dict.fromkeys(("ReduceMean", "ReduceSum"), _reduced)
+    | dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"), _reduced)
     | {
         "BatchNormalization": _per_channel,
         "Transpose": _transpose,

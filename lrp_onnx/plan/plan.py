@@ -103,7 +103,9 @@ class Plan:
     @property
     def views(self) -> dict[str, kinds.View]:
         """Tensors of the graph whose batch is not first → how relevance sees them."""
-        return {step.output: step.view for step in self.steps if step.view is not None}
+        inner = (step.kind.steps for step in self.steps if isinstance(step.kind, kinds.Composed))
+        steps = (*self.steps, *(step for steps in inner for step in steps))
+        return {step.output: step.view for step in steps if step.view is not None}
 
     @property
     def layout(self) -> str:
