@@ -228,6 +228,8 @@ class Builder:
     """
     views: Mapping[str, View] = field(default_factory=dict)
     """How those of them are seen whose batch is not first."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Tensors that are views of those → which."""
     prefix: str = INTERNAL
     """What the names of tensors begin with."""
     nodes: list[gs.Node] = field(default_factory=list)
@@ -282,9 +284,10 @@ class Builder:
             return known
         if view.shape:
             known = known.reshape(*view.shape)
-        if view.order == tuple(range(len(view.order))):
-            return known
-        return self.node("Transpose", known, attributes={"perm": view.order}, sign=known.sign)
+        if view.order != tuple(range(len(view.order))):
+            known = self.node("Transpose", known, attributes={"perm": view.order}, sign=known.sign)
+        self.seen[known.name] = name
+        return known
 
     def node(
         self,

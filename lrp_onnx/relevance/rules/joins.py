@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.kinds import Role, Step
-from lrp_onnx.relevance.graph.builder import Term, Value
+from lrp_onnx.relevance.graph.builder import Value
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
 from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule, closes_a_block
@@ -157,8 +157,8 @@ class Parts(Rule):
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         if layer.bias.number != 0.0:
-            one = layer.bias.constant(1.0)
-            layer.bias.builder.terms.append(Term(r.total, one, layer.bias, 1.0))
+            s = r.absorbed(layer.bias)
+            return [Relevance(back) for back in layer.vjps(s)]
         if r.is_of(layer.output):
             backs = layer.vjps(r.coefficient)
             return [Relevance(back, x) for back, x in zip(backs, layer.inputs, strict=True)]
