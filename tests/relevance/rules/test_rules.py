@@ -149,7 +149,7 @@ ELSEWHERE = {
     "spread",
     "softmax",
 }
-"""Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py, test_routing.py,
+"""Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py, test_routing.py
 test_spread.py and test_transformers.py have their twins.
 """
 
