@@ -30,7 +30,9 @@ FOLDABLE = frozenset((
 
 DERIVED = FOLDABLE | {
     "BatchNormalization",
+    "Cos",
     "DequantizeLinear",
+    "Exp",
     "GatherND",
     "MatMul",
     "Pow",
@@ -40,7 +42,9 @@ DERIVED = FOLDABLE | {
     "ReduceSum",
     "ReduceSumSquare",
     "Relu",
+    "ScatterND",
     "Sigmoid",
+    "Sin",
     "Softmax",
 }
 """Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
