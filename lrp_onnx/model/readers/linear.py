@@ -227,6 +227,7 @@ THROUGH = (
     "Transpose",
     "Unsqueeze",
     "Squeeze",
+    "Resize",
 )
 """Operators that may lie between the bounded function and the product."""
 
@@ -275,7 +276,8 @@ def _is_bounded(value: ir.Value) -> bool:
     while node is not None and node.op_type in THROUGH:
         if node.op_type == "Expand" and _repeats(node):
             return True
-        computed = [v for v in node.inputs if v is not None and v.producer() is not None]
+        slots = node.inputs[:1] if node.op_type == "Resize" else node.inputs
+        computed = [v for v in slots if v is not None and v.producer() is not None]
         node = computed[0].producer() if len(computed) == 1 else None
     return node is not None and node.op_type in BOUNDED
 
