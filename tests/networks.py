@@ -162,6 +162,26 @@ class Network:
         product = self.node("MatMul", x, self.constant(f"{name}.weight", weight), name=name)
         return self.node("Add", product, bias)
 
+    def linear(self, x: str, sizes: tuple[int, int]) -> str:
+        """A dense layer along the last axis, as exporters write it."""
+        name = f"linear{len(self.nodes)}"
+        weight = self.rng.normal(0, np.sqrt(2.0 / sizes[0]), sizes).astype(np.float32)
+        bias = self.rng.normal(0, 0.1, sizes[1]).astype(np.float32)
+        product = self.node("MatMul", x, self.constant(f"{name}.weight", weight), name=name)
+        return self.node("Add", self.constant(f"{name}.bias", bias), product)
+
+    def deconv(
+        self, x: str, channels: tuple[int, int], kernel: Sequence[int], **attributes: Any
+    ) -> str:
+        """A transposed convolution with a bias."""
+        name = f"deconv{len(self.nodes)}"
+        shape = (channels[0], channels[1] // attributes.get("group", 1), *kernel)
+        scale = np.sqrt(2.0 / np.prod([channels[0], *kernel]))
+        weight = self.rng.normal(0, scale, shape).astype(np.float32)
+        bias = self.rng.normal(0, 0.1, channels[1]).astype(np.float32)
+        constants = self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)
+        return self.node("ConvTranspose", x, *constants, name=name, **attributes)
+
     def model(
         self,
         output: str,
@@ -200,6 +220,10 @@ def single_layer(
         )
     elif layer == "batch_norm":
         y = net.batch_norm(x, channels)
+    elif layer == "deconv":
+        y = net.batch_norm(net.deconv(x, (channels, 6), (3, 2), **attributes), 6)
+    elif layer == "linear":
+        y = net.linear(x, (shape[-1], 5))
     elif layer == "dense":
         y = net.dense(
             net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes

@@ -39,6 +39,7 @@ def random_network(seed: int, *, plain: bool = False) -> onnx.ModelProto:
     """
     rng = np.random.default_rng(seed)
     net = Network(seed)
+    opset = int(rng.choice([13, 17, 18, 20]))
     activation = "Relu" if plain else str(rng.choice(ACTIVATIONS))
     first = size = [int(v) for v in rng.integers(11, 24, 2)]
     width = int(rng.choice([2, 4, 6]))
@@ -62,13 +63,15 @@ def random_network(seed: int, *, plain: bool = False) -> onnx.ModelProto:
         ]
     for _ in range(int(rng.integers(1, 4))):
         y, width, size = _block(net, rng, y, width, size, activation, gated=not plain)
+        if not plain and opset >= 18 and rng.random() < 0.4:
+            y = _mixed(net, rng, y, width, size)
         if rng.random() < 0.2:
             more, channels = net.activate(activation, net.conv(y, (width, 2), (1, 1))), width + 2
             y, width = (
                 net.node("Concat", *((y, more) if rng.random() < 0.5 else (more, y)), axis=1),
                 channels,
             )
-    model = _head(net, rng, y, width, [int(rng.choice([0, 2])) or "N", 3, *first])
+    model = _head(net, rng, y, width, [int(rng.choice([0, 2])) or "N", 3, *first], opset)
     return _disguised(model, rng)
 
 
@@ -167,12 +170,55 @@ def _block(
     return joined, after, [(s - 1) // stride + 1 for s in size]
 
 
+def _mixed(net: Network, rng: np.random.Generator, x: str, width: int, size: list[int]) -> str:
+    """A layer of networks without convolutions, in the shape of its input."""
+
+    def axes(*values: int) -> str:
+        return net.constant(f"axes{len(net.weights)}", np.array(values))
+
+    def vector(*shape: int) -> str:
+        values = net.rng.normal(1, 0.3, shape).astype(np.float32)
+        return net.constant(f"vector{len(net.weights)}", values)
+
+    def mlp(y: str) -> str:
+        last = net.node("Transpose", y, perm=[0, 2, 3, 1])
+        last = net.node("LayerNormalization", last, vector(width), vector(width), axis=-1)
+        last = net.linear(net.node("Tanh", net.linear(last, (width, 5))), (5, width))
+        return net.node("Transpose", net.node("Mul", last, vector(width)), perm=[0, 3, 1, 2])
+
+    def tokens(y: str) -> str:
+        count = size[0] * size[1]
+        flat = net.node("Reshape", y, axes(0, width, -1))
+        return net.node("Reshape", net.linear(flat, (count, count)), axes(0, width, *size))
+
+    def difference(y: str) -> str:
+        pooled = net.node("AveragePool", y, kernel_shape=[3, 3], pads=[1] * 4)
+        return net.node("Sub", pooled, y)
+
+    def response(y: str) -> str:
+        norm = net.node("ReduceL2", y, axes(2, 3))
+        mean = net.node("Add", net.node("ReduceMean", norm, axes(1)), vector(1))
+        return net.node("Mul", y, net.node("Div", norm, mean))
+
+    def context(y: str) -> str:
+        return net.conv(net.node("GlobalAveragePool", y), (width, width), (1, 1))
+
+    def resized(y: str) -> str:
+        up = net.deconv(y, (width, width), (2, 2), strides=[2, 2])
+        half = net.constant(f"half{len(net.weights)}", np.array([1, 1, 0.5, 0.5], np.float32))
+        return net.node("Resize", up, "", half, mode=str(rng.choice(["nearest", "linear"])))
+
+    layers = (mlp, tokens, difference, response, context, resized)
+    branch = layers[int(rng.integers(len(layers)))](x)
+    return net.node("Add", *((x, branch) if rng.random() < 0.5 else (branch, x)))
+
+
 def _head(
-    net: Network, rng: np.random.Generator, y: str, width: int, shape: list[int | str]
+    net: Network, rng: np.random.Generator, y: str, width: int, shape: list[int | str], opset: int
 ) -> onnx.ModelProto:
     pooled = net.node("Flatten", net.node("GlobalAveragePool", y))
     logits = net.dense(pooled, (width, 5), form=str(rng.choice(["gemm", "gemm-scaled", "matmul"])))
-    return net.model(logits, shape, classes=5, opset=int(rng.choice([13, 17, 18, 20])))
+    return net.model(logits, shape, classes=5, opset=opset)
 
 
 def _disguised(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:

@@ -19,7 +19,7 @@ from lrp_onnx.evaluation.metrics.properties import (
 )
 from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets
 from lrp_onnx.maps.resample import Map
-from lrp_onnx.plan.kinds import Convolution, Dense
+from lrp_onnx.plan.kinds import Weighted
 
 T = TypeVar("T")
 Metric = Callable[[Made, Subject, Pictures, Targets], list[float]]
@@ -95,7 +95,7 @@ def randomisation(result: Made, subject: Subject, x: Pictures, t: Targets) -> li
     Weights are shuffled from the logits down; the mean over `DEPTHS` is taken (MPRT, Adebayo et al.
     2018). Lower is better: a map that does not depend on the model has 1.
     """
-    layers = sum(isinstance(step.kind, Convolution | Dense) for step in subject.plan.steps)
+    layers = sum(isinstance(step.kind, Weighted) for step in subject.plan.steps)
     correlations = []
     for share in DEPTHS:
         choices = {

@@ -22,6 +22,7 @@ _LIBRARY.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
 import timm  # noqa: E402
 import torchvision  # noqa: E402
 from timm.layers import BlurPool2d, EcaModule, SEModule, create_conv2d  # noqa: E402
+from timm.models import metaformer  # noqa: E402
 from timm.models import resnet as timm_resnet  # noqa: E402
 from timm.models import resnetv2 as timm_resnetv2  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck  # noqa: E402
@@ -35,7 +36,7 @@ def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
     """
     torch.manual_seed(seed)
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Conv1d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Conv1d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, 0, 0.1)
@@ -280,6 +281,81 @@ def _hugging_face(**options: object) -> nn.Module:
     return seeded(Logits())
 
 
+def _drawn(model: nn.Module) -> nn.Module:
+    """`model` as `seeded` makes it, with no parameter that is one number everywhere: scales of
+    layers and of norms, which start so small or so plain that nothing would show.
+    """
+    model = seeded(model)
+    for name, parameter in model.named_parameters():
+        if parameter.numel() > 1 and (parameter == parameter.flatten()[0]).all():
+            shift = 0.0 if "bias" in name or "beta" in name else 1.0
+            nn.init.normal_(parameter, shift, 0.2)
+    return model
+
+
+class Pyramid(nn.Module):
+    """Feature maps of two sizes that meet: resized in three ways, by a transposed convolution and
+    by a pixel shuffle.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.coarse = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.lateral = nn.Conv2d(16, 8, 1)
+        self.up = nn.ConvTranspose2d(16, 8, 4, stride=2, padding=1)
+        self.shuffle = nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2))
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = torch.relu(self.fine(x))
+        coarse = torch.relu(self.coarse(fine))
+        lateral = self.lateral(coarse)
+        resize = nn.functional.interpolate
+        smooth = resize(lateral, size=fine.shape[2:], mode="bilinear", align_corners=False)
+        whole = fine + smooth + resize(lateral, scale_factor=2.0, mode="nearest")
+        whole = whole + self.up(coarse) + self.shuffle(coarse)
+        return self.fc(nn.functional.selu(whole).mean((2, 3)))
+
+
+class Cosine(nn.Module):
+    """Generalised-mean pooling, then the cosine of the features with every class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
+        )
+        self.power = nn.Parameter(torch.tensor([3.0]))
+        self.classes = nn.Linear(16, CLASSES, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x).clamp(min=1e-6).pow(self.power).mean((2, 3)).pow(1 / self.power)
+        unit = nn.functional.normalize
+        return 16 * nn.functional.linear(unit(x), unit(self.classes.weight))
+
+
+def _convnext(**options: object) -> nn.Module:
+    return _drawn(
+        timm.models.ConvNeXt(
+            depths=(1, 1, 1, 1),
+            dims=(8, 8, 16, 16),
+            patch_size=1,
+            num_classes=CLASSES,
+            **options,
+        )
+    )
+
+
+def _mixer(**options: object) -> nn.Module:
+    settings = {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 16, **options}
+    return _drawn(timm.models.MlpMixer(num_classes=CLASSES, **settings))
+
+
+def _thin(name: str, **options: object) -> nn.Module:
+    return _drawn(timm.create_model(name, num_classes=CLASSES, **options))
+
+
 def _small_vgg() -> nn.Module:
     layers = torchvision.models.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True)
     return nn.Sequential(
@@ -391,6 +467,54 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
             )
         ),
     ),
+    "convnext": ("ConvNeXt: dense layers over channels last", _convnext),
+    "convnext-v2": (
+        "ConvNeXt V2: global response normalisation",
+        lambda: _convnext(use_grn=True, ls_init_value=None),
+    ),
+    "mixer": ("MLP-Mixer: dense layers over tokens", _mixer),
+    "resmlp": (
+        "ResMLP: dense layers over tokens, affines",
+        lambda: _mixer(
+            mlp_ratio=4,
+            block_layer=timm.models.mlp_mixer.ResBlock,
+            norm_layer=timm.models.mlp_mixer.Affine,
+        ),
+    ),
+    "poolformer": (
+        "PoolFormer: pooling minus the pixel itself",
+        lambda: _drawn(
+            metaformer.MetaFormer(
+                depths=(1, 1, 1, 1),
+                dims=(8, 8, 16, 16),
+                num_classes=CLASSES,
+                downsample_norm=None,
+                mlp_act=nn.GELU,
+                mlp_bias=True,
+                norm_layers=metaformer.GroupNorm1,
+                layer_scale_init_values=1e-5,
+                res_scale_init_values=None,
+                use_mlp_head=False,
+            )
+        ),
+    ),
+    "fastvit": (
+        "FastViT: differences, large kernels",
+        lambda: _thin("fastvit_t8", layers=(1, 1, 1, 1), embed_dims=(8, 8, 16, 16)),
+    ),
+    "cbam": ("CBAM: gates from maxima", lambda: _timm(block_args={"attn_layer": "cbam"})),
+    "frn": (
+        "ResNet with filter response normalisation",
+        lambda: _drawn(
+            _timm_v2(
+                preact=False,
+                conv_layer=create_conv2d,
+                norm_layer=timm.layers.FilterResponseNormTlu2d,
+            )
+        ),
+    ),
+    "gem-cosine": ("generalised-mean pooling, cosine head", lambda: seeded(Cosine())),
+    "pyramid": ("feature pyramid: Resize, transposed convolution", lambda: seeded(Pyramid())),
     "res2net": (
         "Res2Net: splits and concatenations inside a block",
         lambda: _timm(

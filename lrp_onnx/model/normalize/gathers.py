@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.model.normalize.batch import TRIALS, folded, picture_of, with_batch
@@ -39,8 +40,7 @@ def ordered_gathers_as_reshapes(graph: Graph) -> Graph:
         ir.convenience.replace_nodes_and_values(
             graph.model.graph, node, [node], [reshape], [old], [made]
         )
-        if not source.outputs[0].uses():
-            graph.model.graph.remove(source, safe=True)
+    common.RemoveUnusedNodesPass()(graph.model)
     return graph
 
 
@@ -50,7 +50,9 @@ def _reads_flattened(node: ir.Node) -> bool:
     source = data.producer() if data is not None else None
     if data is None or source is None or source.op_type != "Reshape":
         return False
-    before, after = shape_of(source.inputs[0]), shape_of(data)  # type: ignore[arg-type]
+    if source.inputs[0] is None:
+        return False
+    before, after = shape_of(source.inputs[0]), shape_of(data)
     axis = node.attributes.get_int("axis", default=0)
     return (
         before is not None and len(before) > 1 and after is not None and len(after) == 1 == axis + 1

@@ -31,7 +31,8 @@ def sums_of_one_shape(graph: Graph) -> Graph:
             own = shape_of(value) if value is not None else None
             if whole is None or own is None or len(own) != len(whole) or own[1:] == whole[1:]:
                 continue
-            if None in own[1:] or None in whole[1:]:
+            pairs = zip(own[1:], whole[1:], strict=True)
+            if None in whole[1:] or any(mine not in (1, size) for mine, size in pairs):
                 continue
             name = f"{node.name}.{slot}.shape"
             sizes = np.array([1, *whole[1:]], np.int64)

@@ -74,7 +74,7 @@ def interpolation(old: int, new: int, scale: float, options: Interpolation) -> N
         else:
             first, weights = floor.astype(np.int64) - 1, _cubic(fraction, options.cubic)
     taken = first[:, None] + np.arange(weights.shape[1])
-    if options.inside:
+    if options.inside and options.mode == "cubic":
         weights = np.where((taken >= 0) & (taken < old), weights, 0.0)
         weights = weights / weights.sum(1, keepdims=True)
     matrix = np.zeros((new, old))

@@ -64,7 +64,7 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
 
 @reads("ConvTranspose")
 def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
-    channels, *_ = need_picture(node)
+    channels, height, width = need_picture(node)
     weight = needed_constant(graph, node, 1, "weight")
     group = int(attribute(node, "group", 1))
     if weight.ndim != 4 or group < 1 or weight.shape[0] != channels or channels % group:
@@ -83,12 +83,35 @@ def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
             f"its bias of shape {bias.shape} does not fit its weight of shape {weight.shape}"
         )
     assert node.inputs[1] is not None
-    return kinds.Deconvolution(
+    made = kinds.Deconvolution(
         kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
         strides=pair(node, "strides"),
         pads=pads(node, (weight.shape[2], weight.shape[3])),
         dilations=pair(node, "dilations"),
         group=group,
+    )
+    size = known_sizes(node.outputs[0], "its output")[1:]
+    if min(made.strides) < 1 or _read_by(made, size) != (height, width):
+        raise Unreadable(
+            f"its strides and pads make no {size} from {(height, width)}: the file is damaged, or "
+            "adds a whole stride to its output"
+        )
+    return made
+
+
+def _read_by(layer: kinds.Deconvolution, size: tuple[int, ...]) -> tuple[int, ...]:
+    """How many windows of its convolution fit on an output of this height and width."""
+    return tuple(
+        (
+            size[i]
+            + layer.pads[i]
+            + layer.pads[i + 2]
+            - layer.dilations[i] * (layer.weight.shape[i + 2] - 1)
+            - 1
+        )
+        // layer.strides[i]
+        + 1
+        for i in range(len(size))
     )
 
 
@@ -208,6 +231,7 @@ THROUGH = (
     "Transpose",
     "Unsqueeze",
     "Squeeze",
+    "Resize",
 )
 """Operators that may lie between the bounded function and the product."""
 
@@ -256,7 +280,8 @@ def _is_bounded(value: ir.Value) -> bool:
     while node is not None and node.op_type in THROUGH:
         if node.op_type == "Expand" and _repeats(node):
             return True
-        computed = [v for v in node.inputs if v is not None and v.producer() is not None]
+        slots = node.inputs[:1] if node.op_type == "Resize" else node.inputs
+        computed = [v for v in slots if v is not None and v.producer() is not None]
         node = computed[0].producer() if len(computed) == 1 else None
     return node is not None and node.op_type in BOUNDED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -131,11 +132,17 @@ NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wr
 """Mode of a Pad → NumPy's mode, for padding with the picture's own elements."""
 
 
+LARGEST_MATRIX = 1 << 24
+"""Most old × new rows, or columns, of a Resize: 4,096 × 4,096."""
+
+
 @reads("Resize")
 def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
     before, after = need_picture(node), known_sizes(node.outputs[0], "its output")
     if after[0] != before[0]:
         raise Unreadable("it resizes channels: only height and width can be explained")
+    if 0 in before or max(before[i] * after[i] for i in (1, 2)) > LARGEST_MATRIX:
+        raise Unreadable(f"it resizes {before} to {after}: that is nothing, or too large")
     mode = str(attribute(node, "mode", "nearest"))
     coordinates = str(attribute(node, "coordinate_transformation_mode", "half_pixel"))
     if attribute(node, "antialias", 0) or mode not in MODES or coordinates not in COORDINATES:
@@ -148,6 +155,8 @@ def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
         stated = np.asarray(needed_constant(graph, node, 2, "list of scales")).reshape(-1)
         if stated.size >= 2:  # of all axes, or of height and width alone
             scales = [float(scale) for scale in stated[-2:]]
+    if not all(0 < scale < inf for scale in scales):
+        raise Unreadable(f"its scales are {scales}: they must be positive")
     options = Interpolation(
         mode,
         coordinates,

@@ -84,7 +84,8 @@ WHICH: dict[str, Predicate] = {
 }
 """Which steps an entry of a composite is for.
 
-A dense layer that is a 1×1 convolution is a convolution.
+A dense layer that is a 1×1 convolution is a convolution, and so is one that is the same at every
+position of channels-last pictures or of tokens.
 """
 
 

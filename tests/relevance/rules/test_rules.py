@@ -42,6 +42,15 @@ LAYERS: dict[str, dict[str, Any]] = {
     "dense": {"layer": "dense"},
     "dense-scaled": {"layer": "dense", "form": "gemm-scaled"},
     "dense-matmul": {"layer": "dense", "form": "matmul"},
+    "linear": {"layer": "linear"},
+    "deconv": {"layer": "deconv", "strides": [2, 1], "pads": [1, 0, 0, 1]},
+    "deconv-grouped": {
+        "layer": "deconv",
+        "group": 2,
+        "strides": [2, 2],
+        "dilations": [1, 2],
+        "output_padding": [1, 0],
+    },
     "average": {
         "layer": "average",
         "kernel_shape": [3, 3],
