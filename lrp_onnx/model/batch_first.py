@@ -162,6 +162,13 @@ def _same(walk: _Walk, node: ir.Node) -> Place:
     return walk.place(value)
 
 
+def _expanded(walk: _Walk, node: ir.Node) -> Place:
+    """An Expand that keeps the number of axes and the batch's axis."""
+    if len(shape_of(node.outputs[0]) or ()) != len(walk.shape(node.inputs[0])):
+        raise Unreadable("it adds axes where the batch is not first: this cannot be explained")
+    return walk.place(node.inputs[0])
+
+
 def _transposed(walk: _Walk, node: ir.Node) -> Place:
     """Where a Transpose puts the batch."""
     place, rank = walk.place(node.inputs[0]), len(walk.shape(node.inputs[0]))
@@ -341,6 +348,7 @@ REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
     | dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"), _reduced)
     | {
         "BatchNormalization": _per_channel,
+        "Expand": _expanded,
         "Transpose": _transpose,
         "Gather": _gather,
         "Slice": _slice,
