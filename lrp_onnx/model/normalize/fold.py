@@ -42,6 +42,7 @@ DERIVED = FOLDABLE | {
     "ReduceSum",
     "ReduceSumSquare",
     "Relu",
+    "Resize",
     "ScatterND",
     "Sigmoid",
     "Sin",
