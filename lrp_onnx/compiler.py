@@ -468,7 +468,7 @@ def compile_model(
             "give one name per class"
         )
     backward = _emit(graph, forward, plan, assigned, options, start=start, until=coarse)
-    ledger = tuple(map(_ledger, backward.ledger))
+    ledger = tuple(_ledger(entry, backward.builder) for entry in backward.ledger)
     model = _appended(backward, forward, options, ledger, at=coarse)
     # `verify` reads the tensors of the ledger, even where no node reads them.
     model = drop_unused(model, keep=names_of(ledger))
@@ -648,8 +648,12 @@ def _not_float32(graph: Graph) -> frozenset[str]:
     )
 
 
-def _ledger(entry: LedgerEntry) -> dict[str, Any]:
-    """A ledger entry as tensor names, for the file's metadata."""
+def _ledger(entry: LedgerEntry, builder: Builder) -> dict[str, Any]:
+    """A ledger entry as tensor names, for the file's metadata.
+
+    A view of a tensor of the model that nothing else reads is not in the file: how it is made
+    stands in the entry.
+    """
 
     def factors(relevance: Relevance) -> list[str]:
         return [
@@ -658,7 +662,7 @@ def _ledger(entry: LedgerEntry) -> dict[str, Any]:
             if v is not None and v.number != 1.0
         ]
 
-    return {
+    written: dict[str, Any] = {
         "step": entry.step,
         "received": factors(entry.received),
         "passed": [factors(relevance) for relevance in entry.passed],
@@ -673,3 +677,12 @@ def _ledger(entry: LedgerEntry) -> dict[str, Any]:
             for t in entry.terms
         ],
     }
+    views = {name: _view(builder, name) for name in names_of([written]) & set(builder.seen)}
+    return written | ({"views": views} if views else {})
+
+
+def _view(builder: Builder, name: str) -> dict[str, Any]:
+    """How a view is made, as JSON-ready data."""
+    source = builder.seen[name]
+    view = builder.views[source]
+    return {"of": source, "shape": list(view.shape), "order": list(view.order)}

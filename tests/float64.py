@@ -498,7 +498,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ReduceSum": _reduce(np.sum),
     "Reshape": reshape,
     "ScatterElements": scatter_elements,
-    "Shape": lambda x: np.array(x.shape),
+    "Shape": lambda x, *, start=0, end=None: np.asarray(x.shape, np.int64)[start:end],
     "Squeeze": lambda x, axes: x.squeeze(tuple(int(a) for a in axes)),
     "Slice": slice_,
     "Softmax": softmax,

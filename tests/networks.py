@@ -347,3 +347,104 @@ def picture(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> NDArray[np
         .normal(size=(batch, *(d.dim_value for d in dims[1:])))
         .astype(np.float32)
     )
+
+
+def transformer(
+    form: str = "split",
+    *,
+    batch: int | str = "N",
+    width: int = 6,
+    heads: int = 2,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """A vision transformer of one block on 6×4 pixels: patches, class token, attention, GELU.
+
+    `form` says where the batch is in attention: ``split`` (3, N, heads, T, d) as timm writes it,
+    ``merged`` (T, N·heads, d) as torch's MultiheadAttention, ``windows`` (N·windows, T, C) as Swin,
+    with a position bias for every head and a mask for every window, but without a class token.
+    """
+    net = Network(seed)
+    depth, patches = width // heads, 6
+    y = net.conv("x", (3, width), (2, 2), strides=[2, 2], name="patches")
+    y = _shaped(net, y, 0, width, patches)
+    y = net.node("Transpose", y, perm=[0, 2, 1])
+    if form != "windows":
+        token = net.constant("token", net.rng.normal(size=(1, 1, width)).astype(np.float32))
+        size = net.node("Shape", "x", start=0, end=1)
+        shape = net.node("Concat", size, net.constant("rest", np.array([1, width])), axis=0)
+        y = net.node("Concat", net.node("Expand", token, shape), y, axis=1, name="with token")
+        patches += 1
+    position = net.rng.normal(size=(1, patches, width)).astype(np.float32)
+    y = net.node("Add", y, net.constant("position", position), name="positions")
+    z = _attention_of(net, form, _normed(net, y, width), (patches, width, heads, depth))
+    y = net.node("Add", net.dense(z, (width, width), form="matmul"), y)
+    z = net.activate("Gelu", net.dense(_normed(net, y, width), (width, 8), form="matmul"))
+    y = net.node("Add", y, net.dense(z, (8, width), form="matmul"))
+    y = _normed(net, y, width)
+    if form == "windows":
+        y = net.node("ReduceMean", y, net.constant("mean", np.array([1])), keepdims=0)
+    else:
+        y = net.node("Gather", y, net.constant("first", np.array(0)), axis=1)
+    return net.model(net.dense(y, (width, 3)), [batch, 3, 6, 4], classes=3)
+
+
+def _shaped(net: Network, x: str, *shape: int) -> str:
+    return net.node("Reshape", x, net.constant(f"shape{len(net.weights)}", np.array(shape)))
+
+
+def _normed(net: Network, x: str, width: int) -> str:
+    names = [
+        net.constant(
+            f"norm{len(net.weights)}.{k}", net.rng.normal(1, 0.3, width).astype(np.float32)
+        )
+        for k in "ab"
+    ]
+    return net.node("LayerNormalization", x, *names, axis=-1)
+
+
+def _attention_of(net: Network, form: str, x: str, sizes: tuple[int, int, int, int]) -> str:
+    """Self-attention of (N, T, C), heads merged again, without the projection behind it."""
+    tokens, width, heads, depth = sizes
+    windows = 1
+    if form == "windows":
+        windows, tokens = 2, tokens // 2
+        x = _shaped(net, x, -1, tokens, width)
+    if form == "merged":
+        x = net.node("Transpose", x, perm=[1, 0, 2])
+    y = net.dense(x, (width, 3 * width), form="matmul")
+    if form == "merged":
+        y = _shaped(net, y, tokens, -1, 3, width)
+        y = net.node("Transpose", y, perm=[2, 0, 1, 3])
+        parts = [
+            net.node("Gather", y, net.constant(f"part{i}", np.array(i)), axis=0) for i in range(3)
+        ]
+        query, key, value = (
+            net.node("Transpose", _shaped(net, part, tokens, -1, depth), perm=[1, 0, 2])
+            for part in parts
+        )
+        turn, back = [0, 2, 1], [1, 0, 2]
+    else:
+        y = _shaped(net, y, -1, tokens, 3, heads, depth)
+        y = net.node("Transpose", y, perm=[2, 0, 3, 1, 4])
+        first = net.node("Split", y, axis=0, num_outputs=3, outputs=3)
+        axis = net.constant("part", np.array([0]))
+        query, key, value = (
+            net.node("Squeeze", name, axis) for name in (first, f"{first}1", f"{first}2")
+        )
+        turn, back = [0, 1, 3, 2], [0, 2, 1, 3]
+    scale = net.constant("scale", np.float32(depth**-0.5))
+    scores = net.node(
+        "MatMul", net.node("Mul", query, scale), net.node("Transpose", key, perm=turn)
+    )
+    if form == "windows":
+        bias = net.rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
+        scores = net.node("Add", scores, net.constant("bias", bias))
+        mask = net.rng.choice([0.0, -5.0], (1, windows, 1, tokens, tokens)).astype(np.float32)
+        scores = _shaped(net, scores, -1, windows, heads, tokens, tokens)
+        scores = net.node("Add", scores, net.constant("mask", mask))
+        scores = _shaped(net, scores, -1, heads, tokens, tokens)
+    weights = net.node("Softmax", scores, axis=-1, name="attention")
+    y = net.node("Transpose", net.node("MatMul", weights, value, name="mixed"), perm=back)
+    if form == "merged":
+        return net.node("Transpose", _shaped(net, y, tokens, -1, width), perm=[1, 0, 2])
+    return _shaped(net, y, -1, tokens * windows, width)

@@ -31,7 +31,6 @@ REFUSED = {
     "core-nchwc": "optimised for one processor",
     "core-qoperator": "QDQ format",
     "core-training": r"model\.eval\(\)",
-    "vit": "MatMul .*not a constant",
 }
 """Families that cannot be compiled, and why."""
 

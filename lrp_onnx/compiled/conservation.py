@@ -83,12 +83,14 @@ def tensors_of(contract: Contract) -> frozenset[str]:
 
 
 def names_of(ledger: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Names of every tensor in a ledger."""
+    """Names of every tensor in a ledger; in place of a view that of its tensor."""
     names: set[str] = set()
     for entry in ledger:
-        names.update(entry["received"], *entry["passed"])
+        own = {*entry["received"], *(name for passed in entry["passed"] for name in passed)}
         for term in entry["terms"]:
-            names.update((term["s"], term["z"], term["b"]))
+            own.update((term["s"], term["z"], term["b"]))
+        views = entry.get("views", {})
+        names.update(views[name]["of"] if name in views else name for name in own)
     return frozenset(names)
 
 
@@ -145,11 +147,12 @@ def _decoded(value: Mapping[str, Any]) -> Array:
 
 def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:
     """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`."""
-    return list(_accounts(contract, values))
+    return list(_accounts(contract, dict(values)))
 
 
-def _accounts(contract: Contract, values: Mapping[str, Array]) -> Iterator[Account]:
+def _accounts(contract: Contract, tensors: dict[str, Array]) -> Iterator[Account]:
     for entry in contract.ledger:
+        values = tensors | _views(entry, tensors)
         rule = contract.rules[entry["step"]]
         received = _total(values, entry["received"])
         zeros = np.zeros_like(received)
@@ -162,6 +165,15 @@ def _accounts(contract: Contract, values: Mapping[str, Array]) -> Iterator[Accou
         yield Account(
             entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon
         )
+
+
+def _views(entry: Mapping[str, Any], values: Mapping[str, Array]) -> dict[str, Array]:
+    """The views of an entry of the ledger, by name."""
+    views = {}
+    for name, view in entry.get("views", {}).items():
+        tensor = np.asarray(values[view["of"]])
+        views[name] = tensor.reshape(view["shape"] or tensor.shape).transpose(view["order"])
+    return views
 
 
 def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -16,14 +16,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.batch_first import batch_first
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
-from lrp_onnx.model.readers import linear, movements, pointwise  # noqa: F401 (they register their readers)
+from lrp_onnx.model.readers import attention, linear, movements, pointwise  # noqa: F401 (they register their readers)
 from lrp_onnx.model.readers.reading import READERS, Unreadable, data_inputs
-from lrp_onnx.model.readers.rows import dense_over_rows
 from lrp_onnx.model.written_norms import normalizations_together
 from lrp_onnx.model.written_out import write_together
 from lrp_onnx.plan import kinds
-from lrp_onnx.plan.kinds import Step
+from lrp_onnx.plan.kinds import Step, View
 
 NO_READER = "this operator cannot be explained yet"
 
@@ -45,17 +45,14 @@ def canonicalize(
     """
     steps: list[Step] = []
     faults: list[str] = []
-    nodes = _path(graph, logits)
-    rows = dense_over_rows(graph, nodes)
-    covered = {node for _, triple in rows.values() for node in triple}
-    for node in nodes:
-        if node in rows:
-            steps.append(_over_rows(*rows[node]))
-        elif node not in covered:
-            try:
-                steps += _read(graph, node)
-            except Unreadable as error:
-                faults.append(f"{label(node)}: {error}")
+    graph, path, views, moved = batch_first(graph, _path(graph, logits))
+    for node in path:
+        try:
+            if str(node.name) in moved:
+                raise Unreadable(moved[str(node.name)])
+            steps += _read(graph, node, views)
+        except Unreadable as error:
+            faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
     faults += [
         f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
@@ -84,7 +81,7 @@ def _path(graph: Graph, logits: str) -> list[ir.Node]:
     return [node for node in graph.nodes if node in reached]
 
 
-def _read(graph: Graph, node: ir.Node) -> list[Step]:
+def _read(graph: Graph, node: ir.Node, views: Mapping[str, View]) -> list[Step]:
     """The steps of a node, one for each output that its reader describes."""
     reader = READERS.get(node.op_type)
     if reader is None:
@@ -107,17 +104,9 @@ def _read(graph: Graph, node: ir.Node) -> list[Step]:
         if output_shape is None:
             raise Unreadable("the shape of its output is not known")
         nodes = (str(node.name),)
-        steps.append(Step(name, layer, names, name_of(output), shape, output_shape, nodes))
+        view = views.get(name_of(output))
+        steps.append(Step(name, layer, names, name_of(output), shape, output_shape, nodes, view))
     return steps
-
-
-def _over_rows(layer: kinds.Linear, nodes: Sequence[ir.Node]) -> Step:
-    """A dense layer along the last axis, that several nodes compute."""
-    (x, *_), y = nodes[0].inputs, nodes[-1].outputs[0]
-    assert x is not None
-    before, after, names = shape_of(x), shape_of(y), tuple(str(node.name) for node in nodes)
-    assert before is not None and after is not None
-    return Step(names[1], layer, (name_of(x),), name_of(y), before, after, names)
 
 
 Rewrite = Callable[[Step, Step], Step | None]
@@ -165,6 +154,7 @@ def _joined(first: Step, second: Step, layer: kinds.Kind) -> Step:
         first.input_shape,
         second.output_shape,
         first.nodes + second.nodes,
+        second.view,
     )
 
 
@@ -186,14 +176,18 @@ def _merge_subsamples(first: Step, second: Step) -> Step | None:
     a, b = first.kind, second.kind
     if not isinstance(a, kinds.Subsample) or not isinstance(b, kinds.Subsample):
         return None
-    channels, rows, columns = (
-        range(a.starts[i], a.stops[i], a.steps[i])[b.starts[i] : b.stops[i] : b.steps[i]]
-        for i in range(3)
-    )
+    axes = [
+        range(*own)[slice(*other)]
+        for own, other in zip(
+            zip(a.starts, a.stops, a.steps, strict=True),
+            zip(b.starts, b.stops, b.steps, strict=True),
+            strict=True,
+        )
+    ]
     merged = kinds.Subsample(
-        starts=(channels.start, rows.start, columns.start),
-        steps=(channels.step, rows.step, columns.step),
-        stops=(channels.stop, rows.stop, columns.stop),
+        starts=tuple(axis.start for axis in axes),
+        steps=tuple(axis.step for axis in axes),
+        stops=tuple(axis.stop for axis in axes),
     )
     return _joined(first, second, merged)
 

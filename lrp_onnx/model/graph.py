@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -21,6 +21,10 @@ LARGEST_DERIVED = 1 << 27
 """Largest number of elements of a weight that is computed from others; the largest layer of
 ResNet-152 has 2.4 million.
 """
+
+
+GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")
+"""Operators whose result may be larger than their inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Graph:
         """
         constant = set(self.model.graph.initializers)
         for node in self.nodes:
-            names = [name_of(value) for value in node.inputs if value is not None]
+            names = [name_of(value) for value in _operands(node) if value is not None]
             if names and constant.issuperset(names):
                 constant.update(name_of(value) for value in node.outputs)
         return frozenset(constant)
@@ -70,7 +74,8 @@ class Graph:
         computed.
 
         A file may compute weights from stored ones (dequantise, standardise, cast); this method
-        does the same computation.
+        does the same computation. What a file repeats for every picture (a class token) is computed
+        for one.
         """
         if value is None or not self.is_constant(value):
             return None
@@ -94,18 +99,16 @@ class Graph:
             node = todo.pop()
             if node is not None and node not in needed:
                 needed.add(node)
-                todo += [value.producer() for value in node.inputs if value is not None]
+                todo += [value.producer() for value in _operands(node) if value is not None]
         values: dict[str, NDArray[np.generic]] = {}
         for node in self.nodes:
             if node not in needed:
                 continue
             sizes = shape_of(node.outputs[0])
-            if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes:
-                return None
-            if prod(size or 0 for size in sizes) > LARGEST_DERIVED:
+            if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes[1:]:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
-            result = evaluate(node, inputs)
+            result = _evaluated(node, inputs, [1 if size is None else size for size in sizes])
             if result is None:
                 return None
             values[name_of(node.outputs[0])] = result
@@ -118,7 +121,26 @@ class Graph:
         if value is None:
             return None
         tensor = value.const_value if name_of(value) in self.model.graph.initializers else None
-        return values[name_of(value)] if tensor is None else tensor.numpy()
+        return values.get(name_of(value)) if tensor is None else tensor.numpy()
+
+
+def _evaluated(
+    node: ir.Node, inputs: list[NDArray[np.generic] | None], sizes: list[int]
+) -> NDArray[np.generic] | None:
+    """A constant node's output of shape `sizes` for one picture; None if it is too large, or its
+    size is not known beforehand.
+    """
+    repeated = node.op_type == "Expand" and inputs[1] is None
+    stated = shape_of(node.outputs[0]) or ()
+    growing = node.op_type in GROWING and None in stated and not repeated
+    if growing or prod(sizes) > LARGEST_DERIVED:
+        return None
+    return evaluate(node, [inputs[0], np.array(sizes, np.int64)] if repeated else inputs)
+
+
+def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
+    """The inputs of a node that its output's values come from; the shape of an Expand is none."""
+    return node.inputs[:1] if node.op_type == "Expand" else node.inputs
 
 
 def inputs_of(model: ir.Model) -> list[ir.Value]:

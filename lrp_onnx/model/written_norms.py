@@ -149,6 +149,7 @@ def _collapsed(steps: list[Step], members: list[Step], norm: kinds.Normalization
         last.output_shape,
         last.output_shape,
         tuple(name for step in reversed(members) for name in step.nodes),
+        last.view,
     )
     readers = [step for step in outside if last.output in step.inputs]
     replaced = {last.output: made}
@@ -160,7 +161,9 @@ def _collapsed(steps: list[Step], members: list[Step], norm: kinds.Normalization
         )
         nodes = (*made.nodes, *readers[0].nodes)
         replaced = {
-            readers[0].output: replace(made, kind=scaled, output=readers[0].output, nodes=nodes)
+            readers[0].output: replace(
+                made, kind=scaled, output=readers[0].output, nodes=nodes, view=readers[0].view
+            )
         }
         made = replaced[readers[0].output]
         outside = [step for step in outside if step is not readers[0]]

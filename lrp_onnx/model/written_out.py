@@ -91,5 +91,6 @@ def _collapsed(steps: Sequence[Step], members: Sequence[Step]) -> list[Step]:
         product.output_shape,
         product.output_shape,
         tuple(name for member in members for name in member.nodes),
+        product.view,
     )
     return [composed if step is product else step for step in steps if step not in members[:-1]]

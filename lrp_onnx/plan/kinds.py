@@ -30,6 +30,16 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """How a tensor of the graph becomes one with the batch first: reshaped to `shape`, in which -1
+    is the batch (empty: as it is), then transposed by `order`.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of layer.
 
@@ -346,15 +356,30 @@ class Join(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Concat(Kind):
-    """Tensors one after another along `axis`, as in a DenseNet."""
+    """Tensors one after another along `axis`, as in a DenseNet. Between them there may be
+    constants, as a transformer's class token is.
+    """
 
     category: ClassVar[str] = "concatenation"
     merges: ClassVar[bool] = True
-    keeps_signs: ClassVar[bool] = True
 
     axis: int
     sizes: tuple[int, ...]
     """The size of each operand along the axis."""
+    starts: tuple[int, ...] = ()
+    """Where each operand begins; empty if they follow each other from 0 on."""
+    length: int = 0
+    """The size of the whole along the axis if there are constants, else 0."""
+
+    @property
+    def keeps_signs(self) -> bool:  # type: ignore[override]
+        return not self.length
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Where each operand begins and ends along the axis."""
+        starts = self.starts or tuple(sum(self.sizes[:i]) for i in range(len(self.sizes)))
+        return tuple((start, start + size) for start, size in zip(starts, self.sizes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +397,22 @@ class Product(Kind):
     """Index of the operand that is the signal; None, in a `Composed` only, if that is not known."""
     axes: tuple[int, ...]
     """Axes along which the gate has one value and the signal has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixProduct(Kind):
+    """``A @ B`` of two tensors that both depend on the picture: queries and keys, attention and
+    values.
+    """
+
+    category: ClassVar[str] = "matrix product"
+    merges: ClassVar[bool] = True
+    keeps_signs: ClassVar[bool] = True
+
+    attention: int | None
+    """Index of the operand that is a softmax's; None if neither is."""
+    repeated: tuple[tuple[int, ...], tuple[int, ...]]
+    """For each operand the axes along which it has one matrix and the other has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,17 +488,32 @@ class Resample(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Subsample(Kind):
-    """Every `steps`-th element from `starts` up to, not including, `stops`, along C, H and W: a
-    slice, or the stride of an option-A shortcut (He et al. 2015).
+    """Every `steps`-th element from `starts` up to, not including, `stops`, along every axis but
+    the batch: a slice, or the stride of an option-A shortcut (He et al. 2015).
     """
 
     category: ClassVar[str] = "routing"
     moves: ClassVar[bool] = True
     keeps_signs: ClassVar[bool] = True
 
-    starts: tuple[int, int, int]
-    steps: tuple[int, int, int]
-    stops: tuple[int, int, int]
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+    stops: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Kind):
+    """The elements at `indices` along `axis`, each at most once: a class token, or a turned order;
+    without that axis if `drops`, which is for one index.
+    """
+
+    category: ClassVar[str] = "routing"
+    moves: ClassVar[bool] = True
+    keeps_signs: ClassVar[bool] = True
+
+    axis: int
+    indices: tuple[int, ...]
+    drops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,6 +563,10 @@ class Step:
     output_shape: Shape
     nodes: tuple[str, ...]
     """Names of all graph nodes that the step covers."""
+    view: View | None = None
+    """How the graph's output tensor becomes the step's, which has the batch first; None where it
+    is the same.
+    """
 
     @property
     def op(self) -> str:

@@ -103,6 +103,13 @@ class Plan:
         return tuple(item for item in self.items if isinstance(item, Block))
 
     @property
+    def views(self) -> dict[str, kinds.View]:
+        """Tensors of the graph whose batch is not first → how relevance sees them."""
+        inner = (step.kind.steps for step in self.steps if isinstance(step.kind, kinds.Composed))
+        steps = (*self.steps, *(step for steps in inner for step in steps))
+        return {step.output: step.view for step in steps if step.view is not None}
+
+    @property
     def layout(self) -> str:
         """``NHWC`` if the model transposes its input from NHWC to NCHW first, else ``NCHW``."""
         preparation = self.preparation
@@ -138,6 +145,8 @@ class Plan:
                 names.add(step.name)
             elif isinstance(step.kind, kinds.Product | kinds.Quotient):
                 reached.add(step.inputs[step.kind.signal or 0])
+            elif isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None:
+                reached.add(step.inputs[1 - step.kind.attention])
             else:
                 reached.update(step.inputs)
         return frozenset(names)

@@ -48,6 +48,7 @@ class Backward:
         input or to `until`, one of `Plan.cut_points`.
         """
         plan = self.plan
+        self.builder.views = plan.views
         self._nonnegative = (
             nonnegative_tensors(plan) if self.builder.emission.signs else frozenset()
         )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from zoo_files import families
+from networks import Network
 
 from lrp_onnx.cli.commands import main
 from lrp_onnx.errors import UnsupportedModelError
@@ -21,6 +21,15 @@ from lrp_onnx.runtime.images import read_image
 
 ROOT = Path(__file__).parents[2]
 MODEL, SAMPLES = ROOT / "models" / "shapes-resnet.onnx", ROOT / "models" / "samples"
+
+
+def with_rounding(path: Path) -> Path:
+    """A classifier that the compiler refuses: it rounds its features."""
+    net = Network(0)
+    y = net.node("Round", net.activate("Relu", net.conv("x", (3, 6))))
+    flat = net.node("Flatten", net.node("GlobalAveragePool", y))
+    onnx.save(net.model(net.dense(flat, (6, 4)), ["N", 3, 24, 24], classes=4), path)
+    return path
 
 
 def test_which_methods_only_run_a_model() -> None:
@@ -67,9 +76,9 @@ def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
 
 
 def test_a_refused_model_is_compared_and_evaluated(tmp_path: Path) -> None:
-    vit = families()["vit"][0].save(tmp_path)
+    refused_model = with_rounding(tmp_path / "model.onnx")
     photo = str(SAMPLES / "star.png")
-    arguments = ["compare", str(vit), photo, "-o", str(tmp_path / "grid.png")]
+    arguments = ["compare", str(refused_model), photo, "-o", str(tmp_path / "grid.png")]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1 and "--method occlusion" in refused.stderr
     methods = ["--method", "occlusion", "--method", "rise(masks=20)"]
@@ -78,7 +87,17 @@ def test_a_refused_model_is_compared_and_evaluated(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "grid.png")) is not None
     judged = CliRunner().invoke(
         main,
-        ["evaluate", str(vit), photo, *methods, "--metrics", "exact", "--steps", "2", "--json"],
+        [
+            "evaluate",
+            str(refused_model),
+            photo,
+            *methods,
+            "--metrics",
+            "exact",
+            "--steps",
+            "2",
+            "--json",
+        ],
     )
     assert judged.exit_code == 0, judged.output
     assert {"occlusion", "rise(masks=20)", "constant"} <= set(json.loads(judged.stdout))

@@ -51,6 +51,17 @@ def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
     return model.eval()
 
 
+def drawn(make: Callable[[], nn.Module], seed: int = 3) -> nn.Module:
+    """A transformer with all its parameters drawn anew, tokens, positions and norms too."""
+    torch.manual_seed(seed)
+    model = make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scales = bool((parameter == 1.0).all())  # of a norm
+            parameter.normal_(float(scales), 0.3)
+    return model.eval()
+
+
 class ThinResNet(torchvision.models.ResNet):
     """torchvision's ResNet with two stages of few channels."""
 
@@ -425,8 +436,35 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     ),
     "vit": (
         "vision transformer",
-        lambda: seeded(
-            torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=CLASSES),
+        lambda: drawn(
+            lambda: torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=CLASSES)
+        ),
+    ),
+    "deit": (
+        "DeiT: vision transformer as timm writes it",
+        lambda: drawn(
+            lambda: timm.create_model(
+                "deit_tiny_patch16_224",
+                img_size=32,
+                patch_size=8,
+                embed_dim=24,
+                depth=2,
+                num_classes=CLASSES,
+            )
+        ),
+    ),
+    "swin": (
+        "Swin: attention in shifted windows",
+        lambda: drawn(
+            lambda: timm.create_model(
+                "swin_tiny_patch4_window7_224",
+                img_size=32,
+                window_size=4,
+                embed_dim=8,
+                depths=(2, 2),
+                num_heads=(2, 4),
+                num_classes=CLASSES,
+            )
         ),
     ),
     "convnext": ("ConvNeXt: dense layers over channels last", _convnext),

@@ -59,7 +59,7 @@ def resolve_shapes(graph: Graph) -> Graph:
         trial = with_batch(model, batch)
         settle_model(trial)
         trials.append(trial)
-    if _write_constants(model, *trials):
+    if _write_constants(model, *trials) + _write_numbers(model, *trials):
         common.RemoveUnusedNodesPass()(model)
         forget_shapes(model)
         infer_shapes(model)
@@ -113,26 +113,80 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
     many.
     """
     written = 0
-    outputs = [{v.name: v for node in trial.graph for v in node.outputs} for trial in (one, two)]
+    outputs = [_values(trial) for trial in (one, two)]
     for node in list(model.graph):
         for slot in _computed_slots(node, model):
             name = str(node.inputs[slot].name)  # type: ignore[union-attr]
             values = [_vector(folded(trial, name)) for trial in (one, two)]
-            output = node.outputs[0].name
+            output = str(node.outputs[0].name)
             output_shapes = [shape_of(by_name[output]) for by_name in outputs if output in by_name]
             vector = _any_batch(node, values, output_shapes)
             if vector is None:
                 continue
+            if node.op_type == "Reshape" and not _keeps(node, outputs):
+                vector = [-1 if size == 0 else size for size in vector]
             label = f"{node.name}.{slot}.any_batch"
-            stored = ir.Value(
-                name=label, const_value=ir.tensor(np.asarray(vector, np.int64), name=label)
-            )
-            stored.shape, stored.dtype = ir.Shape([len(vector)]), ir.DataType.INT64
-            model.graph.register_initializer(stored)
-            node.replace_input_with(slot, stored)
+            if node.op_type == "Expand" and _is_stored(node.inputs[0], model):
+                shape = _batch_and(model, vector[1:], label)
+            else:
+                shape = _stored(model, np.asarray(vector, np.int64), label)
+            node.replace_input_with(slot, shape)
             node.attributes.pop("allowzero", None)
             written += 1
     return written
+
+
+def _values(trial: ir.Model) -> dict[str, ir.Value]:
+    """What a trial computes or has folded, by the names that `model` has for it."""
+    stored = trial.graph.initializers.items()
+    folded = {name.removesuffix(".folded"): value for name, value in stored}
+    computed = (value for node in trial.graph for value in node.outputs)
+    return folded | {str(v.name): v for v in (*trial.graph.inputs, *computed)}
+
+
+def _is_stored(value: ir.Value | None, model: ir.Model) -> bool:
+    return value is not None and value.name in model.graph.initializers
+
+
+def _stored(model: ir.Model, array: NDArray[np.generic], name: str) -> ir.Value:
+    """A new initializer of the model."""
+    stored = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    stored.shape, stored.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    model.graph.register_initializer(stored)
+    return stored
+
+
+def _batch_and(model: ir.Model, sizes: list[int], name: str) -> ir.Value:
+    """The shape (batch, *sizes) as two new nodes at the beginning of the model, in the form whose
+    result shape inference knows.
+    """
+    picture = picture_of(model)
+    assert picture is not None
+    rest = _stored(model, np.asarray(sizes, np.int64), f"{name}.sizes")
+    batch = ir.node("Shape", [picture], attributes={"start": 0, "end": 1}, name=f"{name}.batch")
+    shape = ir.node("Concat", [batch.outputs[0], rest], attributes={"axis": 0}, name=name)
+    batch.outputs[0].name, shape.outputs[0].name = f"{name}.batch", name
+    model.graph.insert_before(model.graph[0], [batch, shape])
+    return shape.outputs[0]
+
+
+def _write_numbers(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
+    """Replace numbers that are computed from shapes, and the same for both batches, by constants in
+    `model`; return how many. Such is the scale of attention, 1/√d.
+    """
+    written = 0
+    for node in list(model.graph):
+        for value in node.outputs:
+            found = [trial.graph.initializers.get(f"{value.name}.folded") for trial in (one, two)]
+            arrays = [v.const_value.numpy() for v in found if v is not None and v.const_value]
+            if len(arrays) == 2 and arrays[0].dtype.kind == "f" and _equal(*arrays):
+                value.replace_all_uses_with(_stored(model, arrays[0], f"{value.name}.any_batch"))
+                written += 1
+    return written
+
+
+def _equal(one: NDArray[np.generic], two: NDArray[np.generic]) -> bool:
+    return one.dtype == two.dtype and np.array_equal(one, two)
 
 
 def folded(trial: ir.Model, name: str) -> NDArray[np.generic] | None:
@@ -163,12 +217,25 @@ def _any_batch(
     if node.op_type not in ("Reshape", "Expand") or len(output_shapes) != 2:
         return None
     shape_1, shape_2 = output_shapes
-    if not shape_1 or not shape_2 or (shape_1[0], shape_2[0]) != TRIALS:
+    if not shape_1 or not shape_2 or len(shape_1) != len(shape_2):
         return None
-    sizes = [size for size in shape_1[1:] if size is not None]
-    if shape_1[1:] != shape_2[1:] or len(sizes) != len(shape_1) - 1 or 0 in sizes:
+    sizes = [size for size in shape_1 if size is not None]
+    differing = [i for i, (one, two) in enumerate(zip(shape_1, shape_2, strict=True)) if one != two]
+    if len(differing) != 1 or len(sizes) != len(shape_1) or 0 in sizes:
         return None
-    return [0 if node.op_type == "Reshape" else 1, *sizes]
+    (axis,) = differing
+    if axis == 0 and (shape_1[0], shape_2[0]) == TRIALS:
+        return [0 if node.op_type == "Reshape" else 1, *sizes[1:]]
+    if node.op_type == "Reshape":  # the batch is inside, or merged with another axis
+        return [*sizes[:axis], -1, *sizes[axis + 1 :]]
+    return None
+
+
+def _keeps(node: ir.Node, outputs: list[dict[str, ir.Value]]) -> bool:
+    """Whether the first axis of a node's input is the batch in both trials."""
+    name = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+    shapes = [shape_of(by_name[name]) for by_name in outputs if name in by_name]
+    return [shape[0] if shape else None for shape in shapes] == list(TRIALS)
 
 
 def free_batch(graph: Graph) -> Graph:

@@ -30,13 +30,23 @@ FOLDABLE = frozenset((
 
 DERIVED = FOLDABLE | {
     "BatchNormalization",
+    "Cos",
     "DequantizeLinear",
+    "Exp",
+    "GatherND",
+    "MatMul",
     "Pow",
     "Reciprocal",
     "ReduceL2",
     "ReduceMean",
     "ReduceSum",
     "ReduceSumSquare",
+    "Relu",
+    "Resize",
+    "ScatterND",
+    "Sigmoid",
+    "Sin",
+    "Softmax",
 }
 """Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
 
@@ -150,6 +160,11 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
+    if node.op_type == "Pow" and all(x is not None and x.dtype == np.float32 for x in inputs):
+        base, exponent = (np.asarray(x, np.float64) for x in inputs)
+        with np.errstate(all="ignore"):
+            # NumPy's power of float32 is not rounded as runtimes round it.
+            return np.asarray(np.power(base, exponent), np.float32)
     model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph, name_of, shape_of
+from lrp_onnx.model.readers.attention import matrix_product
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     attribute,
@@ -115,8 +116,7 @@ def _read_by(layer: kinds.Deconvolution, size: tuple[int, ...]) -> tuple[int, ..
 
 
 @reads("Gemm")
-def read_gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
-    """``y = xW + b`` of (N, in)."""
+def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
     if attribute(node, "transA", 0):
         raise Unreadable("transA=1 transposes the batch: only y = xW + b can be explained")
     weight = needed_constant(graph, node, 1, "weight")
@@ -129,19 +129,21 @@ def read_gemm(graph: Graph, node: ir.Node) -> kinds.Dense:
     if bias is not None and not fits(bias.shape, (1, out)):
         raise Unreadable(f"its bias of shape {bias.shape} does not fit its {out} outputs")
     assert node.inputs[1] is not None
-    return kinds.Dense(
-        kinds.Weight(
-            name_of(node.inputs[1]),
-            tuple(weight.shape),
-            scale=None if alpha == 1.0 else np.full(out, alpha),
-            bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
-        ),
-        transposed,
+    stored = kinds.Weight(
+        name_of(node.inputs[1]),
+        tuple(weight.shape),
+        scale=None if alpha == 1.0 else np.full(out, alpha),
+        bias=None if bias is None else beta * np.broadcast_to(bias, (1, out)).reshape(out),
     )
+    if len(known_sizes(node.inputs[0], "its input")) > 1:  # a view of (batch · positions, in)
+        return kinds.Linear(stored, transposed)
+    return kinds.Dense(stored, transposed)
 
 
 @reads("MatMul")
-def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
+def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear | kinds.MatrixProduct:
+    if len(data_inputs(graph, node)) == 2:
+        return matrix_product(graph, node)
     weight = needed_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
     if weight.ndim != 2 or shape is None or len(shape) < 2 or shape[-1] != weight.shape[0]:
@@ -168,13 +170,15 @@ def _batch_normalization(graph: Graph, node: ir.Node) -> kinds.Affine:
         for slot, what in enumerate(("scale", "bias", "mean", "variance"), start=1)
     )
     sizes = known_sizes(node.inputs[0], "its input")
-    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {sizes[:1]}:
-        raise Unreadable(f"its scale, bias, mean and variance do not fit {sizes[:1]} channels")
+    axis = int(attribute(node, "axis", 1))  # of a view: see model/batch_first.py
+    channels = sizes[axis - 1 : axis]
+    if not sizes or {v.shape for v in (gamma, beta, mean, variance)} != {channels}:
+        raise Unreadable(f"its scale, bias, mean and variance do not fit {channels} channels")
     spread = variance + float(attribute(node, "epsilon", 1e-5))
     if (spread <= 0).any():
         raise Unreadable("its variance is negative: the file is damaged")
     scale = gamma / np.sqrt(spread)
-    ones = (1,) * (len(sizes) - 1)
+    ones = (1,) * (len(sizes) - axis)
     return kinds.Affine(scale.reshape(-1, *ones), (beta - mean * scale).reshape(-1, *ones))
 
 
@@ -227,6 +231,7 @@ THROUGH = (
     "Transpose",
     "Unsqueeze",
     "Squeeze",
+    "Resize",
 )
 """Operators that may lie between the bounded function and the product."""
 
@@ -275,7 +280,8 @@ def _is_bounded(value: ir.Value) -> bool:
     while node is not None and node.op_type in THROUGH:
         if node.op_type == "Expand" and _repeats(node):
             return True
-        computed = [v for v in node.inputs if v is not None and v.producer() is not None]
+        slots = node.inputs[:1] if node.op_type == "Resize" else node.inputs
+        computed = [v for v in slots if v is not None and v.producer() is not None]
         node = computed[0].producer() if len(computed) == 1 else None
     return node is not None and node.op_type in BOUNDED
 

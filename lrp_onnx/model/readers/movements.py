@@ -49,7 +49,7 @@ def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
 
 @reads("Slice")
 def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
-    sizes = need_picture(node)
+    sizes = known_sizes(node.inputs[0], "its input")
     starts = needed_integers(graph, node, 1, "list of starts")
     ends = needed_integers(graph, node, 2, "list of ends")
     axes = _optional_integers(graph, node, 3, "list of axes", range(len(starts)))
@@ -59,19 +59,19 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
             f"its starts {starts}, ends {ends}, axes {axes} and steps {steps} differ in number: "
             "the file is damaged"
         )
-    sample_starts, sample_steps, sample_stops = [0, 0, 0], [1, 1, 1], list(sizes)
+    sample_starts, sample_steps, sample_stops = [0] * len(sizes), [1] * len(sizes), list(sizes)
     for start, end, axis_or_negative, step in zip(starts, ends, axes, steps, strict=True):
-        axis = axis_of(axis_or_negative, 4)
+        axis = axis_of(axis_or_negative, len(sizes) + 1)
         if axis == 0 or step < 1:
             raise Unreadable(
                 "it slices the batch or runs backwards: "
-                "only forward slices of channels, rows and columns can be explained"
+                "only forward slices of one picture can be explained"
             )
         taken = range(sizes[axis - 1])[start:end:step]
         sample_starts[axis - 1] = taken.start
         sample_steps[axis - 1] = step
         sample_stops[axis - 1] = taken.stop
-    return kinds.Subsample(_three(sample_starts), _three(sample_steps), _three(sample_stops))
+    return kinds.Subsample(tuple(sample_starts), tuple(sample_steps), tuple(sample_stops))
 
 
 @reads("Pad")
@@ -171,26 +171,29 @@ def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
 @reads("Concat")
 def _concat(graph: Graph, node: ir.Node) -> kinds.Concat:
     sizes = [known_sizes(value, "one of its inputs") for value in node.inputs]
-    if any(graph.is_constant(value) for value in node.inputs):
-        raise Unreadable(
-            "some of its inputs are constants (a class token?): this cannot be explained"
-        )
     if any(len(size) != len(sizes[0]) for size in sizes):
         raise Unreadable(f"it joins tensors of shapes {sizes}: their ranks must be equal")
     axis = axis_of(int(attribute(node, "axis", 1)), len(sizes[0]) + 1)
     if axis == 0:
         raise Unreadable("it joins along the batch: this cannot be explained")
-    return kinds.Concat(axis, tuple(size[axis - 1] for size in sizes))
+    lengths = [size[axis - 1] for size in sizes]
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    data = [i for i, value in enumerate(node.inputs) if not graph.is_constant(value)]
+    if len(data) == len(lengths):
+        return kinds.Concat(axis, tuple(lengths))
+    return kinds.Concat(
+        axis, tuple(lengths[i] for i in data), tuple(starts[i] for i in data), sum(lengths)
+    )
 
 
 @reads("Split")
 def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
-    sizes = need_picture(node)
-    axis = axis_of(int(attribute(node, "axis", 0)), 4)
+    sizes = known_sizes(node.inputs[0], "its input")
+    axis = axis_of(int(attribute(node, "axis", 0)), len(sizes) + 1)
     if axis == 0:
         raise Unreadable("it splits the batch: this cannot be explained")
     shapes = [known_sizes(value, "one of its outputs") for value in node.outputs]
-    lengths = [part[axis - 1] for part in shapes if len(part) == 3]
+    lengths = [part[axis - 1] for part in shapes if len(part) == len(sizes)]
     ends = np.cumsum(lengths)
     if len(lengths) != len(shapes) or sum(lengths) != sizes[axis - 1]:
         raise Unreadable(
@@ -199,10 +202,30 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
         )
     parts: list[kinds.Subsample] = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        first, last = [0, 0, 0], list(sizes)
+        first, last = [0] * len(sizes), list(sizes)
         first[axis - 1], last[axis - 1] = int(start), int(end)
-        parts.append(kinds.Subsample(_three(first), (1, 1, 1), _three(last)))
+        parts.append(kinds.Subsample(tuple(first), (1,) * len(sizes), tuple(last)))
     return parts
+
+
+@reads("Gather")
+def _gather(graph: Graph, node: ir.Node) -> kinds.Select:
+    sizes = known_sizes(node.inputs[0], "its input")
+    indices = np.asarray(needed_constant(graph, node, 1, "list of indices"))
+    axis = axis_of(int(attribute(node, "axis", 0)), len(sizes) + 1)
+    if axis == 0 or indices.ndim > 1 or indices.dtype.kind not in "iu":
+        raise Unreadable(
+            f"it takes indices of shape {indices.shape} along axis {axis}: a list of integers "
+            "along an axis that is not the batch's can be explained"
+        )
+    length = sizes[axis - 1]
+    taken = [int(index) for index in indices.reshape(-1)]
+    if not all(-length <= index < length for index in taken):
+        raise Unreadable(f"its indices go beyond the {length} elements: the file is damaged")
+    unique = tuple(index % length for index in taken)
+    if len(set(unique)) < len(unique):
+        raise Unreadable("it takes elements several times: this cannot be explained yet")
+    return kinds.Select(axis, unique, drops=indices.ndim == 0)
 
 
 @reads("Expand")

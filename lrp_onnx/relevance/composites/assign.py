@@ -22,6 +22,7 @@ from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 OVERRIDE = "override "
 """Before the pattern of an override, in the reason for a rule."""
+SOFTMAX_HINT = ", or take the composite attn-lrp"
 KIND = "@"
 """Before the name of a kind of step, in place of a node's name."""
 
@@ -72,6 +73,11 @@ WHICH: dict[str, Predicate] = {
     "gate path": lambda plan, step: step.kind.category == "softmax" and step.name in plan.gated,
     "concatenation": _category("concatenation"),
     "product": _category("product"),
+    "attention": lambda plan, step: (
+        isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
+    ),
+    "matrix product": _category("matrix product"),
+    "softmax": _category("softmax"),
     "lower convolution": lambda plan, step: 0 <= _depth(plan, step) < 0.5,
     "upper convolution": lambda plan, step: _depth(plan, step) >= 0.5,
     "everything": lambda plan, step: not step.kind.merges,
@@ -170,6 +176,7 @@ def assign(plan: Plan, composite: Composite, choices: Choices = Choices()) -> di
         if first is None:
             faults.append(
                 f"{step.op} '{step.name}' has no rule in this composite: give it one by an override"
+                + SOFTMAX_HINT * (step.kind.category == "softmax")
             )
             continue
         try:

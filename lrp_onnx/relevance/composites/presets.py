@@ -6,6 +6,12 @@ import difflib
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites.assign import Composite, Entry
+from lrp_onnx.relevance.rules.attention import (
+    GradientMatrixProduct,
+    Halves,
+    SoftmaxTaylor,
+    Values,
+)
 from lrp_onnx.relevance.rules.joins import (
     Gate,
     GradientJoin,
@@ -45,6 +51,8 @@ _TAIL: tuple[Entry, ...] = (
     ("reshape", Pass()),
     ("routing", Route()),
     ("product", Gate()),
+    ("attention", Values()),
+    ("matrix product", Halves()),
     ("gate path", Gradient()),
     ("concatenation", Parts()),
 )
@@ -77,8 +85,20 @@ _INVESTIGATE_SOURCE = "iNNvestigate (Alber et al. 2019)"
 _GRADIENT: tuple[Entry, ...] = (
     ("join", GradientJoin()),
     ("product", GradientProduct()),
+    ("matrix product", GradientMatrixProduct()),
     ("concatenation", Parts()),
     ("everything", Gradient()),
+)
+_TRANSFORMER: tuple[Entry, ...] = (
+    ("first", Gamma()),
+    ("convolution", Gamma(gamma=0.05)),
+    ("dense", Gamma(gamma=0.05)),
+    ("affine", Epsilon()),
+    ("join", Signed()),
+    ("average pooling", Norm()),
+    ("max pooling", WinnerTakeAll()),
+    ("activation", Pass()),
+    *_TAIL,
 )
 _REFERENCE: tuple[Entry, ...] = (
     ("first", ZPlus(ones=True, epsilon=REFERENCE_EPSILON, signed=False, bias="drop")),
@@ -225,6 +245,18 @@ COMPOSITES: dict[str, Composite] = {
         ("first", ZBox()),
         ("convolution", Gamma()),
         ("dense", Epsilon()),
+    ),
+    "attn-lrp": Composite(
+        title="AttnLRP: relevance also through queries, keys and the softmax of attention; gamma "
+        "0.25 on the first layer, 0.05 on the other linear layers",
+        source="Achtibat et al., ICML 2024",
+        entries=(*_HEAD, ("attention", Halves()), ("softmax", SoftmaxTaylor()), *_TRANSFORMER),
+    ),
+    "cp-lrp-gamma": Composite(
+        title="CP-LRP: attention counts as a constant, relevance goes to its values; gamma 0.25 on "
+        "the first layer, 0.05 on the other linear layers",
+        source="Ali et al., ICML 2022, with the gamma of Achtibat et al. 2024",
+        entries=(*_HEAD, *_TRANSFORMER),
     ),
     "excitation-backprop": Composite(
         title="excitation backpropagation: z+ everywhere",

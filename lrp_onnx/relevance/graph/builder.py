@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.contract import INTERNAL
+from lrp_onnx.plan.kinds import View
 from lrp_onnx.relevance.graph.emission import DEFAULT_EMISSION, EMISSIONS, Emission
 
 
@@ -225,6 +226,10 @@ class Builder:
     """What the batch of relevance is called, where it is not that of the pictures: one picture's
     forward pass then serves many backward ones, and its tensors, of batch 1, are broadcast.
     """
+    views: Mapping[str, View] = field(default_factory=dict)
+    """How those of them are seen whose batch is not first."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Tensors that are views of those → which."""
     prefix: str = INTERNAL
     """What the names of tensors begin with."""
     nodes: list[gs.Node] = field(default_factory=list)
@@ -269,12 +274,20 @@ class Builder:
         return Value(self, self._constant(np.ascontiguousarray(values).reshape(values.shape)))
 
     def known(self, name: str, *, nonnegative: bool = False) -> Value:
-        """A tensor that the forward graph computes or stores, as float32."""
-        stored = Value(self, name, Sign(nonnegative))
-        if name not in self.other_types:
-            return stored
-        to = {"to": int(onnx.TensorProto.FLOAT)}
-        return self.node("Cast", stored, attributes=to, sign=stored.sign)
+        """A tensor of the forward graph, or one that it stores, as float32 and batch first."""
+        known = Value(self, name, Sign(nonnegative))
+        if name in self.other_types:
+            to = {"to": int(onnx.TensorProto.FLOAT)}
+            known = self.node("Cast", known, attributes=to, sign=known.sign)
+        view = self.views.get(name)
+        if view is None:
+            return known
+        if view.shape:
+            known = known.reshape(*view.shape)
+        if view.order != tuple(range(len(view.order))):
+            known = self.node("Transpose", known, attributes={"perm": view.order}, sign=known.sign)
+        self.seen[known.name] = name
+        return known
 
     def node(
         self,

@@ -75,6 +75,12 @@ class Relevance:
         z.builder.terms.append(Term(s, z, z.constant(0.0) if bias is None else bias, factor, held))
         return s
 
+    def absorbed(self, share: Value) -> Value:
+        """The relevance itself, of which constants absorb `share`: noted for the ledger."""
+        total = self.total
+        total.builder.terms.append(Term(total, total.constant(1.0), share, 1.0))
+        return total
+
     def _over(self, z: Value, epsilon: float, *, signed: bool) -> Value:
         behind_relu = self.alias == z.name
         if epsilon == 0.0 and self.activation is not None:

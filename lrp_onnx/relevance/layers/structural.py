@@ -88,20 +88,30 @@ class ConcatLayer(Node[kinds.Concat]):
 
     __slots__ = ()
 
+    @property
+    def bias(self) -> Value:
+        """1 where a constant stands, along the axis; the number 0 where there is none."""
+        if not self.kind.length:
+            return self.builder.value(0.0)
+        constant = np.ones(self.kind.length)
+        for start, end in self.kind.bounds:
+            constant[start:end] = 0
+        rank = len(self.step.output_shape)
+        shape = [-1 if axis == self.kind.axis else 1 for axis in range(rank)]
+        return self.builder.array(constant.reshape(shape))
+
     def vjps(self, s: Value) -> tuple[Value, ...]:
-        concat = self.kind
-        ends = [sum(concat.sizes[: i + 1]) for i in range(len(concat.sizes))]
         integers = s.builder.integers
         return tuple(
             s.builder.node(
                 "Slice",
                 s,
-                integers((end - size,)),
+                integers((start,)),
                 integers((end,)),
-                integers((concat.axis,)),
+                integers((self.kind.axis,)),
                 sign=s.sign,
             )
-            for size, end in zip(concat.sizes, ends, strict=True)
+            for start, end in self.kind.bounds
         )
 
 
@@ -207,14 +217,19 @@ class SubsampleLayer(Node[kinds.Subsample]):
     def vjp(self, s: Value, w: Value) -> Value:
         taken = self.kind
         sizes = self._sizes()[1:]
-        counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in range(3)]
+        axes = range(len(sizes))
+        counts = [len(range(taken.starts[i], taken.stops[i], taken.steps[i])) for i in axes]
+        if all(step == 1 for step in taken.steps):
+            missing = [size - stop for size, stop in zip(sizes, taken.stops, strict=True)]
+            return zero_pad(s, [0, *taken.starts], [0, *missing])
         # (N, C, H, W) → (N, C, 1, H, 1, W, 1): zeros behind every element, then around everything.
         split = s.reshape(-1, *(n for count in counts for n in (count, 1)))
-        spaced = zero_pad(split, [0] * 7, [0, *(n for step in taken.steps for n in (0, step - 1))])
+        between = [n for step in taken.steps for n in (0, step - 1)]
+        spaced = zero_pad(split, [0] * (1 + len(between)), [0, *between])
         whole = spaced.reshape(
             -1, *(count * step for count, step in zip(counts, taken.steps, strict=True))
         )
-        missing = [sizes[i] - taken.starts[i] - counts[i] * taken.steps[i] for i in range(3)]
+        missing = [sizes[i] - taken.starts[i] - counts[i] * taken.steps[i] for i in axes]
         return zero_pad(whole, [0, *taken.starts], [0, *missing])
 
 

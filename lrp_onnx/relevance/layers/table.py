@@ -10,6 +10,7 @@ from lrp_onnx.plan.kinds import Step
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.graph.builder import Builder, Value
 from lrp_onnx.relevance.layers.activations import ActivationLayer
+from lrp_onnx.relevance.layers.attention import MatrixProductLayer, SelectLayer
 from lrp_onnx.relevance.layers.layer import Node
 from lrp_onnx.relevance.layers.linear import (
     AffineLayer,
@@ -64,6 +65,7 @@ LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.MaxPool: MaxPoolLayer,
     kinds.Activation: ActivationLayer,
     kinds.Product: ProductLayer,
+    kinds.MatrixProduct: MatrixProductLayer,
     kinds.Quotient: QuotientLayer,
     kinds.Join: JoinLayer,
     kinds.Concat: ConcatLayer,
@@ -75,6 +77,7 @@ LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.Composed: ComposedLayer,
     kinds.Reshape: ReshapeLayer,
     kinds.Subsample: SubsampleLayer,
+    kinds.Select: SelectLayer,
     kinds.ZeroPad: ZeroPadLayer,
     kinds.Transpose: TransposeLayer,
 }

@@ -149,11 +149,16 @@ class GradientProduct(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts(Rule):
-    """``Rᵢ = R`` where operand i stands in the concatenation: every element keeps its own."""
+    """``Rᵢ = R`` where operand i stands in the concatenation: every element keeps its own. What
+    constants in it receive (a class token) is absorbed, as by a bias.
+    """
 
     serves: ClassVar[str] = "concatenation"
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        if layer.bias.number != 0.0:
+            s = r.absorbed(layer.bias)
+            return [Relevance(back) for back in layer.vjps(s)]
         if r.is_of(layer.output):
             backs = layer.vjps(r.coefficient)
             return [Relevance(back, x) for back, x in zip(backs, layer.inputs, strict=True)]

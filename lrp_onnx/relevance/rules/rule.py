@@ -22,7 +22,12 @@ from lrp_onnx.relevance.layers.layer import Layer, Terms
 SMALL = 1e-6
 """Stabilizer of Zennit's rules and the default here."""
 
-SERVED = {"join": "the residual Add", "product": "products", "concatenation": "concatenations"}
+SERVED = {
+    "join": "the residual Add",
+    "product": "products",
+    "concatenation": "concatenations",
+    "matrix product": "products of two matrices",
+}
 """Category of merging layers → what people call them."""
 Shares = Sequence[Relevance | None]
 """What each input of a layer gets, in their order; None for nothing at all."""

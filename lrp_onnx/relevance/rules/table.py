@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lrp_onnx.notation import build, write
-from lrp_onnx.relevance.rules import joins, passing, spread
+from lrp_onnx.relevance.rules import attention, joins, passing, spread
 from lrp_onnx.relevance.rules import linear as rules
 from lrp_onnx.relevance.rules.rule import Rule
 
@@ -30,6 +30,10 @@ RULES: dict[str, Rule] = {
     "gate": joins.Gate(),
     "gradient-product": joins.GradientProduct(),
     "parts": joins.Parts(),
+    "halves": attention.Halves(),
+    "values": attention.Values(),
+    "gradient-matrix-product": attention.GradientMatrixProduct(),
+    "softmax": attention.SoftmaxTaylor(),
 }
 """Every rule by its name, with its default parameters."""
 

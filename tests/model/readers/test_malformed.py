@@ -88,7 +88,6 @@ FAULTY: dict[str, tuple[tuple[Graph, ir.Node], str]] = {
     "slice lengths": (node("Slice", PICTURE, i(0, 0), i(2)), "differ in number"),
     "slice axes": (node("Slice", PICTURE, i(0), i(2), i(4)), "its axis 4"),
     "slice of scalars": (node("Slice", PICTURE, f(1), i(2)), "list of integers"),
-    "slice of a row": (node("Slice", ROW, i(0), i(2)), r"only \(N, C, H, W\)"),
     "max pooling of a row": (node("MaxPool", ROW, kernel_shape=[2]), r"only \(N, C, H, W\)"),
     "average pooling of a row": (
         node("AveragePool", ROW, kernel_shape=[2]),

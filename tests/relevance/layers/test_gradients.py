@@ -292,6 +292,13 @@ def _resize(**attributes: object) -> Callable[[Network, str], str]:
     return resized
 
 
+def _resized_gate(net: Network, y: str) -> str:
+    """GhostNet V2: a gate that is computed on fewer pixels."""
+    gate = net.node("Sigmoid", net.conv(_shrunk(net, y), (C, C), (1, 1)))
+    scales = net.constant("whole", np.array([1, 1, 1.7, 2], np.float32))
+    return net.node("Mul", y, net.node("Resize", gate, "", scales, mode="nearest"))
+
+
 def _shrunk(net: Network, y: str) -> str:
     scales = net.constant("scales", np.array([1, 1, 0.6, 0.5], np.float32))
     return net.node("Resize", y, "", scales, mode="nearest")
@@ -382,6 +389,7 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "linear, corners": _resize(mode="linear", coordinate_transformation_mode="align_corners"),
     "cubic": _resize(mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
     "shrunk": _shrunk,
+    "resized gate": _resized_gate,
     "transposed convolution": _deconvolution,
     "pixel shuffle": _shuffle("CRD"),
     "depth to space": _shuffle("DCR"),

@@ -156,9 +156,10 @@ ELSEWHERE = {
     "block",
     "route",
     "spread",
+    "softmax",
 }
 """Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py, test_routing.py
-and test_spread.py have their twins.
+test_spread.py and test_transformers.py have their twins.
 """
 
 

@@ -1,0 +1,213 @@
+"""Small vision transformers: the gradient against central differences, wherever attention has the
+batch; rules of attention against their formulas; what constants absorb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import relative, run_onnx
+from float64 import run_float64
+from networks import Network, picture, transformer
+
+from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
+from lrp_onnx.compiled.verify import audit
+from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.model.batch_first import Place
+from lrp_onnx.plan import kinds
+from lrp_onnx.relevance.composites.presets import COMPOSITES
+
+Save = Callable[[onnx.ModelProto], Path]
+FORMS = ("split", "merged", "windows")
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_gradient_is_that_of_central_differences(
+    form: str, batch: int | str, saved: Save
+) -> None:
+    model = transformer(form, batch=batch)
+    x = picture(model).astype(np.float64)
+    compiled = compile_model(saved(model), composite="gradient", outputs=("relevance",)).model
+    found = run_float64(compiled, {"x": x})["relevance"]
+    (logits,) = run_float64(model, {"x": x}).values()
+    target = logits.argmax(1)
+    rng, step = np.random.default_rng(0), 1e-6
+    for _ in range(8):
+        direction = rng.normal(size=x.shape)
+        ends = [
+            next(iter(run_float64(model, {"x": x + s * step * direction}).values()))
+            for s in (1, -1)
+        ]
+        slope = ((ends[0] - ends[1]) / (2 * step))[np.arange(len(x)), target]
+        expected = (found * direction).reshape(len(x), -1).sum(1)
+        assert np.allclose(expected, slope, rtol=1e-5, atol=1e-7)
+    assert relative(run_onnx(compiled, {"x": x.astype(np.float32)})["relevance"], found) < 1e-4
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_every_composite_accounts_for_all_relevance(composite: str, form: str, saved: Save) -> None:
+    path = saved(transformer(form))
+    compiled = compile_model(path, composite=composite)
+    found = audit(
+        compiled.model,
+        compiled.contract,
+        run_onnx,
+        pictures=picture(transformer(form)),
+        original=None,
+    )
+    assert found.passed, [check for check in found.checks if check[1]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("composite", ["gradient", "attn-lrp", "cp-lrp-gamma", "residual-c3"])
+@pytest.mark.parametrize("optimize_for", ["cpu", "portable"])
+def test_many_targets_are_single_runs(
+    composite: str, form: str, optimize_for: str, saved: Save
+) -> None:
+    path, targets = saved(transformer(form)), np.array([1, 0, 2])
+    x = {"x": picture(transformer(form), batch=1)}
+    choices = {"composite": composite, "optimize_for": optimize_for, "outputs": ("heatmap",)}
+    many = compile_model(path, many_targets=True, **choices).model
+    one = compile_model(path, **choices).model
+    together = run_onnx(many, x | {"target": targets})["heatmap"]
+    for row, target in zip(together, targets, strict=True):
+        alone = run_onnx(one, x | {"target": np.array([target])})["heatmap"]
+        assert relative(row[None], alone) < 1e-4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_file_computes_stays(form: str, saved: Save) -> None:
+    model = transformer(form)
+    x = {"x": picture(model)}
+    compiled = compile_model(saved(model), composite="attn-lrp").model
+    name = model.graph.output[0].name
+    before = run_onnx(model, x, optimize=False)[name]
+    np.testing.assert_array_equal(run_onnx(compiled, x, optimize=False)[name], before)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_batch_comes_first_in_the_plan(form: str, saved: Save) -> None:
+    plan = compile_model(saved(transformer(form)), composite="gradient").plan
+    assert all(step.output_shape[0] is None for step in plan.steps)
+    assert bool(plan.views)
+    (attention,) = (s for s in plan.steps if s.name == "mixed")
+    assert isinstance(attention.kind, kinds.MatrixProduct) and attention.kind.attention == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "view", "sizes"),
+    [
+        (Place(1), ((), (1, 0, 2)), (3, 4)),
+        (Place(1, 1, 2), ((3, -1, 2, 4), (1, 0, 2, 3)), (3, 2, 4)),
+        (Place(1, 2, 1), ((3, 2, -1, 4), (2, 0, 1, 3)), (3, 2, 4)),
+    ],
+)
+def test_a_view_of_a_place(
+    place: Place, view: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]
+) -> None:
+    shape = (3, None, 4)
+    assert place.view(shape) == kinds.View(*view)
+    assert place.sizes(shape) == sizes
+
+
+def product(*, softmax: bool) -> onnx.ModelProto:
+    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for."""
+    net = Network(3)
+    parts = [net.conv("x", (2, 2), (1, 1), name=name) for name in ("left", "right")]
+    left = net.node("Slice", parts[0], *_bounds(net, "l", (4, 5)), name="a")
+    right = net.node("Slice", parts[1], *_bounds(net, "r", (5, 3)), name="b")
+    if softmax:
+        left = net.node("Softmax", left, axis=-1, name="p")
+    mixed = net.node("MatMul", left, right, name="mixed")
+    return net.model(net.node("Flatten", mixed), ["N", 2, 5, 5], classes=24)
+
+
+def _bounds(net: Network, name: str, ends: tuple[int, int]) -> list[str]:
+    arrays = {"starts": [0, 0], "ends": list(ends), "axes": [2, 3]}
+    return [net.constant(f"{name}.{key}", np.array(value)) for key, value in arrays.items()]
+
+
+def shares(rule: str, *, softmax: bool, saved: Save) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What arrives at a, b (and p) under a rule of the product; the start."""
+    model = product(softmax=softmax)
+    rng = np.random.default_rng(0)
+    x, r = rng.normal(size=(2, 2, 5, 5)), rng.normal(size=(2, 24))
+    names = ["a.out", "b.out"] + ["p.out"] * softmax
+    outputs = tuple(name for name in names if not (rule == "values" and name != "b.out"))
+    options = Options(
+        composite="attn-lrp" if softmax else "gradient",
+        rules={"@matrix product": rule},
+        outputs=outputs,
+    )
+    compiled = compile_model(saved(model), options).model
+    found = run_float64(compiled, {"x": x, "start": r})
+    inner = run_float64(model, {"x": x}, [*names, "mixed.out"])
+    relevance = {name: found[f"relevance/{name}"] for name in outputs}
+    return inner | {f"R {name}": value for name, value in relevance.items()}, r.reshape(2, 2, 4, 3)
+
+
+def quotient(r: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return r / (z + np.where(z < 0, -1e-6, 1e-6))
+
+
+def test_halves_of_a_product(saved: Save) -> None:
+    """AttnLRP, Eq. 3.3, written with every index."""
+    found, r = shares("halves", softmax=False, saved=saved)
+    a, b, s = found["a.out"], found["b.out"], quotient(r, found["mixed.out"])
+    to_a = np.einsum("nhji,nhip,nhjp->nhji", a, b, s) / 2
+    to_b = np.einsum("nhji,nhip,nhjp->nhip", a, b, s) / 2
+    assert relative(found["R a.out"], to_a) < 1e-9 and relative(found["R b.out"], to_b) < 1e-9
+    assert np.allclose(to_a.sum() + to_b.sum(), r.sum(), rtol=1e-3)
+
+
+def test_values_take_all(saved: Save) -> None:
+    """CP-LRP: probabilities are constants."""
+    found, r = shares("values", softmax=True, saved=saved)
+    p, v, s = found["p.out"], found["b.out"], quotient(r, found["mixed.out"])
+    expected = np.einsum("nhji,nhip,nhjp->nhip", p, v, s)
+    assert relative(found["R b.out"], expected) < 1e-9
+
+
+def test_the_softmax_rule(saved: Save) -> None:
+    """AttnLRP, Eq. 3.1."""
+    found, _ = shares("halves", softmax=True, saved=saved)
+    x, p, r = found["a.out"], found["p.out"], found["R p.out"]
+    expected = x * (r - p * r.sum(-1, keepdims=True))
+    assert relative(found["R a.out"], expected) < 1e-9
+
+
+def test_values_need_attention(saved: Save) -> None:
+    with pytest.raises(RuleError, match="neither of its factors is a softmax's"):
+        compile_model(
+            saved(product(softmax=False)), composite="gradient", rules={"@matrix product": "values"}
+        )
+
+
+def test_constants_absorb_what_they_receive(saved: Save) -> None:
+    """The class token and the positions take relevance as a bias does; the ledger states it."""
+    model = transformer("split")
+    compiled = compile_model(saved(model), composite="cp-lrp-gamma")
+    names = tensors_of(compiled.contract)
+    x = {"x": picture(model)}
+    values = run_onnx(expose(compiled.model, names), x)
+    stored = constants_of(compiled.model, compiled.contract, names)
+    accounts = {a.step: a for a in accounts_of(compiled.contract, values | stored | x)}
+    token, positions = accounts["with token"], accounts["positions"]
+    assert np.abs(token.bias).min() > 1e-3 and np.abs(positions.bias).min() > 1e-3
+    np.testing.assert_allclose(token.received, token.passed + token.bias, rtol=1e-3)
+
+
+def test_a_product_along_the_batch_is_refused(saved: Save) -> None:
+    net = Network()
+    y = net.node("Flatten", net.node("GlobalAveragePool", net.conv("x", (3, 4), (1, 1))))
+    turned = net.node("Transpose", y, perm=[1, 0])
+    mixed = net.node("MatMul", y, net.node("MatMul", turned, y))
+    with pytest.raises(UnsupportedModelError, match="batch"):
+        compile_model(saved(net.model(net.dense(mixed, (4, 3)), ["N", 3, 5, 5], classes=3)))
