@@ -42,7 +42,7 @@ def test_every_composite_runtime_and_error_has_its_own(found: tool.Found) -> Non
         *(f"{name} at 28" for name in tool.EMITTED),
     }
     kinds = {forms[form]["said"].partition(":")[0] for form in refused}
-    assert kinds == {"RuleError", "UnsupportedModelError"}
+    assert kinds == {"RuleError", "ChoiceError"}
 
 
 def test_twice_the_same_and_a_change_is_listed(

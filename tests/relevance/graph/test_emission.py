@@ -107,9 +107,8 @@ def test_max_pooling_hands_back_to_the_first_maximum(
 
 
 def test_an_unknown_runtime(saved: Save) -> None:
-    with pytest.raises(
-        RuleError, match="'abacus': it is cpu, cuda, tensorrt, web, openvino, portable"
-    ):
+    message = "'abacus' is not known; there are cpu, cuda, tensorrt, web, openvino, portable"
+    with pytest.raises(RuleError, match=message):
         compile_model(saved(resnet()), optimize_for="abacus")
 
 
