@@ -79,6 +79,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         "gate": "the signal takes all relevance, the gate that scales it none",
         "gradient-product": "both factors get what the gradient gives them",
         "parts": "every joined part keeps the relevance of its place",
+        "halves": "attention and what it attends to get half of the relevance each",
+        "values": "what is attended to takes all relevance, the attention none",
+        "gradient-matrix-product": "attention and what it attends to get what the gradient gives",
+        "softmax": "an attention's weights hand relevance on to the scores that raised them",
     }
 )
 """Name of a rule → what it does."""
