@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 import os
@@ -16,22 +15,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE
 from lrp_onnx.errors import OutputError, OutputExistsError, shown
 from lrp_onnx.files.writing import write_bytes
-from lrp_onnx.maps.chain import parse_chain
+from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.report.encode import ENDINGS, encoded, height_within, resized
-from lrp_onnx.report.render import RenderStyle, overlay
+from lrp_onnx.report.render import RenderStyle, encoded, height_within, overlay, with_height
 from lrp_onnx.runtime import explanation
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Endings of files that hold the overlay."""
 SMALLEST, NOTEBOOK = 288, 360
 """Height in pixels below which a picture is enlarged before it is drawn, and in notebooks."""
 DIMMED = 0.5
 """Brightness of the part of a picture that the model does not see."""
+
+
+def style_of(chain: Chain, start: str, composite: str) -> RenderStyle:
+    """The colours of heatmaps.
+
+    The post-processing decides first: a chain that keeps only relevance for the class needs one
+    side of the colours. Then the start: a contrastive one gives relevance for and against a class,
+    which needs two sides, even in a map that has only one. Then the composite, if its name is
+    known.
+    """
+    if chain.colors != "auto":
+        return RenderStyle(colors=chain.colors)
+    if start == "contrastive":
+        return RenderStyle(colors="diverging")
+    known = COMPOSITES.get(composite)
+    return RenderStyle(colors=known.colors) if known else RenderStyle()
 
 
 class Explanation(explanation.Explanation):
@@ -68,7 +83,7 @@ class Explanation(explanation.Explanation):
         """
         photo, box = self.photo, self.box
         if height is not None:
-            photo = resized(photo, height)
+            photo = with_height(photo, height)
             box = _scaled(box, photo.shape[1] / self.photo.shape[1], height / self.photo.shape[0])
         drawn: Picture = np.rint(photo * DIMMED).astype(np.uint8)
         mask = self.region if outline else None
@@ -77,17 +92,8 @@ class Explanation(explanation.Explanation):
 
     @property
     def style(self) -> RenderStyle:
-        """The colours of the heatmap.
-
-        The post-processing decides first: where it keeps only relevance for the class, one side of
-        the colours is enough. A contrastive start needs both. Else the composite decides.
-        """
-        chosen = parse_chain(self.post).colors
-        if chosen == "auto" and self.start == "contrastive":
-            chosen = "diverging"
-        if chosen == "auto" and self.composite in COMPOSITES:
-            chosen = COMPOSITES[self.composite].colors
-        return RenderStyle(colors=chosen)
+        """The colours of the heatmap, see `style_of`."""
+        return style_of(parse_chain(self.post), self.start, self.composite)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the explanation, completely or not at all, and return the path.
@@ -105,8 +111,8 @@ class Explanation(explanation.Explanation):
         path = Path(path)
         ending = path.suffix.lower()
         writers: dict[str, Callable[[], bytes]] = {
-            **dict.fromkeys(ENDINGS, lambda: encoded(self._visible(SMALLEST), ending)),
-            ".npz": self._npz,
+            **dict.fromkeys(PICTURES, lambda: encoded(self._visible(SMALLEST), ending)),
+            ".npz": self.npz,
             ".json": lambda: json.dumps(self.to_dict(), indent=2).encode() + b"\n",
         }
         if ending not in writers:
@@ -147,35 +153,10 @@ class Explanation(explanation.Explanation):
                 "highest": _finite(self.heatmap.max()),
             },
             "region": None if self.region is None else _finite(self.region.mean()),
-            "sums": self._sums(),
+            "sums": self.sums and {name: _finite(value) for name, value in self.sums.items()},
             "provider": self.provider,
             "seconds": {name: _finite(value) for name, value in self.seconds.items()},
         }
-
-    def _sums(self) -> dict[str, float | None] | None:
-        """The sums of all, of the positive and of the negative relevance."""
-        if self.heatmap_raw is None:
-            return None
-        values = self.heatmap_raw.astype(np.float64)
-        parts = {
-            "all": values,
-            "positive": values[values > 0],
-            "negative": values[values < 0],
-        }
-        return {name: _finite(part.sum()) for name, part in parts.items()}
-
-    def _npz(self) -> bytes:
-        arrays = {
-            "scores": self.scores,
-            HEATMAP: self.heatmap,
-            HEATMAP_RAW: self.heatmap_raw,
-            C3_REGION: self.region,
-            RELEVANCE: self.relevance,
-        }
-        known = {name: values for name, values in arrays.items() if values is not None}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **known)
-        return buffer.getvalue()
 
     def _visible(self, least: int, most: int | None = None) -> Picture:
         """The overlay, at least `least` and at most `most` pixels high, or flatter where it would

@@ -18,14 +18,13 @@ from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.evaluation.explaining import MethodExplainer
+from lrp_onnx.explanation import style_of
 from lrp_onnx.files.description import describe_model, names_said
 from lrp_onnx.files.models import checksum_of, metadata_of
 from lrp_onnx.maps.chain import Chain, parse_chain
-from lrp_onnx.relevance.composites.presets import COMPOSITES
 from lrp_onnx.report.entry import SCORES
 from lrp_onnx.report.gallery import Drawing, Report, finish, finish_key, write_picture
 from lrp_onnx.report.page import Page
-from lrp_onnx.report.render import RenderStyle
 from lrp_onnx.report.results import ENDS, REPORT, Line, Results, without_results
 from lrp_onnx.report.words import value_text
 from lrp_onnx.runtime.classes import class_of
@@ -231,7 +230,7 @@ def _explained(
     chain = _shown(command, explainer)
     contract = explainer.contract
     drawing = Drawing(
-        style=style_for(chain, contract.start_value, contract.composite),
+        style=style_of(chain, contract.start_value, contract.composite),
         post=chain if str(chain) != contract.post else None,
         outlined=chain.outlined,
         method=in_words(contract.composite, chain),
@@ -406,22 +405,6 @@ def _targets(command: ExplainCommand) -> list[int | str]:
     if command.top is not None:
         return [PREDICTED - rank for rank in range(command.top)]
     return [class_of(text) for text in command.targets]
-
-
-def style_for(chain: Chain, start: str, composite: str) -> RenderStyle:
-    """The colours of all heatmaps of a run.
-
-    The post-processing decides first: a chain that keeps only relevance for the class needs one
-    side of the colours. Then the start: a contrastive one gives relevance for and against a class,
-    which needs two sides, even in a map that has only one. Then the composite, if its name is
-    known.
-    """
-    if chain.colors != "auto":
-        return RenderStyle(colors=chain.colors)
-    if start == "contrastive":
-        return RenderStyle(colors="diverging")
-    known = COMPOSITES.get(composite)
-    return RenderStyle(colors=known.colors) if known else RenderStyle()
 
 
 def _compiling(command: ExplainCommand, *, many_targets: bool) -> Options:

@@ -72,7 +72,7 @@ class Map:
             score=float(probabilities_of(kind, explanation.scores[None])[0, target]),
             heatmap=shown,
             region=region,
-            sums=None if raw is None else _sums(raw),
+            sums=explanation.sums,
             start_value=explanation.start_value,
         )
 
@@ -254,12 +254,3 @@ def _installed() -> dict[str, str]:
     names = [*installed(), "numpy"]
     versions = {name: importlib.metadata.version(name) for name in names}
     return versions | {"Python": platform.python_version()}
-
-
-def _sums(relevance: Heatmap) -> dict[str, float]:
-    values = relevance.astype(np.float64)
-    return {
-        "all": float(values.sum()),
-        "positive": float(values.clip(0, None).sum()),
-        "negative": float(values.clip(None, 0).sum()),
-    }

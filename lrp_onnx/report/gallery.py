@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +19,18 @@ from lrp_onnx.errors import ImageError
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain
 from lrp_onnx.maps.resample import Map, resample
-from lrp_onnx.report.encode import height_within, resized
 from lrp_onnx.report.entry import Entry, Failed
 from lrp_onnx.report.figure import figure
 from lrp_onnx.report.page import Page
-from lrp_onnx.report.render import RenderStyle, colorize, overlay, panel, write_png
+from lrp_onnx.report.render import (
+    RenderStyle,
+    colorize,
+    height_within,
+    overlay,
+    panel,
+    with_height,
+    write_png,
+)
 from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
 from lrp_onnx.report.table import table_of
 from lrp_onnx.runtime.classes import Classes
@@ -196,7 +202,7 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
     drawn = overlay(picture, heatmap, drawing.style, mask=region)
     write_png(paths.overlay, drawn, force=True)
     write_png(paths.heatmap, colorize(heatmap, drawing.style), force=True)
-    write_bytes(paths.values, _npz(explanation), force=True)
+    write_bytes(paths.values, explanation.npz(), force=True)
     return {
         "image": str(explanation.path),
         "target": {
@@ -207,7 +213,7 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
         "top5": _top(explanation),
         "output": explanation.kind,
         "start": {"from": explanation.start, "value": explanation.start_value},
-        "sums": _sums(explanation.heatmap_raw),
+        "sums": explanation.sums,
         "composite": explanation.composite,
         "post": explanation.post,
         "box": asdict(explanation.box),
@@ -215,18 +221,6 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
         "files": paths.names,
-    }
-
-
-def _sums(heatmap: Map | None) -> dict[str, float] | None:
-    """The sums of all, of the positive and of the negative relevance; None of no map."""
-    if heatmap is None:
-        return None
-    values = heatmap.astype(np.float64)
-    return {
-        "all": values.sum(),
-        "positive": values[values > 0].sum(),
-        "negative": values[values < 0].sum(),
     }
 
 
@@ -275,7 +269,7 @@ def _caption(explanation: Explanation) -> str:
 def _visible(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture, at least `SMALLEST_OVERLAY` pixels high unless that makes it too wide."""
     height = height_within(picture, SMALLEST_OVERLAY)
-    return resized(picture, height) if height > picture.shape[0] else picture
+    return with_height(picture, height) if height > picture.shape[0] else picture
 
 
 def _top(explanation: Explanation) -> list[Mapping[str, Any]]:
@@ -298,18 +292,3 @@ def _unprocessed(explanation: Explanation) -> Map:
     if raw is None:
         return shown
     return resample(raw, (shown.shape[0], shown.shape[1]), method="bilinear")
-
-
-def _npz(explanation: Explanation) -> bytes:
-    """The arrays under the names of a compiled file's outputs, and ``scores``."""
-    arrays = {
-        "scores": explanation.scores,
-        HEATMAP: explanation.heatmap,
-        HEATMAP_RAW: explanation.heatmap_raw,
-        C3_REGION: explanation.region,
-        RELEVANCE: explanation.relevance,
-    }
-    known = {name: values for name, values in arrays.items() if values is not None}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **known)
-    return buffer.getvalue()

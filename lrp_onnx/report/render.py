@@ -206,7 +206,7 @@ def panel(
     """
     if len(captions) > 3:
         raise ValueError(f"a panel has three tiles; got {len(captions)} captions")
-    photo = picture if height is None else _with_height(picture, height)
+    photo = picture if height is None else with_height(picture, height)
     rows, columns = photo.shape[:2]
     heatmap = colorize(relevance, style, shape=(rows, columns))
     tiles = [photo, heatmap, overlay(photo, relevance, style, mask=mask)]
@@ -240,7 +240,7 @@ def grid(tiles: Sequence[tuple[Picture, str]], *, columns: int, height: int) -> 
     rows = []
     for first in range(0, len(tiles), columns):
         row = tiles[first : first + columns]
-        resized = [_with_height(picture, height) for picture, _ in row]
+        resized = [with_height(picture, height) for picture, _ in row]
         cells = _captioned(resized, [caption for _, caption in row])
         cells += [np.full_like(cells[0], WHITE)] * (columns - len(cells))
         border = ((0, gutter), (0, gutter), (0, 0))
@@ -342,7 +342,18 @@ def _vivid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
     )
 
 
-def _with_height(picture: Picture, height: int) -> Picture:
+WIDEST = 2048
+"""Width in pixels up to which a flat picture is enlarged."""
+
+
+def height_within(rgb: Picture, height: int) -> int:
+    """`height`, or less, at least 1, where the picture would be wider than `WIDEST` with it."""
+    rows, columns = rgb.shape[:2]
+    widest: int = WIDEST * rows // columns
+    return max(1, min(height, widest))
+
+
+def with_height(picture: Picture, height: int) -> Picture:
     """Return the picture resized to `height`, with the same aspect ratio."""
     check_picture(picture)
     check_whole("height", height, least=1)

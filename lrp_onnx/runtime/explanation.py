@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import SINGLE, Selection
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE, Selection
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 
@@ -136,3 +137,31 @@ class Explanation:
     def picture(self) -> Picture:
         """(H', W', 3) uint8 RGB: the part that the model sees, at the picture's own resolution."""
         return self.box.cut(self.photo)
+
+    @property
+    def sums(self) -> dict[str, float] | None:
+        """The sums of ``all``, of the ``positive`` and of the ``negative`` relevance before
+        post-processing; None where that is not known.
+        """
+        if self.heatmap_raw is None:
+            return None
+        values = self.heatmap_raw.astype(np.float64)
+        return {
+            "all": float(values.sum()),
+            "positive": float(values[values > 0].sum()),
+            "negative": float(values[values < 0].sum()),
+        }
+
+    def npz(self) -> bytes:
+        """A file of the arrays, under the names of a compiled file's outputs, and ``scores``."""
+        arrays = {
+            "scores": self.scores,
+            HEATMAP: self.heatmap,
+            HEATMAP_RAW: self.heatmap_raw,
+            C3_REGION: self.region,
+            RELEVANCE: self.relevance,
+        }
+        known = {name: values for name, values in arrays.items() if values is not None}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **known)
+        return buffer.getvalue()

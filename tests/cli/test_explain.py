@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from lrp_onnx.cli.explain import style_for
 from lrp_onnx.compiler import Options
+from lrp_onnx.explanation import style_of
 from lrp_onnx.maps.chain import parse_chain
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 
@@ -29,7 +29,7 @@ def test_every_composites_post_processing(name: str) -> None:
 
 def test_what_nobody_knows_has_no_colours_of_its_own() -> None:
     for name in ("c3-lrp-of-tomorrow", f"{DEFAULT}-2", ""):
-        assert style_for(parse_chain("none"), "logit", name).colors == "auto"
+        assert style_of(parse_chain("none"), "logit", name).colors == "auto"
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_what_nobody_knows_has_no_colours_of_its_own() -> None:
 @pytest.mark.parametrize("composite", ["c3-lrp", "lrp-resnet", DEFAULT, "unknown"])
 def test_colours(chain: str, start: str, colors: str, composite: str) -> None:
     """By what is kept and by the start, whatever the composite is called."""
-    assert style_for(parse_chain(chain), start, composite).colors == colors
+    assert style_of(parse_chain(chain), start, composite).colors == colors
