@@ -261,6 +261,12 @@ class Options:
         return (HEATMAP, C3_REGION) if region else (HEATMAP,)
 
     @property
+    def about_model(self) -> dict[str, Any]:
+        """The fields that say what the model is, and nothing of how it is explained, by name."""
+        names = ("explain", "input_size", "preprocessing", "labels")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def input_form(self) -> str:
         """One of `contract.INPUTS`."""
         return self.inputs or ("target" if self.emission.required_target else "optional")
@@ -455,7 +461,7 @@ def compile_model(
     options = replace(options, **choices)
     graph, plan, assigned = plan_model(path, options)
     plan = replace(plan, notes=(*plan.notes, *_runtime_notes(options)))
-    start = _start_value(options)
+    start = options.start or find_composite(options.composite).start
     graph = _for_runtime(graph, options, source=str(path))
     forward = ir.to_proto(graph.model)
     options = replace(options, outputs=_outputs(forward, options))
@@ -554,16 +560,6 @@ def _runtime_notes(options: Options) -> Iterator[str]:
             f"the compiled file is for {options.purpose} alone, other runtimes may compute it "
             "wrongly without a warning: --optimize-for portable is for them"
         )
-
-
-def _start_value(options: Options) -> str:
-    """The start value of the options, or else of the composite."""
-    start = options.start or find_composite(options.composite).start
-    if start not in START_VALUES:
-        raise RuleError(
-            f"the start value {start!r} is not known: choose one of {', '.join(START_VALUES)}"
-        )
-    return start
 
 
 def _for_runtime(graph: Graph, options: Options, *, source: str) -> Graph:

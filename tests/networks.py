@@ -339,6 +339,14 @@ def _head(net: Network, y: str, head: str, width: int) -> str:
     return net.dense(y, (width, 10), form=form)
 
 
+def with_rounding() -> onnx.ModelProto:
+    """A classifier that the compiler refuses: it rounds its features."""
+    net = Network(0)
+    y = net.node("Round", net.activate("Relu", net.conv("x", (3, 6))))
+    flat = net.node("Flatten", net.node("GlobalAveragePool", y))
+    return net.model(net.dense(flat, (6, 4)), ["N", 3, 24, 24], classes=4)
+
+
 def picture(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> NDArray[np.float32]:
     """A random signed input of the model's size."""
     dims = model.graph.input[0].type.tensor_type.shape.dim

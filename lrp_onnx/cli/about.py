@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from lrp_onnx.errors import LrpOnnxError
@@ -71,21 +72,23 @@ def warnings_of(
 
 def _doubt(explainer: Explainer, model: Path, pictures: Sequence[Path], threads: int | None) -> str:
     """Why a few of the pictures speak against the assumed preprocessing; "" where they do not."""
-    readable = []
-    for picture in thinned(pictures, 2 * FEW):
-        try:
-            read_image(picture)
-        except LrpOnnxError:
-            continue
-        readable.append(picture)
+    readable = list(islice(filter(_is_readable, thinned(pictures, 2 * FEW)), FEW))
     if not readable:
         return ""
     try:
         contract, session = forward_of(model, provider=explainer.provider, threads=threads)
-        trials = try_presets(contract, session, readable[:FEW], {})
+        trials = try_presets(contract, session, readable, {})
     except LrpOnnxError:
         return ""
     return doubt(trials, explainer.preprocessing)
+
+
+def _is_readable(picture: Path) -> bool:
+    try:
+        read_image(picture)
+    except LrpOnnxError:
+        return False
+    return True
 
 
 def remarks_of(

@@ -93,13 +93,9 @@ def compare_file(
     check_ending(output)
     check_writable(output, force=force)
     path = _one_picture(image)
-    choices = {
-        "explain": options.explain,
-        "input_size": options.input_size,
-        "preprocessing": options.preprocessing,
-        "labels": options.labels,
-    }
-    subject = subject_for(model, names, provider=provider, threads=threads, choices=choices)
+    subject = subject_for(
+        model, names, provider=provider, threads=threads, choices=options.about_model
+    )
     picture = read_image(path)
     prepared = subject.prepare(picture)
     tensor = prepared.tensor[None]

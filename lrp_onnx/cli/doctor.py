@@ -75,7 +75,7 @@ def examine(
     photos = find_images(images, recursive=True) if images else []
     classes = _labels_of(photos, labels)
     try:
-        choices = {} if options is None else _choices(options)
+        choices = {} if options is None else options.about_model
         contract, session = forward_of(model, provider=provider, threads=threads, choices=choices)
     except LrpOnnxError as error:
         findings.faults.append(str(error))
@@ -235,12 +235,6 @@ def _by_accuracy(
         f"{stated.accuracy:.1%} of them"
     )
     return best
-
-
-def _choices(options: Options) -> dict[str, Any]:
-    """Of the options of a compilation those that say what the model is."""
-    chosen = {"explain": options.explain, "input_size": options.input_size}
-    return {**chosen, "labels": options.labels}
 
 
 def _is_below(photos: Sequence[Path], folder: Path) -> bool:

@@ -317,19 +317,13 @@ def _warn(warnings: Sequence[str], report: Say) -> None:
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
     """The model, ready to explain `targets`."""
     if command.method is not None:
-        options = command.options
         return MethodExplainer(
             command.model,
             command.method,
             many_targets=len(targets) > 1,
             provider=command.provider,
             threads=command.threads,
-            choices={
-                "explain": options.explain,
-                "input_size": options.input_size,
-                "preprocessing": options.preprocessing,
-                "labels": options.labels,
-            },
+            choices=command.options.about_model,
         )
     options = _compiling(command, many_targets=len(targets) > 1)
     explainer = Explainer(

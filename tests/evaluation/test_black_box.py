@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from networks import Network
+from networks import with_rounding
 
 from lrp_onnx.cli.commands import main
 from lrp_onnx.errors import UnsupportedModelError
@@ -21,15 +21,6 @@ from lrp_onnx.runtime.images import read_image
 
 ROOT = Path(__file__).parents[2]
 MODEL, SAMPLES = ROOT / "models" / "shapes-resnet.onnx", ROOT / "models" / "samples"
-
-
-def with_rounding(path: Path) -> Path:
-    """A classifier that the compiler refuses: it rounds its features."""
-    net = Network(0)
-    y = net.node("Round", net.activate("Relu", net.conv("x", (3, 6))))
-    flat = net.node("Flatten", net.node("GlobalAveragePool", y))
-    onnx.save(net.model(net.dense(flat, (6, 4)), ["N", 3, 24, 24], classes=4), path)
-    return path
 
 
 def test_which_methods_only_run_a_model() -> None:
@@ -76,7 +67,8 @@ def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
 
 
 def test_a_refused_model_is_compared_and_evaluated(tmp_path: Path) -> None:
-    refused_model = with_rounding(tmp_path / "model.onnx")
+    refused_model = tmp_path / "model.onnx"
+    onnx.save(with_rounding(), refused_model)
     photo = str(SAMPLES / "star.png")
     arguments = ["compare", str(refused_model), photo, "-o", str(tmp_path / "grid.png")]
     refused = CliRunner().invoke(main, arguments)

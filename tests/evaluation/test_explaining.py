@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from networks import Network
+from networks import with_rounding
 
 from lrp_onnx.cli.commands import main
 from lrp_onnx.evaluation.explaining import MethodExplainer
@@ -20,15 +20,6 @@ from lrp_onnx.runtime.images import read_image
 ROOT = Path(__file__).parents[2]
 MODEL, SAMPLES = ROOT / "models" / "shapes-resnet.onnx", ROOT / "models" / "samples"
 STAR, HEART = SAMPLES / "star.png", SAMPLES / "heart.png"
-
-
-def with_rounding(path: Path) -> Path:
-    """A classifier that the compiler refuses: it rounds its features."""
-    net = Network(0)
-    y = net.node("Round", net.activate("Relu", net.conv("x", (3, 6))))
-    flat = net.node("Flatten", net.node("GlobalAveragePool", y))
-    onnx.save(net.model(net.dense(flat, (6, 4)), ["N", 3, 24, 24], classes=4), path)
-    return path
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "occlusion(stride=0.3)", "lrp-resnet"])
@@ -61,7 +52,8 @@ def test_targets_by_rank_and_by_name() -> None:
 
 
 def test_a_model_that_cannot_be_compiled_is_explained(tmp_path: Path) -> None:
-    refused_model = with_rounding(tmp_path / "model.onnx")
+    refused_model = tmp_path / "model.onnx"
+    onnx.save(with_rounding(), refused_model)
     command = ["explain", str(refused_model), str(STAR), "-o", str(tmp_path / "out"), "--json"]
     refused = CliRunner().invoke(main, command)
     assert refused.exit_code == 1 and "--method occlusion" in refused.stderr
