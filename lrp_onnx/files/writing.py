@@ -1,11 +1,12 @@
-"""Writing files: atomically, and over an existing file only on request."""
+"""Writing files: atomically, over an existing file only on request, never over a device."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from lrp_onnx.errors import OutputError, OutputExistsError
@@ -16,10 +17,10 @@ def check_writable(path: Path, *, force: bool) -> None:
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
-        OutputError: `path` is a folder, or its folder is missing or is a file.
+        OutputError: `path` is a folder, a device, a pipe, a socket, or a link to one; or its folder
+            is missing or is a file.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file to write")
+    check_regular(path)
     if path.exists() and not force:
         raise OutputExistsError(
             f"{path} exists: give another -o/--output, or --force to overwrite it"
@@ -30,6 +31,33 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise OutputError(
             f"the folder {path.parent} does not exist: create it, or give another -o/--output"
         )
+
+
+def check_regular(path: Path) -> None:
+    """Check that nothing is at `path`, or a regular file; links are followed.
+
+    Raises:
+        OutputError: a folder, a device, a pipe or a socket is there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:  # a name that is too long, a link to itself
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    if not stat.S_ISREG(mode):
+        found = next((name for is_one, name in SPECIAL if is_one(mode)), "no file")
+        raise OutputError(f"{path} is {found}: name a file to write")
+
+
+SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+"""What can be at a path besides a regular file: test of the mode, and its name."""
 
 
 FILE_ENDINGS = frozenset(
@@ -71,8 +99,9 @@ def append_line(path: Path, line: str) -> None:
     """Append a line, or several with line feeds between them, to a text file.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or no regular file is at `path`.
     """
+    check_regular(path)
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
@@ -84,15 +113,18 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
     """Write a file atomically, at once or part by part, and return its path.
 
     The data goes to a temporary file in the same folder, which then replaces `path`: readers see
-    the old file or the complete new one.
+    the old file or the complete new one. Where `path` is a link, the file that it leads to is
+    replaced and the link stays.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
-        OutputError: the file cannot be written; the temporary file is removed.
+        OutputError: the file cannot be written, or no regular file is at `path`; the temporary file
+            is removed.
     """
     check_writable(path, force=force)
+    target = Path(os.path.realpath(path))
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
@@ -101,7 +133,7 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        Path(temporary).replace(target)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
