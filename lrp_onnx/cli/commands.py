@@ -108,9 +108,9 @@ def compile_(
     from lrp_onnx.files.models import metadata_of
     from lrp_onnx.files.writing import check_writable
 
-    target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
     options = to_options(outputs, post=post, **values)
     metadata_of(model)  # a model that cannot be read is told before a file that is in the way
+    target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
     check_writable(target, force=force)
     compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
     compiled.save(target, force=force)

@@ -64,7 +64,8 @@ class Progress(AbstractContextManager["Progress"]):
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if kind is KeyboardInterrupt:
+        # GeneratorExit: the reader of the results failed or has enough.
+        if kind is not None and issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
             self._report(f"stopped at {self._done} of {self._total}: the same command goes on")
 
     @property

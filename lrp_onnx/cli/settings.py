@@ -9,6 +9,7 @@ from typing import Any
 
 from lrp_onnx.errors import RuleError, first_line, shown
 from lrp_onnx.files.missing import advice
+from lrp_onnx.files.reading import regular_text
 
 SETTINGS = ("composite", "start", "bias", "rules")
 
@@ -31,7 +32,7 @@ def read_settings(path: Path) -> Settings:
         RuleError: it cannot be read, or has an unknown key or a value of the wrong kind.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular_text(path)
     except FileNotFoundError:
         raise RuleError(f"there is no rules file {shown(path)}{advice(path)}") from None
     except (OSError, UnicodeDecodeError) as error:

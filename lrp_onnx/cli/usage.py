@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown
 from lrp_onnx.notation import suggestion
 
 WITHOUT_COMPILING = (
@@ -78,12 +84,60 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with ended_by_signals():
+                return super().invoke(ctx)
         except LrpOnnxError as error:
             click.echo(f"Error: {error}", err=True)
             if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
-            ctx.exit(1)
+        except Terminated:
+            ctx.exit(128 + signal.SIGTERM)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+        except BrokenPipeError:  # who reads the output has enough: click ends quietly
+            raise
+        except OSError as error:
+            where = f"{shown(str(error.filename))}: " if error.filename else ""
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            _give_up_stdout()
+        except MemoryError as error:
+            reason = first_line(error)
+            click.echo(
+                f"Error: out of memory{f' ({reason})' if reason else ''}: give a smaller --batch, "
+                "or more memory",
+                err=True,
+            )
+        return ctx.exit(1)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM)."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does, so that files are closed and counted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _give_up_stdout() -> None:
+    """Write nothing more to standard output if it is what failed: Python would try at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _no_command(args: list[str], known: list[str]) -> str:

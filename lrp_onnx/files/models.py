@@ -16,6 +16,7 @@ from lrp_onnx.errors import ModelFileError, shown
 from lrp_onnx.files.first_bytes import looks_like, way_to_onnx
 from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import picture_format
+from lrp_onnx.files.reading import regular_bytes
 
 SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
@@ -69,7 +70,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        ModelFileError: the file is missing, a folder, too large or unreadable.
+        ModelFileError: the file is missing, a folder, a pipe, a device, too large or unreadable.
     """
     if path.is_dir():
         raise ModelFileError(_folder_fault(path))
@@ -80,11 +81,11 @@ def read_bytes(path: Path) -> bytes:
                 f"{path} is {size:,} bytes; files up to {SIZE_LIMIT:,} are read: "
                 "keep the weights as external data"
             )
-        return path.read_bytes()
+        return regular_bytes(path, SIZE_LIMIT)
     except FileNotFoundError:
         raise ModelFileError(f"there is no file {shown(path)}{advice(path)}") from None
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _folder_fault(path: Path) -> str:

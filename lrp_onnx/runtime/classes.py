@@ -17,7 +17,7 @@ Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
 
 def class_of(text: str) -> int | str:
     """A class as a user writes it: an index, or else a name."""
-    return int(text) if text.lstrip("-").isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import stat
+import io
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import ImageError, first_line, shown
 from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import AGAIN, REMEDY, picture_fault, picture_format, picture_size
+from lrp_onnx.files.reading import regular_bytes, regular_text
 
 SUFFIXES = frozenset(
     {
@@ -144,19 +145,10 @@ def read_image(path: Path) -> Picture:
 
 
 def _bytes_of(path: Path) -> bytes:
-    """The content of a regular file: a pipe or a device might never end."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             raise ImageError(f"{shown(path)} is a folder: name the pictures in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{shown(path)} is a pipe or a device: save the picture as a file")
-        if status.st_size > MOST_BYTES:
-            raise ImageError(
-                f"{shown(path)} has {status.st_size:,} bytes; at most {MOST_BYTES:,} are read: "
-                "make the picture smaller"
-            )
-        return path.read_bytes()
+        return regular_bytes(path, MOST_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ImageError(f"the picture {shown(path)} cannot be read: {reason}") from error
@@ -283,7 +275,7 @@ def read_labels(path: Path) -> dict[str, int]:
     """
     rows = table_rows(path, LABEL_COLUMNS)
     for row in rows:
-        if not row["label"].strip().lstrip("-").isdecimal():
+        if not row["label"].strip().removeprefix("-").isdecimal():
             raise ImageError(
                 f"{shown(path)} gives {shown(row['file'])} the label {shown(row['label'])!r}: a "
                 "label is the index of a class, counted from 0"
@@ -299,9 +291,8 @@ def table_rows(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """
     wanted = f"a CSV file with the columns {','.join(columns or LABEL_COLUMNS)} is needed"
     try:
-        with path.open(newline="", encoding=ENCODING) as file:
-            table = csv.DictReader(file)
-            rows = list(table)
+        table = csv.DictReader(io.StringIO(regular_text(path), newline=""))
+        rows = list(table)
     except FileNotFoundError:
         raise ImageError(f"there is no file {shown(path)}{advice(path)}; {wanted}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -334,7 +325,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         ImageError: the file cannot be read, or holds no names.
     """
     try:
-        lines = path.read_text(encoding=ENCODING).splitlines()
+        lines = regular_text(path).splitlines()
     except FileNotFoundError:
         raise ImageError(
             f"there is no file {shown(path)}{advice(path)}; class names are a text file, one a "

@@ -1,0 +1,111 @@
+"""What interrupts a command: signals, full disks, closed pipes, files that never end. One line, the
+right exit status, and results that the same command goes on with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EMBEDDED = Path(__file__).parents[2] / "models"
+MODEL, SAMPLE = EMBEDDED / "shapes-resnet.onnx", EMBEDDED / "samples" / "star.png"
+COMMAND = [sys.executable, "-m", "lrp_onnx"]
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(30):
+        shutil.copy(SAMPLE, folder / f"{index:02}.png")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    lines = (folder / "explanations.jsonl").read_text().splitlines()
+    return [Path(json.loads(line)["image"]).name for line in lines]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_that_the_same_command_goes_on_with(
+    number: signal.Signals, photos: Path, tmp_path: Path
+) -> None:
+    arguments = ["explain", MODEL, photos, "-o", tmp_path / "out", "--batch", 1, "--report", "none"]
+    command = [*COMMAND, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said and "the same command goes on" in said
+    done = names(tmp_path / "out")
+    assert 0 < len(done) < 30
+    assert run(*arguments, stdout=subprocess.DEVNULL).returncode == 0
+    after = names(tmp_path / "out")
+    assert after[: len(done)] == done
+    assert sorted(after) == sorted(path.name for path in photos.iterdir())
+
+
+def test_who_reads_the_results_may_have_enough(photos: Path, tmp_path: Path) -> None:
+    arguments = ["explain", MODEL, photos, "-o", tmp_path / "out", "--batch", 1, "--report", "none"]
+    read, write = os.pipe()
+    os.close(read)
+    result = run(*arguments, stdout=write)
+    os.close(write)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "the same command goes on" in result.stderr
+
+
+@needs_full
+@pytest.mark.parametrize("command", [["composites"], ["plan", MODEL, "--json"], ["guide"]])
+def test_standard_output_on_a_full_disk(command: list[object]) -> None:
+    with FULL.open("w") as full:
+        result = run(*command, stdout=full)
+    assert result.returncode == 1
+    assert result.stderr == "Error: No space left on device\n"
+
+
+ENDLESS = {
+    "model": ["plan", "{pipe}"],
+    "compiled model": ["verify", "{pipe}"],
+    "picture": ["explain", MODEL, "{pipe}"],
+    "labels": ["explain", MODEL, SAMPLE, "--labels", "{pipe}"],
+    "class names": ["explain", MODEL, SAMPLE, "--classes", "{pipe}"],
+    "rules": ["plan", MODEL, "--rules", "{pipe}"],
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_pipes_are_not_waited_for(case: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = [str(argument).format(pipe=pipe) for argument in ENDLESS[case]]
+    result = run(*arguments, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert result.returncode == 1 and result.stdout == ""
+    assert f"{pipe}" in result.stderr and "it is a pipe or a device" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "compile", "verify"])
+@pytest.mark.parametrize("name", ["/", ".", "", "n" * 300])
+def test_names_that_no_model_has(command: str, name: str, tmp_path: Path) -> None:
+    result = run(command, name, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("Error: ") and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
