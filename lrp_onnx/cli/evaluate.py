@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from lrp_onnx.evaluation.evaluate import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
 from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
-from lrp_onnx.evaluation.request import NEEDING_MASKS, Request
+from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Result
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
-from lrp_onnx.files.writing import check_folder, write_bytes
+from lrp_onnx.files.writing import check_folder, held_folder, write_bytes
 from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
@@ -100,17 +101,25 @@ def evaluate_files(
         )
     if not table:
         report("there are no labels: metrics that follow the label follow the predicted class")
-    rows = evaluate(request, report=_progress(report), say=report)
-    if output:
-        for metric in (name for name in request.metrics if name in PROTOCOLS):
-            curves = mean_curves(rows, metric)
-            picture = draw_curves(curves, metric, from_zero=PROTOCOLS[metric].from_zero)
-            write_png(output / f"{metric}.png", picture, force=True)
-        text = markdown(rows, every=True, seed=request.seed) + "\n"
-        write_bytes(output / "table.md", text.encode(), force=True)
-        write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
-        report(f"results.jsonl, table.md, table.csv and curves are in {output}")
+    with held_folder(output) if output else nullcontext():
+        rows = evaluate(request, report=_progress(report), say=report)
+        if output:
+            _write(output, rows, request, report)
     return evaluation_table(rows, every=every, seed=request.seed), as_json(rows, seed=request.seed)
+
+
+def _write(
+    output: Path, rows: Sequence[Result], request: Request, report: Callable[[str], None]
+) -> None:
+    """The tables and the curves of an evaluation."""
+    for metric in (name for name in request.metrics if name in PROTOCOLS):
+        curves = mean_curves(rows, metric)
+        picture = draw_curves(curves, metric, from_zero=PROTOCOLS[metric].from_zero)
+        write_png(output / f"{metric}.png", picture, force=True)
+    text = markdown(rows, every=True, seed=request.seed) + "\n"
+    write_bytes(output / "table.md", text.encode(), force=True)
+    write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
+    report(f"results.jsonl, table.md, table.csv and curves are in {output}")
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:

@@ -21,6 +21,7 @@ from lrp_onnx.evaluation.explaining import MethodExplainer
 from lrp_onnx.explanation import style_of
 from lrp_onnx.files.description import describe_model, names_said
 from lrp_onnx.files.models import checksum_of, metadata_of
+from lrp_onnx.files.writing import check_folder, held_folder
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.report.entry import SCORES
 from lrp_onnx.report.gallery import Drawing, Report, finish, finish_key, write_picture
@@ -91,6 +92,13 @@ def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
         LrpOnnxError: an option, the model or the output is at fault, which is known before anything
             is computed; or pictures cannot be read: at the end, with `strict` at the first of them.
     """
+    check_folder(command.output)
+    with held_folder(command.output):
+        yield from _explain_files(command, report)
+
+
+def _explain_files(command: ExplainCommand, report: Say) -> Iterator[str]:
+    """As `explain_files`, in a folder that this run alone writes into."""
     _check_choices(command)
     pictures = _pictures(command)
     if command.post is not None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrp_onnx.errors import OutputError, OutputExistsError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -93,6 +98,51 @@ def make_folder(path: Path) -> None:
         raise OutputError(
             f"the folder {path} cannot be created: {error.strerror or error}"
         ) from error
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for one run at a time, until the end of the block or of the process.
+
+    It is created if it is missing, and removed in the end if nothing was written into it. On
+    Windows it is not held: there are no such locks on folders.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be created.
+    """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+        with suppress(OSError):  # not empty
+            for path in created:
+                path.rmdir()
+
+
+def _lock(folder: Path) -> int | None:
+    """The handle of a folder that is locked, None where folders cannot be.
+
+    The system releases it with the last process that has the handle, however that ends.
+    """
+    if sys.platform == "win32":
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise OutputError(
+            f"another run writes into {folder}: wait until it has ended, or name another folder "
+            "with -o/--output"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 def append_line(path: Path, line: str) -> None:

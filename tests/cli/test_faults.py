@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from lrp_onnx.errors import OutputError
+from lrp_onnx.files.writing import held_folder
+
 EMBEDDED = Path(__file__).parents[2] / "models"
 MODEL, SAMPLE = EMBEDDED / "shapes-resnet.onnx", EMBEDDED / "samples" / "star.png"
 COMMAND = [sys.executable, "-m", "lrp_onnx"]
@@ -109,3 +112,33 @@ def test_names_that_no_model_has(command: str, name: str, tmp_path: Path) -> Non
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("Error: ") and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["explain", "evaluate"])
+def test_two_runs_into_one_folder(command: str, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    output = tmp_path / "new" / "out"
+    with held_folder(output):
+        result = run(command, MODEL, photos, "-o", output, stdout=subprocess.PIPE)
+        assert result.returncode == 1 and result.stdout == ""
+        assert f"another run writes into {output}" in result.stderr
+        assert list(output.iterdir()) == []
+    assert not output.parent.exists()
+
+
+def test_a_folder_is_free_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    program = (
+        "import sys; from pathlib import Path; from lrp_onnx.files.writing import held_folder\n"
+        "with held_folder(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(OutputError, match="another run"), held_folder(tmp_path / "out"):
+            pass
+        process.kill()
+    with held_folder(tmp_path / "out"):
+        (tmp_path / "out" / "result").write_text("")
+    assert (tmp_path / "out" / "result").exists()
