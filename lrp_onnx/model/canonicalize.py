@@ -54,12 +54,6 @@ def canonicalize(
         except Unreadable as error:
             faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
-    faults += [
-        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
-        "it is not clear which of them is the gate"
-        for step in steps
-        if isinstance(step.kind, kinds.Product) and step.kind.signal is None
-    ]
     if faults:
         hint = ""
         if any(NO_READER in fault for fault in faults):

@@ -394,7 +394,9 @@ class Product(Kind):
     keeps_signs: ClassVar[bool] = True
 
     signal: int | None
-    """Index of the operand that is the signal; None, in a `Composed` only, if that is not known."""
+    """Index of the operand that is the signal; None if both are: queries times positions, ``u · v``
+    of a gated layer without a bounded function.
+    """
     axes: tuple[int, ...]
     """Axes along which the gate has one value and the signal has several."""
 

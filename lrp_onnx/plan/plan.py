@@ -143,8 +143,10 @@ class Plan:
         for step in reversed(tuple(self.steps)):
             if step.output not in reached:
                 names.add(step.name)
-            elif isinstance(step.kind, kinds.Product | kinds.Quotient):
-                reached.add(step.inputs[step.kind.signal or 0])
+            elif isinstance(step.kind, kinds.Product | kinds.Quotient) and (
+                step.kind.signal is not None
+            ):
+                reached.add(step.inputs[step.kind.signal])
             elif isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None:
                 reached.add(step.inputs[1 - step.kind.attention])
             else:
