@@ -1,8 +1,8 @@
 """Which architectures of timm and torchvision compile, and what their maps are worth.
 
-    python -m tools.zoo.architectures -o DIR                  all of them, about an hour on two cores
-    python -m tools.zoo.architectures xcit gcresnet -o DIR    those whose names have one of these parts
-    python -m tools.zoo.architectures --again -o DIR          those anew that did not pass before
+    python -m tools.zoo.architectures -o DIR                all of them: an hour on two cores
+    python -m tools.zoo.architectures xcit gcres -o DIR     those whose names have such a part
+    python -m tools.zoo.architectures --again -o DIR        those anew that did not pass before
 
 Every network has seeded weights and is exported by one of torch's two exporters, in turn. It is
 compiled under the default and audited: original outputs unchanged, all relevance accounted for.
@@ -57,7 +57,8 @@ def _vision(*names: str, size: int = 64, **options: Any) -> list[Network]:
 
 NETWORKS: tuple[Network, ...] = (
     # convolutions
-    *_vision("alexnet", "vgg11_bn", "squeezenet1_1", "googlenet", "mnasnet0_5"),
+    *_vision("alexnet", "vgg11_bn", size=224),
+    *_vision("squeezenet1_1", "googlenet", "mnasnet0_5"),
     *_vision("shufflenet_v2_x0_5", "mobilenet_v2", "regnet_x_400mf", "densenet121"),
     *_vision("resnext50_32x4d", "efficientnet_b0"),
     *_vision("inception_v3", size=96),
@@ -100,9 +101,16 @@ NETWORKS: tuple[Network, ...] = (
     *_timm("mvitv2_tiny", size=224),
     *_timm("pvt_v2_b0", "mobilevit_xxs", "mobilevitv2_050", "edgenext_xx_small"),
     *_timm("efficientvit_b0", "efficientvit_m0", "repvit_m0_9", "caformer_s18", "nextvit_small"),
-    *_timm("levit_128s", "efficientformer_l1", "efficientformerv2_s0", "tiny_vit_5m_224", size=224),
+    *_timm(
+        "levit_128s",
+        "efficientformer_l1",
+        "efficientformerv2_s0",
+        "tiny_vit_5m_224",
+        "coatnet_nano_rw_224",
+        size=224,
+    ),
     *_timm("visformer_tiny", size=224),
-    *_timm("coatnet_nano_rw_224", "maxvit_nano_rw_256", size=256),
+    *_timm("maxvit_nano_rw_256", size=256),
     *_timm("fastvit_sa12", "swiftformer_xs", "shvit_s1"),
     *_timm("resnet50_clip", size=224),
     *_timm("botnet26t_256", "halonet26t", "lambda_resnet26t", size=256),
@@ -154,12 +162,13 @@ def main() -> int:
         known = rows.get(network.name)
         if not wanted or (known and (known.passed or not arguments.again)):
             continue
-        row = _in_a_process(network.name, arguments.output, keep=arguments.keep)
-        rows[row.name] = row
+        row = rows[network.name] = _in_a_process(
+            network.name, arguments.output, keep=arguments.keep
+        )
         with (arguments.output / "architectures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         print(f"{row.name}: {'passed' if row.passed else row.faults[0]}", file=sys.stderr)
-    print(table(row for network in NETWORKS if (row := rows.get(network.name))))
+    print(table(rows[network.name] for network in NETWORKS if network.name in rows))
     return int(sum(row.passed for row in rows.values()) < ENOUGH)
 
 
@@ -240,16 +249,19 @@ def made(network: Network) -> Any:
     What starts at zero or one (gates of residual branches, biases, tokens, scales of norms) is
     drawn anew, so that nothing is trivial; batch norms take the statistics of 16 random pictures.
     """
+    # Without this, torchvision's import fails where its operators are not built for this torch.
+    importlib.import_module("tools.zoo.torch_models")
+    import timm
     import torch
-
-    from tools.zoo import torch_models as libraries
+    import torchvision
 
     torch.manual_seed(0)
     if network.library == "timm":
-        model = libraries.timm.create_model(network.name, **network.options)
+        model = timm.create_model(network.name, **network.options)
     else:
         extra = {"init_weights": True} if network.name in ("googlenet", "inception_v3") else {}
-        model = libraries.torchvision.models.get_model(network.name, weights=None, **extra)
+        options = {**network.options, **extra}
+        model = torchvision.models.get_model(network.name, weights=None, **options)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, values in model.named_parameters():
