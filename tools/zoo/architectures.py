@@ -16,13 +16,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
+import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +152,10 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--again", action="store_true", help="run those anew that did not pass")
     parser.add_argument("--keep", action="store_true", help="keep the exported files in the folder")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(asdict(row_of(arguments.names[0], arguments.output))))
-        return 0
     arguments.output.mkdir(parents=True, exist_ok=True)
+    for module in ("lrp_onnx", "onnxruntime", "tools.zoo.with_torch"):
+        importlib.import_module(module)
     rows = _stored(arguments.output)
     for network in NETWORKS:
         wanted = not arguments.names or any(part in network.name for part in arguments.names)
@@ -200,46 +200,54 @@ def table(rows: Iterable[Row]) -> str:
 
 def _in_a_process(name: str, folder: Path, *, keep: bool) -> Row:
     """A network's row; what ends its process is the row's fault."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
-
     begin = time.monotonic()
+    fork = multiprocessing.get_context("fork")  # so that the libraries are imported once
+    receiver, sender = fork.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder if keep else Path(scratch)
-        command = [sys.executable, "-m", "tools.zoo.architectures", name, "--one", "-o", str(place)]
+        process = fork.Process(target=_send, args=(sender, name, place))
+        process.start()
+        sender.close()
         try:
-            ended = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limit
-            )
-        except subprocess.TimeoutExpired:
-            return Row(name, faults=(f"longer than {SECONDS} seconds",), seconds=SECONDS)
-    try:
-        return Row(**json.loads(ended.stdout.splitlines()[-1]))
-    except (IndexError, ValueError):
-        said = (ended.stderr.strip().splitlines() or ["nothing said"])[-1]
-        fault = f"its process ended with {ended.returncode}: {said[:200]}"
-        return Row(name, faults=(fault,), seconds=time.monotonic() - begin)
+            if receiver.poll(SECONDS):
+                return Row(**receiver.recv())
+            fault = f"longer than {SECONDS} seconds"
+        except EOFError:
+            process.join()
+            fault = f"its process ended with {process.exitcode}: too little memory?"
+        finally:
+            process.kill()
+            process.join()
+    return Row(name, faults=(fault,), seconds=time.monotonic() - begin)
+
+
+def _send(sender: Connection, name: str, folder: Path) -> None:
+    """Work for a network's row and send it; nothing is printed but the row."""
+    resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    sender.send(asdict(row_of(name, folder)))
 
 
 def row_of(name: str, folder: Path) -> Row:
-    """Export, compile, audit and compare one network."""
-    from lrp_onnx.errors import LrpOnnxError
-
+    """Export, compile, audit and compare one network; what fails is its fault."""
     begin, number = time.monotonic(), [network.name for network in NETWORKS].index(name)
-    path = folder / f"{name}.onnx"
-    exporter, model = "", made(NETWORKS[number])
+    path, exporter = folder / f"{name}.onnx", ""
     try:
+        model = made(NETWORKS[number])
         exporter = _export(model, path, NETWORKS[number].size, dynamo_first=bool(number % 2))
         found = _audited(path) | {"cosine": _cosine(path, model, NETWORKS[number].size)}
         faults = list(found.pop("faults"))
         if not found["cosine"] >= ALIKE:
             faults.append(f"the cosine with autograd's gradient is {found['cosine']:.6f}")
-    except LrpOnnxError as error:
-        found, faults = {}, str(error).splitlines()
-        faults = faults[1:] or faults
+    except Exception as error:
+        found, faults = (
+            {},
+            list(getattr(error, "faults", ())) or [f"{type(error).__name__}: {error}"],
+        )
     seconds = time.monotonic() - begin
-    row = Row(name, exporter, not faults, tuple(fault.strip() for fault in faults))
+    row = Row(name, exporter, not faults, tuple(fault[:300] for fault in faults))
     return Row(**asdict(row) | found | {"seconds": seconds})
 
 
