@@ -176,8 +176,8 @@ def _stored(folder: Path) -> dict[str, Row]:
     """Name → the last row in the folder."""
     path = folder / "architectures.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = [Row(**json.loads(line)) for line in lines]
-    return {row.name: row for row in found}
+    found = [json.loads(line) for line in lines]
+    return {row["name"]: Row(**row | {"faults": tuple(row["faults"])}) for row in found}
 
 
 def table(rows: Iterable[Row]) -> str:
