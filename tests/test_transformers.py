@@ -117,14 +117,18 @@ def test_a_view_of_a_place(
     assert place.sizes(shape) == sizes
 
 
-def product(*, softmax: bool) -> onnx.ModelProto:
-    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for."""
+def product(
+    *, softmax: bool, between: Callable[[Network, str], str] = lambda net, p: p
+) -> onnx.ModelProto:
+    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for, and
+    what is `between`.
+    """
     net = Network(3)
     parts = [net.conv("x", (2, 2), (1, 1), name=name) for name in ("left", "right")]
     left = net.node("Slice", parts[0], *_bounds(net, "l", (4, 5)), name="a")
     right = net.node("Slice", parts[1], *_bounds(net, "r", (5, 3)), name="b")
     if softmax:
-        left = net.node("Softmax", left, axis=-1, name="p")
+        left = between(net, net.node("Softmax", left, axis=-1, name="p"))
     mixed = net.node("MatMul", left, right, name="mixed")
     return net.model(net.node("Flatten", mixed), ["N", 2, 5, 5], classes=24)
 
@@ -181,6 +185,30 @@ def test_the_softmax_rule(saved: Save) -> None:
     x, p, r = found["a.out"], found["p.out"], found["R p.out"]
     expected = x * (r - p * r.sum(-1, keepdims=True))
     assert relative(found["R a.out"], expected) < 1e-9
+
+
+def _mixed_heads(net: Network, p: str) -> str:
+    """A convolution over the heads, behind the softmax."""
+    return net.conv(p, (2, 2), (1, 1))
+
+
+def _share_of_sum(net: Network, p: str) -> str:
+    """Probabilities and constants, divided by their sum."""
+    moved = net.node("Add", p, net.constant("fixed", np.full((1, 2, 4, 5), 0.1, np.float32)))
+    total = net.node("ReduceSum", moved, net.constant("last", np.array([3])))
+    return net.node(
+        "Div", moved, net.node("Expand", total, net.constant("to", np.array([1, 2, 4, 5])))
+    )
+
+
+@pytest.mark.parametrize("between", [_mixed_heads, _share_of_sum])
+def test_attention_is_known_behind_what_mixes_it(
+    between: Callable[[Network, str], str], saved: Save
+) -> None:
+    compiled = compile_model(saved(product(softmax=True, between=between)), composite="lrp-resnet")
+    (step,) = (step for step in compiled.plan.steps if step.name == "mixed")
+    assert isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention == 0
+    assert {"p", "left"} <= compiled.plan.gated
 
 
 def test_values_need_attention(saved: Save) -> None:

@@ -76,7 +76,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "signed": "a shortcut and its block share relevance in proportion to their values",
         "z-plus-join": "a shortcut and its block share relevance by what each raised the sum",
         "gradient-join": "a shortcut and its block both get all relevance, as with the gradient",
-        "gate": "the signal takes all relevance, the gate that scales it none",
+        "gate": "the signal takes all relevance, its gate none; two signals get half each",
         "gradient-product": "both factors get what the gradient gives them",
         "parts": "every joined part keeps the relevance of its place",
         "halves": "attention and what it attends to get half of the relevance each",

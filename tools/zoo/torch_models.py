@@ -22,7 +22,7 @@ _LIBRARY.define("qnms(Tensor a, Tensor b, float c) -> Tensor")
 import timm  # noqa: E402
 import torchvision  # noqa: E402
 from timm.layers import BlurPool2d, EcaModule, SEModule, create_conv2d  # noqa: E402
-from timm.models import metaformer  # noqa: E402
+from timm.models import byobnet, metaformer  # noqa: E402
 from timm.models import resnet as timm_resnet  # noqa: E402
 from timm.models import resnetv2 as timm_resnetv2  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck  # noqa: E402
@@ -356,6 +356,31 @@ def _thin(name: str, **options: object) -> nn.Module:
     return _drawn(timm.create_model(name, num_classes=CLASSES, **options))
 
 
+def _vit(name: str, **options: object) -> nn.Module:
+    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2, **options}
+    return drawn(lambda: timm.create_model(name, num_classes=CLASSES, **settings))
+
+
+def _eva() -> nn.Module:
+    """Its attention written out: torch's exporters fail on the fused one, or hide it."""
+    model = _vit("eva02_tiny_patch14_224", depth=2)
+    for layer in model.modules():
+        if hasattr(layer, "fused_attn"):
+            layer.fused_attn = False
+    return model
+
+
+def _botnet() -> nn.Module:
+    blocks = (
+        byobnet.ByoBlockCfg("bottle", d=1, c=16, s=2, br=0.5),
+        byobnet.ByoBlockCfg("self_attn", d=1, c=32, s=1, br=0.5),
+    )
+    config = byobnet.ByoModelCfg(
+        blocks, stem_chs=8, stem_type="3x3", stem_pool="", self_attn_layer="bottleneck"
+    )
+    return seeded(byobnet.ByobNet(config, num_classes=CLASSES, img_size=(32, 32)))
+
+
 def _small_vgg() -> nn.Module:
     layers = torchvision.models.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True)
     return nn.Sequential(
@@ -466,6 +491,32 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
                 num_classes=CLASSES,
             )
         ),
+    ),
+    "eva": (
+        "EVA-02: rotary positions, gated MLPs",
+        _eva,
+    ),
+    "attention-pool": (
+        "SigLIP: attention pooling by a learnt query",
+        lambda: _vit("vit_base_patch16_siglip_224", depth=1),
+    ),
+    "botnet": ("BoTNet: attention with relative positions", _botnet),
+    "efficientvit": (
+        "EfficientViT: linear attention",
+        lambda: seeded(
+            timm.create_model(
+                "efficientvit_b0",
+                widths=(8, 8, 16, 16, 16),
+                depths=(1, 1, 1, 1, 1),
+                head_dim=8,
+                head_widths=(32, 48),
+                num_classes=CLASSES,
+            )
+        ),
+    ),
+    "edgenext": (
+        "EdgeNeXt: attention between channels",
+        lambda: _thin("edgenext_xx_small", depths=(1, 2, 2, 1), dims=(8, 16, 24, 32)),
     ),
     "convnext": ("ConvNeXt: dense layers over channels last", _convnext),
     "convnext-v2": (

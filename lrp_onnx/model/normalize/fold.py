@@ -30,10 +30,13 @@ FOLDABLE = frozenset((
 
 DERIVED = FOLDABLE | {
     "BatchNormalization",
+    "Conv",
     "Cos",
+    "CumSum",
     "DequantizeLinear",
     "Exp",
     "GatherND",
+    "Gemm",
     "MatMul",
     "Pow",
     "Reciprocal",
@@ -47,6 +50,7 @@ DERIVED = FOLDABLE | {
     "Sigmoid",
     "Sin",
     "Softmax",
+    "Split",
 }
 """Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
 
@@ -96,7 +100,7 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
     if (
         len(present) != sum(value is not None for value in node.inputs)
         or not present
-        or not _is_small(node, present)
+        or not is_small(node, present)
     ):
         return None
     return evaluate(node, inputs)
@@ -137,8 +141,8 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
     return value.astype(pattern.dtype.numpy())
 
 
-def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
-    """Whether the result has at most `MOST_ELEMENTS` elements.
+def is_small(node: ir.Node, inputs: list[Array], most: int = MOST_ELEMENTS) -> bool:
+    """Whether the result has at most `most` elements.
 
     Where an operator's result can be larger than its inputs, the inputs state its size.
     """
@@ -149,22 +153,28 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
         elements = prod(max(int(size), 0) for size in sizes)
         if node.op_type == "Tile":
             elements *= inputs[0].size
-        return elements <= MOST_ELEMENTS
+        return elements <= most
     if node.op_type == "Range":
         if len(inputs) != 3 or any(value.size != 1 for value in inputs):
             return False
         start, end, step = (float(value.reshape(())) for value in inputs)
-        return isfinite(start) and abs(end - start) <= MOST_ELEMENTS * abs(step)
-    return sum(value.size for value in inputs) <= MOST_ELEMENTS
+        return isfinite(start) and abs(end - start) <= most * abs(step)
+    return sum(value.size for value in inputs) <= most
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
+    found = evaluate_all(node, inputs)
+    return found[0] if found else None
+
+
+def evaluate_all(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array] | None:
+    """Every output of a node with constant inputs; None if ONNX's evaluator fails."""
     if node.op_type == "Pow" and all(x is not None and x.dtype == np.float32 for x in inputs):
         base, exponent = (np.asarray(x, np.float64) for x in inputs)
         with np.errstate(all="ignore"):
             # NumPy's power of float32 is not rounded as runtimes round it.
-            return np.asarray(np.power(base, exponent), np.float32)
+            return [np.asarray(np.power(base, exponent), np.float32)]
     model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)
@@ -172,8 +182,9 @@ def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     # exception. The node then stays in the graph, and its reader reports it.
     except Exception:
         return None
-    result = np.asarray(results[0])
-    return result if onnx.helper.np_dtype_to_tensor_dtype(result.dtype) in ITEM_BYTES else None
+    arrays = [np.asarray(result) for result in results]
+    types = {onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for array in arrays}
+    return arrays if types.issubset(ITEM_BYTES) else None
 
 
 def _single_node_model(
@@ -190,7 +201,7 @@ def _single_node_model(
         )
         for name, value in feeds.items()
     ]
-    output = onnx.ValueInfoProto(name=proto.output[0])
-    graph = onnx.helper.make_graph([proto], "node", types, [output])
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output]
+    graph = onnx.helper.make_graph([proto], "node", types, outputs)
     imports = [onnx.helper.make_opsetid("", EVALUATED_AS)]
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), feeds

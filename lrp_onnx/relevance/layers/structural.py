@@ -50,8 +50,9 @@ class ProductLayer(Node[kinds.Product]):
 
     @property
     def roles(self) -> tuple[Role, ...]:
+        signal = self.kind.signal
         return tuple(
-            Role.MAIN if i == self.kind.signal else Role.GATE for i in range(len(self.inputs))
+            Role.MAIN if signal in (None, i) else Role.GATE for i in range(len(self.inputs))
         )
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
