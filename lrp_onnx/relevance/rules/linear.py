@@ -62,18 +62,38 @@ class Gamma(LinearRule):
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         x, w, b, z = layer.input, layer.weight, layer.bias, layer.output
-        raised, lowered = w + w.pos() * self.gamma, w + w.neg() * self.gamma
-        terms = [(x.pos(), raised), (x.neg(), lowered)]
+        if self.gamma == 0.0:
+            return Epsilon(epsilon=self.epsilon, signed=self.signed, bias=self.bias)(layer, r)
+        if not (x.nonnegative and r.positive_only(z)):
+            return [self._by_magnitudes(layer, r)]
+        terms = [(x, w + w.pos() * self.gamma)]
         bias = self.kept(b + b.pos() * self.gamma)
-        if r.positive_only(z):
-            # With the bias, the denominator is z and what γ adds to it.
-            if self.bias == "keep":
-                return [self.share(layer, r, terms, bias, positive=True)]
-            return [self.share(layer, r, terms, bias, gate=z.where_positive)]
-        helps = self.share(layer, r, terms, bias, gate=z.where_positive)
-        terms = [(x.pos(), lowered), (x.neg(), raised)]
-        bias = self.kept(b + b.neg() * self.gamma)
-        return [helps + self.share(layer, r, terms, bias, gate=z.where_negative)]
+        if self.bias == "keep":  # the denominator is z and what γ adds to it
+            return [self.share(layer, r, terms, bias, positive=True)]
+        return [self.share(layer, r, terms, bias, gate=z.where_positive)]
+
+    def _by_magnitudes(self, layer: Layer, r: Relevance) -> Relevance:
+        """Three products for any signs, as a⁺ = (a + |a|)/2 and a⁻ = (a − |a|)/2.
+
+        With g = 1 + γ/2, k = 1 − 1/g and σ = sign(z) the contributions are g·(xW + kσ|xW|), and
+        for u = R / (σΣxW + kΣ|xW| + ε/g) it is ``R_in = x ⊙ Wᵀ(σu) + |x| ⊙ k|W|ᵀu``.
+        """
+        x, w, b, z = layer.input, layer.weight, self.kept(layer.bias), layer.output
+        positive, g = r.positive_only(z), 1 + self.gamma / 2
+        k, epsilon = 1 - 1 / g, self.epsilon / g
+        sign, keep = z.constant(1.0) if positive else z.signum(), self.bias == "keep"
+        total = r.standing_for(z).abs() if keep else layer.forward(x, w) * sign
+        size, weight, size_of_b = x.abs(), w.abs() * k, b.abs() * k
+        joint = epsilon if keep and self.signed else 0.0
+        q, held = layer.denominator([(size, weight)], size_of_b, joint, signed=True)
+        e = total + q
+        if self.signed or positive:
+            u = r.over(e, epsilon, signed=self.signed, held=held, bias=size_of_b)
+            v = (u * sign).absorbed(b)
+        else:
+            v = r.over(e * sign, epsilon, signed=False, bias=b)
+            u = (v * sign).absorbed(size_of_b)
+        return Relevance(layer.vjp(v, w), x) + Relevance(layer.vjp(u, weight), size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
