@@ -10,6 +10,7 @@ from lrp_onnx.plan.plan import Block, Plan
 from lrp_onnx.relevance.graph.builder import Builder, Term, Value
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import BlockLayer, Layer
+from lrp_onnx.relevance.layers.linear import LinearLayer
 from lrp_onnx.relevance.layers.pull_back import pull_back
 from lrp_onnx.relevance.layers.table import layer_of, nonnegative_tensors
 from lrp_onnx.relevance.rules.rule import Rule, Shares
@@ -75,7 +76,7 @@ class Backward:
         """
         name = piece.join.name if isinstance(piece, Block) else piece.name
         first = len(self.builder.terms)
-        passed = self.rules[name](self._layer(piece), received)
+        passed = _passed(self.rules[name], self._layer(piece), received)
         terms = tuple(self.builder.terms[first:])
         if not self.builder.emission.telescoped:
             passed = [share and Relevance(share.total) for share in passed]
@@ -119,3 +120,16 @@ class Backward:
 
     def _tensor(self, name: str) -> Value:
         return self.builder.known(name, nonnegative=name in self._nonnegative)
+
+
+def _passed(rule: Rule, layer: Layer, received: Relevance) -> Shares:
+    """What `rule` hands on. A layer along the last axis computes only the positions or channels
+    whose relevance is not known to be zero, as it is beside a class token.
+    """
+    zeros = received.zeros
+    if zeros is None or not isinstance(layer, LinearLayer):
+        return rule(layer, received)
+    shares, rank = rule(layer.without(zeros), received.without(zeros)), len(layer.step.input_shape)
+    if zeros.axis == rank - 1:
+        return shares
+    return [share and share.within(zeros, layer.input, rank) for share in shares]

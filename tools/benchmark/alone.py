@@ -2,12 +2,15 @@
 
     python -m tools.benchmark.alone --network resnet50 --json models/benchmark/alone.json
     python -m tools.benchmark.alone --model models/shapes-resnet.onnx --rounds 1
+    python -m tools.benchmark.alone --network vit_small_patch16_224 --memory --forms cp-lrp-gamma \
+        "cp-lrp-gamma --rule @first=gamma --rule @convolution=epsilon --rule @dense=epsilon"
 
 Threads of one session go on waiting at full speed after a run and slow another session's: here no
 process has two. The files are those that `compile` writes, post-processing included, unless a form
 says otherwise. A form is a composite, `@` and where relevance stops, `--top` and a number of
-targets of one picture, each where it is wanted. Every process warms up, then takes the median of
-its runs; of `--rounds` processes the fastest counts, as others of this machine only ever slow one.
+targets of one picture, `--rule` and an override, each where it is wanted. Every process warms up,
+then takes the median of its runs; of `--rounds` processes the fastest counts, as others of this
+machine only ever slow one.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +33,7 @@ from lrp_onnx.relevance.composites.presets import DEFAULT
 from lrp_onnx.runtime.session import open_session
 from tools.benchmark.arithmetic import multiply_adds
 from tools.benchmark.report import alone_table, said
-from tools.benchmark.run import FORWARD, PAUSE, ROOT, exported, machine, pictures
+from tools.benchmark.run import FORWARD, PAUSE, ROOT, child, exported, machine, pictures
 
 FORMS = (
     DEFAULT,
@@ -42,21 +44,29 @@ FORMS = (
     "epsilon-gamma-plus",
 )
 """The default, the bounds of coarse maps, and the former default's composite."""
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+"""The processor's time of one thread is the same on a machine that others use too."""
 TIMED = "--timed"
 """The word that makes a process the one that is timed."""
 
 
 def compiled(form: str, model: Path, file: Path) -> int:
     """Writes the file of `form`; returns its number of targets."""
-    words, _, top = form.partition(" --top ")
-    composite, _, resolution = words.partition(" @")
-    choices: dict[str, Any] = {"resolution": resolution} if resolution else {}
-    compile_model(model, composite=composite, many_targets=bool(top), **choices).save(file)
-    return int(top or 1)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("composite")
+    parser.add_argument("resolution", nargs="?", type=lambda text: text.removeprefix("@"))
+    parser.add_argument("--top", type=int, default=1)
+    parser.add_argument("--rule", action="append", default=[], type=lambda text: text.split("=", 1))
+    words = parser.parse_args(form.split())
+    choices = {"resolution": words.resolution} if words.resolution else {}
+    many = {"many_targets": words.top > 1, "rules": dict(words.rule)}
+    compile_model(model, composite=words.composite, **many, **choices).save(file)
+    return int(words.top)
 
 
-def timed(file: Path, batch: int, targets: int, threads: int, runs: int) -> float:
-    """Milliseconds of a run, the median, in this process."""
+def timed(file: Path, batch: int, targets: int, threads: int, runs: int, clock: str) -> float:
+    """Milliseconds of a run by that clock, the median, in this process."""
+    now = CLOCKS[clock]
     session = open_session(file, providers="cpu", threads=threads)
     feeds = {session.runtime.get_inputs()[0].name: pictures(file, batch)}
     if targets > 1:
@@ -64,10 +74,10 @@ def timed(file: Path, batch: int, targets: int, threads: int, runs: int) -> floa
     times = []
     for index in range(runs + 1):
         time.sleep(PAUSE)
-        begun = time.perf_counter()
+        begun = now()
         session.run(None, feeds)
         if index:
-            times.append(1000 * (time.perf_counter() - begun))
+            times.append(1000 * (now() - begun))
     return statistics.median(times)
 
 
@@ -85,12 +95,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
-    source.add_argument("--network", help="a torchvision ResNet with seeded weights (needs torch)")
+    source.add_argument(
+        "--network", help="of torchvision or timm, with seeded weights (needs torch)"
+    )
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--forms", nargs="+", default=list(FORMS))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--memory", action="store_true", help="peak memory of a process, too")
     parser.add_argument("--rounds", type=int, default=3, help="processes for every row")
     parser.add_argument("--json", type=Path, help="write the results here too")
     given = parser.parse_args(arguments)
@@ -112,9 +126,14 @@ def main(arguments: list[str] | None = None) -> int:
                     if targets > 1 < batch:
                         continue
                     took = in_its_own_process(
-                        file.absolute(), batch, targets, given.threads, given.runs
+                        file.absolute(), batch, targets, given.threads, given.runs, given.clock
                     )
                     best[batch, form] = min(took, best.get((batch, form), took))
+        peaks = {
+            (batch, form): child(files[form][0], batch, given)[1]
+            for batch, form in best
+            if given.memory and files[form][1] == 1
+        }
     rows = [
         {
             "batch": batch,
@@ -122,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             "milliseconds": took,
             "multiple": took / best[batch, FORWARD],
             "arithmetic": costs[form] / costs[FORWARD] if files[form][1] == 1 else None,
+            "peak_megabytes": peaks.get((batch, form)),
         }
         for (batch, form), took in best.items()
     ]
@@ -136,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [TIMED]:
-        path, *numbers = sys.argv[2:]
-        print(timed(Path(path), *map(int, numbers)))
+        path, batch, targets, threads, runs, clock = sys.argv[2:]
+        print(timed(Path(path), int(batch), int(targets), int(threads), int(runs), clock))
     else:
         sys.exit(main())

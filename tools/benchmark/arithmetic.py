@@ -10,9 +10,14 @@ import onnx
 
 def multiply_adds(model: onnx.ModelProto) -> Counter[str]:
     """Operator → multiply-adds for one picture, what is
-    computed once from weights apart. All sizes but N are known.
+    computed once from weights apart. All sizes but those of batches are known.
     """
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    one = onnx.ModelProto()
+    one.CopyFrom(model)
+    for dim in (d for v in one.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param):
+        dim.dim_value = 1
+    # Transformers compute the shapes that they reshape to: `data_prop` follows the numbers.
+    graph = onnx.shape_inference.infer_shapes(one, data_prop=True).graph
     shapes = {v.name: _sizes(v) for v in (*graph.input, *graph.value_info, *graph.output)}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     optional = {value.name for value in graph.input}

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
-    source.add_argument("--network", help="a torchvision ResNet, with seeded weights; needs torch")
+    source.add_argument("--network", help="a network with seeded weights; needs torch")
     parser.add_argument(
         "--composite", nargs="+", default=["c3-lrp", "lrp-resnet"], choices=list(COMPOSITES)
     )

@@ -95,10 +95,14 @@ def alone_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "| batch | method | ms | × forward | × arithmetic |",
         "|---|---|---|---|---|",
     ]
+    memory = any(row.get("peak_megabytes") for row in rows)
+    if memory:
+        lines = [lines[0] + " peak MB |", lines[1] + "---|"]
     for row in rows:
         times = f"{row['milliseconds']:.1f} | {row['multiple']:.2f}"
-        arithmetic = _number(row["arithmetic"], 2)
-        lines.append(f"| {row['batch']} | {row['method']} | {times} | {arithmetic} |")
+        ending = [_number(row["arithmetic"], 2)]
+        ending += [_number(row["peak_megabytes"], 0)] if memory else []
+        lines.append(f"| {row['batch']} | {row['method']} | {times} | {' | '.join(ending)} |")
     return "\n".join(lines)
 
 

@@ -4,19 +4,20 @@ peer that is installed, interleaved in one run.
     python -m tools.benchmark.run --model models/shapes-resnet.onnx
     python -m tools.benchmark.run --network resnet50 --composite c3-lrp lrp-resnet \
         --top 5 --resolution 28 --peers --memory
+    python -m tools.benchmark.run --network vit_small_patch16_224 --composite cp-lrp-gamma --memory
     python -m tools.benchmark.run --network resnet50 --batch 1 32 128 --device cuda \
         --precision fp32 tf32 fp16 --peers
 
-`--model` takes any ONNX file that can be compiled; `--network` makes torchvision topologies with
-seeded weights, which needs torch, and `--peers` then also times torch's autograd (Gradient ×
-Input), Captum's LRP and Zennit's composites where they are installed, on the same weights, pictures
-and thread count. Times are wall time of one run, the median over `--runs`, with the middle half's
-spread; speeds are multiples of the forward pass of the same model in the same run, since machines
-are shared. Every timed run follows an untimed one of the same method, and a pause: a runtime's
-threads go on waiting, at full speed, for a while after a run, and slow what runs next. Peak memory
-is that of a process that does nothing else (tools/benchmark/peak.py). `arithmetic` is the file's
-multiply-adds over the model's own: no implementation on the same hardware can be expected to be
-cheaper.
+`--model` takes any ONNX file that can be compiled; `--network` makes topologies of torchvision, or
+else of timm, with seeded weights, which needs torch, and `--peers` then also times torch's autograd
+(Gradient × Input), Captum's LRP and Zennit's composites where they are installed, on the same
+weights, pictures and thread count. Times are wall time of one run, the median over `--runs`, with
+the middle half's spread; speeds are multiples of the forward pass of the same model in the same
+run, since machines are shared. Every timed run follows an untimed one of the same method, and a
+pause: a runtime's threads go on waiting, at full speed, for a while after a run, and slow what runs
+next. Peak memory is that of a process that does nothing else (tools/benchmark/peak.py).
+`arithmetic` is the file's multiply-adds over the model's own: no implementation on the same
+hardware can be expected to be cheaper.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", type=Path, help="an ONNX file")
     source.add_argument(
-        "--network", nargs="+", help="torchvision ResNets, with seeded weights: resnet18 resnet50 …"
+        "--network",
+        nargs="+",
+        help="networks of torchvision or timm, with seeded weights: resnet18 vit_small_patch16_224",
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument(
@@ -354,15 +357,21 @@ def child(file: Path, batch: int, given: argparse.Namespace) -> tuple[float, flo
 
 
 def torch_network(name: str) -> Any:
-    """A torchvision network in evaluation mode, weights and batch statistics seeded."""
+    """A network of torchvision, or else of timm, in evaluation mode, weights and batch statistics
+    seeded.
+    """
     from tools.zoo.torch_models import (
         seeded,
     )  # it makes torchvision importable without its compiled half
 
     # isort: split
+    import timm
+    import torch
     import torchvision
 
-    return seeded(getattr(torchvision.models, name)(weights=None))
+    torch.manual_seed(3)
+    make = getattr(torchvision.models, name, None)
+    return seeded(make(weights=None) if make else timm.create_model(name, pretrained=False))
 
 
 def exported(name: str, size: int, folder: Path, *, half: bool) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lrp_onnx.relevance.graph.builder import Term, Value
+from lrp_onnx.relevance.graph.builder import Term, Value, Zeros
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,23 @@ class Relevance:
     def total(self) -> Value:
         """The relevance itself, multiplied out."""
         return self.coefficient if self.activation is None else self.activation * self.coefficient
+
+    @property
+    def zeros(self) -> Zeros | None:
+        """Where it is known to be zero whatever the picture."""
+        factors = self.coefficient, self.activation
+        return next((x.zeros for x in factors if x is not None and x.zeros), None)
+
+    def without(self, zeros: Zeros) -> Relevance:
+        """The part that may be anything else than `zeros`."""
+        activation = self.activation and self.activation.without(zeros)
+        return Relevance(self.coefficient.without(zeros), activation)
+
+    def within(self, zeros: Zeros, x: Value, rank: int) -> Relevance:
+        """The relevance of `x`, a tensor with `rank` axes, where this is that of its part."""
+        if self.is_of(x.without(zeros)):
+            return Relevance(self.coefficient.within(zeros, rank), x)
+        return Relevance(self.total.within(zeros, rank))
 
     def is_of(self, z: Value) -> bool:
         """Whether this is ``z ⊙ coefficient``: as a multiple of `z` it
@@ -81,6 +98,10 @@ class Relevance:
         total.builder.terms.append(Term(total, total.constant(1.0), share, 1.0))
         return total
 
+    def standing_for(self, z: Value) -> Value:
+        """`z`, or what equals it wherever the relevance is not zero and is no negative number."""
+        return self.activation if self.activation is not None and self.alias == z.name else z
+
     def _over(self, z: Value, epsilon: float, *, signed: bool) -> Value:
         behind_relu = self.alias == z.name
         if epsilon == 0.0 and self.activation is not None:
@@ -95,7 +116,8 @@ class Relevance:
         if self.is_of(z) and z.builder.emission.ratios:
             # The ratio needs nothing but the forward pass; the
             # product with it keeps runtimes' blocked layouts.
-            return (self.coefficient * (z / stabilize(z, epsilon, signed=signed))).vanishing(z)
+            size = z.abs() if signed else z  # z / stabilize(z) = |z| / (|z| + ε)
+            return (self.coefficient * (size / (size + epsilon))).vanishing(z)
         return self.total / stabilize(z, epsilon, signed=signed)
 
     def per(self, z: Value) -> Value:

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.plan import kinds
-from lrp_onnx.relevance.graph.builder import Value
+from lrp_onnx.relevance.graph.builder import LAST, Value, Zeros
 from lrp_onnx.relevance.layers import convolution
 from lrp_onnx.relevance.layers.layer import Layer, Node
 
 W = TypeVar("W", bound=kinds.Weighted)
-LAST = 2**31 - 1
-"""As a Slice end: up to and including the last element."""
 
 
 class WeightedLayer(Node[W]):
@@ -139,14 +137,10 @@ class DenseLayer(WeightedLayer[kinds.Dense]):
         return self._stored * (self._scale(-1, 1) if self.kind.transposed else self._scale(1, -1))
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        return _plus(self._product(self._tensor(x), w, transposed=self.kind.transposed), b)
+        return _product(self._tensor(x), w, b, transposed=self.kind.transposed)
 
     def vjp(self, s: Value, w: Value) -> Value:
-        return self._product(s, w, transposed=not self.kind.transposed)
-
-    def _product(self, x: Value, w: Value, *, transposed: bool) -> Value:
-        attributes = {"transB": int(transposed)}
-        return self.builder.node("Gemm", x, w, attributes=attributes, sign=x.sign * w.sign)
+        return _product(s, w, transposed=not self.kind.transposed)
 
 
 class LinearLayer(WeightedLayer[kinds.Linear]):
@@ -163,22 +157,51 @@ class LinearLayer(WeightedLayer[kinds.Linear]):
         bias = self.kind.weight.bias
         if bias is None or not bias.any():
             return self.builder.value(0.0)
-        return self.builder.array(bias.reshape(*(1 for _ in self.step.output_shape[1:]), -1))
+        return self.builder.array(bias)
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        y = self._product(self._tensor(x), w, transposed=self.kind.transposed)
-        return _plus(y.reshape(-1, *self._sizes_of(self.step.output_shape)), b)
+        rows = self._rows(self._tensor(x), 1 if self.kind.transposed else 0)
+        y = _product(rows, w, b, transposed=self.kind.transposed)
+        return y.reshape(-1, *self._sizes_of(self.step.output_shape))
 
     def vjp(self, s: Value, w: Value) -> Value:
-        y = self._product(s, w, transposed=not self.kind.transposed)
+        rows = self._rows(s, 0 if self.kind.transposed else 1)
+        y = _product(rows, w, transposed=not self.kind.transposed)
         return y.reshape(-1, *self._sizes_of(self.step.input_shape))
 
-    def _product(self, x: Value, w: Value, *, transposed: bool) -> Value:
-        """`x`, a row for every position, times `w`."""
-        length = self.kind.weight.shape[1 if transposed else 0]
-        attributes = {"transB": int(transposed)}
-        sign = x.sign * w.sign
-        return self.builder.node("Gemm", x.reshape(-1, length), w, attributes=attributes, sign=sign)
+    def without(self, zeros: Zeros) -> LinearLayer:
+        """The layer whose output is what this one's is beside `zeros`, some of the positions or of
+        the channels.
+        """
+        step, kind, inputs, axis = self.step, self.kind, self.inputs, zeros.axis
+        left = (step.output_shape[axis] or 0) - zeros.before - zeros.after
+        output_shape = _with_size(step.output_shape, axis, left)
+        if axis == len(output_shape) - 1:
+            kind = replace(kind, weight=self._channels(zeros))
+            step = replace(step, kind=kind, output_shape=output_shape)
+        else:
+            inputs = tuple(x.without(zeros) for x in inputs)
+            shape = _with_size(step.input_shape, axis, left)
+            step = replace(step, input_shape=shape, output_shape=output_shape)
+        return LinearLayer(self.builder, step, kind, inputs, self.output.without(zeros))
+
+    def _channels(self, zeros: Zeros) -> kinds.Weight:
+        """The weight of the output channels beside `zeros`."""
+        weight, axis = self.kind.weight, 0 if self.kind.transposed else 1
+        left = slice(zeros.before, weight.shape[axis] - zeros.after)
+        stored = self._stored.without(replace(zeros, axis=axis))
+        sizes = list(weight.shape)
+        sizes[axis] -= zeros.before + zeros.after
+        return kinds.Weight(
+            stored.name,
+            tuple(sizes),
+            None if weight.scale is None else weight.scale[left],
+            None if weight.bias is None else weight.bias[left],
+        )
+
+    def _rows(self, x: Value, axis: int) -> Value:
+        """`x` as a row for every position, as long as the weight along `axis`."""
+        return x.reshape(-1, self.kind.weight.shape[axis])
 
     def _sizes_of(self, shape: kinds.Shape) -> list[int]:
         return [size for size in shape[1:] if size is not None]
@@ -320,6 +343,18 @@ def _windows(size: int, read: int, stride: int) -> NDArray[np.float64]:
     distances = np.abs(np.arange(size)[None, :] - stride * np.arange(read)[:, None])
     near = np.maximum(1.0 - distances / stride, 0.0)
     return np.asarray(near / near.sum(0))
+
+
+def _with_size(shape: kinds.Shape, axis: int, size: int) -> kinds.Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def _product(x: Value, w: Value, b: Value | None = None, *, transposed: bool) -> Value:
+    """``x @ w + b``, or ``x @ wᵀ + b`` where the weight is stored `transposed`."""
+    attributes, sign = {"transB": int(transposed)}, x.sign * w.sign
+    if b is None or b.number == 0.0:
+        return x.builder.node("Gemm", x, w, attributes=attributes, sign=sign)
+    return x.builder.node("Gemm", x, w, b, attributes=attributes, sign=sign + b.sign)
 
 
 def _plus(y: Value, b: Value | None) -> Value:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role
-from lrp_onnx.relevance.graph.builder import POSITIVE, Value
+from lrp_onnx.relevance.graph.builder import LAST, POSITIVE, Value, Zeros
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Node
-
-LAST = 2**31 - 1
-"""As a Slice end: up to and including the last element."""
 
 
 class JoinLayer(Node[kinds.Join]):
@@ -207,7 +205,21 @@ class ReshapeLayer(Node[kinds.Reshape]):
         return y if b is None else y + b
 
     def vjp(self, s: Value, w: Value) -> Value:
-        return s.reshape(-1, *self._sizes()[1:]) * w
+        return s.reshape(-1, *self._sizes()[1:]).zero(self._zeros(s.zeros)) * w
+
+    def _zeros(self, zeros: Zeros | None) -> Zeros | None:
+        """Where the input is zero if the output is so at `zeros`, where one axis tells that."""
+        if zeros is None:
+            return None
+        sizes, after = self._sizes(), (*self.step.output_shape, 1)
+        inner = prod(size or 1 for size in after[zeros.axis + 1 :])
+        period = inner * (after[zeros.axis] or 1)
+        for axis in range(1, len(sizes)):
+            step = prod(sizes[axis + 1 :])
+            before, behind = zeros.before * inner, zeros.after * inner
+            if step * sizes[axis] == period and before % step == behind % step == 0:
+                return Zeros(axis, before // step, behind // step)
+        return None
 
 
 class SubsampleLayer(Node[kinds.Subsample]):
@@ -252,14 +264,17 @@ class TransposeLayer(Node[kinds.Transpose]):
     def vjp(self, s: Value, w: Value) -> Value:
         turned = self.kind
         back = tuple(turned.order.index(axis) for axis in range(len(turned.order)))
-        return s.builder.node("Transpose", s, attributes={"perm": back}, sign=s.sign)
+        turned_back = s.builder.node("Transpose", s, attributes={"perm": back}, sign=s.sign)
+        return turned_back.zero(s.zeros and replace(s.zeros, axis=turned.order[s.zeros.axis]))
 
 
 def zero_pad(x: Value, before: Sequence[int], after: Sequence[int]) -> Value:
     """`x` with zeros before and after each axis; a negative number cuts that many elements off."""
     grown = [max(n, 0) for n in (*before, *after)]
-    if any(grown):
-        x = x.builder.node("Pad", x, x.builder.integers(grown), sign=x.sign)
+    axes = [axis for axis in range(len(before)) if before[axis] > 0 or after[axis] > 0]
+    if axes:
+        known = Zeros(axes[0], grown[axes[0]], grown[axes[0] + len(before)])
+        x = x.builder.node("Pad", x, x.builder.integers(grown), sign=x.sign).zero(known)
     cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
     if not cut:
         return x

@@ -5,7 +5,7 @@ Letters as in `rule`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
@@ -61,19 +61,45 @@ class Gamma(LinearRule):
             raise RuleError(f"gamma={self.gamma} must be a number that is not negative")
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
-        x, w, b, z = layer.input, layer.weight, layer.bias, layer.output
-        raised, lowered = w + w.pos() * self.gamma, w + w.neg() * self.gamma
-        terms = [(x.pos(), raised), (x.neg(), lowered)]
-        bias = self.kept(b + b.pos() * self.gamma)
-        if r.positive_only(z):
-            # With the bias, the denominator is z and what γ adds to it.
-            if self.bias == "keep":
-                return [self.share(layer, r, terms, bias, positive=True)]
-            return [self.share(layer, r, terms, bias, gate=z.where_positive)]
-        helps = self.share(layer, r, terms, bias, gate=z.where_positive)
-        terms = [(x.pos(), lowered), (x.neg(), raised)]
-        bias = self.kept(b + b.neg() * self.gamma)
-        return [helps + self.share(layer, r, terms, bias, gate=z.where_negative)]
+        if self.gamma == 0.0:
+            return Epsilon(epsilon=self.epsilon, signed=self.signed, bias=self.bias)(layer, r)
+        # As a⁺ = (a + |a|)/2 and a⁻ = (a − |a|)/2, the contributions are g·xW + h·sign(z)·|xW| with
+        # g = 1 + γ/2 and h = γ/2: of their sum, and so of g and h, only the ratio counts.
+        g, h = 1 + self.gamma / 2, self.gamma / 2
+        if self.bias == "keep":
+            return [replace(self, epsilon=self.epsilon / g)._shared(layer, r, 1.0, h / g)]
+        # Without the bias xW may cancel against |xW|: this h is exact.
+        return [self._shared(layer, r, g, h)]
+
+    def _shared(self, layer: Layer, r: Relevance, g: float, h: float) -> Relevance:
+        """Relevance in proportion to ``g·xW + h·sign(z)·|xW|``."""
+        if not layer.input.nonnegative or not r.positive_only(layer.output):
+            return self._of_any_sign(layer, r, g, h)
+        w, b, z = layer.weight, self.kept(layer.bias), layer.output
+        terms, bias = [(layer.input, w * g + w.abs() * h)], b * g + b.abs() * h
+        if self.bias == "keep":  # the denominator is z and what γ adds to it
+            return self.share(layer, r, terms, bias, positive=True)
+        return self.share(layer, r, terms, bias, gate=z.where_positive)
+
+    def _of_any_sign(self, layer: Layer, r: Relevance, g: float, h: float) -> Relevance:
+        """Three products: with σ = sign(z) and ``u = R / (gσΣxW + hΣ|xW| + ε)`` it is
+        ``R_in = x ⊙ Wᵀ(gσu) + |x| ⊙ h|W|ᵀu``.
+        """
+        x, w, b, z = layer.input, layer.weight, self.kept(layer.bias), layer.output
+        positive, keep = r.positive_only(z), self.bias == "keep"
+        sign = z.constant(1.0) if positive else z.signum()
+        total = r.standing_for(z).abs() if keep else layer.forward(x, w) * sign
+        size, weight, size_of_b = x.abs(), w.abs() * h, b.abs() * h
+        joint = self.epsilon if keep and self.signed else 0.0
+        q, held = layer.denominator([(size, weight)], size_of_b, joint, signed=True)
+        e = total * g + q
+        if self.signed or positive:
+            u = r.over(e, self.epsilon, signed=self.signed, held=held, bias=size_of_b)
+            v = (u * (sign * g)).absorbed(b)
+        else:
+            s = r.over(e * sign, self.epsilon, signed=False)
+            u, v = (s * sign).absorbed(size_of_b), (s * g).absorbed(b)
+        return Relevance(layer.vjp(v, w), x) + Relevance(layer.vjp(u, weight), size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

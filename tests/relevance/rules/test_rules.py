@@ -106,12 +106,22 @@ def twin_alpha_beta(x: Array, w: Array, b: Array, r: Array, *, alpha: float, bet
     return alpha * shared(plus(xw), plus(b), r, 1e-6) - beta * shared(minus(xw), minus(b), r, 1e-6)
 
 
-def twin_gamma(x: Array, w: Array, b: Array, r: Array, *, gamma: float) -> Array:
+def twin_gamma(
+    x: Array,
+    w: Array,
+    b: Array,
+    r: Array,
+    *,
+    gamma: float,
+    epsilon: float = 1e-6,
+    signed: bool = True,
+) -> Array:
     z = np.einsum("ni,ji->nj", x, w) + b
     xw = x[:, None] * w
     up = xw + gamma * plus(xw), b + gamma * plus(b)
     down = xw + gamma * minus(xw), b + gamma * minus(b)
-    return shared(*up, np.where(z > 0, r, 0), 1e-6) + shared(*down, np.where(z < 0, r, 0), 1e-6)
+    helps, hurts = (np.where(where, r, 0) for where in (z > 0, z < 0))
+    return shared(*up, helps, epsilon, signed) + shared(*down, hurts, epsilon, signed)
 
 
 def twin_box(x: Array, w: Array, b: Array, r: Array, *, low: float, high: float) -> Array:
@@ -129,6 +139,10 @@ TWINS: dict[str, Callable[..., Array]] = {
     ),
     "norm": twin_epsilon,
     "gamma": lambda x, w, b, r: twin_gamma(x, w, b, r, gamma=0.25),
+    "gamma(gamma=0)": twin_epsilon,
+    "gamma(gamma=0.05, epsilon=50, signed=false)": lambda x, w, b, r: twin_gamma(
+        x, w, b, r, gamma=0.05, epsilon=50.0, signed=False
+    ),
     "gamma(gamma=3, bias=drop)": lambda x, w, b, r: twin_gamma_dropped(x, w, b, r, gamma=3.0),
     "z-plus": lambda x, w, b, r: twin_alpha_beta(x, w, b, r, alpha=1.0, beta=0.0),
     "z-plus(bias=drop)": lambda x, w, b, r: twin_alpha_beta(x, w, 0 * b, r, alpha=1.0, beta=0.0),

@@ -1,0 +1,89 @@
+"""Relevance that is known to be zero: it is so, and layers along the last axis leave it out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import relative
+from float64 import run_float64
+from networks import Network, picture, transformer
+from zoo_files import ZooFile, families, feeds
+
+from lrp_onnx.compiled.conservation import expose
+from lrp_onnx.compiler import compile_model
+from lrp_onnx.relevance import emit
+from lrp_onnx.relevance.graph.builder import Value, Zeros
+from lrp_onnx.relevance.graph.relevance import Relevance
+from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.rules.rule import Rule, Shares
+from tools.benchmark.arithmetic import multiply_adds
+
+FILES = [file for name in ("vit", "deit") for file in families()[name]]
+
+
+def in_full(rule: Rule, layer: Layer, received: Relevance) -> Shares:
+    return rule(layer, received)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.name))
+def test_what_is_known_to_be_zero_is_left_out(
+    file: ZooFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same map with fewer products."""
+    path = file.save(tmp_path)
+    short = compile_model(path, composite="cp-lrp-gamma").model
+    monkeypatch.setattr(emit, "_passed", in_full)
+    full = compile_model(path, composite="cp-lrp-gamma").model
+    x = feeds(file, short)
+    maps = [run_float64(model, x)["heatmap"] for model in (short, full)]
+    assert relative(maps[0], maps[1]) < 1e-9
+    costs = [sum(multiply_adds(model).values()) for model in (short, full)]
+    assert costs[0] < 0.9 * costs[1]
+
+
+@pytest.mark.parametrize("form", ["split", "merged"])
+@pytest.mark.parametrize("composite", ["cp-lrp-gamma", "attn-lrp", "epsilon-gamma-plus"])
+def test_what_is_known_to_be_zero_is_zero(
+    composite: str,
+    form: str,
+    saved: Callable[[onnx.ModelProto], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known: dict[str, Zeros] = {}
+    zero = Value.zero
+
+    def noted(value: Value, zeros: Zeros | None) -> Value:
+        if zeros:
+            known[value.name] = zeros
+        return zero(value, zeros)
+
+    monkeypatch.setattr(Value, "zero", noted)
+    model = compile_model(saved(transformer(form)), composite=composite).model
+    found = run_float64(expose(model, frozenset(known)), {"x": picture(model)})
+    there = {name: zeros for name, zeros in known.items() if name in found}
+    assert len(there) > 3
+    for name, zeros in there.items():
+        tensor = np.moveaxis(found[name], zeros.axis, 0)
+        assert not tensor[: zeros.before].any()
+        assert not tensor[len(tensor) - zeros.after :].any()
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "gamma"])
+def test_products_of_a_linear_layer(rule: str, saved: Callable[[onnx.ModelProto], Path]) -> None:
+    """Epsilon needs one beside the forward pass; gamma three, whatever the signs."""
+    net = Network(0)
+    y = net.node("MatMul", "x", net.constant("w", net.rng.normal(size=(8, 6)).astype("float32")))
+    axes = net.constant("mean", np.array([1, 2]))
+    y = net.node("ReduceMean", net.node("Tanh", y), axes, keepdims=0)
+    model = net.model(net.dense(y, (6, 3)), ["N", 3, 5, 8])
+    rules = {"@convolution": rule, "@dense": "epsilon"}
+    compiled = compile_model(saved(model), composite="lrp-z", rules=rules).model
+    shapes = Counter(
+        node.op_type for node in compiled.graph.node if node.op_type in ("MatMul", "Gemm")
+    )
+    assert shapes == {"MatMul": 1, "Gemm": 2 + {"epsilon": 1, "gamma": 3}[rule]}
