@@ -488,6 +488,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True),
+    "GlobalLpPool": lambda x, p=2: (
+        (np.abs(x) ** p).sum(tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+    ),
     "GlobalMaxPool": lambda x: x.max(tuple(range(2, x.ndim)), keepdims=True),
     "MaxPool": max_pool,
     "ReduceL2": _reduce(lambda x, axis, keepdims: np.sqrt((x * x).sum(axis, keepdims=keepdims))),

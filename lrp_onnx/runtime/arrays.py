@@ -124,7 +124,7 @@ def _montage(volume: NDArray[np.float32]) -> NDArray[np.uint8]:
     size = [(side + tiles.gap) * factor for side in volume.shape[2:]]
     for place, slice_number in enumerate(range(0, volume.shape[1], tiles.step)):
         row, column = divmod(place, tiles.columns)
-        _write(picture, str(slice_number), (column * size[1] + 5, row * size[0] + 17))
+        _write(picture, str(slice_number), (column * size[1] + 5, row * size[0] + 17), light=True)
     return picture
 
 
@@ -164,9 +164,14 @@ def _number(picture: NDArray[np.uint8], length: int) -> None:
         _write(picture, str(sample), (min(x + 3, WIDTH - 40), bottom - 6))
 
 
-def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:
-    """Small dark letters with a light edge, in place; `place` is their lower left."""
-    for grey, thickness in ((PAPER, 3), (LINE, 1)):
+def _write(
+    picture: NDArray[np.uint8], text: str, place: tuple[int, int], *, light: bool = False
+) -> None:
+    """Small letters with an edge, dark on light or light on dark, in place; `place` is their lower
+    left.
+    """
+    edge, ink = (LINE, PAPER) if light else (PAPER, LINE)
+    for grey, thickness in ((edge, 3), (ink, 1)):
         cv2.putText(
             picture,
             text,

@@ -84,20 +84,20 @@ def read_values(source: Source, shape: tuple[int | str | None, ...], layout: str
     Raises:
         ImageError: it cannot be read, or is a picture.
     """
-    wanted = f"({', '.join(map(str, shape))}), {layout[1:]}"
+    what = "signals" if len(shape) == len("CL") else "volumes"
+    wanted = f"{what} of shape ({', '.join(map(str, shape))}), {layout[1:]}"
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.suffix.lower() in ARRAYS:
             return read_array(path)
         raise ImageError(
-            f"{shown(path)} is no array: the model takes signals or volumes of shape {wanted}, as "
+            f"{shown(path)} is no array: the model takes {wanted}, as "
             ".npy files (numpy.save) or .wav"
         )
     if hasattr(source, "__array__") and not isinstance(source, PilImage):
         return as_array(source)
     raise ImageError(
-        f"an object of the type {type(source).__name__} is no array: the model takes signals or "
-        f"volumes of shape {wanted}"
+        f"an object of the type {type(source).__name__} is no array: the model takes {wanted}"
     )
 
 
