@@ -271,7 +271,7 @@ def test_c3_is_for_pictures(saved: Save) -> None:
     for options in ({"post": "c3"}, {"outputs": ("c3",)}, {"post": "none", "outputs": ("c3",)}):
         with pytest.raises(RuleError, match="for pictures"):
             compile_model(path, **options)
-    with pytest.raises(ValueError, match="for maps"):
+    with pytest.raises(ValueError, match="take a map"):
         parse_chain("c3")(np.ones(8))
 
 
