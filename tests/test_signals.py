@@ -194,6 +194,31 @@ def test_blocks_are_recognised(axes: int, saved: Save) -> None:
 
 
 @pytest.mark.parametrize("axes", [1, 3])
+def test_channels_may_come_last(axes: int, saved: Save) -> None:
+    first = resnet(axes)
+    last = onnx.ModelProto()
+    last.CopyFrom(first)
+    order = [0, axes + 1, *range(1, axes + 1)]
+    for node in last.graph.node:
+        node.input[:] = ["turned" if name == "x" else name for name in node.input]
+    turn = onnx.helper.make_node("Transpose", ["x"], ["turned"], name="turn", perm=order)
+    last.graph.node.insert(0, turn)
+    del last.graph.input[:]
+    sizes = ["N", *SIZES[axes], 2]
+    last.graph.input.append(onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, sizes))
+    x = picture(first)
+    options: dict[str, Any] = {"outputs": ("heatmap", "relevance"), "resolution": "full"}
+    compiled = compile_model(saved(last), **options)
+    assert compiled.contract.layout == ("NLC" if axes == 1 else "NDHWC")
+    found = run_onnx(compiled.model, {"x": np.moveaxis(x, 1, -1)})
+    expected = run_onnx(compile_model(saved(first), **options).model, {"x": x})
+    assert relative(found["heatmap"], expected["heatmap"]) < 1e-4
+    assert relative(np.moveaxis(found["relevance"], -1, 1), expected["relevance"]) < 1e-4
+    explained = Explainer(compiled)(np.moveaxis(x, 1, -1)[0])
+    assert relative(explained.heatmap, expected["heatmap"][0]) < 1e-4
+
+
+@pytest.mark.parametrize("axes", [1, 3])
 def test_maps_may_stop_at_a_feature_map(axes: int, saved: Save) -> None:
     path, x = saved(resnet(axes)), picture(resnet(axes))
     half = tuple(-(-size // 2) for size in SIZES[axes])
