@@ -123,6 +123,8 @@ class Explainer(explainer.Explainer):
         values = as_array(image)
         if self.fits(values, any_number=True):
             return values, False
+        if not self.takes_pictures:
+            return [values], True
         if values.ndim == 4 and values.dtype == np.uint8:
             return list(values), False
         if values.ndim == 4:

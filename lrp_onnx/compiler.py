@@ -544,17 +544,15 @@ def _for_axes(options: Options, plan: Plan) -> Options:
             "leave it out; its inputs are arrays that are prepared already"
         )
     chain = options.chain
-    asked = [type(step).__name__ for step in chain.of_pictures] if options.post else []
-    if C3_REGION in (options.outputs or ()):
-        asked.append(f"the output {C3_REGION}")
-    if plan.axes != 2 and asked:
-        raise RuleError(
-            f"{asked[0]} is for pictures (N, C, H, W), and the model's input has shape "
-            f"{plan.input_shape}: leave it out, or choose --post smooth or none"
-        )
-    if plan.axes == 2 or not chain.of_pictures:
+    if plan.axes == 2 or not (chain.of_pictures or C3_REGION in options.given):
         return options
-    return replace(options, post=str(chain.for_axes(plan.axes)))
+    outputs = tuple(name for name in options.given if name != C3_REGION)
+    if options.post is not None or not chain.of_pictures or not outputs:
+        raise RuleError(
+            f"C3 and C1C are for pictures (N, C, H, W), and the model's input has shape "
+            f"{plan.input_shape}: leave them out, for example with --post smooth or --post none"
+        )
+    return replace(options, post=str(chain.for_axes(plan.axes)), outputs=outputs)
 
 
 def _outputs(forward: onnx.ModelProto, options: Options) -> tuple[str, ...]:

@@ -270,7 +270,9 @@ class Contract:
     post: str = "none"
     """The post-processing of `heatmap` as text (see `maps.chain`); ``none`` for none."""
     layout: str = "NCHW"
-    """``NCHW`` or ``NHWC``: the order of axes of the picture input and of `relevance`."""
+    """``NCHW`` or ``NHWC``: the order of axes of the picture input and of `relevance`; ``NCL``,
+    ``NLC``, ``NCDHW`` or ``NDHWC`` where it is a signal or a volume.
+    """
     blocks: tuple[Mapping[str, Any], ...] = ()
     """The residual blocks: fork, output, and the steps of every branch by role."""
     ledger: tuple[Mapping[str, Any], ...] = ()
@@ -288,7 +290,9 @@ class Contract:
     the class of the k-th largest logit.
     """
     resolution: Sequence[int] | None = None
-    """(height, width) of the maps if they are coarser than the picture, else None."""
+    """(height, width) of the maps if they are coarser than the picture, else None; as many sizes as
+    the input has axes behind the channels.
+    """
     optimized_for: str = "cpu"
     """Name of the runtime that operators are chosen for."""
     purpose: str = ""
@@ -313,6 +317,11 @@ class Contract:
     """``preprocessing`` and ``labels`` → what said them, where they are known."""
     format: int = FORMAT
     """Version of the metadata's format."""
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the input is a picture, not a signal or a volume."""
+        return len(self.layout) == len("NCHW")
 
     def to_metadata(self) -> dict[str, str]:
         """ONNX metadata properties: key → JSON text."""

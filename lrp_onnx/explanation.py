@@ -127,7 +127,8 @@ class Explanation(explanation.Explanation):
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays as data that JSON can hold; what is not finite is None."""
         measure = explanation.measure_of(self.kind)
-        rows, columns = self.heatmap.shape
+        sizes = self.heatmap.shape
+        *depth, rows, columns = sizes if len(sizes) > 1 else (1, *sizes)
         return {
             "image": str(self.path),
             "height": self.photo.shape[0],
@@ -147,6 +148,7 @@ class Explanation(explanation.Explanation):
             "post": self.post,
             "start": {"from": self.start, "value": _finite(self.start_value)},
             "heatmap": {
+                **({"depth": depth[0]} if depth else {}),
                 "height": rows,
                 "width": columns,
                 "lowest": _finite(self.heatmap.min()),

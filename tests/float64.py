@@ -86,42 +86,41 @@ def _windows(
     strides: Any,
     pads: Any,
     dilations: Any,
-    out: tuple[int, int],
+    out: tuple[int, ...],
     fill: float,
 ) -> Any:
     """(kernel position, the pixels that it sees) for every
-    kernel position; the pixels are (N, C, H', W').
+    kernel position; the pixels are (N, C, H', W'), or with one or three axes.
     """
-    top, left, bottom, right = pads
-    padded = np.pad(
-        x,
-        (
-            (0, 0),
-            (0, 0),
-            (top, bottom + kernel[0] * dilations[0]),
-            (left, right + kernel[1] * dilations[1]),
-        ),
-        constant_values=fill,
+    rank = len(kernel)
+    around = [(pads[i], pads[i + rank] + kernel[i] * dilations[i]) for i in range(rank)]
+    padded = np.pad(x, ((0, 0), (0, 0), *around), constant_values=fill)
+    for place in product(*map(range, kernel)):
+        yield place, padded[(..., *_steps(place, strides, dilations, out))]
+
+
+def _steps(place: Any, strides: Any, dilations: Any, out: Any) -> tuple[slice, ...]:
+    """What the kernel position `place` sees along every axis, of `out` windows."""
+    firsts = [at * dilation for at, dilation in zip(place, dilations, strict=True)]
+    return tuple(
+        slice(first, first + (count - 1) * stride + 1, stride)
+        for first, count, stride in zip(firsts, out, strides, strict=True)
     )
-    for i, j in product(range(kernel[0]), range(kernel[1])):
-        rows = slice(i * dilations[0], i * dilations[0] + (out[0] - 1) * strides[0] + 1, strides[0])
-        columns = slice(
-            j * dilations[1], j * dilations[1] + (out[1] - 1) * strides[1] + 1, strides[1]
-        )
-        yield (i, j), padded[:, :, rows, columns]
 
 
 def _out_size(
     x: Array, kernel: Any, strides: Any, pads: Any, dilations: Any, ceil: bool = False
-) -> tuple[int, int]:
+) -> tuple[int, ...]:
+    rank = len(kernel)
+
     def along(i: int) -> int:
-        span = x.shape[2 + i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1
+        span = x.shape[2 + i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1
         if not ceil:
             return span // strides[i] + 1
         size = -(-span // strides[i]) + 1
         return size - 1 if (size - 1) * strides[i] >= x.shape[2 + i] + pads[i] else size
 
-    return along(0), along(1)
+    return tuple(map(along, range(rank)))
 
 
 def _channels(x: Array, w: Array) -> Array:
@@ -129,38 +128,38 @@ def _channels(x: Array, w: Array) -> Array:
     return np.moveaxis(np.tensordot(x, w, axes=([1], [1])), -1, 1)
 
 
+def _by_channel(b: Array, x: Array) -> Array:
+    """A number for every channel, in a shape that broadcasts to `x`."""
+    return b.reshape(1, -1, *(1 for _ in x.shape[2:]))
+
+
 def conv(
     x: Array,
     w: Array,
     b: Array | None = None,
     *,
-    strides: Any = (1, 1),
-    pads: Any = (0, 0, 0, 0),
-    dilations: Any = (1, 1),
+    strides: Any = None,
+    pads: Any = None,
+    dilations: Any = None,
     group: int = 1,
     kernel_shape: Any = None,
     auto_pad: Any = b"NOTSET",
 ) -> Array:
     assert auto_pad == b"NOTSET"
-    if x.ndim == 3:
-        row = {
-            "strides": (1, *strides[-1:]),
-            "pads": (0, pads[0], 0, pads[len(pads) // 2]),
-            "group": group,
-        }
-        return conv(x[:, :, None], w[:, :, None], b, dilations=(1, *dilations[-1:]), **row)[:, :, 0]
     kernel = w.shape[2:]
+    ones = (1,) * len(kernel)
+    strides, dilations, pads = strides or ones, dilations or ones, pads or (0, 0) * len(kernel)
     out = _out_size(x, kernel, strides, pads, dilations)
     parts = []
     for xs, ws in zip(np.split(x, group, 1), np.split(w, group, 0), strict=True):
         parts.append(
             sum(
-                _channels(pixels, ws[:, :, i, j])
-                for (i, j), pixels in _windows(xs, kernel, strides, pads, dilations, out, 0.0)
+                _channels(pixels, ws[(..., *place)])
+                for place, pixels in _windows(xs, kernel, strides, pads, dilations, out, 0.0)
             )
         )
     y = np.concatenate(parts, 1)
-    return y if b is None else y + b.reshape(1, -1, 1, 1)
+    return y if b is None else y + _by_channel(b, y)
 
 
 def conv_transpose(
@@ -168,48 +167,46 @@ def conv_transpose(
     w: Array,
     b: Array | None = None,
     *,
-    strides: Any = (1, 1),
-    pads: Any = (0, 0, 0, 0),
-    dilations: Any = (1, 1),
+    strides: Any = None,
+    pads: Any = None,
+    dilations: Any = None,
     group: int = 1,
-    output_padding: Any = (0, 0),
+    output_padding: Any = None,
     kernel_shape: Any = None,
 ) -> Array:
-    (rows, columns), n = w.shape[2:], s.shape[0]
+    kernel, rank = w.shape[2:], w.ndim - 2
+    ones, none = (1,) * rank, (0,) * rank
+    strides, dilations, pads = strides or ones, dilations or ones, pads or none * 2
+    more = output_padding or none
     full = [
-        (s.shape[2 + i] - 1) * strides[i]
-        + dilations[i] * (w.shape[2 + i] - 1)
-        + 1
-        + output_padding[i]
-        for i in (0, 1)
+        (s.shape[2 + i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 + more[i]
+        for i in range(rank)
     ]
     parts = []
     for ss, ws in zip(np.split(s, group, 1), np.split(w, group, 0), strict=True):
-        y = np.zeros((n, w.shape[1], *full))
-        for i, j in product(range(rows), range(columns)):
-            down = slice(
-                i * dilations[0], i * dilations[0] + (s.shape[2] - 1) * strides[0] + 1, strides[0]
-            )
-            across = slice(
-                j * dilations[1], j * dilations[1] + (s.shape[3] - 1) * strides[1] + 1, strides[1]
-            )
-            y[:, :, down, across] += _channels(ss, ws[:, :, i, j].T)
+        y = np.zeros((s.shape[0], w.shape[1], *full))
+        for place in product(*map(range, kernel)):
+            seen = _steps(place, strides, dilations, s.shape[2:])
+            y[(..., *seen)] += _channels(ss, ws[(..., *place)].T)
         parts.append(y)
-    top, left, bottom, right = pads
-    y = np.concatenate(parts, 1)[:, :, top : full[0] - bottom, left : full[1] - right]
-    return y if b is None else y + b.reshape(1, -1, 1, 1)
+    cut = tuple(slice(pads[i], full[i] - pads[i + rank]) for i in range(rank))
+    y = np.concatenate(parts, 1)[(..., *cut)]
+    return y if b is None else y + _by_channel(b, y)
 
 
 def max_pool(
     x: Array,
     *,
     kernel_shape: Any,
-    strides: Any = (1, 1),
-    pads: Any = (0, 0, 0, 0),
-    dilations: Any = (1, 1),
+    strides: Any = None,
+    pads: Any = None,
+    dilations: Any = None,
     ceil_mode: int = 0,
     **_: Any,
 ) -> tuple[Array, Array]:
+    ones = (1,) * len(kernel_shape)
+    strides, dilations = strides or ones, dilations or ones
+    pads = pads or (0, 0) * len(kernel_shape)
     out = _out_size(x, kernel_shape, strides, pads, dilations, bool(ceil_mode))
     index = np.arange(x.size).reshape(x.shape)
     best, where = np.full((*x.shape[:2], *out), -np.inf), np.zeros((*x.shape[:2], *out), np.int64)
@@ -228,15 +225,17 @@ def average_pool(
     x: Array,
     *,
     kernel_shape: Any,
-    strides: Any = (1, 1),
-    pads: Any = (0, 0, 0, 0),
+    strides: Any = None,
+    pads: Any = None,
     count_include_pad: int = 0,
     **_: Any,
 ) -> Array:
-    out = _out_size(x, kernel_shape, strides, pads, (1, 1))
-    total = sum(p for _, p in _windows(x, kernel_shape, strides, pads, (1, 1), out, 0.0))
-    ones = np.ones_like(x)
-    count = sum(p for _, p in _windows(ones, kernel_shape, strides, pads, (1, 1), out, 0.0))
+    ones = (1,) * len(kernel_shape)
+    strides, pads = strides or ones, pads or (0, 0) * len(kernel_shape)
+    out = _out_size(x, kernel_shape, strides, pads, ones)
+    total = sum(p for _, p in _windows(x, kernel_shape, strides, pads, ones, out, 0.0))
+    inside = np.ones_like(x)
+    count = sum(p for _, p in _windows(inside, kernel_shape, strides, pads, ones, out, 0.0))
     return total / (np.prod(kernel_shape) if count_include_pad else count)
 
 
@@ -512,6 +511,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True),
+    "GlobalLpPool": lambda x, p=2: (
+        (np.abs(x) ** p).sum(tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
+    ),
     "GlobalMaxPool": lambda x: x.max(tuple(range(2, x.ndim)), keepdims=True),
     "MaxPool": max_pool,
     "ReduceL2": _reduce(lambda x, axis, keepdims: np.sqrt((x * x).sum(axis, keepdims=keepdims))),

@@ -221,7 +221,9 @@ def single_layer(
     elif layer == "batch_norm":
         y = net.batch_norm(x, channels)
     elif layer == "deconv":
-        y = net.batch_norm(net.deconv(x, (channels, 6), (3, 2), **attributes), 6)
+        y = net.batch_norm(
+            net.deconv(x, (channels, 6), attributes.pop("kernel", (3, 2)), **attributes), 6
+        )
     elif layer == "linear":
         y = net.linear(x, (shape[-1], 5))
     elif layer == "matrices":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 import lrp_onnx
 
@@ -44,7 +46,8 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def set_up(folder: Path) -> Path:
-    """What the pages assume: ``model.onnx``, ``photo.jpg``, and ``photos`` with ``labels.csv``.
+    """What the pages assume: ``model.onnx``, ``photo.jpg``, ``photos`` with ``labels.csv``, and
+    models of signals and films with an input each.
 
     Returns the folder of the program ``lrp-onnx``, which is the package that is tested.
     """
@@ -57,6 +60,12 @@ def set_up(folder: Path) -> Path:
         rows.append(f"{path.stem}.jpg,{classes.index(path.stem)}")
     (folder / "photos" / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "photo.jpg").write_bytes((folder / "photos" / "star.jpg").read_bytes())
+    for name, family in (("ecg", "resnet-1d"), ("film", "resnet-3d")):
+        packed = ROOT / "tests" / "zoo" / f"{family}.torchscript.onnx.xz"
+        (folder / f"{name}.onnx").write_bytes(lzma.decompress(packed.read_bytes()))
+    rng = np.random.default_rng(0)
+    np.save(folder / "signal.npy", rng.normal(size=(2, 128)))
+    np.save(folder / "film.npy", rng.normal(size=(3, 4, 32, 32)))
     programs = folder / "programs"
     programs.mkdir()
     program = programs / "lrp-onnx"

@@ -14,6 +14,17 @@ from lrp_onnx.relevance.post.apply import post_processed, region_of
 
 def graph_of(chain: Chain, size: tuple[int, int], emission: Emission) -> onnx.ModelProto:
     """``x`` (N, H, W) → ``heatmap`` (N, H, W) and ``c3`` (N, s, s)."""
+    return _graph(chain, size, emission, regions=True)
+
+
+def post_graph(chain: Chain, size: tuple[int, ...], emission: Emission) -> onnx.ModelProto:
+    """``x`` (N, …) with maps of one to three axes → ``heatmap`` (N, …)."""
+    return _graph(chain, size, emission, regions=False)
+
+
+def _graph(
+    chain: Chain, size: tuple[int, ...], emission: Emission, *, regions: bool
+) -> onnx.ModelProto:
     info = onnx.helper.make_tensor_value_info
     x, y = (info(name, onnx.TensorProto.FLOAT, ["N", *size]) for name in ("x", "y"))
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
@@ -23,9 +34,11 @@ def graph_of(chain: Chain, size: tuple[int, int], emission: Emission) -> onnx.Mo
     builder = Builder(taken=frozenset(("x", "y")), emission=emission)
     raw = builder.known("x")
     builder.node("Identity", post_processed(raw, size, chain), output="heatmap")
-    region, side = region_of(raw, size, chain)
-    builder.node("Identity", region, output="c3")
-    shapes: dict[str, list[int | str]] = {"heatmap": ["N", *size], "c3": ["N", side, side]}
+    shapes: dict[str, list[int | str]] = {"heatmap": ["N", *size]}
+    if regions:
+        region, side = region_of(raw, size, chain)
+        builder.node("Identity", region, output="c3")
+        shapes["c3"] = ["N", side, side]
     model = append(builder, forward, inputs={}, defaults={}, outputs=shapes)
     onnx.checker.check_model(model, full_check=True)
     return model

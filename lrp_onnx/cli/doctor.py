@@ -26,6 +26,7 @@ LIBRARIES = ("onnx", "onnx-ir", "onnx-graphsurgeon", "numpy", "opencv-python", "
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
 """Packages with one import name: of several, the last one installed wins."""
 MOST_PHOTOS = 200
+AS_STORED = "none: signals and volumes are arrays (.npy) that are the model's input"
 ASSUMED = "nothing says it: imagenet is assumed"
 
 
@@ -82,7 +83,11 @@ def examine(
         return findings
     _model(findings, model, contract, session.input_of(contract.input))
     best = None
-    if photos:
+    if photos and not contract.takes_pictures:
+        findings.warnings.append(
+            f"the model takes {contract.layout}, no pictures: there is no preprocessing to try"
+        )
+    elif photos:
         some = thinned(photos, MOST_PHOTOS)
         known = _indices(classes, contract, some)
         try:
@@ -92,7 +97,8 @@ def examine(
             findings.warnings.append(str(error))
     deep = any(Path(image).is_dir() and _is_below(photos, Path(image)) for image in images)
     more = [*written_options, *(["--recursive"] if deep else [])]
-    _command(findings, model, [*(images or ["PHOTOS"]), *more], contract, best)
+    inputs = images or ["PHOTOS" if contract.takes_pictures else "ARRAYS"]
+    _command(findings, model, [*inputs, *more], contract, best)
     return findings
 
 
@@ -132,7 +138,7 @@ def _model(
 ) -> None:
     """What the model says of itself, and what files beside it say."""
     kind, shape = taken
-    channels = shape[3 if contract.layout == "NHWC" else 1]
+    channels = shape[contract.layout.index("C")]
     said = describe_model(
         metadata_of(path),
         path,
@@ -142,7 +148,9 @@ def _model(
     sources = dict(contract.sources)
     findings.warnings += said.remarks
     preprocessing = contract.preprocessing
-    spec = ASSUMED if preprocessing is None else written(preprocessing)
+    spec = ASSUMED if contract.takes_pictures else AS_STORED
+    if preprocessing is not None:
+        spec = written(preprocessing)
     names = ", ".join(contract.labels[:5]) + (" …" if len(contract.labels) > 5 else "")
     findings.model |= {
         "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
@@ -263,7 +271,7 @@ def _command(
             "the classes have no names: put them into labels.txt beside the model, one a line, or "
             "give --classes FILE"
         )
-    if best is None and contract.preprocessing is None:
+    if best is None and contract.preprocessing is None and contract.takes_pictures:
         findings.warnings.append(
             "nothing says how pictures become input, and imagenet would be assumed: if that is "
             "wrong, every class and map is wrong. Try the presets on photos whose classes you "

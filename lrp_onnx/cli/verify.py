@@ -16,8 +16,8 @@ from lrp_onnx.contract import Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import ChoiceError, ContractError, ImageError
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.normalize.padded_pools import runnable
-from lrp_onnx.runtime.images import read_image
-from lrp_onnx.runtime.preprocess import input_size, preprocess
+from lrp_onnx.runtime.batches import from_array, from_picture
+from lrp_onnx.runtime.preprocess import input_size
 from lrp_onnx.runtime.session import Session, open_session
 
 PICTURES = 2
@@ -114,10 +114,15 @@ def _check_interface(original: onnx.ModelProto, contract: Contract, path: Path |
 def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]) -> NDArray[Any]:
     if not images:
         return random_picture(model, contract.input, batch=PICTURES)
-    spec = (contract.preprocessing or Preprocessing()).for_layout(contract.layout)
     value = next(v for v in model.graph.input if v.name == contract.input)
-    size = input_size([dim.dim_value for dim in value.type.tensor_type.shape.dim], spec)
-    pictures = np.stack([preprocess(read_image(path), spec, *size).tensor for path in images])
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if contract.takes_pictures:
+        spec = (contract.preprocessing or Preprocessing()).for_layout(contract.layout)
+        size = input_size(shape, spec)
+        ready = [from_picture(path, spec, size) for path in images]
+    else:
+        ready = [from_array(path, tuple(shape[1:]), contract.layout) for path in images]
+    pictures = np.stack([one.tensor for one in ready])
     element = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     batch = value.type.tensor_type.shape.dim[0].dim_value or len(pictures)
     if len(pictures) > batch:

@@ -164,7 +164,7 @@ def candidates(contract: Contract, session: Session) -> dict[str, Preprocessing]
     stated = contract.preprocessing and of_every_channel(contract.preprocessing)
     if element_type(kind).kind in "iu" and stated is not None:
         return {"as the graph says": stated}
-    if shape[3 if contract.layout == "NHWC" else 1] == 1:
+    if shape[contract.layout.index("C")] == 1:
         specs = {
             name: Preprocessing(mean=mean, std=std, divisor=divisor, channels="GRAY")
             for name, (mean, std, divisor) in GRAY.items()

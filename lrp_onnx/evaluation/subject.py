@@ -55,8 +55,18 @@ class Subject:
 
     @cached_property
     def explainer(self) -> Explainer:
-        """The model compiled to give the gradient with respect to every input element."""
-        return self.compiled(composite="gradient", outputs=("heatmap", "relevance"))
+        """The model compiled to give the gradient with respect to every input element.
+
+        Raises:
+            RuleError: its input is no picture.
+        """
+        made = self.compiled(composite="gradient", outputs=("heatmap", "relevance"))
+        if not made.takes_pictures:
+            raise RuleError(
+                f"{self.path} takes {made.contract.layout}, and methods are compared and judged on "
+                "pictures alone: explain it with a composite (explain --composite)"
+            )
+        return made
 
     @cached_property
     def forward(self) -> Session:

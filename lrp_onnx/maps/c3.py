@@ -243,7 +243,7 @@ def _choose(
 ) -> C3Result:
     values = as_map(relevance)
     if values.ndim != 2:
-        raise ValueError(f"C3 and C1C are for maps (H, W); this one has shape {values.shape}")
+        raise ValueError(f"C3 and C1C take a map (H, W); this one has shape {values.shape}")
     coarse = resample(values, (options.size, options.size), method=options.reduction)
     foreground = _above(coarse, options.threshold)
     contour = largest_contour(foreground)

@@ -40,7 +40,9 @@ def as_map(relevance: ArrayLike) -> Map:
     """
     values = np.asarray(relevance)
     if not 1 <= values.ndim <= MOST_AXES or values.size == 0:
-        raise ValueError(f"a map is a non-empty (H, W) array; this one has shape {values.shape}")
+        raise ValueError(
+            f"a map is a non-empty array (H, W), (L,) or (D, H, W); got the shape {values.shape}"
+        )
     if values.dtype.kind not in "fiub":
         raise ValueError(f"a map holds real numbers; this one has dtype {values.dtype}")
     with np.errstate(over="ignore"):

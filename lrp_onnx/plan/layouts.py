@@ -63,6 +63,9 @@ def _channels(step: Step, before: Layout | None, axes: int) -> int:
     """The axis of the channels of an output with as many axes as the input."""
     kind, last = step.kind, axes + 1
     if isinstance(kind, kinds.Transpose):
+        # Of signals, both orders are the same.
+        if before is not None and before.channels == last and kind.order == channels_first(axes):
+            return 1
         return last if kind.order == channels_last(axes) else 1
     if before is None:
         return 1

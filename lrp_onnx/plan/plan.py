@@ -133,9 +133,15 @@ class Plan:
         return LAYOUTS[self.axes][is_last]
 
     def _to_first(self, step: Step) -> bool:
-        """Whether a step transposes channels last to channels first."""
-        return isinstance(step.kind, kinds.Transpose) and step.kind.order == channels_first(
-            self.axes
+        """Whether a step transposes channels last to channels first.
+
+        Of signals, the other way round is the same order: then a dense layer along the last axis
+        tells that it has the channels.
+        """
+        turned = kinds.Transpose(channels_first(self.axes))
+        readers = [other for other in self.steps if step.output in other.inputs]
+        return step.kind == turned and not (
+            self.axes == 1 and any(isinstance(other.kind, kinds.Linear) for other in readers)
         )
 
     @property

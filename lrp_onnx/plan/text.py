@@ -87,8 +87,12 @@ def attributes(kind: Kind) -> dict[str, Any]:
             }
         elif isinstance(value, np.ndarray):
             data[entry.name] = list(value.shape)
+        elif isinstance(value, tuple):
+            data[entry.name] = [
+                list(one.shape) if isinstance(one, np.ndarray) else one for one in value
+            ]
         elif not is_dataclass(value):
-            data[entry.name] = list(value) if isinstance(value, tuple) else value
+            data[entry.name] = value
     return data
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.maps.chain import Chain, parse_chain
+from lrp_onnx.maps.flat import flat
 from lrp_onnx.maps.resample import Map as Heatmap
 from lrp_onnx.maps.resample import as_map, resample
 from lrp_onnx.report.render import check_picture
@@ -60,7 +61,7 @@ class Map:
         raw, region, shown = explanation.heatmap_raw, explanation.region, explanation.heatmap
         one_sided = chain is not None and chain.colors == "sequential"
         if raw is not None and (one_sided or region is not None):
-            shown = resample(raw, (shown.shape[0], shown.shape[1]), method="bilinear")
+            shown = resample(raw, shown.shape, method="bilinear")
             if region is None and chain is not None:
                 region = chain.region(shown)
         elif one_sided:
@@ -70,7 +71,7 @@ class Map:
             target=target,
             name=explanation.target_name,
             score=float(probabilities_of(kind, explanation.scores[None])[0, target]),
-            heatmap=shown,
+            heatmap=flat(shown),
             region=region,
             sums=explanation.sums,
             start_value=explanation.start_value,
@@ -223,6 +224,7 @@ class Run:
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stops = contract.resolution
+        places = "×".join(map(str, stops or ()))
         chain = parse_chain(contract.post) if chain is None else chain
         before = chain.colors == "sequential" and explainer.gives_raw
         return cls(
@@ -234,10 +236,12 @@ class Run:
             start=contract.start_value,
             post=str(chain),
             shown=BEFORE if before else "",
-            resolution=(
-                f"a feature map of {stops[0]}×{stops[1]} places" if stops else "the model's input"
+            resolution=f"a feature map of {places} places" if stops else "the model's input",
+            preprocessing=(
+                preprocessing_in_words(explainer.preprocessing)
+                if explainer.takes_pictures
+                else "arrays, as they are in their files"
             ),
-            preprocessing=preprocessing_in_words(explainer.preprocessing),
             preprocessing_from=preprocessing_from,
             classes_from=classes_from,
             versions={**contract.versions, **_installed()},

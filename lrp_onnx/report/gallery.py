@@ -33,6 +33,7 @@ from lrp_onnx.report.render import (
 )
 from lrp_onnx.report.results import SHEET, TABLE, Line, Paths, Results
 from lrp_onnx.report.table import table_of
+from lrp_onnx.runtime.arrays import read_drawing
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import WITHOUT_PROBABILITIES, Explanation, measure_of
 from lrp_onnx.runtime.images import read_image
@@ -173,7 +174,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
     path, measure = Path(line["image"]), measure_of(line["output"])
     return Explanation(
         path=path,
-        photo=read_image(path),
+        photo=_photo(path, arrays[HEATMAP], line.get("layout", "NCHW")),
         box=Box(**line["box"]),
         heatmap=arrays[HEATMAP],
         heatmap_raw=arrays.get(HEATMAP_RAW),
@@ -192,7 +193,15 @@ def _read_back(line: Line, folder: Path) -> Explanation:
         composite=line["composite"],
         post=line["post"],
         marked=tuple(line["marked"]) if line.get("marked") else None,
+        layout=line.get("layout", "NCHW"),
     )
+
+
+def _photo(path: Path, heatmap: Map, layout: str) -> NDArray[np.uint8]:
+    """The picture of a file, or the drawing of its signal or volume."""
+    if heatmap.ndim == 2:
+        return read_image(path)
+    return read_drawing(path, heatmap.shape, layout)
 
 
 def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
@@ -218,6 +227,7 @@ def _write(explanation: Explanation, paths: Paths, drawing: Drawing) -> Line:
         "post": explanation.post,
         "box": asdict(explanation.box),
         "marked": explanation.marked,
+        "layout": explanation.layout,
         "provider": explanation.provider,
         "seconds": dict(explanation.seconds),
         "files": paths.names,
@@ -291,4 +301,4 @@ def _unprocessed(explanation: Explanation) -> Map:
     shown, raw = explanation.heatmap, explanation.heatmap_raw
     if raw is None:
         return shown
-    return resample(raw, (shown.shape[0], shown.shape[1]), method="bilinear")
+    return resample(raw, shown.shape, method="bilinear")

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lrp_onnx.errors import OutputError
 from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.maps.flat import flat
 from lrp_onnx.maps.options import check_choice, check_range, check_whole
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.report.colors import TABLES, Scale, ground, paint
@@ -35,6 +36,8 @@ SMALLEST_TEXT = 13
 """The smallest size of letters in pixels: smaller ones cannot be read."""
 NARROWEST = 8
 """The smallest width of a tile with a caption, as a multiple of its letters' size."""
+ROW = 48
+"""Height in pixels of a signal's map that is drawn alone."""
 ENDINGS: MappingProxyType[str, tuple[int, ...]] = MappingProxyType(
     {
         ".png": (),
@@ -97,9 +100,9 @@ def colorize(
     """Draw a map alone.
 
     Args:
-        relevance: (H, W), finite, any scale.
+        relevance: (H, W), or another that `maps.flat.flat` makes one; finite, any scale.
         style: colours and scale.
-        shape: (h, w) of the result; None for (H, W).
+        shape: (h, w) of the result; None for (H, W), and more rows for the row of a signal.
         scale: a scale that is shared with other maps; None for the map's own.
 
     Returns:
@@ -128,7 +131,8 @@ def overlay(
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        relevance: (h, w), finite; resized to the picture's size.
+        relevance: (h, w), finite; resized to the picture's size. Or (L,) of a signal, whose plot
+            stays visible over the colours, or (d, h, w) of a volume, whose slices are the picture.
         style: colours, scale and opacity.
         mask: (a, b) bool of any size, e.g. `C3Result.mask`: its outline is drawn, see `outline`.
         scale: a scale that is shared with other maps; None for the map's own.
@@ -145,8 +149,11 @@ def overlay(
     alpha = (style.opacity * np.abs(scaled) ** style.gamma)[..., None]
     tint = paint(_vivid(scaled), scale.scheme)
     under = ground(picture) if style.ground == "dimmed" else picture
-    mixed = np.rint((1 - alpha) * under + alpha * tint).astype(np.uint8)
-    return mixed if mask is None else outline(mixed, mask)
+    mixed = (1 - alpha) * under + alpha * tint
+    if np.ndim(relevance) == 1:
+        mixed = mixed * (picture / 255)
+    drawn = np.rint(mixed).astype(np.uint8)
+    return drawn if mask is None else outline(drawn, mask)
 
 
 def outline(picture: Picture, mask: ArrayLike) -> Picture:
@@ -328,7 +335,9 @@ def _scaled(
     relevance: ArrayLike, scale: Scale, style: RenderStyle, shape: tuple[int, int] | None
 ) -> NDArray[np.float32]:
     """Return the map scaled for its colours, then resampled."""
-    scaled = scale(relevance)
+    scaled = flat(scale(relevance))
+    if shape is None and np.ndim(relevance) == 1:
+        shape = (ROW, scaled.shape[1])
     return resample(scaled, shape, method=style.interpolation) if shape else scaled
 
 

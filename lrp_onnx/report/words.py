@@ -28,6 +28,8 @@ PLACES = (
     ("middle left", "centre", "middle right"),
     ("lower left", "lower middle", "lower right"),
 )
+TIMES = ("first third", "middle third", "last third")
+"""Parts of a signal."""
 
 HUES = (
     (18, "red"),
@@ -120,16 +122,18 @@ def value_text(value: float | None, scores_are: str) -> str:
 def place(heatmap: Map) -> str:
     """Where a map's positive relevance is strongest: ``upper left``, or nothing for none.
 
-    The map (H, W) is compared in ninths.
+    The map (H, W) is compared in ninths, that of a signal, (1, L), in thirds.
     """
-    ninths = resample(heatmap.clip(0, None), (3, 3), method="area").astype(np.float64)
-    total = float(ninths.sum())
+    rows = 1 if len(heatmap) == 1 else 3
+    parts = resample(heatmap.clip(0, None), (rows, 3), method="area").astype(np.float64)
+    total = float(parts.sum())
     if total <= 0:
         return ""
-    row, column = divmod(int(ninths.argmax()), 3)
-    if float(ninths.max()) * 9 < SPREAD * total:
-        return f"{PLACES[row][column]}, but spread over the whole"
-    return PLACES[row][column]
+    row, column = divmod(int(parts.argmax()), 3)
+    name = TIMES[column] if rows == 1 else PLACES[row][column]
+    if float(parts.max()) * parts.size < SPREAD * total:
+        return f"{name}, but spread over the whole"
+    return name
 
 
 def color_name(rgb: NDArray[np.uint8]) -> str:

@@ -1,9 +1,11 @@
-"""Batches of the model's input: pictures read and prepared, or prepared tensors with a picture."""
+"""Batches of the model's input: pictures read and prepared, signals and volumes, or prepared
+tensors with a picture.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import ImageError
+from lrp_onnx.runtime.arrays import drawn, fitted
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box, preprocess
-from lrp_onnx.runtime.sources import ARRAY, Source, path_of, read_source
+from lrp_onnx.runtime.sources import ARRAY, Source, path_of, read_source, read_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,20 +39,54 @@ class Batch:
     """Time to read and prepare one picture."""
 
 
-def read_batch(
-    sources: Sequence[Source],
-    how: Preprocessing,
-    size: tuple[int, int],
-    *,
-    pad_to: int,
-    strict: bool,
-) -> Batch:
-    """Read and prepare pictures.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """One input, ready to be run and to be drawn."""
+
+    picture: Picture
+    """What is drawn: the photo; or a signal's plot, or a volume's slices (see `arrays.drawn`)."""
+    box: Box
+    """The part of it that the model sees."""
+    tensor: NDArray[Any]
+    """The model's input without its batch axis."""
+
+
+Prepare = Callable[[Source], Ready]
+
+
+def from_picture(source: Source, how: Preprocessing, size: tuple[int, int]) -> Ready:
+    """A picture as input of a model of `size`, (height, width).
+
+    Raises:
+        ImageError: it cannot be read, or is no picture.
+    """
+    picture = read_source(source)
+    prepared = preprocess(picture, how, *size)
+    return Ready(picture, prepared.box, prepared.tensor)
+
+
+def from_array(source: Source, shape: tuple[int | str | None, ...], layout: str) -> Ready:
+    """A signal or a volume as input of a model that takes samples of `shape`; see `arrays.fitted`.
+
+    Raises:
+        ImageError: it cannot be read, is a picture, or has another shape.
+    """
+    values = read_values(source, shape, layout)
+    return of_tensor(fitted(values, shape, layout, str(path_of(source))), layout)
+
+
+def of_tensor(tensor: NDArray[Any], layout: str) -> Ready:
+    """A prepared signal or volume, with the drawing of it."""
+    picture = drawn(tensor, layout)
+    return Ready(picture, Box(0, 0, picture.shape[1], picture.shape[0]), tensor)
+
+
+def read_batch(sources: Sequence[Source], prepare: Prepare, *, pad_to: int, strict: bool) -> Batch:
+    """Read and prepare pictures, or other inputs.
 
     Args:
-        sources: at least one picture.
-        how: how a picture becomes the model's input.
-        size: (height, width) of the model's input.
+        sources: at least one.
+        prepare: how one becomes the model's input.
         pad_to: rows of a batch that is shorter.
         strict: whether a picture that cannot be read raises its fault.
 
@@ -57,42 +94,61 @@ def read_batch(
         ImageError: a picture cannot be read and `strict` is set.
     """
     started = time.perf_counter()
-    pictures: dict[int, Picture] = {}
+    ready: dict[int, Ready] = {}
     faults = []
     for row, source in enumerate(sources):
         try:
-            pictures[row] = read_source(source)
+            ready[row] = prepare(source)
         except ImageError as fault:
             if strict:
                 raise
             faults.append((path_of(source), fault))
-    prepared = [preprocess(picture, how, *size) for picture in pictures.values()]
-    return Batch(
-        paths=tuple(path_of(sources[row]) for row in pictures),
-        rows=tuple(pictures),
-        faults=tuple(faults),
-        pictures=tuple(pictures.values()),
-        boxes=tuple(one.box for one in prepared),
-        tensors=_padded([one.tensor for one in prepared], pad_to),
-        seconds=(time.perf_counter() - started) / len(sources),
-    )
+    paths = tuple(path_of(sources[row]) for row in ready)
+    seconds = (time.perf_counter() - started) / len(sources)
+    return _batch(paths, ready, faults, pad_to=pad_to, seconds=seconds)
 
 
-def prepared_batch(tensors: NDArray[Any], how: Preprocessing, *, pad_to: int) -> Batch:
-    """The batch of tensors (N, …) that are the model's input already.
+def prepared_batch(tensors: NDArray[Any], how: Preprocessing, layout: str, *, pad_to: int) -> Batch:
+    """The batch of tensors (N, …) that are the model's input already, in this order of axes.
 
-    Their pictures are what the preprocessing would have made them of.
+    Their pictures are what the preprocessing would have made them of, or drawings of signals and
+    volumes.
     """
     started = time.perf_counter()
-    pictures = tuple(picture_of(tensor, how) for tensor in tensors)
+    ready = {}
+    for row, tensor in enumerate(tensors):
+        if tensor.ndim == PICTURE_AXES:
+            picture = picture_of(tensor, how)
+            box = Box(0, 0, picture.shape[1], picture.shape[0])
+            ready[row] = Ready(picture, box, tensor)
+        else:
+            ready[row] = of_tensor(tensor, layout)
+    seconds = (time.perf_counter() - started) / len(tensors)
+    return _batch((Path(ARRAY),) * len(tensors), ready, [], pad_to=pad_to, seconds=seconds)
+
+
+PICTURE_AXES = 3
+"""Axes of a picture as the model's input, without the batch."""
+
+
+def _batch(
+    paths: tuple[Path, ...],
+    ready: Mapping[int, Ready],
+    faults: Sequence[tuple[Path, ImageError]],
+    *,
+    pad_to: int,
+    seconds: float,
+) -> Batch:
+    """A batch of what is ready, row → input."""
+    ones = ready.values()
     return Batch(
-        paths=(Path(ARRAY),) * len(tensors),
-        rows=tuple(range(len(tensors))),
-        faults=(),
-        pictures=pictures,
-        boxes=tuple(Box(0, 0, picture.shape[1], picture.shape[0]) for picture in pictures),
-        tensors=_padded(list(tensors), pad_to),
-        seconds=(time.perf_counter() - started) / len(tensors),
+        paths=paths,
+        rows=tuple(ready),
+        faults=tuple(faults),
+        pictures=tuple(one.picture for one in ones),
+        boxes=tuple(one.box for one in ones),
+        tensors=_padded([one.tensor for one in ones], pad_to),
+        seconds=seconds,
     )
 
 

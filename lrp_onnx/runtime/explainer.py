@@ -31,7 +31,14 @@ from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.ahead import ahead
-from lrp_onnx.runtime.batches import Batch, prepared_batch, read_batch
+from lrp_onnx.runtime.batches import (
+    Batch,
+    Prepare,
+    from_array,
+    from_picture,
+    prepared_batch,
+    read_batch,
+)
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
@@ -100,7 +107,7 @@ class Explainer:
         self._bound: Bound | None = None
         self.contract = Contract.from_metadata(self.session.metadata)
         _, shape = self.session.input_of(self.contract.input)
-        self.channels = 1 if shape[3 if self.contract.layout == "NHWC" else 1] == 1 else 3
+        self.channels = 1 if shape[self.contract.layout.index("C")] == 1 else 3
         """Channels of a picture, 1 or 3."""
         said = describe_model(
             self.session.metadata,
@@ -110,10 +117,17 @@ class Explainer:
         )
         self.sources = {**said.sources, **self.contract.sources}
         stated = preprocessing or said.preprocessing
-        self.assumed_preprocessing = stated is None
+        self.assumed_preprocessing = stated is None and self.takes_pictures
         if stated is None:
             stated = assumed(self.channels)
-        self.preprocessing = checked(stated.for_layout(self.contract.layout))
+        if self.takes_pictures:
+            stated = stated.for_layout(self.contract.layout)
+        elif preprocessing is not None:
+            raise ImageError(
+                f"a preprocessing is for pictures, and the model takes {self.contract.layout}: "
+                "leave it out"
+            )
+        self.preprocessing = checked(stated)
         self.labels = tuple(labels) or said.labels
         for what, given in (("preprocessing", preprocessing), ("labels", labels)):
             if given:
@@ -130,6 +144,11 @@ class Explainer:
     def provider(self) -> str:
         """``cpu`` or ``cuda``: where the model runs."""
         return self.session.provider
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the model's input is a picture, not a signal or a volume."""
+        return self.contract.takes_pictures
 
     @property
     def gives_raw(self) -> bool:
@@ -258,19 +277,11 @@ class Explainer:
         """
         if isinstance(images, str | bytes | PathLike):
             raise TypeError("explain_images takes a list of pictures: write [image] for one")
-        _, shape = self.session.input_of(self.contract.input)
-        size = input_size(shape, self.preprocessing)
+        prepare = self._prepare()
         targets = self._targets(target, len(images))
         parts, pad_to = self._parts(len(images), batch_size)
         tasks = [
-            partial(
-                read_batch,
-                images[part],
-                self.preprocessing,
-                size,
-                pad_to=pad_to,
-                strict=on_fault is None,
-            )
+            partial(read_batch, images[part], prepare, pad_to=pad_to, strict=on_fault is None)
             for part in parts
         ]
         for part, batch in zip(parts, ahead(tasks), strict=True):
@@ -279,6 +290,14 @@ class Explainer:
                     on_fault(path, fault)
             if batch.paths:
                 yield from self._explain_batch(batch, self._of_part(targets, part, batch), on_fault)
+
+    def _prepare(self) -> Prepare:
+        """How one picture, or another input, becomes the model's input."""
+        _, shape = self.session.input_of(self.contract.input)
+        if not self.takes_pictures:
+            return partial(from_array, shape=tuple(shape[1:]), layout=self.contract.layout)
+        size = input_size(shape, self.preprocessing)
+        return partial(from_picture, how=self.preprocessing, size=size)
 
     def explain_prepared(
         self, tensors: NDArray[Any], *, batch_size: int = 8, target: Target = None
@@ -301,7 +320,9 @@ class Explainer:
         targets = self._targets(target, len(tensors))
         parts, pad_to = self._parts(len(tensors), batch_size)
         for part in parts:
-            batch = prepared_batch(tensors[part], self.preprocessing, pad_to=pad_to)
+            batch = prepared_batch(
+                tensors[part], self.preprocessing, self.contract.layout, pad_to=pad_to
+            )
             yield from self._explain_batch(batch, self._of_part(targets, part, batch))
 
     def _targets(self, target: Target, pictures: int) -> NDArray[np.int64]:
@@ -392,6 +413,7 @@ class Explainer:
             composite=self.contract.composite,
             post=self.contract.post,
             marked=self._marked(outputs),
+            layout=self._layout,
         )
 
     def _marked(self, outputs: Arrays) -> tuple[float, float, float, float] | None:
@@ -417,7 +439,7 @@ class Explainer:
         if HEATMAP_RAW in outputs or (same and HEATMAP in outputs):
             raw = read(HEATMAP_RAW if HEATMAP_RAW in outputs else HEATMAP)
         elif RELEVANCE in outputs:
-            channels = 0 if self.preprocessing.layout == "NCHW" else 2
+            channels = self._layout.index("C") - 1
             raw = np.asarray(read(RELEVANCE).sum(channels), np.float32)
         if same and raw is not None:
             return raw, raw
@@ -430,9 +452,21 @@ class Explainer:
             )
         before = raw
         if coarse:
-            _, shape = self.session.input_of(self.contract.input)
-            before = resample(raw, input_size(shape, self.preprocessing), method="bilinear")
+            before = resample(raw, self._size(), method="bilinear")
         return parse_chain(self.contract.post)(before), raw
+
+    @property
+    def _layout(self) -> str:
+        """The order of the input's axes."""
+        return self.preprocessing.layout if self.takes_pictures else self.contract.layout
+
+    def _size(self) -> tuple[int, ...]:
+        """The sizes of the input's axes behind the channels."""
+        _, shape = self.session.input_of(self.contract.input)
+        if self.takes_pictures:
+            return input_size(shape, self.preprocessing)
+        outside = (0, self._layout.index("C"))
+        return tuple(int(n or 0) for axis, n in enumerate(shape) if axis not in outside)
 
     def _start_value(
         self,

@@ -86,16 +86,19 @@ class Explanation:
     path: Path
     """The picture's file; ``<array>`` or ``<bytes>`` where it is none."""
     photo: Picture
-    """(H'', W'', 3) uint8 RGB: the whole picture, at its own resolution."""
+    """(H'', W'', 3) uint8 RGB: the whole picture, at its own resolution; of a signal its plot along
+    time, of a volume its slices.
+    """
     box: Box
     """The part of it that the model sees; heatmaps and the region of C3 cover this part."""
     heatmap: NDArray[np.float32]
-    """(H, W): the map to show: relevance at the input, summed over channels, and post-processed as
-    the file says (`Contract.post`).
+    """(H, W), of a signal (L,), of a volume (D, H, W): the map to show, which is relevance at the
+    input, summed over channels, and post-processed as the file says (`Contract.post`).
     """
     heatmap_raw: NDArray[np.float32] | None
-    """(h, w): relevance summed over channels where it stops, which is the input or a feature map,
-    in the units of the start; None where the file gives only the post-processed map.
+    """(h, w), or as many axes as `heatmap`: relevance summed over channels where it stops, which is
+    the input or a feature map, in the units of the start; None where the file gives only the
+    post-processed map.
     """
     region: NDArray[np.bool_] | None
     """(s, s): the region that C3 keeps, over the whole of what the model sees; None where the file
@@ -132,6 +135,9 @@ class Explanation:
     """Top, left, bottom and right of the pixels of the output that are explained, as shares of what
     the model sees; None where all of the output is, or it has no pixels.
     """
+
+    layout: str = "NCHW"
+    """The order of axes of the model's input, see `Contract.layout`."""
 
     @property
     def picture(self) -> Picture:

@@ -17,6 +17,7 @@ from lrp_onnx.errors import ImageError, first_line, shown
 from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import AGAIN, REMEDY, picture_fault, picture_format, picture_size
 from lrp_onnx.files.reading import regular_bytes, regular_text
+from lrp_onnx.runtime.arrays import ARRAYS
 
 SUFFIXES = frozenset(
     {
@@ -55,7 +56,8 @@ Picture = NDArray[np.uint8]
 def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> list[Path]:
     """The pictures that `patterns` name, each once, in that order.
 
-    A pattern is a file, a folder (its pictures sorted; hidden ones are left out) or a glob.
+    A pattern is a file, a folder (its pictures sorted; hidden ones are left out) or a glob. Where a
+    folder or a glob has no pictures, it is the arrays, signals and volumes, that it has.
 
     Args:
         patterns: files, folders and globs.
@@ -87,9 +89,11 @@ def find_images(patterns: Sequence[str | Path], *, recursive: bool = False) -> l
 def _matching(pattern: str, *, recursive: bool) -> list[Path]:
     """The pictures that one pattern names."""
     path = Path(pattern)
-    if path.is_dir():
-        return sorted(_in_folder(path, recursive=recursive))
-    return [path] if path.exists() or path.is_symlink() else _glob(pattern)
+    if not path.is_dir() and (path.exists() or path.is_symlink()):
+        return [path]
+    found = list(_in_folder(path, recursive=recursive)) if path.is_dir() else _glob(pattern)
+    pictures = [one for one in found if one.suffix.lower() in SUFFIXES]
+    return sorted(pictures or found)
 
 
 def _nothing_in(path: Path) -> str:
@@ -110,12 +114,14 @@ def _nothing_in(path: Path) -> str:
 
 
 def _in_folder(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """The pictures in a folder, and with `recursive` in its subfolders, each folder once."""
+    """The pictures and arrays in a folder, and with `recursive` in its subfolders, each folder
+    once.
+    """
     waiting, known = [folder], {folder.resolve()}
     while waiting:
         for path in sorted(p for p in waiting.pop(0).iterdir() if not p.name.startswith(".")):
             if not path.is_dir():
-                if path.suffix.lower() in SUFFIXES:
+                if path.suffix.lower() in SUFFIXES | ARRAYS:
                     yield path
             elif recursive and path.resolve() not in known:
                 known.add(path.resolve())
@@ -128,7 +134,7 @@ def _glob(pattern: str) -> list[Path]:
         matched = list(Path(anchor).glob(pattern[len(anchor) :]))
     except ValueError:  # ** within a name, or an empty pattern
         return []
-    return sorted(p for p in matched if p.suffix.lower() in SUFFIXES)
+    return [p for p in matched if p.suffix.lower() in SUFFIXES | ARRAYS]
 
 
 def read_image(path: Path) -> Picture:
@@ -141,6 +147,11 @@ def read_image(path: Path) -> Picture:
         ImageError: the file is missing, no file but a folder or a device, damaged, not a picture,
             or larger than `MOST_BYTES` or `MOST_PIXELS`.
     """
+    if path.suffix.lower() in ARRAYS:
+        raise ImageError(
+            f"{shown(path)} is an array, and a picture is needed here: name a photo; arrays are "
+            "for explain, with a model of signals or volumes"
+        )
     return decoded_image(_bytes_of(path), str(path))
 
 

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import ImageError, first_line
+from lrp_onnx.errors import ImageError, first_line, shown
+from lrp_onnx.runtime.arrays import ARRAYS, read_array
 from lrp_onnx.runtime.images import Picture, check_size, decoded_image, on_white, read_image
 
 ARRAY, BYTES = "<array>", "<bytes>"
@@ -32,7 +33,8 @@ class PilImage(Protocol):
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any] | PilImage
 """One picture: a file, the bytes of a picture file, a PIL image, or an array, (H, W, 3) RGB, (H, W)
-grey or (H, W, 4) RGBA, all uint8.
+grey or (H, W, 4) RGBA, all uint8. Or one signal or volume: an .npy or .wav file, or an array in the
+order of the model's axes.
 """
 
 
@@ -71,6 +73,31 @@ def read_source(source: Source) -> Picture:
     raise ImageError(
         f"an object of the type {type(source).__name__} is no picture: give a path, the bytes of a "
         "picture file, a PIL image, or an array (H, W, 3) uint8 RGB"
+    )
+
+
+def read_values(source: Source, shape: tuple[int | str | None, ...], layout: str) -> NDArray[Any]:
+    """The array of a signal or a volume: an .npy or .wav file, or an array.
+
+    `shape` and `layout` are those of one sample of the model's input, for errors.
+
+    Raises:
+        ImageError: it cannot be read, or is a picture.
+    """
+    what = "signals" if len(shape) == len("CL") else "volumes"
+    wanted = f"{what} of shape ({', '.join(map(str, shape))}), {layout[1:]}"
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.suffix.lower() in ARRAYS:
+            return read_array(path)
+        raise ImageError(
+            f"{shown(path)} is no array: the model takes {wanted}, as "
+            ".npy files (numpy.save) or .wav"
+        )
+    if hasattr(source, "__array__") and not isinstance(source, PilImage):
+        return as_array(source)
+    raise ImageError(
+        f"an object of the type {type(source).__name__} is no array: the model takes {wanted}"
     )
 
 

@@ -127,6 +127,6 @@ def test_average_keeps_the_sum_where_the_grid_divides() -> None:
 
 @pytest.mark.parametrize("function", [quantize, normalize, average])
 def test_what_is_no_map_is_refused(function: object) -> None:
-    for bad in (np.full((2, 2), np.nan), np.ones(3)):
+    for bad in (np.full((2, 2), np.nan), np.ones((2, 2, 2, 2))):
         with pytest.raises(ValueError, match="a map"):
             function(bad)  # type: ignore[operator]

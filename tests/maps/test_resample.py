@@ -109,8 +109,8 @@ def test_stays_within_the_range(method: str, values: np.ndarray, height: int, wi
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
-        (np.zeros(4), "shape"),
-        (np.zeros((2, 2, 2)), "shape"),
+        (np.zeros(()), "shape"),
+        (np.zeros((2, 2, 2, 2)), "shape"),
         (np.zeros((0, 3)), "non-empty"),
         (np.array([[1.0, np.nan]]), "1 of 2"),
         (np.full((2, 2), np.nan), "4 of 4"),

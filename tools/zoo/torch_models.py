@@ -26,8 +26,10 @@ from timm.models import byobnet, metaformer  # noqa: E402
 from timm.models import resnet as timm_resnet  # noqa: E402
 from timm.models import resnetv2 as timm_resnetv2  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck  # noqa: E402
+from torchvision.models.video import resnet as video  # noqa: E402
 
 THIN = (8, 16)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.InstanceNorm2d)
 
 
 def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
@@ -36,11 +38,11 @@ def seeded(model: nn.Module, seed: int = 3) -> nn.Module:
     """
     torch.manual_seed(seed)
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Conv1d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Conv1d | nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, 0, 0.1)
-        elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d):
+        elif isinstance(layer, NORMS):
             if layer.weight is not None:
                 nn.init.uniform_(layer.weight, 0.6, 1.4)
                 layer.weight.data[::8] *= -1
@@ -98,6 +100,66 @@ def core() -> nn.Module:
     assert not unexpected, unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
     return model.eval()
+
+
+class SignalBlock(nn.Module):
+    """A basic block along one axis."""
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(into, out, 7, stride, 3, bias=False),
+            nn.BatchNorm1d(out),
+            nn.ReLU(),
+            nn.Conv1d(out, out, 7, 1, 3, bias=False),
+            nn.BatchNorm1d(out),
+        )
+        self.skip = nn.Identity()
+        if into != out or stride != 1:
+            projection = nn.Conv1d(into, out, 1, stride, bias=False)
+            self.skip = nn.Sequential(projection, nn.BatchNorm1d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+class SignalResNet(nn.Sequential):
+    """A ResNet of signals (N, 2, L), such as an electrocardiogram of two leads."""
+
+    def __init__(self, width: int = 8, classes: int = CLASSES) -> None:
+        super().__init__(
+            nn.Conv1d(2, width, 15, 2, 7, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+            SignalBlock(width, width, 1),
+            SignalBlock(width, 2 * width, 2),
+            SignalBlock(2 * width, 2 * width, 1),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(2 * width, classes),
+        )
+
+
+class ThinVideoResNet(video.VideoResNet):
+    """torchvision's ResNet of films (N, 3, D, H, W) with two stages of few channels: of 3-D
+    convolutions, and of such that are factored into space and time (R(2+1)D).
+    """
+
+    def __init__(self) -> None:
+        makers = [video.Conv3DSimple] * 4
+        super().__init__(video.BasicBlock, makers, [1, 1, 1, 1], video.BasicStem, CLASSES)
+        self.inplanes = 8
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, 8, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            nn.BatchNorm3d(8),
+            nn.ReLU(),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        )
+        self.layer1 = self._make_layer(video.BasicBlock, video.Conv3DSimple, 8, 2)
+        self.layer2 = self._make_layer(video.BasicBlock, video.Conv2Plus1D, 16, 2, stride=2)
+        self.layer3 = self.layer4 = nn.Identity()
+        self.fc = nn.Linear(16, CLASSES)
 
 
 class FrozenBatchNorm(nn.Module):

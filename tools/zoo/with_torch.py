@@ -19,6 +19,8 @@ from tools.zoo.torch_models import (
     ARCHITECTURES,
     FrozenBatchNorm,
     Prepared,
+    SignalResNet,
+    ThinVideoResNet,
     ViewHead,
     core,
     replaced,
@@ -125,6 +127,10 @@ def _frozen() -> nn.Module:
     return replaced(core(), nn.BatchNorm2d, FrozenBatchNorm)
 
 
+def _seeded(make: Make) -> nn.Module:
+    return torch_models.seeded(make())
+
+
 def _half() -> nn.Module:
     return core().half()
 
@@ -196,6 +202,13 @@ def _recipes() -> list[Recipe]:
             ),
         ),
     ]
+    for family, architecture, network, shape, layout in (
+        ("resnet-1d", "ResNet of signals: 1-D convolutions", SignalResNet, (2, 128), "NCL"),
+        ("resnet-3d", "ResNet of films: 3-D and (2+1)-D", ThinVideoResNet, (3, 4, 32, 32), "NCDHW"),
+    ):
+        for name, export in (("torchscript", torchscript), ("dynamo", dynamo)):
+            write = partial(export, partial(_seeded, network), example=torch.randn(2, *shape))
+            made.append(_recipe(family, name, architecture, write, layout=layout))
     for family, (architecture, make) in ARCHITECTURES.items():
         made.append(_recipe(family, "torchscript", architecture, partial(torchscript, make)))
         made.append(_recipe(family, "dynamo", architecture, partial(dynamo, make)))

@@ -58,10 +58,14 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         return True
 
     def as_average(self, kernel: int) -> Layer:
-        pool, rank = self.kind, len(self.kind.kernel)
-        sides, none = (kernel,) * rank, (0,) * (2 * rank)
+        pool = self.kind
+        # An axis along which nothing is pooled, as the time of films, stays as it is.
+        sides = tuple(
+            1 if size == step == 1 else kernel
+            for size, step in zip(pool.kernel, pool.strides, strict=True)
+        )
         average = (
-            kinds.AveragePool(sides, sides, none, True)
+            kinds.AveragePool(sides, sides, (0,) * len(pool.pads), True)
             if kernel
             else kinds.AveragePool(pool.kernel, pool.strides, pool.pads, False)
         )

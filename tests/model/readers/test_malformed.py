@@ -88,11 +88,12 @@ FAULTY: dict[str, tuple[tuple[Graph, ir.Node], str]] = {
     "slice lengths": (node("Slice", PICTURE, i(0, 0), i(2)), "differ in number"),
     "slice axes": (node("Slice", PICTURE, i(0), i(2), i(4)), "its axis 4"),
     "slice of scalars": (node("Slice", PICTURE, f(1), i(2)), "list of integers"),
-    "max pooling of a row": (node("MaxPool", ROW, kernel_shape=[2]), r"only \(N, C, H, W\)"),
-    "average pooling of a row": (
-        node("AveragePool", ROW, kernel_shape=[2]),
-        r"only \(N, C, H, W\)",
+    "max pooling of a vector": (node("MaxPool", FLAT, kernel_shape=[2]), r"only \(N, C, L\)"),
+    "average pooling of four axes": (
+        node("AveragePool", ("N", 4, 6, 6, 6, 6), kernel_shape=[2] * 4),
+        r"only \(N, C, L\)",
     ),
+    "a kernel of another rank": (node("MaxPool", ROW, kernel_shape=[2, 2]), "2 entries for 1"),
     "no pads": (node("Pad", PICTURE, i()), "0 pads"),
     "odd pads": (node("Pad", PICTURE, i(0, 0, 1)), "3 pads"),
     "pads without axes": (

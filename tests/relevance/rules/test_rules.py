@@ -68,7 +68,48 @@ LAYERS: dict[str, dict[str, Any]] = {
     },
     "global": {"layer": "global"},
     "batch-norm": {"layer": "batch_norm"},
+    "conv-1d": {"layer": "conv", "kernel": (3,), "pads": [1, 1], "shape": (2, 4, 9)},
+    "conv-1d-strided": {
+        "layer": "conv",
+        "kernel": (4,),
+        "strides": [3],
+        "pads": [2, 0],
+        "group": 2,
+        "shape": (2, 4, 12),
+    },
+    "conv-3d": {"layer": "conv", "kernel": (2, 3, 1), "group": 2, "shape": (2, 4, 3, 4, 3)},
+    "conv-3d-strided": {
+        "layer": "conv",
+        "kernel": (2, 3, 3),
+        "strides": [1, 2, 2],
+        "pads": [0, 1, 1, 1, 1, 0],
+        "shape": (2, 2, 3, 5, 4),
+    },
+    "deconv-1d": {"layer": "deconv", "kernel": (3,), "strides": [2], "shape": (2, 4, 6)},
+    "deconv-3d": {
+        "layer": "deconv",
+        "kernel": (2, 3, 2),
+        "strides": [1, 2, 2],
+        "pads": [0, 1, 0, 1, 0, 1],
+        "shape": (2, 2, 3, 3, 2),
+    },
+    "average-1d": {
+        "layer": "average",
+        "kernel_shape": [3],
+        "strides": [2],
+        "pads": [1, 0],
+        "shape": (2, 4, 10),
+    },
+    "average-3d": {
+        "layer": "average",
+        "kernel_shape": [2, 3, 3],
+        "strides": [1, 2, 2],
+        "pads": [0, 1, 1, 1, 1, 1],
+        "shape": (2, 2, 3, 5, 4),
+    },
+    "global-3d": {"layer": "global", "shape": (2, 4, 3, 3, 2)},
 }
+"""Name → arguments of `single_layer`; the shape is `SHAPE` where none is stated."""
 
 
 def stabilized(z: Array, epsilon: float, signed: bool = True) -> Array:
@@ -209,9 +250,11 @@ def matrix_of(model: onnx.ModelProto, x: Array) -> tuple[Array, Array]:
 def test_rule_equals_its_matrix_twin(
     layer: str, rule: str, rectified: bool, saved: Callable[[onnx.ModelProto], Any]
 ) -> None:
-    model = single_layer(shape=SHAPE, rectified=rectified, **LAYERS[layer])
+    arguments = {"shape": SHAPE} | LAYERS[layer]
+    shape = arguments["shape"]
+    model = single_layer(rectified=rectified, **arguments)
     rng = np.random.default_rng(1)
-    x = rng.normal(size=SHAPE).astype(np.float32)
+    x = rng.normal(size=shape).astype(np.float32)
     entry = "relu.out" if rectified else "x"
     inside = np.maximum(x, 0) if rectified else x
     w, b = matrix_of(model, x.astype(np.float64))
@@ -223,7 +266,7 @@ def test_rule_equals_its_matrix_twin(
     compiled = compile_model(saved(model), options).model
     expected = TWINS[rule](
         inside.reshape(2, -1).astype(np.float64), w, b, r.astype(np.float64)
-    ).reshape(SHAPE)
+    ).reshape(shape)
     output = "relevance" if entry == "x" else f"relevance/{entry}"
     feeds = {"x": x, "start": r}
     assert relative(run_float64(compiled, feeds)[output], expected) < FLOAT64
