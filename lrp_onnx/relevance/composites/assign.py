@@ -248,6 +248,7 @@ def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     if choices.box is None or len(choices.box[0]) not in (1, step.input_shape[1]):
         raise RuleError(
             f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how "
-            "pictures are prepared (--preprocess), or override it with z-box(low=…, high=…)"
+            "pictures are prepared (--preprocess), or override it, of signals too, with "
+            "@first=z-box(low=…, high=…)"
         )
     return replace(rule, low=choices.box[0], high=choices.box[1])

@@ -128,11 +128,15 @@ class GradientJoin(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate(Rule):
-    """``R_signal = R``: the gate counts as a constant, the signal takes all (Arras et al. 2017)."""
+    """``R_signal = R``: the gate counts as a constant, the signal takes all (Arras et al. 2017).
+    Where neither factor is a gate, each takes half (AttnLRP, Achtibat et al. 2024, Eq. 3.3).
+    """
 
     serves: ClassVar[tuple[str, ...]] = ("product",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        if Role.GATE not in layer.roles:
+            return [Relevance(r.total * 0.5) for _ in layer.inputs]
         return [r if role is not Role.GATE else None for role in layer.roles]
 
 
