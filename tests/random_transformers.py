@@ -10,7 +10,7 @@ import onnx
 from networks import Network
 
 CLASSES = 5
-MASKED = (-5.0, -100.0, -1e9, -np.inf)
+MASKED = (-5.0, -100.0, -1e9)
 """What exporters add to scores that are not to count."""
 
 
@@ -28,12 +28,14 @@ class Tokens:
 
     def __post_init__(self) -> None:
         self.grid = [int(n) for n in self.rng.integers(2, 4, 2)]
-        self.heads, self.depth = int(self.rng.choice([1, 2, 3])), int(self.rng.choice([2, 4]))
+        self.heads, self.depth = int(self.rng.choice([1, 2, 3])), int(self.rng.choice([4, 5, 6]))
         self.width = self.heads * self.depth
         self.before = int(self.rng.choice([0, 0, 1, 2]))
         """Tokens that are no patches: of the class, registers."""
         self.activation = str(self.rng.choice(["Gelu", "Gelu", "Relu", "Silu", "Tanh"]))
-        self.norms = str(self.rng.choice(["fused", "written", "rms", "none"], p=[0.5, 0.2, 0.2, 0.1]))
+        self.norms = str(
+            self.rng.choice(["fused", "written", "rms", "none"], p=[0.5, 0.2, 0.2, 0.1])
+        )
 
     @property
     def count(self) -> int:
@@ -163,7 +165,9 @@ class Tokens:
 
     def _scaled(self, y: str) -> str:
         """Layer scale, now and then."""
-        return self.net.node("Mul", y, self.array(self.width, centre=0.5)) if self.chance(0.3) else y
+        return (
+            self.net.node("Mul", y, self.array(self.width, centre=0.5)) if self.chance(0.3) else y
+        )
 
     def _depthwise(self, y: str) -> str:
         """A convolution over the grid of patches."""

@@ -50,9 +50,8 @@ class ProductLayer(Node[kinds.Product]):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        return tuple(
-            Role.MAIN if i == self.kind.signal else Role.GATE for i in range(len(self.inputs))
-        )
+        signals = (self.kind.signal,) if self.kind.signal is not None else (0, 1)
+        return tuple(Role.MAIN if i in signals else Role.GATE for i in range(len(self.inputs)))
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
         product = self.kind
