@@ -10,7 +10,7 @@ import onnx
 from networks import Network
 
 CLASSES = 5
-MASKED = (-5.0, -100.0, -1e9)
+MASKED = (-5.0, -100.0, -1e9, -np.inf)
 """What exporters add to scores that are not to count."""
 
 
