@@ -299,12 +299,26 @@ def slice_(
     return x[tuple(cut)]
 
 
-def pad(x: Array, pads: Array, value: Array | None = None, *, mode: bytes = b"constant") -> Array:
+def pad(
+    x: Array,
+    pads: Array,
+    value: Array | None = None,
+    axes: Array | None = None,
+    *,
+    mode: bytes = b"constant",
+) -> Array:
     half = len(pads) // 2
-    widths = [(int(pads[i]), int(pads[i + half])) for i in range(half)]
+    widths = [(0, 0)] * x.ndim
+    for i, axis in enumerate(range(half) if axes is None else axes):
+        widths[int(axis)] = (int(pads[i]), int(pads[i + half]))
     if mode != b"constant":
         return np.pad(x, widths, mode.decode())
     return np.pad(x, widths, constant_values=0.0 if value is None else float(value))
+
+
+def constant_of_shape(shape: Array, *, value: onnx.TensorProto | None = None) -> Array:
+    number = np.zeros(1) if value is None else _double(onnx.numpy_helper.to_array(value))
+    return np.full(tuple(int(size) for size in shape), number[0], number.dtype)
 
 
 def reshape(x: Array, shape: Array, *, allowzero: int = 0) -> Array:
@@ -449,7 +463,16 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         gamma * np.where(x > 0, x, alpha * np.expm1(x))
     ),
     "Softplus": lambda x: np.log1p(np.exp(x)),
+    "Cos": np.cos,
+    "CumSum": lambda x, axis, **_: np.cumsum(x, int(axis)),
+    "GatherND": lambda x, index, **_: x[tuple(np.moveaxis(index, -1, 0))],
+    "Mod": lambda x, y, **_: np.mod(x, y),
+    "Not": np.logical_not,
+    "Range": lambda start, end, step: np.arange(start, end, step),
+    "ReduceSumSquare": _reduce(lambda x, axis, keepdims: (x * x).sum(axis, keepdims=keepdims)),
+    "Sin": np.sin,
     "Softsign": lambda x: x / (1 + np.abs(x)),
+    "Tile": lambda x, repeats: np.tile(x, [int(n) for n in repeats]),
     "Split": split,
     "Sqrt": np.sqrt,
     "Tanh": np.tanh,
@@ -484,7 +507,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": batch_normalization,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
-    "ConstantOfShape": lambda shape, **_: np.zeros(tuple(int(s) for s in shape)),
+    "ConstantOfShape": constant_of_shape,
     "Expand": lambda x, shape: x * np.ones(tuple(int(s) for s in shape)),
     "Flatten": lambda x, *, axis=1: x.reshape(x.shape[0], -1),
     "Gemm": gemm,

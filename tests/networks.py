@@ -224,6 +224,11 @@ def single_layer(
         y = net.batch_norm(net.deconv(x, (channels, 6), (3, 2), **attributes), 6)
     elif layer == "linear":
         y = net.linear(x, (shape[-1], 5))
+    elif layer == "matrices":
+        first, second = (4, shape[-2]) if attributes["left"] else (shape[-1], 4)
+        matrices = net.rng.normal(0, 0.5, (channels, first, second)).astype(np.float32)
+        factors = [net.constant("matrices", matrices), x][:: 1 if attributes["left"] else -1]
+        y = net.node("MatMul", *factors, name="layer")
     elif layer == "dense":
         y = net.dense(
             net.node("Flatten", x, name="flatten"), (int(np.prod(shape[1:])), 5), **attributes

@@ -264,6 +264,28 @@ def _slice(walk: _Walk, node: ir.Node) -> Place:
     return walk.place(value)
 
 
+def _padded(walk: _Walk, node: ir.Node) -> Place:
+    """A Pad that leaves the batch as it is."""
+    value, stated = node.inputs[0], walk.graph.constant(node.inputs[1])
+    if stated is None:
+        raise Unreadable("its list of pads is not a constant of the file")
+    pads, axes = stated.reshape(-1), list(range(stated.size // 2))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        listed = walk.graph.constant(node.inputs[3])
+        axes = [] if listed is None else [int(axis) for axis in listed.reshape(-1)]
+    if len(pads) != 2 * len(axes):
+        raise Unreadable(f"it has {len(pads)} pads for {len(axes)} axes")
+    own = [i for i in range(len(axes)) if pads[i] or pads[i + len(axes)]]
+    views = [walk.axis(value, axes[i]) for i in own]
+    kept = [int(pads[i + end]) for end in (0, len(axes)) for i in own]
+    if len(node.inputs) < 4:
+        node.resize_inputs(4)
+    for slot, name, numbers in ((1, "pads", kept), (3, "axes", views)):
+        array = np.array(numbers, np.int64)
+        node.replace_input_with(slot, _constant(walk, f"{node.name}.{name}.view", array))
+    return walk.place(value)
+
+
 def _normalized(walk: _Walk, node: ir.Node) -> Place:
     """A LayerNormalization over the last axes."""
     rank, place = len(walk.shape(node.inputs[0])), walk.place(node.inputs[0])
@@ -353,6 +375,7 @@ REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
         "Gather": _gather,
         "Slice": _slice,
         "LayerNormalization": _normalized,
+        "Pad": _padded,
     }
 )
 """Operator → what rewrites a node of it, and tells where its outputs have the batch."""

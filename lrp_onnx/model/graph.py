@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.model.normalize.fold import DERIVED, evaluate_all
+from lrp_onnx.model.normalize.fold import DERIVED, evaluate_all, is_small
 from lrp_onnx.model.shapes import name_of, shape_of
 from lrp_onnx.plan.kinds import Shape
 
@@ -23,8 +23,8 @@ ResNet-152 has 2.4 million.
 """
 
 
-GROWING = ("ConstantOfShape", "Expand", "Range", "Tile")
-"""Operators whose result may be larger than their inputs."""
+SIZES = "Shape"
+"""The operator whose result is the same for every picture, whatever its input holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +55,13 @@ class Graph:
 
     @cached_property
     def _constants(self) -> frozenset[str]:
-        """Names of tensors that do not depend on the picture: weights, and tensors computed from
-        weights alone.
+        """Names of tensors that do not depend on the picture: weights, the sizes of tensors, and
+        what is computed from these alone.
         """
         constant = set(self.model.graph.initializers)
         for node in self.nodes:
             names = [name_of(value) for value in _operands(node) if value is not None]
-            if names and constant.issuperset(names):
+            if node.op_type == SIZES or (names and constant.issuperset(names)):
                 constant.update(name_of(value) for value in node.outputs)
         return frozenset(constant)
 
@@ -99,16 +99,16 @@ class Graph:
             node = todo.pop()
             if node is not None and node not in needed:
                 needed.add(node)
-                todo += [value.producer() for value in _operands(node) if value is not None]
+                operands = () if node.op_type == SIZES else _operands(node)
+                todo += [value.producer() for value in operands if value is not None]
         values: dict[str, NDArray[np.generic]] = {}
         for node in self.nodes:
             if node not in needed:
                 continue
-            sizes = shape_of(node.outputs[0])
-            if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes[1:]:
+            if node.domain or node.op_type not in DERIVED:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
-            results = _evaluated(node, inputs, [1 if size is None else size for size in sizes])
+            results = _evaluated(node, inputs)
             if results is None:
                 return None
             values |= zip(map(name_of, node.outputs), results, strict=True)
@@ -125,17 +125,36 @@ class Graph:
 
 
 def _evaluated(
-    node: ir.Node, inputs: list[NDArray[np.generic] | None], sizes: list[int]
+    node: ir.Node, inputs: list[NDArray[np.generic] | None]
 ) -> list[NDArray[np.generic]] | None:
-    """A constant node's outputs for one picture, the first of shape `sizes`; None if it is too
-    large, or its size is not known beforehand.
+    """A constant node's outputs for one picture; None if they are too large, or cannot be known
+    beforehand.
     """
-    repeated = node.op_type == "Expand" and inputs[1] is None
-    stated = shape_of(node.outputs[0]) or ()
-    growing = node.op_type in GROWING and None in stated and not repeated
-    if growing or prod(sizes) > LARGEST_DERIVED:
+    if node.op_type == SIZES:
+        sizes = _of_one_picture(node.inputs[0])
+        start = node.attributes.get_int("start", default=0)
+        end = node.attributes.get_int("end", default=None)
+        return None if sizes is None else [np.array(sizes[start:end], np.int64)]
+    if node.op_type == "Expand" and inputs[1] is None:
+        sizes = _of_one_picture(node.outputs[0])
+        inputs = [inputs[0], None if sizes is None else np.array(sizes, np.int64)]
+    known = [array for array in inputs if array is not None]
+    if len(known) != sum(value is not None for value in node.inputs):
         return None
-    return evaluate_all(node, [inputs[0], np.array(sizes, np.int64)] if repeated else inputs)
+    sizes = _of_one_picture(node.outputs[0])
+    # No operator makes more elements of its inputs than their product, but for those that grow.
+    elements = prod(array.size for array in known) if sizes is None else prod(sizes)
+    if elements > LARGEST_DERIVED or not is_small(node, known, LARGEST_DERIVED):
+        return None
+    return evaluate_all(node, inputs)
+
+
+def _of_one_picture(value: ir.Value | None) -> list[int] | None:
+    """A tensor's sizes for a batch of one picture; None if others than the batch are symbolic."""
+    sizes = shape_of(value) if value is not None else None
+    if sizes is None or None in sizes[1:]:
+        return None
+    return [1 if size is None else size for size in sizes]
 
 
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:

@@ -171,6 +171,20 @@ class Linear(Weighted):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Matrices(Kind):
+    """``x @ M``, or ``M @ x`` if `left`, with constant matrices, which may be others for every
+    head: a learnt query times keys.
+    """
+
+    category: ClassVar[str] = "convolution"
+    learnt: ClassVar[bool] = True
+
+    matrices: NDArray[np.float64]
+    """(…, rows, columns), broadcastable to one sample."""
+    left: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Affine(Kind):
     """``scale · x + bias`` with constants: a batch normalisation that is not folded, or a part of
     the picture's preparation.
@@ -523,6 +537,20 @@ class Select(Kind):
     axis: int
     indices: tuple[int, ...]
     drops: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pick(Kind):
+    """The elements at `indices` along `axis`, some of them several times, in place of that axis in
+    the axes of `shape`: windows that overlap.
+    """
+
+    category: ClassVar[str] = "routing"
+    keeps_signs: ClassVar[bool] = True
+
+    axis: int
+    indices: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

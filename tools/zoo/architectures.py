@@ -1,8 +1,8 @@
 """Which architectures of timm and torchvision compile, and what their maps are worth.
 
-    python -m tools.zoo.architectures -o DIR                  all of them, about an hour on two cores
-    python -m tools.zoo.architectures xcit gcresnet -o DIR    those whose names have one of these parts
-    python -m tools.zoo.architectures --again -o DIR          those anew that did not pass before
+    python -m tools.zoo.architectures -o DIR                all of them: an hour on two cores
+    python -m tools.zoo.architectures xcit gcres -o DIR     those whose names have such a part
+    python -m tools.zoo.architectures --again -o DIR        those anew that did not pass before
 
 Every network has seeded weights and is exported by one of torch's two exporters, in turn. It is
 compiled under the default and audited: original outputs unchanged, all relevance accounted for.
@@ -16,13 +16,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
+import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ def _vision(*names: str, size: int = 64, **options: Any) -> list[Network]:
 
 NETWORKS: tuple[Network, ...] = (
     # convolutions
-    *_vision("alexnet", "vgg11_bn", "squeezenet1_1", "googlenet", "mnasnet0_5"),
+    *_vision("alexnet", "vgg11_bn", size=224),
+    *_vision("squeezenet1_1", "googlenet", "mnasnet0_5"),
     *_vision("shufflenet_v2_x0_5", "mobilenet_v2", "regnet_x_400mf", "densenet121"),
     *_vision("resnext50_32x4d", "efficientnet_b0"),
     *_vision("inception_v3", size=96),
@@ -100,9 +103,16 @@ NETWORKS: tuple[Network, ...] = (
     *_timm("mvitv2_tiny", size=224),
     *_timm("pvt_v2_b0", "mobilevit_xxs", "mobilevitv2_050", "edgenext_xx_small"),
     *_timm("efficientvit_b0", "efficientvit_m0", "repvit_m0_9", "caformer_s18", "nextvit_small"),
-    *_timm("levit_128s", "efficientformer_l1", "efficientformerv2_s0", "tiny_vit_5m_224", size=224),
+    *_timm(
+        "levit_128s",
+        "efficientformer_l1",
+        "efficientformerv2_s0",
+        "tiny_vit_5m_224",
+        "coatnet_nano_rw_224",
+        size=224,
+    ),
     *_timm("visformer_tiny", size=224),
-    *_timm("coatnet_nano_rw_224", "maxvit_nano_rw_256", size=256),
+    *_timm("maxvit_nano_rw_256", size=256),
     *_timm("fastvit_sa12", "swiftformer_xs", "shvit_s1"),
     *_timm("resnet50_clip", size=224),
     *_timm("botnet26t_256", "halonet26t", "lambda_resnet26t", size=256),
@@ -142,24 +152,23 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--again", action="store_true", help="run those anew that did not pass")
     parser.add_argument("--keep", action="store_true", help="keep the exported files in the folder")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(asdict(row_of(arguments.names[0], arguments.output))))
-        return 0
     arguments.output.mkdir(parents=True, exist_ok=True)
+    for module in ("lrp_onnx", "onnxruntime", "tools.zoo.with_torch"):
+        importlib.import_module(module)
     rows = _stored(arguments.output)
     for network in NETWORKS:
         wanted = not arguments.names or any(part in network.name for part in arguments.names)
         known = rows.get(network.name)
         if not wanted or (known and (known.passed or not arguments.again)):
             continue
-        row = _in_a_process(network.name, arguments.output, keep=arguments.keep)
-        rows[row.name] = row
+        row = rows[network.name] = _in_a_process(
+            network.name, arguments.output, keep=arguments.keep
+        )
         with (arguments.output / "architectures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         print(f"{row.name}: {'passed' if row.passed else row.faults[0]}", file=sys.stderr)
-    print(table(row for network in NETWORKS if (row := rows.get(network.name))))
+    print(table(rows[network.name] for network in NETWORKS if network.name in rows))
     return int(sum(row.passed for row in rows.values()) < ENOUGH)
 
 
@@ -191,46 +200,54 @@ def table(rows: Iterable[Row]) -> str:
 
 def _in_a_process(name: str, folder: Path, *, keep: bool) -> Row:
     """A network's row; what ends its process is the row's fault."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
-
     begin = time.monotonic()
+    fork = multiprocessing.get_context("fork")  # so that the libraries are imported once
+    receiver, sender = fork.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder if keep else Path(scratch)
-        command = [sys.executable, "-m", "tools.zoo.architectures", name, "--one", "-o", str(place)]
+        process = fork.Process(target=_send, args=(sender, name, place))
+        process.start()
+        sender.close()
         try:
-            ended = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limit
-            )
-        except subprocess.TimeoutExpired:
-            return Row(name, faults=(f"longer than {SECONDS} seconds",), seconds=SECONDS)
-    try:
-        return Row(**json.loads(ended.stdout.splitlines()[-1]))
-    except (IndexError, ValueError):
-        said = (ended.stderr.strip().splitlines() or ["nothing said"])[-1]
-        fault = f"its process ended with {ended.returncode}: {said[:200]}"
-        return Row(name, faults=(fault,), seconds=time.monotonic() - begin)
+            if receiver.poll(SECONDS):
+                return Row(**receiver.recv())
+            fault = f"longer than {SECONDS} seconds"
+        except EOFError:
+            process.join()
+            fault = f"its process ended with {process.exitcode}: too little memory?"
+        finally:
+            process.kill()
+            process.join()
+    return Row(name, faults=(fault,), seconds=time.monotonic() - begin)
+
+
+def _send(sender: Connection, name: str, folder: Path) -> None:
+    """Work for a network's row and send it; nothing is printed but the row."""
+    resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    sender.send(asdict(row_of(name, folder)))
 
 
 def row_of(name: str, folder: Path) -> Row:
-    """Export, compile, audit and compare one network."""
-    from lrp_onnx.errors import LrpOnnxError
-
+    """Export, compile, audit and compare one network; what fails is its fault."""
     begin, number = time.monotonic(), [network.name for network in NETWORKS].index(name)
-    path = folder / f"{name}.onnx"
-    exporter, model = "", made(NETWORKS[number])
+    path, exporter = folder / f"{name}.onnx", ""
     try:
+        model = made(NETWORKS[number])
         exporter = _export(model, path, NETWORKS[number].size, dynamo_first=bool(number % 2))
         found = _audited(path) | {"cosine": _cosine(path, model, NETWORKS[number].size)}
         faults = list(found.pop("faults"))
         if not found["cosine"] >= ALIKE:
             faults.append(f"the cosine with autograd's gradient is {found['cosine']:.6f}")
-    except LrpOnnxError as error:
-        found, faults = {}, str(error).splitlines()
-        faults = faults[1:] or faults
+    except Exception as error:
+        found, faults = (
+            {},
+            list(getattr(error, "faults", ())) or [f"{type(error).__name__}: {error}"],
+        )
     seconds = time.monotonic() - begin
-    row = Row(name, exporter, not faults, tuple(fault.strip() for fault in faults))
+    row = Row(name, exporter, not faults, tuple(fault[:300] for fault in faults))
     return Row(**asdict(row) | found | {"seconds": seconds})
 
 
@@ -240,16 +257,19 @@ def made(network: Network) -> Any:
     What starts at zero or one (gates of residual branches, biases, tokens, scales of norms) is
     drawn anew, so that nothing is trivial; batch norms take the statistics of 16 random pictures.
     """
+    # Without this, torchvision's import fails where its operators are not built for this torch.
+    importlib.import_module("tools.zoo.torch_models")
+    import timm
     import torch
-
-    from tools.zoo import torch_models as libraries
+    import torchvision
 
     torch.manual_seed(0)
     if network.library == "timm":
-        model = libraries.timm.create_model(network.name, **network.options)
+        model = timm.create_model(network.name, **network.options)
     else:
         extra = {"init_weights": True} if network.name in ("googlenet", "inception_v3") else {}
-        model = libraries.torchvision.models.get_model(network.name, weights=None, **extra)
+        options = {**network.options, **extra}
+        model = torchvision.models.get_model(network.name, weights=None, **options)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, values in model.named_parameters():

@@ -64,7 +64,28 @@ def resolve_shapes(graph: Graph) -> Graph:
         forget_shapes(model)
         infer_shapes(model)
         settle_model(model)
+    _write_shapes(model, *map(_values, trials))
     return graph
+
+
+def _write_shapes(model: ir.Model, one: dict[str, ir.Value], two: dict[str, ir.Value]) -> None:
+    """State the sizes of tensors that cannot be inferred with a symbolic batch, and are known in
+    both trials.
+    """
+    picture = picture_of(model)
+    assert picture is not None and picture.shape is not None
+    for value in (value for node in model.graph for value in node.outputs):
+        known = shape_of(value)
+        found = [shape_of(trial[str(value.name)]) for trial in (one, two) if value.name in trial]
+        if (known is not None and None not in known[1:]) or len(found) != 2:
+            continue
+        first, second = found
+        if not first or not second or len(first) != len(second) or None in (*first, *second):
+            continue
+        value.shape = ir.Shape(
+            mine if mine == other else picture.shape[0] if (mine, other) == TRIALS else None
+            for mine, other in zip(first, second, strict=True)
+        )
 
 
 def _depends_on_batch(model: ir.Model) -> bool:

@@ -30,7 +30,9 @@ FOLDABLE = frozenset((
 
 DERIVED = FOLDABLE | {
     "BatchNormalization",
+    "Conv",
     "Cos",
+    "CumSum",
     "DequantizeLinear",
     "Exp",
     "GatherND",
@@ -98,7 +100,7 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
     if (
         len(present) != sum(value is not None for value in node.inputs)
         or not present
-        or not _is_small(node, present)
+        or not is_small(node, present)
     ):
         return None
     return evaluate(node, inputs)
@@ -139,8 +141,8 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
     return value.astype(pattern.dtype.numpy())
 
 
-def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
-    """Whether the result has at most `MOST_ELEMENTS` elements.
+def is_small(node: ir.Node, inputs: list[Array], most: int = MOST_ELEMENTS) -> bool:
+    """Whether the result has at most `most` elements.
 
     Where an operator's result can be larger than its inputs, the inputs state its size.
     """
@@ -151,13 +153,13 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
         elements = prod(max(int(size), 0) for size in sizes)
         if node.op_type == "Tile":
             elements *= inputs[0].size
-        return elements <= MOST_ELEMENTS
+        return elements <= most
     if node.op_type == "Range":
         if len(inputs) != 3 or any(value.size != 1 for value in inputs):
             return False
         start, end, step = (float(value.reshape(())) for value in inputs)
-        return isfinite(start) and abs(end - start) <= MOST_ELEMENTS * abs(step)
-    return sum(value.size for value in inputs) <= MOST_ELEMENTS
+        return isfinite(start) and abs(end - start) <= most * abs(step)
+    return sum(value.size for value in inputs) <= most
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lrp_onnx.model.graph import Graph, name_of, shape_of
-from lrp_onnx.model.readers.attention import matrix_product
+from lrp_onnx.model.readers.attention import constant_product, matrix_product
 from lrp_onnx.model.readers.reading import (
     Unreadable,
     along_axes,
@@ -139,11 +139,17 @@ def _gemm(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear:
 
 
 @reads("MatMul")
-def _matmul(graph: Graph, node: ir.Node) -> kinds.Dense | kinds.Linear | kinds.MatrixProduct:
+def _matmul(
+    graph: Graph, node: ir.Node
+) -> kinds.Dense | kinds.Linear | kinds.Matrices | kinds.MatrixProduct:
     if len(data_inputs(graph, node)) == 2:
         return matrix_product(graph, node)
+    if graph.is_constant(node.inputs[0]):
+        return constant_product(graph, node, 0)
     weight = needed_constant(graph, node, 1, "second factor")
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    if weight.ndim > 2:
+        return constant_product(graph, node, 1)
     if weight.ndim != 2 or shape is None or len(shape) < 2 or shape[-1] != weight.shape[0]:
         raise Unreadable(
             f"it multiplies {shape} by {weight.shape}: "

@@ -74,19 +74,12 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
 
 
 @reads("Pad")
-def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
-    sizes = need_spatial(node)
+def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Concat | kinds.Resample:
     mode = str(attribute(node, "mode", "constant"))
-    value: NDArray[np.generic] = np.zeros(1)
-    if has_input(node, 2):
-        value = np.asarray(needed_constant(graph, node, 2, "value"))
     before, after = _borders(graph, node)
-    if mode == "constant" and value.any():
-        raise Unreadable(
-            f"it pads with {value.reshape(-1)[0]}: only zeros and mirrored borders can be explained"
-        )
     if mode == "constant":
-        return kinds.ZeroPad(before, after)
+        return _constant_border(graph, node, before, after)
+    sizes = need_spatial(node)
     if before[0] or after[0]:
         raise Unreadable(f"its mode {mode} adds channels: this cannot be explained")
     if mode not in NUMPY_MODES or 0 in sizes:
@@ -106,6 +99,29 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
             for i in range(1, len(sizes))
         )
     )
+
+
+def _constant_border(
+    graph: Graph, node: ir.Node, before: tuple[int, ...], after: tuple[int, ...]
+) -> kinds.ZeroPad | kinds.Concat:
+    """Zeros around a tensor; another number before or behind it, along one axis, stands beside it
+    as a constant in a concatenation does.
+    """
+    value: NDArray[np.generic] = np.zeros(1)
+    if has_input(node, 2):
+        value = np.asarray(needed_constant(graph, node, 2, "value"))
+    if not value.any():
+        return kinds.ZeroPad(before, after)
+    axes = [axis for axis in range(len(before)) if before[axis] or after[axis]]
+    if len(axes) != 1:
+        raise Unreadable(
+            f"it pads {len(axes)} axes with {value.reshape(-1)[0]}: only zeros, mirrored borders "
+            "and a number along one axis can be explained"
+        )
+    (axis,) = axes
+    size = known_sizes(node.inputs[0], "its input")[axis]
+    length = before[axis] + size + after[axis]
+    return kinds.Concat(axis + 1, (size,), (before[axis],), length)
 
 
 def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -209,23 +225,25 @@ def _split(graph: Graph, node: ir.Node) -> list[kinds.Subsample]:
 
 
 @reads("Gather")
-def _gather(graph: Graph, node: ir.Node) -> kinds.Select:
+def _gather(graph: Graph, node: ir.Node) -> kinds.Select | kinds.Pick:
     sizes = known_sizes(node.inputs[0], "its input")
     indices = np.asarray(needed_constant(graph, node, 1, "list of indices"))
     axis = axis_of(int(attribute(node, "axis", 0)), len(sizes) + 1)
-    if axis == 0 or indices.ndim > 1 or indices.dtype.kind not in "iu":
+    if axis == 0 or indices.dtype.kind not in "iu":
         raise Unreadable(
-            f"it takes indices of shape {indices.shape} along axis {axis}: a list of integers "
-            "along an axis that is not the batch's can be explained"
+            f"it takes indices {indices.dtype} along axis {axis}: integers along an axis that is "
+            "not the batch's can be explained"
         )
     length = sizes[axis - 1]
     taken = [int(index) for index in indices.reshape(-1)]
     if not all(-length <= index < length for index in taken):
         raise Unreadable(f"its indices go beyond the {length} elements: the file is damaged")
-    unique = tuple(index % length for index in taken)
-    if len(set(unique)) < len(unique):
-        raise Unreadable("it takes elements several times: this cannot be explained yet")
-    return kinds.Select(axis, unique, drops=indices.ndim == 0)
+    positions = tuple(index % length for index in taken)
+    if indices.ndim > 1 or len(set(positions)) < len(positions):
+        if length * len(positions) > LARGEST_MATRIX:
+            raise Unreadable(f"it takes {len(positions)} of {length} elements: that is too large")
+        return kinds.Pick(axis, positions, indices.shape)
+    return kinds.Select(axis, positions, drops=indices.ndim == 0)
 
 
 @reads("Expand")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from lrp_onnx.plan import kinds
@@ -39,6 +41,49 @@ class MatrixProductLayer(Node[kinds.MatrixProduct]):
             return x
         summed = self.builder.integers(axes)
         return self.builder.node("ReduceSum", x, summed, attributes={"keepdims": 1}, sign=x.sign)
+
+
+class MatricesLayer(Node[kinds.Matrices]):
+    """Constant matrices times a tensor, from the left or from the right."""
+
+    __slots__ = ()
+
+    @property
+    def weight(self) -> Value:
+        return self.builder.array(self.kind.matrices[None])
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        y = self._product(self._tensor(x), w)
+        return y if b is None else y + b
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        rank = self.kind.matrices.ndim + 1
+        order = (*range(rank - 2), rank - 1, rank - 2)
+        turned = self.builder.node("Transpose", w, attributes={"perm": order}, sign=w.sign)
+        return self._product(s, turned)
+
+    def _product(self, x: Value, w: Value) -> Value:
+        factors = (w, x) if self.kind.left else (x, w)
+        return self.builder.node("MatMul", *factors, sign=x.sign * w.sign)
+
+
+class PickLayer(Node[kinds.Pick]):
+    """Elements at some indices, some of them several times; its transpose sums them up."""
+
+    __slots__ = ()
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        axis, indices, sizes = self.kind.axis, self.kind.indices, self._sizes()
+        before, behind = prod(sizes[1:axis]), prod(sizes[axis + 1 :])
+        places = np.zeros((len(indices), sizes[axis]))
+        places[np.arange(len(indices)), indices] = 1
+        columns = self._turned(s.reshape(-1, before, len(indices), behind))
+        summed = self.builder.node("MatMul", columns, self.builder.array(places), sign=s.sign)
+        return self._turned(summed).reshape(-1, *sizes[1:])
+
+    def _turned(self, x: Value) -> Value:
+        """The last two of four axes exchanged."""
+        return self.builder.node("Transpose", x, attributes={"perm": (0, 1, 3, 2)}, sign=x.sign)
 
 
 class SelectLayer(Node[kinds.Select]):

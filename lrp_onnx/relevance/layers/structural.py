@@ -50,8 +50,10 @@ class ProductLayer(Node[kinds.Product]):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        signals = (self.kind.signal,) if self.kind.signal is not None else (0, 1)
-        return tuple(Role.MAIN if i in signals else Role.GATE for i in range(len(self.inputs)))
+        signal = self.kind.signal
+        return tuple(
+            Role.MAIN if signal in (None, i) else Role.GATE for i in range(len(self.inputs))
+        )
 
     def vjps(self, s: Value) -> tuple[Value, ...]:
         product = self.kind

@@ -10,7 +10,12 @@ from lrp_onnx.plan.kinds import Step
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.graph.builder import Builder, Value
 from lrp_onnx.relevance.layers.activations import ActivationLayer
-from lrp_onnx.relevance.layers.attention import MatrixProductLayer, SelectLayer
+from lrp_onnx.relevance.layers.attention import (
+    MatricesLayer,
+    MatrixProductLayer,
+    PickLayer,
+    SelectLayer,
+)
 from lrp_onnx.relevance.layers.layer import Node
 from lrp_onnx.relevance.layers.linear import (
     AffineLayer,
@@ -57,6 +62,7 @@ LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.Deconvolution: DeconvolutionLayer,
     kinds.Dense: DenseLayer,
     kinds.Linear: LinearLayer,
+    kinds.Matrices: MatricesLayer,
     kinds.Affine: AffineLayer,
     kinds.AveragePool: AveragePoolLayer,
     kinds.GlobalAverage: GlobalAverageLayer,
@@ -78,6 +84,7 @@ LAYERS: Mapping[type[kinds.Kind], type[Node[Any]]] = {
     kinds.Reshape: ReshapeLayer,
     kinds.Subsample: SubsampleLayer,
     kinds.Select: SelectLayer,
+    kinds.Pick: PickLayer,
     kinds.ZeroPad: ZeroPadLayer,
     kinds.Transpose: TransposeLayer,
 }

@@ -319,6 +319,78 @@ def _shuffle(mode: str) -> Callable[[Network, str], str]:
     )
 
 
+def _two_signals(net: Network, y: str) -> str:
+    return net.node("Mul", net.conv(y, (C, C), (1, 1)), y)
+
+
+def _matrices(net: Network, y: str) -> str:
+    """Constant matrices from both sides, others for every channel or the same for all."""
+    left = net.node("MatMul", _vector(net, 1, C, H, H), y)
+    return net.node("MatMul", net.node("MatMul", left, _vector(net, C, W, W)), _vector(net, W, W))
+
+
+def _windows(net: Network, y: str) -> str:
+    """Windows that overlap, along both axes."""
+    for axis, size in ((2, H), (4, W)):
+        index = np.array([[0, 1, 2], [1, 2, 3], [-1, -2, -3]]) % size
+        y = net.node("Gather", y, net.constant(f"index{axis}", index), axis=axis)
+    return net.node("ReduceMean", y, _axes(net, 2, 4), keepdims=0)
+
+
+def _one_behind(net: Network, y: str) -> str:
+    """A row of ones: with it, a product of matrices also sums."""
+    pads = net.constant("row", np.array([0, 0, 0, 0, 0, 0, 1, 0]))
+    return net.node("Pad", y, pads, _number(net, 1))
+
+
+def _padded_heads(net: Network, y: str) -> str:
+    """Relative positions: the batch is merged with heads, and every head is padded."""
+    heads = net.node("Reshape", y, net.constant("heads", np.array([-1, C // 2, H, W])))
+    pads = net.constant("around", np.array([0, 0, 1, 0, 0, 0, 1, 2]))
+    padded = net.node("Pad", heads, pads)
+    cut = net.node(
+        "Pad",
+        padded,
+        net.constant("behind", np.array([2, 1])),
+        "",
+        net.constant("rows", np.array([-2])),
+    )
+    return net.node("Reshape", cut, net.constant("whole", np.array([-1, C, H + 5, W + 2])))
+
+
+def _positions(net: Network, y: str) -> str:
+    """Positions that the file computes from the sizes of a tensor, its batch included."""
+    sizes = net.node("Shape", y)
+    batch, rows, columns = (
+        net.node(
+            "Slice",
+            sizes,
+            *(
+                net.constant(f"{name}{i}", np.array([i + k]))
+                for k, name in enumerate(("from", "to"))
+            ),
+        )
+        for i in (0, 2, 3)
+    )
+    one = net.constant("one", np.array([1]))
+    ones = net.node(
+        "Expand", _number(net, 1), net.node("Concat", batch, one, rows, columns, axis=0)
+    )
+    places = net.node("CumSum", ones, net.constant("along", np.array(2)))
+    first, second = _split_constant(net)
+    wave = net.node("Mul", net.node("Sin", net.node("Div", places, _number(net, H))), first)
+    return net.node("Add", net.node("Mul", y, second), wave)
+
+
+def _split_constant(net: Network) -> tuple[str, str]:
+    """Two constants, (C, 1, 1) each, that the file computes."""
+    row = net.node("Gemm", _vector(net, 1, 4), _vector(net, 4, 2 * C), _vector(net, 2 * C))
+    whole = net.node("Reshape", row, net.constant("halves", np.array([2 * C, 1, 1])))
+    lengths = net.constant("lengths", np.array([C, C]))
+    first = net.node("Split", whole, lengths, outputs=2, axis=0)
+    return first, f"{first}1"
+
+
 FUNCTION_CASES: dict[str, Callable[[Network, str], str]] = {
     "Abs": _plain("Abs"),
     "Celu": _plain("Celu", alpha=0.7),
@@ -393,6 +465,12 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "transposed convolution": _deconvolution,
     "pixel shuffle": _shuffle("CRD"),
     "depth to space": _shuffle("DCR"),
+    "two signals": _two_signals,
+    "constant matrices": _matrices,
+    "windows that overlap": _windows,
+    "a row of ones": _one_behind,
+    "padded heads": _padded_heads,
+    "positions from sizes": _positions,
 }
 ACTIVATIONS = [
     *(name for name in FUNCTION_CASES if name != "Sqrt"),  # its input must be made positive
@@ -466,7 +544,7 @@ def test_a_softmax_that_is_no_gate_has_no_rule(saved: Save) -> None:
     [
         *("concat", "split", "reflect", "edge", "eca", "attention", "softmax gate"),
         *("sum and division", "difference", "unit length", "broadcast sum", "max over channels"),
-        *("nearest", "linear", "cubic"),
+        *("nearest", "linear", "cubic", "windows that overlap", "padded heads"),
     ],
 )
 def test_relevance_is_conserved(case: str, saved: Save) -> None:

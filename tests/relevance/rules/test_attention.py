@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import RuleError
+from lrp_onnx.plan import kinds
 
 Array = NDArray[np.float64]
 Save = Callable[[onnx.ModelProto], Path]
@@ -25,9 +26,14 @@ def stabilized(z: Array, epsilon: float, *, signed: bool = True) -> Array:
     return z + epsilon * np.where(z < 0, -1.0, 1.0) if signed else z + epsilon
 
 
-def product(*, softmax: bool = False, shared: bool = False) -> onnx.ModelProto:
-    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for; B
-    is one for both of A's if `shared`, as in grouped-query attention.
+def product(
+    *,
+    softmax: bool = False,
+    shared: bool = False,
+    between: Callable[[Network, str], str] = lambda net, p: p,
+) -> onnx.ModelProto:
+    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for, and
+    what is `between`; B is one for both of A's if `shared`, as in grouped-query attention.
     """
     net = Network(3)
     left = net.conv("x", (2, 2), (1, 1), name="left")
@@ -35,7 +41,7 @@ def product(*, softmax: bool = False, shared: bool = False) -> onnx.ModelProto:
     left = net.node("Slice", left, *_bounds(net, "l", (4, 5)), name="a")
     right = net.node("Slice", right, *_bounds(net, "r", (5, 3)), name="b")
     if softmax:
-        left = net.node("Softmax", left, axis=-1, name="p")
+        left = between(net, net.node("Softmax", left, axis=-1, name="p"))
     mixed = net.node("MatMul", left, right, name="mixed")
     return net.model(net.node("Flatten", mixed), ["N", 2, 5, 5], classes=24)
 
@@ -115,6 +121,30 @@ def test_the_softmax_rule(saved: Save) -> None:
     total = np.einsum("nhji->nhj", r)
     expected = np.einsum("nhji,nhji->nhji", x, r - np.einsum("nhji,nhj->nhji", p, total))
     assert relative(relevance["a.out"], expected) < 1e-9
+
+
+def _mixed_heads(net: Network, p: str) -> str:
+    """A convolution over the heads, behind the softmax."""
+    return net.conv(p, (2, 2), (1, 1))
+
+
+def _share_of_sum(net: Network, p: str) -> str:
+    """Probabilities and constants, divided by their sum."""
+    moved = net.node("Add", p, net.constant("fixed", np.full((1, 2, 4, 5), 0.1, np.float32)))
+    total = net.node("ReduceSum", moved, net.constant("last", np.array([3])))
+    return net.node(
+        "Div", moved, net.node("Expand", total, net.constant("to", np.array([1, 2, 4, 5])))
+    )
+
+
+@pytest.mark.parametrize("between", [_mixed_heads, _share_of_sum])
+def test_attention_is_known_behind_what_mixes_it(
+    between: Callable[[Network, str], str], saved: Save
+) -> None:
+    compiled = compile_model(saved(product(softmax=True, between=between)), composite="lrp-resnet")
+    (step,) = (step for step in compiled.plan.steps if step.name == "mixed")
+    assert isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention == 0
+    assert {"p", "left"} <= compiled.plan.gated
 
 
 def test_values_need_attention(saved: Save) -> None:

@@ -143,6 +143,24 @@ def test_product_rule_equals_its_formula(rule: str, swap: bool, saved: Save) -> 
     assert relative(run_onnx(compiled, feeds)["relevance/z.out"], expected) < 1e-5
 
 
+def test_two_signals_share_by_halves(saved: Save) -> None:
+    """``z · (Wz)`` has no gate: half goes to each factor (AttnLRP, Eq. 3.3)."""
+    net = Network(7)
+    z = net.conv("x", (3, 3), (1, 1), name="z")
+    other = net.conv(z, (3, 3), (1, 1), name="other")
+    model = net.model(
+        net.node("Flatten", net.node("Mul", z, other, name="layer")), ["N", *SHAPE[1:]]
+    )
+    rng = np.random.default_rng(0)
+    x, r = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=SHAPE).astype(np.float32)
+    compiled = compile_model(
+        saved(model), composite="gradient", rules={"layer": "gate"}, outputs=("other.out",)
+    )
+    assert "layer" not in compiled.plan.gated and "other" not in compiled.plan.gated
+    found = run_float64(compiled.model, {"x": x, "start": r.reshape(2, -1)})["relevance/other.out"]
+    assert relative(found, r.astype(np.float64) / 2) < 1e-12
+
+
 def test_ratio_of_nothing_is_nothing(saved: Save) -> None:
     """Where both operands are 0 the share is 0, not NaN."""
     compiled = compile_model(

@@ -30,6 +30,8 @@ relative, amplified a little by quotients.
 FLOAT32 = 1e-4
 
 LAYERS: dict[str, dict[str, Any]] = {
+    "matrices from the left": {"layer": "matrices", "left": True},
+    "matrices from the right": {"layer": "matrices", "left": False},
     "conv": {"layer": "conv", "pads": [1, 1, 1, 1]},
     "conv-strided": {"layer": "conv", "strides": [2, 2], "pads": [1, 1, 1, 1]},
     "conv-grouped-dilated": {
