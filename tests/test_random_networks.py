@@ -1,10 +1,12 @@
-"""Random residual networks: the compiled gradient against
-finite differences of the forward, and the ledger of every rule.
+"""Random residual networks and transformers: the compiled gradient against finite differences of
+the forward, and the ledger of every rule.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,17 @@ import onnx
 import pytest
 from conftest import run_onnx
 from float64 import run_float64
+from frozen import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import Network, picture
+from random_transformers import random_transformer
 
 from lrp_onnx.compiled.verify import audit
 from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.rules.linear import Epsilon, Gamma
+from lrp_onnx.relevance.rules.rule import Rule, StabilizedRule
 
 EXAMPLES = int(os.environ.get("LRP_ONNX_EXAMPLES", "300"))
 """Each network is compiled and run a few times: about 50
@@ -242,10 +249,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
+    check_gradient(random_network(seed), folder, seed)
+
+
+@settings(
+    max_examples=EXAMPLES // 10,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(seed=st.integers(0, 10**6))
+def test_the_gradient_of_a_random_transformer(folder: Path, seed: int) -> None:
+    check_gradient(random_transformer(seed), folder, seed)
+
+
+def check_gradient(model: onnx.ModelProto, folder: Path, seed: int) -> None:
     """⟨∇⟨s, logits⟩, v⟩ equals the central difference along
     v, in float64; and ONNX Runtime agrees in float32.
     """
-    model = random_network(seed)
     path = folder / "model.onnx"
     onnx.save(model, path)
     compiled = compile_model(path, Options(composite="gradient", outputs=("relevance",))).model
@@ -302,8 +323,84 @@ def test_lrp_0_of_a_random_network_is_gradient_times_input(folder: Path, seed: i
     ),
 )
 def test_the_ledger_of_a_random_network(folder: Path, seed: int, composite: str) -> None:
-    """Outputs unchanged, all relevance accounted for, no NaN, for every family of rules."""
-    model = random_network(seed)
+    check_ledger(random_network(seed), folder, composite)
+
+
+@settings(
+    max_examples=EXAMPLES // 10,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    seed=st.integers(0, 10**6),
+    composite=st.sampled_from(
+        ["attn-lrp", "cp-lrp-gamma", "residual-c3", "lrp-resnet", "epsilon-plus-flat"]
+    ),
+)
+def test_the_ledger_of_a_random_transformer(folder: Path, seed: int, composite: str) -> None:
+    check_ledger(random_transformer(seed), folder, composite)
+
+
+@pytest.fixture(scope="module")
+def lrp_0() -> Iterator[None]:
+    """The composites of transformers without gamma and stabilizers, as ``attn-lrp-0`` and so on."""
+
+    def plain(rule: Rule) -> Rule:
+        if isinstance(rule, Gamma):
+            return Epsilon(epsilon=0.0)
+        return replace(rule, epsilon=0.0) if isinstance(rule, StabilizedRule) else rule
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("attn-lrp", "cp-lrp-gamma"):
+            known = COMPOSITES[name]
+            entries = tuple((which, plain(rule)) for which, rule in known.entries)
+            patch.setitem(COMPOSITES, f"{name}-0", replace(known, entries=entries))
+        yield
+
+
+@settings(
+    max_examples=EXAMPLES // 10,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(seed=st.integers(0, 10**6), composite=st.sampled_from(["attn-lrp-0", "cp-lrp-gamma-0"]))
+def test_the_rules_of_a_random_transformer(
+    folder: Path, lrp_0: None, seed: int, composite: str
+) -> None:
+    """Without stabilizers, ⟨relevance, d⟩ is the slope along x ⊙ d of the network in which all is
+    constant that the rules take for constant.
+    """
+    check_rules(random_transformer(seed), folder, seed, composite)
+
+
+def check_rules(model: onnx.ModelProto, folder: Path, seed: int, composite: str) -> None:
+    onnx.save(model, folder / "model.onnx")
+    compiled = compile_model(
+        folder / "model.onnx", composite=composite, outputs=("relevance",)
+    ).model
+    x = picture(model).astype(np.float64)
+    relevance = run_float64(compiled, {"x": x})["relevance"]
+    twin = frozen(model, x, attention=composite == "attn-lrp-0")
+    (logits,) = run_float64(twin, {"x": x}).values()
+    start = np.where(logits == logits.max(1, keepdims=True), 1.0, 0.0)
+    d = np.random.default_rng(seed).normal(size=x.shape)
+    slopes = []
+    for step in (1e-4, 1e-6):
+        ahead, behind = (
+            next(iter(run_float64(twin, {"x": x + sign * step * x * d}).values()))
+            for sign in (1, -1)
+        )
+        slopes.append((start * (ahead - behind)).sum() / (2 * step))
+    scale = np.abs(relevance * d).sum() + 1e-9
+    assert min(abs((relevance * d).sum() - slope) for slope in slopes) < 1e-5 * scale
+
+
+def check_ledger(model: onnx.ModelProto, folder: Path, composite: str) -> None:
+    """Outputs unchanged, all relevance accounted for, the same alone and in a batch, no NaN, for
+    every family of rules.
+    """
     onnx.save(model, folder / "model.onnx")
     compiled = compile_model(folder / "model.onnx", composite=composite)
     found = audit(

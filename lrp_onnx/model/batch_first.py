@@ -22,7 +22,10 @@ from lrp_onnx.model.readers.reading import Unreadable, attribute, axis_of, data_
 from lrp_onnx.plan.kinds import Shape, View
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-POINTWISE = (*WITHOUT_NUMBERS, *WITH_NUMBERS, "Gelu", "Pow", "Clip", "Cast", "Identity", "Dropout")
+POINTWISE = (
+    *(*WITHOUT_NUMBERS, *WITH_NUMBERS, "Gelu", "Neg", "Reciprocal"),
+    *("Pow", "Clip", "Cast", "Identity", "Dropout"),
+)
 """Operators that mean the same whatever the order of the axes."""
 BEFORE, BATCH, AFTER = "before", "batch", "after"
 """Axes of a view that are parts of one axis of the tensor; others are numbers of its axes."""
@@ -365,7 +368,7 @@ REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
     dict.fromkeys(POINTWISE, _same)
     | dict.fromkeys(RESHAPES, _reshape)
     | dict.fromkeys(("Split", "Concat", "Softmax"), _along)
-    | dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic)
+    | dict.fromkeys(("Add", "Sum", "Sub", "Mul", "Div"), _arithmetic)
     | dict.fromkeys(("MatMul", "Gemm"), _product)
     | dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"), _reduced)
     | {

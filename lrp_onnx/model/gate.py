@@ -56,8 +56,9 @@ def faults_of(proto: onnx.ModelProto) -> list[str]:
         if (node.domain, node.op_type) not in functions:
             faults += _operator(node)
         faults += _attributes(node)
+    masks = {name for node in _nodes(proto) if node.op_type == "Add" for name in node.input}
     for tensor in _tensors(proto):
-        faults += _tensor(tensor)
+        faults += _tensor(tensor, mask=tensor.name in masks)
     return list(dict.fromkeys(faults))
 
 
@@ -195,7 +196,8 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield f"{_where(node)} has {name}={numbers}: {least} to {LARGEST[name]:,} can be read"
 
 
-def _tensor(tensor: TensorProto) -> Iterator[str]:
+def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
+    """Faults of a weight; minus infinity is none where it is added, as a `mask` is."""
     where = f"the weight '{tensor.name}'"
     if tensor.data_type not in ITEM_BYTES:
         name = f"number {tensor.data_type}"
@@ -216,10 +218,10 @@ def _tensor(tensor: TensorProto) -> Iterator[str]:
             f"and has {len(tensor.raw_data):,}: the file is damaged"
         )
         return
-    yield from _values(tensor, where)
+    yield from _values(tensor, where, mask=mask)
 
 
-def _values(tensor: TensorProto, where: str) -> Iterator[str]:
+def _values(tensor: TensorProto, where: str, *, mask: bool) -> Iterator[str]:
     floating = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     if not tensor.HasField("raw_data") and _typed_length(tensor) != prod(tensor.dims):
         yield (
@@ -234,7 +236,8 @@ def _values(tensor: TensorProto, where: str) -> Iterator[str]:
             return
         if values.dtype.kind == "V":  # bfloat16
             values = values.astype(np.float32)
-        if not np.isfinite(values).all():
+        known = np.isfinite(values) | np.isneginf(values) if mask else np.isfinite(values)
+        if not known.all():
             yield f"{where} holds NaN or infinity: no relevance can be computed through it"
 
 

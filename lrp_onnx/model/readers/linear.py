@@ -218,7 +218,14 @@ def _arithmetic(
         return kinds.Affine(1.0 / constant, zero)
     if node.op_type == "Sub":
         return kinds.Affine(-one, constant) if slot == 0 else kinds.Affine(one, -constant)
-    return kinds.Affine(one, constant)
+    return _shifted(constant)
+
+
+def _shifted(constant: NDArray[np.float64]) -> kinds.Affine:
+    """A constant that is added."""
+    if not np.isfinite(constant).all():
+        raise Unreadable("its constant holds infinity, and is no mask in front of a softmax")
+    return kinds.Affine(np.ones_like(constant), constant)
 
 
 BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Clip", "Erf", "Tanh")

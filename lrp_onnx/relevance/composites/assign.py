@@ -72,6 +72,9 @@ WHICH: dict[str, Predicate] = {
     "normalization": _category("normalization"),
     "gate path": lambda plan, step: step.kind.category == "softmax" and step.name in plan.gated,
     "concatenation": _category("concatenation"),
+    "elementwise product": lambda plan, step: (
+        isinstance(step.kind, kinds.Product) and not step.kind.axes
+    ),
     "product": _category("product"),
     "attention": lambda plan, step: (
         isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
