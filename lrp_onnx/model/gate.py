@@ -42,8 +42,18 @@ may be negative and are not checked.
 """
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 """Prefixes of operators that draw random numbers."""
-SPLIT_OPERATORS = frozenset({"FusedConv"})
+# fmt: off
+SPLIT_OPERATORS = frozenset((
+    "Attention", "BiasAdd", "BiasGelu", "BiasSplitGelu", "FastGelu", "FusedConv", "FusedGemm",
+    "FusedMatMul", "FusedMatMulActivation", "Gelu", "GemmFastGelu", "GroupQueryAttention",
+    "LayerNormalization", "MultiHeadAttention", "NhwcConv", "NhwcFusedConv", "QuickGelu",
+    "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization", "TransposeMatMul",
+))
+# fmt: on
 """Operators of com.microsoft that the compiler splits into standard ones."""
+UNLISTED = ("Upsample", "SimplifiedLayerNormalization")
+"""Operators that ONNX had, and that ONNX Runtime writes as if ONNX had them."""
 QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 """Prefixes of operators that compute in integers."""
 
@@ -174,7 +184,7 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         yield f"{where} is control flow: export the model with it resolved"
     elif node.op_type.startswith(RANDOM):
         yield f"{where} draws random numbers: export the model in evaluation mode"
-    elif node.op_type not in _standard() and node.op_type != "Upsample":
+    elif node.op_type not in _standard() and node.op_type not in UNLISTED:
         yield (
             f"{where} does not compute tensors from tensors, or is not in ONNX: "
             "export the model without it"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.normalize.batch import free_batch, resolve_shapes
 from lrp_onnx.model.normalize.depth_to_space import depth_to_space_as_moves
+from lrp_onnx.model.normalize.fused import split_fused
 from lrp_onnx.model.normalize.fused_conv import split_fused_convs
 from lrp_onnx.model.normalize.gathers import ordered_gathers_as_reshapes
 from lrp_onnx.model.normalize.settle import settle
@@ -18,6 +19,7 @@ PASSES: tuple[GraphPass, ...] = (
     inline_functions,
     split_fused_convs,
     tidy,
+    split_fused,
     check,
     settle,
     ordered_gathers_as_reshapes,
