@@ -46,7 +46,7 @@ RANDOM = ("Random", "Bernoulli", "Multinomial")
 SPLIT_OPERATORS = frozenset((
     "Attention", "BiasAdd", "BiasGelu", "BiasSplitGelu", "FastGelu", "FusedConv", "FusedGemm",
     "FusedMatMul", "FusedMatMulActivation", "Gelu", "GemmFastGelu", "GroupQueryAttention",
-    "LayerNormalization", "MultiHeadAttention", "NhwcConv", "NhwcFusedConv", "QuickGelu",
+    "LayerNormalization", "MultiHeadAttention", "NhwcConv", "QuickGelu",
     "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization", "TransposeMatMul",
 ))

@@ -61,7 +61,9 @@ def split_fused(graph: Graph) -> Graph:
         return graph
     common.RemoveUnusedOpsetsPass()(graph.model)
     names = ", ".join(f"{number} {operator}" for operator, number in sorted(count.items()))
-    note = f"fused operators were split into standard ones ({names}); outputs may differ by rounding"
+    note = (
+        f"fused operators were split into standard ones ({names}); outputs may differ by rounding"
+    )
     return replace(graph, notes=(*graph.notes, note))
 
 

@@ -79,9 +79,7 @@ def _product_fast_gelu(parts: Parts) -> Sequence[ir.Value]:
 def _swish(parts: Parts, alpha: float) -> Sequence[ir.Value]:
     """``x · sigmoid(alpha · x)``."""
     x = parts.needed(0)
-    return [
-        parts("Mul", x, parts("Sigmoid", x if alpha == 1.0 else parts("Mul", x, float(alpha))))
-    ]
+    return [parts("Mul", x, parts("Sigmoid", x if alpha == 1.0 else parts("Mul", x, float(alpha))))]
 
 
 @splits("com.microsoft.QuickGelu")

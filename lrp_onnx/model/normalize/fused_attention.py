@@ -33,14 +33,15 @@ class Scores:
 
 
 def attend(
-    parts: Parts, query: ir.Value, key: ir.Value, value: ir.Value, scores: Scores
+    parts: Parts, qkv: Sequence[ir.Value], scores: Scores
 ) -> tuple[ir.Value, list[ir.Value]]:
-    """Scaled dot-product attention of tensors (N, heads, T, d).
+    """Scaled dot-product attention of queries, keys and values (N, heads, T, d).
 
     Returns:
         The attended values (N, heads, T, d), and the scores (N, heads, T, S) in four states: as
         they are, capped, with biases, as probabilities.
     """
+    query, key, value = qkv
     if scores.scale != 1.0:
         query = parts("Mul", query, scores.scale)
     raw = parts("MatMul", query, parts("Transpose", key, perm=(0, 1, 3, 2)))
@@ -118,7 +119,7 @@ def _attention(parts: Parts) -> Sequence[ir.Value | None]:
     )
     every = repeated(parts, key, heads, kv_heads, depth)
     values = repeated(parts, value, heads, kv_heads, value_depth)
-    made, states = attend(parts, query, every, values, scores)
+    made, states = attend(parts, (query, every, values), scores)
     if rank == 3:
         made = heads_together(parts, made)
     mode = parts.whole("qk_matmul_output_mode")
@@ -169,11 +170,9 @@ def _packed_attention(parts: Parts) -> Sequence[ir.Value | None]:
         biases.append(only_before(parts, length, length))
     scale = parts.number("scale", 0.0) or 1.0 / sqrt(widths[0] // heads)
     projected = biased(parts, parts("MatMul", x, weights), 2)
-    query, key, value = (
-        heads_apart(parts, part, heads)
-        for part in parts.several("Split", 3, projected, [int(w) for w in widths], axis=-1)
-    )
-    made, _ = attend(parts, query, key, value, Scores(scale, biases))
+    packed_parts = parts.several("Split", 3, projected, [int(w) for w in widths], axis=-1)
+    each = [heads_apart(parts, part, heads) for part in packed_parts]
+    made, _ = attend(parts, each, Scores(scale, biases))
     return [heads_together(parts, made)]
 
 
@@ -197,7 +196,7 @@ def _multi_head_attention(parts: Parts) -> Sequence[ir.Value | None]:
     if parts.whole("unidirectional"):
         biases.append(only_before(parts, *lengths))
     scale = parts.number("scale", 0.0) or 1.0 / sqrt(depth)
-    made, states = attend(parts, *each, Scores(scale, biases))
+    made, states = attend(parts, each, Scores(scale, biases))
     parts.only_outputs(0, 3)
     return [heads_together(parts, made), None, None, states[3]]
 
@@ -274,16 +273,16 @@ def _group_query_attention(parts: Parts) -> Sequence[ir.Value | None]:
         for x, own in ((query, heads), (key, kv_heads), (value, kv_heads))
     ]
     if parts.whole("do_rotary"):
-        tables = [_first_rows(parts, slot, length) for slot in (7, 8)]
+        angles = _first_rows(parts, 7, length), _first_rows(parts, 8, length)
         pairs = bool(parts.whole("rotary_interleaved"))
-        each[:2] = [rotated(parts, x, *tables, depth, interleaved=pairs) for x in each[:2]]
+        each[:2] = [rotated(parts, x, angles, depth, interleaved=pairs) for x in each[:2]]
     biases = _added(parts, 10)
     if parts.whole("causal", 1):
         biases.append(only_before(parts, length, length))
     scale = parts.number("scale", 0.0) or 1.0 / sqrt(depth)
     scores = Scores(scale, biases, parts.number("softcap", 0.0))
     every, values = (repeated(parts, x, heads, kv_heads, depth) for x in each[1:])
-    made, _ = attend(parts, each[0], every, values, scores)
+    made, _ = attend(parts, (each[0], every, values), scores)
     outputs = [heads_together(parts, made), *(parts("Identity", x) for x in each[1:])]
     parts.only_outputs(0, 1, 2)
     return outputs

@@ -55,16 +55,13 @@ def _turned(parts: Parts, slot: int, letter: str) -> ir.Value:
     return parts("Transpose", value, perm=order)
 
 
-@splits("com.microsoft.NhwcConv", "com.microsoft.NhwcFusedConv")
+@splits("com.microsoft.NhwcConv")
 def _conv(parts: Parts) -> Sequence[ir.Value]:
-    """A convolution of pictures with channels last."""
+    """A convolution of pictures, and with a weight, that have the channels last."""
     if len(parts.shape(parts.needed(1))) != 4:
         raise Unsplittable("its weight is not that of a 2-D convolution")
-    own = ("activation", "activation_params")
-    window = {name: a for name, a in parts.fused.attributes.items() if name not in own}
-    operands = [parts("Transpose", parts.needed(0), perm=CHANNELS_FIRST), parts.needed(1)]
+    operands = [parts("Transpose", parts.needed(slot), perm=CHANNELS_FIRST) for slot in (0, 1)]
     bias = parts.input(2)
-    made = parts("Conv", *operands, *([] if bias is None else [bias]), **window)
-    made = parts("Transpose", made, perm=CHANNELS_LAST)
-    summand = parts.input(3)
-    return [activated(parts, made if summand is None else parts("Add", made, summand))]
+    operands += [] if bias is None else [bias]
+    made = parts("Conv", *operands, **dict(parts.fused.attributes))
+    return [parts("Transpose", made, perm=CHANNELS_LAST)]

@@ -15,8 +15,7 @@ HEADS_FIRST = (0, 2, 1, 3)
 def rotated(
     parts: Parts,
     x: ir.Value,
-    cos: ir.Value,
-    sin: ir.Value,
+    angles: tuple[ir.Value, ir.Value],
     depth: int,
     *,
     interleaved: bool,
@@ -28,14 +27,13 @@ def rotated(
     Args:
         parts: builds the nodes.
         x: the tokens.
-        cos: the cosines, which broadcast to (N, heads, T, turned/2).
-        sin: the sines.
+        angles: their cosines and sines, which broadcast to (N, heads, T, turned/2).
         depth: the number of channels.
         interleaved: whether the channels of a pair are neighbours, else half of the turned channels
             lies between them.
         turned: how many of the channels are turned; 0 for all.
     """
-    turned = turned or depth
+    (cos, sin), turned = angles, turned or depth
     if turned % 2 or not 0 < turned <= depth:
         raise Unsplittable(f"it turns {turned} of {depth} channels: the file is damaged")
     half = turned // 2
@@ -78,23 +76,23 @@ def _embedded(parts: Parts, *, cos: int, positions: int) -> ir.Value:
     """
     x, turned = parts.needed(0), parts.whole("rotary_embedding_dim")
     flat = len(parts.shape(x)) == 3
-    tables = [_angles(parts, slot, positions) for slot in (cos, cos + 1)]
+    angles = _angles(parts, cos, positions), _angles(parts, cos + 1, positions)
     if not flat:
         (depth,) = parts.sizes(x, -1)
-        return _turn(parts, x, tables, depth, turned)
+        return _turn(parts, x, angles, depth, turned)
     heads, (width,) = parts.whole("num_heads"), parts.sizes(x, -1)
     if not heads:  # of ONNX Runtime, whose tables then are for all channels of a head
         heads = width // (2 * parts.sizes(parts.needed(cos), -1)[0])
     apart = parts("Transpose", parts("Reshape", x, [0, 0, heads, -1]), perm=HEADS_FIRST)
-    made = _turn(parts, apart, tables, width // heads, turned)
+    made = _turn(parts, apart, angles, width // heads, turned)
     return parts("Reshape", parts("Transpose", made, perm=HEADS_FIRST), [0, 0, width])
 
 
 def _turn(
-    parts: Parts, x: ir.Value, tables: Sequence[ir.Value], depth: int, turned: int
+    parts: Parts, x: ir.Value, angles: tuple[ir.Value, ir.Value], depth: int, turned: int
 ) -> ir.Value:
     pairs = bool(parts.whole("interleaved"))
-    return rotated(parts, x, *tables, depth, interleaved=pairs, turned=turned)
+    return rotated(parts, x, angles, depth, interleaved=pairs, turned=turned)
 
 
 def _angles(parts: Parts, slot: int, positions: int) -> ir.Value:
