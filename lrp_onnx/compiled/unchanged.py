@@ -36,6 +36,8 @@ STANDARD = ("", "ai.onnx")
 SPLIT_STANDARD = {
     "Attention": 23,
     "GroupNormalization": 21,
+    "QLinearConv": 0,
+    "QLinearMatMul": 0,
     "RMSNormalization": 23,
     "RotaryEmbedding": 23,
     "Swish": 24,

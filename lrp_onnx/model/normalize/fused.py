@@ -17,6 +17,7 @@ from lrp_onnx.model.graph import Graph, label
 from lrp_onnx.model.normalize import (  # noqa: F401 (they register their operators)
     fused_activations,
     fused_attention,
+    fused_integers,
     fused_norms,
     fused_products,
     fused_rotary,

@@ -29,7 +29,8 @@ TYPES_ONLY_SINCE_20 = frozenset((
     "AveragePool", "BatchNormalization", "Cast", "CastLike", "Constant", "ConstantOfShape",
     "Conv", "ConvTranspose", "Cos", "Dropout", "Elu", "Flatten", "GlobalAveragePool",
     "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization",
-    "LpNormalization", "LpPool", "MaxPool", "Mish", "Pad", "Relu", "Reshape", "Round", "Selu",
+    "LpNormalization", "LpPool", "MaxPool", "Mish", "Pad", "QLinearMatMul",
+    "Relu", "Reshape", "Round", "Selu",
     "Shape", "Sin", "Size", "Softplus", "Softsign", "Squeeze", "Transpose", "Unsqueeze",
 ))
 # fmt: on

@@ -18,9 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from lrp_onnx.compiled.unchanged import SPLIT_STANDARD
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import READERS
-from lrp_onnx.model.gate import SPLIT_OPERATORS
+from lrp_onnx.model.gate import SPLIT_OPERATORS, SPLIT_QUANTISED
 from lrp_onnx.model.load import normalise
-from lrp_onnx.model.normalize.opset import SPLIT_SINCE_20
 from lrp_onnx.model.normalize.parts import MICROSOFT, SPLITS, called
 
 T, S, H, D = 5, 7, 4, 6
@@ -427,4 +426,6 @@ def test_a_statistic_that_is_used_is_said() -> None:
 def test_what_is_split_is_said_in_one_place_of_every_room() -> None:
     own = {name.removeprefix(f"{MICROSOFT}.") for name in SPLITS if name.startswith(MICROSOFT)}
     assert own | {"FusedConv"} == SPLIT_OPERATORS
-    assert SPLIT_STANDARD.keys() == SPLIT_SINCE_20
+    standard = {name: since for name, (_, since) in SPLITS.items() if "." not in name}
+    assert standard == SPLIT_STANDARD
+    assert set(SPLIT_QUANTISED) == {name for name, since in standard.items() if not since}
