@@ -27,7 +27,17 @@ from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.relevance.graph.emission import EMISSIONS
 
 COMPILED = [file for file in manifest() if file.family not in REFUSED]
-DEFUSED = ("core.onnxruntime-extended",)
+DEFUSED = (
+    "core.onnxruntime-extended",
+    "deit.dynamo-op23",
+    "gelu.onnxruntime-extended",
+    "group-norm.dynamo-op23",
+    "hf-vit.dynamo-op23",
+    "silu.onnxruntime-extended",
+    "vit-separate.onnxruntime-transformers",
+    "vit.dynamo-op23",
+    "vit.onnxruntime-extended",
+)
 """Files with fused operators: taken apart, they round differently from the fused kernel."""
 SAME = 1e-4
 """Largest difference between the maps of two exports of one network, relative to the maximum."""

@@ -20,7 +20,7 @@ PRECISIONS = {
     "core-bf16": "bfloat16",
     "core-qdq": "int8",
 }
-PRECISIONS |= {"core-qdq-channels": "int8", "core-int8-tflite": "int8"}
+PRECISIONS |= {"core-qdq-channels": "int8", "core-int8-tflite": "int8", "core-qoperator": "int8"}
 """Families that hold the core network in fewer bits: their
 maps are near the core's, not equal to it.
 """
@@ -29,7 +29,6 @@ EXPLAINED = {"abn": "logits"}
 
 REFUSED = {
     "core-nchwc": "optimised for one processor",
-    "core-qoperator": "QDQ format",
     "core-training": r"model\.eval\(\)",
 }
 """Families that cannot be compiled, and why."""

@@ -33,6 +33,16 @@ HALF_INSIDE = 2e-3
 """The same for float32 outputs of 16-bit models: runtimes differ in where they round."""
 STANDARD = ("", "ai.onnx")
 """Domains of standard operators."""
+SPLIT_STANDARD = {
+    "Attention": 23,
+    "GroupNormalization": 21,
+    "QLinearConv": 0,
+    "QLinearMatMul": 0,
+    "RMSNormalization": 23,
+    "RotaryEmbedding": 23,
+    "Swish": 24,
+}
+"""Standard operators that the compiler splits → the opset from which on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +248,12 @@ def _not_comparable(original: onnx.ModelProto) -> str:
     domains = sorted({node.domain for node in original.graph.node} - set(STANDARD))
     functions = {function.domain for function in original.functions}
     foreign = [domain for domain in domains if domain not in functions]
-    if not foreign:
-        return ""
-    return f"the original has fused operators of {', '.join(foreign)}, which were taken apart"
+    if foreign:
+        return f"the original has fused operators of {', '.join(foreign)}, which were taken apart"
+    opset = max((o.version for o in original.opset_import if o.domain in STANDARD), default=0)
+    present = {node.op_type for node in original.graph.node if node.domain in STANDARD}
+    split = sorted(op for op, since in SPLIT_STANDARD.items() if op in present and opset >= since)
+    return f"the original has {', '.join(split)}, which were taken apart" if split else ""
 
 
 def _tolerated(reason: str, tolerance: float) -> str:

@@ -42,8 +42,22 @@ may be negative and are not checked.
 """
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 """Prefixes of operators that draw random numbers."""
-SPLIT_OPERATORS = frozenset({"FusedConv"})
+# fmt: off
+SPLIT_OPERATORS = frozenset((
+    "Attention", "BiasAdd", "BiasGelu", "BiasSplitGelu", "FastGelu", "FusedConv", "FusedGemm",
+    "FusedMatMul", "FusedMatMulActivation", "Gelu", "GemmFastGelu", "GroupQueryAttention",
+    "LayerNormalization", "MultiHeadAttention", "NhwcConv", "QGemm", "QLinearAdd",
+    "QLinearAveragePool", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu",
+    "QLinearMul", "QLinearSigmoid", "QuickGelu", "RotaryEmbedding",
+    "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+    "TransposeMatMul",
+))
+# fmt: on
 """Operators of com.microsoft that the compiler splits into standard ones."""
+UNLISTED = ("Upsample", "SimplifiedLayerNormalization")
+"""Operators that ONNX had, and that ONNX Runtime writes as if ONNX had them."""
+SPLIT_QUANTISED = ("QLinearConv", "QLinearMatMul")
+"""Standard operators that compute in integers and are split."""
 QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 """Prefixes of operators that compute in integers."""
 
@@ -159,13 +173,13 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
             f"{where} is of the domain {node.domain!r}: the file was optimised for one processor; "
             "compile the file from before that"
         )
-    elif node.op_type.startswith(QUANTISED):
+    elif node.domain == "com.microsoft" and node.op_type in SPLIT_OPERATORS:
+        return
+    elif node.op_type.startswith(QUANTISED) and node.op_type not in SPLIT_QUANTISED:
         yield (
             f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
             "in ONNX Runtime), or compile the model from before quantisation"
         )
-    elif node.domain == "com.microsoft" and node.op_type in SPLIT_OPERATORS:
-        return
     elif node.domain not in ("", "ai.onnx"):
         yield (
             f"{where} is of the domain {node.domain!r}: only standard operators can be explained; "
@@ -175,7 +189,7 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
         yield f"{where} is control flow: export the model with it resolved"
     elif node.op_type.startswith(RANDOM):
         yield f"{where} draws random numbers: export the model in evaluation mode"
-    elif node.op_type not in _standard() and node.op_type != "Upsample":
+    elif node.op_type not in _standard() and node.op_type not in UNLISTED:
         yield (
             f"{where} does not compute tensors from tensors, or is not in ONNX: "
             "export the model without it"

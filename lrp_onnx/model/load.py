@@ -14,6 +14,7 @@ from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.graph import Graph
+from lrp_onnx.model.normalize.fused import FusedError
 from lrp_onnx.model.normalize.opset import to_working_opset
 from lrp_onnx.model.normalize.passes import PASSES
 from lrp_onnx.model.normalize.sizes import fix_size, oversized
@@ -64,6 +65,8 @@ def normalise(
                 graph = fix_size(graph, input_size, source=source)
             for graph_pass in PASSES:
                 graph = graph_pass(graph)
+    except FusedError as error:
+        raise UnsupportedModelError(f"{source} cannot be compiled:", error.faults) from error
     except INVALID as error:
         raise ModelFileError(f"{source} is not a valid ONNX model: {first_line(error)}") from error
     faults = list(oversized(graph))

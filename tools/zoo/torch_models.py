@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tools.zoo.recipe import CLASSES, core_weights
+from tools.zoo.recipe import CLASSES, SIZE, core_weights
 
 warnings.filterwarnings("ignore")
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -343,6 +343,30 @@ def _hugging_face(**options: object) -> nn.Module:
     return seeded(Logits())
 
 
+def _hugging_face_vit() -> nn.Module:
+    from transformers import ViTConfig
+    from transformers.models.vit.modeling_vit import ViTForImageClassification
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = ViTConfig(
+                hidden_size=24,
+                num_hidden_layers=2,
+                num_attention_heads=3,
+                intermediate_size=48,
+                image_size=SIZE,
+                patch_size=8,
+                num_labels=CLASSES,
+            )
+            self.model = ViTForImageClassification(config)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(x).logits
+
+    return drawn(Logits)
+
+
 def _drawn(model: nn.Module) -> nn.Module:
     """`model` as `seeded` makes it, with no parameter that is one number everywhere: scales of
     layers and of norms, which start so small or so plain that nothing would show.
@@ -353,6 +377,56 @@ def _drawn(model: nn.Module) -> nn.Module:
             shift = 0.0 if "bias" in name or "beta" in name else 1.0
             nn.init.normal_(parameter, shift, 0.2)
     return model
+
+
+class SeparateAttention(nn.Module):
+    """Self-attention with a layer each for queries, keys and values, as Hugging Face's library
+    wrote it when ONNX Runtime's optimiser for transformers was made.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, width // heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def _apart(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], x.shape[1], self.heads, self.depth).permute(0, 2, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (self._apart(layer(x)) for layer in (self.query, self.key, self.value))
+        scores = torch.matmul(query, key.transpose(-1, -2)) / self.depth**0.5
+        mixed = torch.matmul(scores.softmax(-1), value).permute(0, 2, 1, 3).contiguous()
+        return self.out(mixed.view(x.shape))
+
+
+class SeparateVit(nn.Module):
+    """A vision transformer of two blocks with `SeparateAttention`."""
+
+    def __init__(self, width: int = 16, heads: int = 2, patch: int = 8) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, (SIZE // patch) ** 2 + 1, width))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    nn.LayerNorm(width),
+                    SeparateAttention(width, heads),
+                    nn.LayerNorm(width),
+                    nn.Sequential(nn.Linear(width, 24), nn.GELU(), nn.Linear(24, width)),
+                )
+            )
+            for _ in range(2)
+        )
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.patches(x).flatten(2).transpose(1, 2)
+        y = torch.cat((self.token.expand(y.shape[0], -1, -1), y), 1) + self.positions
+        for before_attention, attention, before_layers, layers in self.blocks:
+            y = attention(before_attention(y)) + y
+            y = layers(before_layers(y)) + y
+        return self.head(self.norm(y)[:, 0])
 
 
 class Pyramid(nn.Module):
@@ -527,6 +601,11 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
             lambda: torchvision.models.VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=CLASSES)
         ),
     ),
+    "vit-separate": (
+        "vision transformer with separate queries, keys and values",
+        lambda: drawn(SeparateVit),
+    ),
+    "hf-vit": ("vision transformer (Hugging Face)", _hugging_face_vit),
     "deit": (
         "DeiT: vision transformer as timm writes it",
         lambda: drawn(

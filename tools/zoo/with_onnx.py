@@ -38,6 +38,16 @@ def optimised(source: Path, path: Path, level: str) -> None:
     ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
+def fused(source: Path, path: Path) -> None:
+    """What ONNX Runtime's optimiser for transformers makes of a file."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    made = optimize_model(
+        str(source), model_type="vit", num_heads=2, hidden_size=16, opt_level=0, use_gpu=False
+    )
+    made.save_model_to_file(str(path))
+
+
 def slimmed(source: Path, path: Path) -> None:
     import onnxslim
 
@@ -170,9 +180,15 @@ def shuffled(source: Path, path: Path) -> None:
 
 
 def _recipe(
-    family: str, exporter: str, source: str, write: Callable[[Path, Path], None], words: str = ""
+    family: str,
+    exporter: str,
+    source: str,
+    write: Callable[[Path, Path], None],
+    words: str = "",
+    *,
+    architecture: str = "ResNet v1.5: bottleneck blocks",
 ) -> Recipe:
-    architecture = "ResNet v1.5: bottleneck blocks" + words
+    architecture += words
     tools = ("onnxruntime", "onnxslim", "onnxconverter_common", "onnx", "torch")
 
     def make(path: Path) -> None:
@@ -217,5 +233,26 @@ RECIPES = [
         FOLDED,
         partial(quantised, form="QOperator", per_channel=False),
         ", int8",
+    ),
+    *(
+        _recipe(
+            source.partition(".")[0],
+            "onnxruntime-extended",
+            source,
+            partial(optimised, level="EXTENDED"),
+            architecture=architecture,
+        )
+        for source, architecture in (
+            ("vit.dynamo", "vision transformer"),
+            ("gelu.torchscript", "ResNet with GELU"),
+            ("silu.torchscript", "ResNet with SiLU"),
+        )
+    ),
+    _recipe(
+        "vit-separate",
+        "onnxruntime-transformers",
+        "vit-separate.torchscript",
+        fused,
+        architecture="vision transformer with separate queries, keys and values",
     ),
 ]

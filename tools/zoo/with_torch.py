@@ -118,6 +118,8 @@ def _recipe(
     return Recipe(family, exporter, architecture, TOOLS, write, **options)
 
 
+OF_OPSET_23 = ("vit", "deit", "hf-vit", "group-norm", "hardswish")
+"""Families with operators that opsets above 20 have, or have in another form."""
 CORE = "ResNet v1.5: bottleneck blocks"
 _EXAMPLE_UINT8 = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
 _TRAINING = torch.onnx.TrainingMode
@@ -212,6 +214,9 @@ def _recipes() -> list[Recipe]:
     for family, (architecture, make) in ARCHITECTURES.items():
         made.append(_recipe(family, "torchscript", architecture, partial(torchscript, make)))
         made.append(_recipe(family, "dynamo", architecture, partial(dynamo, make)))
+        if family in OF_OPSET_23:
+            write = partial(dynamo, make, opset=23)
+            made.append(_recipe(family, "dynamo-op23", architecture, write))
     return made
 
 

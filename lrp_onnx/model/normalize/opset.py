@@ -6,6 +6,8 @@ import onnx
 from google.protobuf.message import Error as MessageError
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, UnsupportedModelError, first_line
+from lrp_onnx.model.normalize import fused  # noqa: F401 (it registers what is split)
+from lrp_onnx.model.normalize.parts import MICROSOFT, SPLITS
 
 OLDEST_OPSET = 7
 """In older opsets, Add and Mul broadcast by attributes and BatchNormalization has modes; no current
@@ -17,35 +19,24 @@ ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it if no operator has changed its meaning since."""
+LAYER_NORMALIZATION_OPSET = 17
+"""The first with LayerNormalization."""
 BFLOAT16_OPSET = 22
 """bfloat16 models are relabelled to it: the first opset whose convolutions and pools take bfloat16.
 """
-TYPES_ONLY_SINCE_20 = frozenset(
-    [
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Constant",
-        "ConstantOfShape",
-        "Conv",
-        "ConvTranspose",
-        "Dropout",
-        "Flatten",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "Relu",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+# fmt: off
+TYPES_ONLY_SINCE_20 = frozenset((
+    "AveragePool", "BatchNormalization", "Cast", "CastLike", "Constant", "ConstantOfShape",
+    "Conv", "ConvTranspose", "Cos", "Dropout", "Elu", "Flatten", "GlobalAveragePool",
+    "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization",
+    "LpNormalization", "LpPool", "MaxPool", "Mish", "Pad", "QLinearMatMul",
+    "Relu", "Reshape", "Round", "Selu",
+    "Shape", "Sin", "Size", "Softplus", "Softsign", "Squeeze", "Transpose", "Unsqueeze",
+))
+# fmt: on
 """Operators whose versions 21 to 25 accept more element types and compute the same."""
+SPLIT_SINCE_20 = frozenset(operator for operator, (_, since) in SPLITS.items() if since)
+"""Operators of opsets above 20 that are split before anything reads them."""
 
 CONVERTER_ERRORS = (
     onnx.version_converter.ConvertError,
@@ -76,6 +67,7 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
             f"{source} cannot be compiled:",
             [f"opset {opset} is older than {OLDEST_OPSET}: export it again"],
         )
+    _name_the_runtime_s(proto, opset)
     if _has_bfloat16(proto) and opset >= WORKING_OPSET:
         return _relabel(proto, opset, source, BFLOAT16_OPSET)
     if opset > NEWEST_OPSET:
@@ -105,12 +97,12 @@ def _has_bfloat16(proto: onnx.ModelProto) -> bool:
 def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> onnx.ModelProto:
     """A copy of `proto` with the opset `target`, in which all its operators mean the same."""
     faults = []
-    for op in sorted({n.op_type for n in proto.graph.node}):
+    for op in sorted({n.op_type for n in proto.graph.node if n.domain in ("", "ai.onnx")}):
         try:
             since = onnx.defs.get_schema(op, opset, "").since_version
         except onnx.defs.SchemaError:
             raise ModelFileError(f"{source} uses {op}, which opset {opset} does not have") from None
-        if since > NEWEST_OPSET and op not in TYPES_ONLY_SINCE_20:
+        if since > NEWEST_OPSET and op not in TYPES_ONLY_SINCE_20 | SPLIT_SINCE_20:
             faults.append(
                 f"{op} has changed its meaning in opset {since}: "
                 f"export the model at opset {NEWEST_OPSET} or lower"
@@ -123,6 +115,20 @@ def _relabel(proto: onnx.ModelProto, opset: int, source: str, target: int) -> on
         if entry.domain in ("", "ai.onnx"):
             entry.version = target
     return relabelled
+
+
+def _name_the_runtime_s(proto: onnx.ModelProto, opset: int) -> None:
+    """Give operators the domain com.microsoft, in place, that ONNX Runtime's optimiser writes as if
+    ONNX had them: not every opset does.
+    """
+    own = {"SimplifiedLayerNormalization"}
+    if opset < LAYER_NORMALIZATION_OPSET:
+        own.add("LayerNormalization")
+    nodes = [n for n in proto.graph.node if n.op_type in own and n.domain in ("", "ai.onnx")]
+    for node in nodes:
+        node.domain = MICROSOFT
+    if nodes and all(entry.domain != MICROSOFT for entry in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
 
 
 def _drop_weights_from_inputs(proto: onnx.ModelProto) -> None:
