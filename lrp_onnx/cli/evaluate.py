@@ -78,7 +78,7 @@ def evaluate_files(
     boxes = read_boxes(table) if table else {}
     if output is not None:
         check_folder(output)
-    choices = {
+    choices: dict[str, Any] = {
         "explain": options.explain,
         "input_size": options.input_size,
         "preprocessing": options.preprocessing,
