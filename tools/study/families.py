@@ -57,7 +57,7 @@ MODELS = "modern"
 LINEAR = ("epsilon", "gamma(gamma=0.01)", "gamma(gamma=0.05)", "gamma(gamma=0.25)", "z-plus")
 ATTENTION: Mapping[str, Sequence[str]] = {
     "start": ("contrastive", "logit"),
-    "resolution": ("1/8", "full"),
+    "resolution": ("1/8", "8x8", "full"),
     "@attention": ("values", "halves"),
     "@upper convolution": (*LINEAR, "gamma(gamma=1)"),
     "@convolution": (*LINEAR, "gamma(gamma=1)"),
