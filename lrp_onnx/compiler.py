@@ -55,6 +55,7 @@ from lrp_onnx.model.preparation import IMAGENET, from_graph, pixel_box
 from lrp_onnx.model.recognize import recognize
 from lrp_onnx.model.shuffle import shuffle_weights
 from lrp_onnx.notation import suggestion
+from lrp_onnx.plan.kinds import MOST_AXES
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import block_summary
 from lrp_onnx.relevance.composites.assign import (
@@ -91,7 +92,8 @@ def _is_whole(value: Any, least: int, most: float = inf) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_whole(v, 1) for v in value)
+    sizes = range(1, MOST_AXES + 1)
+    return isinstance(value, tuple) and len(value) in sizes and all(_is_whole(v, 1) for v in value)
 
 
 def _are_names(value: Any) -> bool:
@@ -104,7 +106,10 @@ _FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "a tuple of different names, such as ('heatmap', 'c3')",
     ),
     "explain": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name"),
-    "input_size": (lambda v: v is None or _is_size(v), "(height, width), both at least 1"),
+    "input_size": (
+        lambda v: v is None or _is_size(v),
+        "(height, width), each at least 1, or one number for every axis",
+    ),
     "resolution": (
         lambda v: v is None or _is_size(v) or (isinstance(v, str) and v != ""),
         "(height, width), the name of a feature map, a fraction such as '1/8', or 'full'",
@@ -157,13 +162,15 @@ class Options:
     """
     explain: str | None = None
     """Name of the graph output to explain; needed if there are several."""
-    input_size: tuple[int, int] | None = None
-    """Height and width, for a model with a symbolic input size."""
-    resolution: tuple[int, int] | str | None = None
-    """Where relevance stops: at the feature map of this height and width that is nearest to the
-    picture, at the feature map of this name, at the last one of the size that is nearest to a
-    fraction of the picture's (``1/8``), or at the picture itself (``full``). None for the
-    composite's own choice, or for the picture where outputs are asked for that lie before that.
+    input_size: tuple[int, ...] | None = None
+    """Height and width, for a model with a symbolic input size: a length for signals, depth, height
+    and width for volumes; one number is for every axis.
+    """
+    resolution: tuple[int, ...] | str | None = None
+    """Where relevance stops: at the feature map of this height and width (see `input_size`) that is
+    nearest to the picture, at the feature map of this name, at the last one of the size that is
+    nearest to a fraction of the picture's (``1/8``), or at the picture itself (``full``). None for
+    the composite's own choice, or for the picture where outputs are asked for that lie before that.
     """
     many_targets: bool = False
     """Whether a run takes one picture and any number of targets, which share its forward pass."""
@@ -398,7 +405,7 @@ def plan_model(
         notes += ("the file is compiled: the part of it that predicts is compiled anew",)
     plan = replace(plan, notes=(*plan.notes, *notes))
     preparation = description.preprocessing or IMAGENET
-    box = pixel_box(preparation, plan)
+    box = pixel_box(preparation, plan) if plan.axes == 2 else None
     choices = Choices(bias=options.bias, overrides=options.rules, box=box)
     return graph, plan, assign(plan, options.of_family(plan).chosen, choices)
 
@@ -434,6 +441,8 @@ def description_of(path: Path | str, options: Options, graph: Graph, plan: Plan)
         found = replace(found, labels=options.labels, labels_from="the options")
     elif plan.single and not found.labels:
         found = replace(found, labels=NO_YES, labels_from="the sign of the model's one number")
+    if plan.axes != 2:  # signals and volumes come as arrays that are the model's input
+        return replace(found, preprocessing=None, preprocessing_from="")
     if found.preprocessing is None:
         return found
     return replace(found, preprocessing=found.preprocessing.for_layout(plan.layout))
@@ -453,6 +462,9 @@ def _notes(plan: Plan, options: Options) -> Iterator[str]:
             "transformers; --composite chooses another"
         )
     yield from depends_on_exporter(plan, fitting.chosen)
+    left_out = [type(step).__name__ for step in options.chain.of_pictures]
+    if plan.axes != 2 and left_out:
+        yield f"{' and '.join(left_out)} is for pictures: the maps are not post-processed with it"
 
 
 def compile_model(
@@ -477,6 +489,7 @@ def compile_model(
     """
     options = replace(options, **choices)
     graph, plan, assigned = plan_model(path, options)
+    options = _for_axes(options, plan)
     plan = replace(plan, notes=(*plan.notes, *_runtime_notes(options)))
     options = options.of_family(plan)
     start = options.start or options.chosen.start
@@ -535,6 +548,31 @@ def compile_model(
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     notes = check_compiled(model, forward, contract, runner)
     return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
+
+
+def _for_axes(options: Options, plan: Plan) -> Options:
+    """The options for the input's number of axes: C3 is for pictures alone.
+
+    Raises:
+        RuleError: post-processing for pictures, or the region of C3, was asked for other input.
+    """
+    if plan.axes != 2 and options.preprocessing is not None:
+        raise RuleError(
+            f"--preprocess is for pictures, and the model's input has shape {plan.input_shape}: "
+            "leave it out; its inputs are arrays that are prepared already"
+        )
+    chain = options.chain
+    asked = [type(step).__name__ for step in chain.of_pictures] if options.post else []
+    if C3_REGION in (options.outputs or ()):
+        asked.append(f"the output {C3_REGION}")
+    if plan.axes != 2 and asked:
+        raise RuleError(
+            f"{asked[0]} is for pictures (N, C, H, W), and the model's input has shape "
+            f"{plan.input_shape}: leave it out, or choose --post smooth or none"
+        )
+    if plan.axes == 2 or not chain.of_pictures:
+        return options
+    return replace(options, post=str(chain.for_axes(plan.axes)))
 
 
 def _outputs(forward: onnx.ModelProto, options: Options) -> tuple[str, ...]:

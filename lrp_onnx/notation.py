@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from functools import cache
 from types import UnionType
@@ -172,6 +172,29 @@ def read_size(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(_is_side(side) for side in sides):
         raise ValueError(f"{text!r} is not a size: write 224, or 480x640")
     return int(sides[0]), int(sides[-1])
+
+
+def read_sizes(text: str) -> tuple[int, ...]:
+    """``224`` as (224,), which stands for every axis, ``480x640`` as (480, 640), ``16x112x112`` as
+    (16, 112, 112).
+
+    Raises:
+        ValueError: as `read_size`.
+    """
+    sides = text.strip().lower().split("x")
+    if len(sides) > 3 or not all(_is_side(side) for side in sides):
+        raise ValueError(f"{text!r} is not a size: write 224, 480x640, or 16x112x112")
+    return tuple(map(int, sides))
+
+
+def for_axes(size: Sequence[int], axes: int) -> tuple[int, ...]:
+    """A size for so many axes: one number stands for all of them."""
+    return tuple(size) * axes if len(size) == 1 else tuple(size)
+
+
+def size_text(size: Sequence[int]) -> str:
+    """The text of a size, as ``480x640``."""
+    return "x".join(map(str, size))
 
 
 def is_size(text: str) -> bool:

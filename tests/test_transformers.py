@@ -1,5 +1,5 @@
 """Small vision transformers: the gradient against central differences, wherever attention has the
-batch; rules of attention against their formulas; what constants absorb.
+batch; what constants absorb. Rules of attention: relevance/rules/test_attention.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.verify import audit
-from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.errors import RuleError, UnsupportedModelError
+from lrp_onnx.compiler import compile_model
+from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.batch_first import Place
 from lrp_onnx.plan import kinds
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT, TRANSFORMERS
@@ -115,79 +115,6 @@ def test_a_view_of_a_place(
     shape = (3, None, 4)
     assert place.view(shape) == kinds.View(*view)
     assert place.sizes(shape) == sizes
-
-
-def product(*, softmax: bool) -> onnx.ModelProto:
-    """``A @ B`` of two matrices (N, 2, 4, 5) and (N, 2, 5, 3), A behind a softmax if asked for."""
-    net = Network(3)
-    parts = [net.conv("x", (2, 2), (1, 1), name=name) for name in ("left", "right")]
-    left = net.node("Slice", parts[0], *_bounds(net, "l", (4, 5)), name="a")
-    right = net.node("Slice", parts[1], *_bounds(net, "r", (5, 3)), name="b")
-    if softmax:
-        left = net.node("Softmax", left, axis=-1, name="p")
-    mixed = net.node("MatMul", left, right, name="mixed")
-    return net.model(net.node("Flatten", mixed), ["N", 2, 5, 5], classes=24)
-
-
-def _bounds(net: Network, name: str, ends: tuple[int, int]) -> list[str]:
-    arrays = {"starts": [0, 0], "ends": list(ends), "axes": [2, 3]}
-    return [net.constant(f"{name}.{key}", np.array(value)) for key, value in arrays.items()]
-
-
-def shares(rule: str, *, softmax: bool, saved: Save) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What arrives at a, b (and p) under a rule of the product; the start."""
-    model = product(softmax=softmax)
-    rng = np.random.default_rng(0)
-    x, r = rng.normal(size=(2, 2, 5, 5)), rng.normal(size=(2, 24))
-    names = ["a.out", "b.out"] + ["p.out"] * softmax
-    outputs = tuple(name for name in names if not (rule == "values" and name != "b.out"))
-    options = Options(
-        composite="attn-lrp" if softmax else "gradient",
-        rules={"@matrix product": rule},
-        outputs=outputs,
-    )
-    compiled = compile_model(saved(model), options).model
-    found = run_float64(compiled, {"x": x, "start": r})
-    inner = run_float64(model, {"x": x}, [*names, "mixed.out"])
-    relevance = {name: found[f"relevance/{name}"] for name in outputs}
-    return inner | {f"R {name}": value for name, value in relevance.items()}, r.reshape(2, 2, 4, 3)
-
-
-def quotient(r: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return r / (z + np.where(z < 0, -1e-6, 1e-6))
-
-
-def test_halves_of_a_product(saved: Save) -> None:
-    """AttnLRP, Eq. 3.3, written with every index."""
-    found, r = shares("halves", softmax=False, saved=saved)
-    a, b, s = found["a.out"], found["b.out"], quotient(r, found["mixed.out"])
-    to_a = np.einsum("nhji,nhip,nhjp->nhji", a, b, s) / 2
-    to_b = np.einsum("nhji,nhip,nhjp->nhip", a, b, s) / 2
-    assert relative(found["R a.out"], to_a) < 1e-9 and relative(found["R b.out"], to_b) < 1e-9
-    assert np.allclose(to_a.sum() + to_b.sum(), r.sum(), rtol=1e-3)
-
-
-def test_values_take_all(saved: Save) -> None:
-    """CP-LRP: probabilities are constants."""
-    found, r = shares("values", softmax=True, saved=saved)
-    p, v, s = found["p.out"], found["b.out"], quotient(r, found["mixed.out"])
-    expected = np.einsum("nhji,nhip,nhjp->nhip", p, v, s)
-    assert relative(found["R b.out"], expected) < 1e-9
-
-
-def test_the_softmax_rule(saved: Save) -> None:
-    """AttnLRP, Eq. 3.1."""
-    found, _ = shares("halves", softmax=True, saved=saved)
-    x, p, r = found["a.out"], found["p.out"], found["R p.out"]
-    expected = x * (r - p * r.sum(-1, keepdims=True))
-    assert relative(found["R a.out"], expected) < 1e-9
-
-
-def test_values_need_attention(saved: Save) -> None:
-    with pytest.raises(RuleError, match="neither of its factors is a softmax's"):
-        compile_model(
-            saved(product(softmax=False)), composite="gradient", rules={"@matrix product": "values"}
-        )
 
 
 def test_constants_absorb_what_they_receive(saved: Save) -> None:

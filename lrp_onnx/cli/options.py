@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from lrp_onnx.contract import INPUTS
-from lrp_onnx.notation import is_size, read_size
+from lrp_onnx.notation import is_size, read_sizes
 
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Options
@@ -245,14 +245,14 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _resolution(text: str) -> tuple[int, int] | str:
+def _resolution(text: str) -> tuple[int, ...] | str:
     """A size, or the name of a feature map."""
     return _size(text, "--resolution") if is_size(text) else text
 
 
-def _size(text: str, option: str = "--input-size") -> tuple[int, int]:
-    """``224`` or ``480x640`` as (height, width)."""
+def _size(text: str, option: str = "--input-size") -> tuple[int, ...]:
+    """``224`` for every axis, or ``480x640`` as (height, width)."""
     try:
-        return read_size(text)
+        return read_sizes(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None

@@ -24,6 +24,11 @@ TOLERANCE = 1e-3
 received. Rounding of float32 sums of millions of terms reaches 1e-4.
 """
 
+GROWTH = 100.0
+"""Relevance without its signs, over the start, from which on a map shows what cancelled rather than
+what counted.
+"""
+
 Array = NDArray[np.generic]
 
 
@@ -45,6 +50,10 @@ class Account:
     """Relevance that the bias absorbed."""
     epsilon: NDArray[np.float64]
     """Relevance that the stabilizer absorbed."""
+    size_received: NDArray[np.float64]
+    """Σ|R| of what arrived."""
+    size_passed: NDArray[np.float64]
+    """Σ|R| of what the layer passed on."""
 
     @property
     def unexplained(self) -> NDArray[np.float64]:
@@ -59,6 +68,8 @@ class Account:
             "bias": self.bias,
             "epsilon": self.epsilon,
             "unexplained": self.unexplained,
+            "size_received": self.size_received,
+            "size_passed": self.size_passed,
         }
         head = {"step": self.step, "rule": self.rule, "conserves": self.conserves}
         return head | {name: values.tolist() for name, values in numbers.items()}
@@ -75,6 +86,32 @@ class Account:
         if worst <= TOLERANCE:
             return None
         return f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
+
+
+def growth(rows: Sequence[Account], start: NDArray[np.float64]) -> str | None:
+    """A note if Σ|R| becomes more than `GROWTH` times the start, else None: which rule did most of
+    it, and what to do.
+
+    `rows` are every layer's accounts; layers whose rules promise no conservation are left out.
+    """
+    kept = [row for row in rows if row.conserves]
+    scale = np.abs(start) + 1e-12
+    size = max((float(np.max(row.size_passed / scale)) for row in kept), default=0.0)
+    if not size > GROWTH:
+        return None
+    by_rule: dict[str, dict[str, float]] = {}
+    for row in kept:
+        factor = float(np.max((row.size_passed + 1e-30) / (row.size_received + 1e-30)))
+        by_rule.setdefault(row.rule, {})[row.step] = max(float(np.log(factor)), 0.0)
+    rule, steps = max(by_rule.items(), key=lambda item: sum(item[1].values()))
+    worst = max(steps, key=lambda step: steps[step])
+    return (
+        f"without its signs, relevance grows to {size:.1e} times the start: the map shows what "
+        f"cancels, more than what counts. Most of it comes from the rule {rule} ({len(steps)} "
+        f"layers, most at {worst}), where outputs are far smaller than what they add up. What "
+        "keeps relevance small: ratio or z-plus-join at sums, layer-norm at layer normalisations, "
+        "gamma or z-plus at linear layers (--rule '@join=ratio')"
+    )
 
 
 def tensors_of(contract: Contract) -> frozenset[str]:
@@ -162,8 +199,17 @@ def _accounts(contract: Contract, tensors: dict[str, Array]) -> Iterator[Account
         bias = zeros + np.sum(bias_parts, axis=0)
         shared = np.sum([t["factor"] * _shared(values, t) for t in terms], axis=0)
         epsilon = received - shared if terms else zeros
+        sizes = [_total(values, names, size=True) for names in entry["passed"]]
         yield Account(
-            entry["step"], rule, parse_rule(rule).conserves, received, passed, bias, epsilon
+            entry["step"],
+            rule,
+            parse_rule(rule).conserves,
+            received,
+            passed,
+            bias,
+            epsilon,
+            _total(values, entry["received"], size=True),
+            zeros + np.sum(sizes, axis=0),
         )
 
 
@@ -182,9 +228,14 @@ def _shared(values: Mapping[str, Array], term: Mapping[str, Any]) -> NDArray[np.
     return _total(values, (term["s"], term["z"])) - stabilizer * _total(values, (term["s"],))
 
 
-def _total(values: Mapping[str, Array], factors: Sequence[str]) -> NDArray[np.float64]:
-    """The product of the tensors `factors`, summed over all elements per sample, (N,)."""
+def _total(
+    values: Mapping[str, Array], factors: Sequence[str], *, size: bool = False
+) -> NDArray[np.float64]:
+    """The product of the tensors `factors`, summed over all elements per sample, (N,); its absolute
+    values if `size`.
+    """
     product = np.asarray(values[factors[0]], np.float64)
     for name in factors[1:]:
         product = product * np.asarray(values[name], np.float64)
+    product = np.abs(product) if size else product
     return product.reshape(product.shape[0], -1).sum(1) if product.ndim else product.reshape(1)

@@ -15,7 +15,14 @@ import onnx
 from google.protobuf.message import Error as MessageError
 from numpy.typing import NDArray
 
-from lrp_onnx.compiled.conservation import Account, accounts_of, constants_of, expose, tensors_of
+from lrp_onnx.compiled.conservation import (
+    Account,
+    accounts_of,
+    constants_of,
+    expose,
+    growth,
+    tensors_of,
+)
 from lrp_onnx.compiled.opset import OLDEST
 from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
 from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
@@ -157,7 +164,9 @@ class Audit:
     start: NDArray[np.float64]
     """Relevance at the logits, (N,)."""
     notes: tuple[str, ...] = ()
-    """What the runtime's optimisations move in the outputs, where this is more than rounding."""
+    """What the runtime's optimisations move in the outputs, where this is more than rounding, and
+    where relevance grows without bound.
+    """
     movements: tuple[Movement, ...] = ()
     """How far the runtime's optimisations move every original output."""
 
@@ -244,7 +253,7 @@ def audit(
         tuple((name, tuple(faults)) for name, faults in checks),
         tuple(rows),
         start,
-        compared.notes,
+        (*compared.notes, *filter(None, [growth(rows, start)])),
         compared.movements,
     )
 

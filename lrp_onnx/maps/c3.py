@@ -242,6 +242,8 @@ def _choose(
     combine: Callable[[Mask, Mask, str], tuple[Mask, bool]],
 ) -> C3Result:
     values = as_map(relevance)
+    if values.ndim != 2:
+        raise ValueError(f"C3 and C1C are for maps (H, W); this one has shape {values.shape}")
     coarse = resample(values, (options.size, options.size), method=options.reduction)
     foreground = _above(coarse, options.threshold)
     contour = largest_contour(foreground)

@@ -28,9 +28,11 @@ class MapStep:
     """Whether the step keeps only relevance for the class, so that colours need one side only."""
     decides: ClassVar[bool] = False
     """Whether the step compares values with thresholds, so that rounding may change much."""
+    of_pictures: ClassVar[bool] = False
+    """Whether the step is for maps (H, W) alone, not for those of signals and volumes."""
 
     def __call__(self, relevance: Map) -> Map:
-        """(H, W) float32 → (H, W) float32, a new array."""
+        """(H, W) float32 → (H, W) float32, a new array; most steps take maps of any `Map`."""
         raise NotImplementedError
 
 
@@ -40,6 +42,7 @@ class C3(C3Options, MapStep):
 
     one_sided: ClassVar[bool] = True
     decides: ClassVar[bool] = True
+    of_pictures: ClassVar[bool] = True
 
     def __call__(self, relevance: Map) -> Map:
         return c3(relevance, self).map
@@ -51,6 +54,7 @@ class C1C(C3Options, MapStep):
 
     one_sided: ClassVar[bool] = True
     decides: ClassVar[bool] = True
+    of_pictures: ClassVar[bool] = True
     component: str = "peak"
 
     def __call__(self, relevance: Map) -> Map:
@@ -169,6 +173,15 @@ class Chain:
     def __str__(self) -> str:
         """The text that `parse_chain` reads as this chain."""
         return "+".join(write(step, STEPS) for step in self.steps) or NONE
+
+    @property
+    def of_pictures(self) -> tuple[MapStep, ...]:
+        """The steps that are for pictures alone."""
+        return tuple(step for step in self.steps if step.of_pictures)
+
+    def for_axes(self, axes: int) -> Chain:
+        """The chain for maps of so many axes: without steps for pictures where they are not two."""
+        return self if axes == 2 else Chain(tuple(s for s in self.steps if not s.of_pictures))
 
     @property
     def outlined(self) -> bool:

@@ -25,12 +25,12 @@ def quantize(relevance: ArrayLike, *, levels: int = LEVELS) -> Map:
     metric that takes exactly n pixels per step.
 
     Args:
-        relevance: (H, W), finite.
+        relevance: (H, W), or with one or three axes; finite.
         levels: at least 2.
 
     Returns:
-        (H, W) float32, a new array with the input's minimum and maximum. A constant map is not
-        changed.
+        a new array of its shape, float32, with the input's minimum and maximum. A constant map is
+        not changed.
 
     Raises:
         ValueError: not a finite map, or fewer than two levels.
@@ -48,14 +48,14 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
     ``symmetric``: R / max |R|, in -1..1.  ``positive``: max(R, 0) / max R, in 0..1.
 
     Args:
-        relevance: (H, W), finite.
+        relevance: (H, W), or with one or three axes; finite.
         mode: ``symmetric`` or ``positive``.
         percentile: above 0, up to 100. This percentile of |R|, or of max(R, 0), replaces the
             maximum, and larger values are clipped, so that a few high pixels do not make the rest
             pale. Where it is zero, as in a map of mostly zeros, the maximum is used.
 
     Returns:
-        (H, W) float32, a new array; all zeros where the maximum is zero.
+        a new array of its shape, float32; all zeros where the maximum is zero.
 
     Raises:
         ValueError: not a finite map, an unknown mode, or a percentile out of range.
@@ -73,23 +73,22 @@ def normalize(relevance: ArrayLike, *, mode: str = "symmetric", percentile: floa
 
 
 def average(relevance: ArrayLike, *, size: int = COARSE, expansion: str = "nearest") -> Map:
-    """Average a map over a `size` x `size` grid and expand it again.
+    """Average a map over a grid of `size` cells along every axis, and expand it again.
 
     The result is C3's coarse map, expanded, without a mask.
 
     Args:
-        relevance: (H, W), finite.
-        size: side of the grid in pixels, at least 1.
+        relevance: (H, W), or with one or three axes; finite.
+        size: cells along every axis, at least 1.
         expansion: ``nearest`` or ``bilinear``; also any other key of
             `lrp_onnx.maps.resample.METHODS`.
 
     Returns:
-        (H, W) float32, a new array.
+        a new array of its shape, float32.
 
     Raises:
         ValueError: not a finite map, a size below 1, or an unknown expansion.
     """
     check_whole("size", size, least=1)
     values = as_map(relevance)
-    height, width = values.shape
-    return resample(resample(values, (size, size)), (height, width), method=expansion)
+    return resample(resample(values, (size,) * values.ndim), values.shape, method=expansion)

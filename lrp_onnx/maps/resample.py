@@ -1,4 +1,4 @@
-"""Resampling of maps: every method is one matrix per axis, ``rows @ map @ columns.T``.
+"""Resampling of maps: every method is one matrix per axis, ``rows @ map @ columns.T`` of pictures.
 
 All methods use half-pixel centres (output pixel ``i`` of ``n`` covers the input
 ``[i, i + 1) * length / n``) and rows that sum to 1, so a constant map stays the same constant.
@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from lrp_onnx.maps.options import check_choice
 
 Map = NDArray[np.float32]
-"""(H, W) float32: relevance of every pixel."""
+"""float32: relevance of every pixel (H, W), of every sample of a signal (L,), or of every voxel of
+a volume (D, H, W).
+"""
+MOST_AXES = 3
 Mask = NDArray[np.bool_]
 """(H, W) bool."""
 Matrix = NDArray[np.float64]
@@ -28,14 +31,15 @@ GAUSSIAN_REACH = 4.0
 
 
 def as_map(relevance: ArrayLike) -> Map:
-    """Return `relevance` as an (H, W) float32 array; not a copy where it is one already.
+    """Return `relevance` as an (H, W), (L,) or (D, H, W) float32 array; not a copy where it is one
+    already.
 
     Raises:
-        ValueError: it is not two-dimensional, has no pixels, is not real-valued, or is not finite
-            in float32.
+        ValueError: it has not one to three axes, has no pixels, is not real-valued, or is not
+            finite in float32.
     """
     values = np.asarray(relevance)
-    if values.ndim != 2 or values.size == 0:
+    if not 1 <= values.ndim <= MOST_AXES or values.size == 0:
         raise ValueError(f"a map is a non-empty (H, W) array; this one has shape {values.shape}")
     if values.dtype.kind not in "fiub":
         raise ValueError(f"a map holds real numbers; this one has dtype {values.dtype}")
@@ -49,12 +53,12 @@ def as_map(relevance: ArrayLike) -> Map:
     return narrowed
 
 
-def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "area") -> Map:
+def resample(relevance: ArrayLike, shape: tuple[int, ...], *, method: str = "area") -> Map:
     """Return a map resampled to another shape.
 
     Args:
-        relevance: (H, W), finite.
-        shape: (h, w) of the result, each at least 1.
+        relevance: (H, W), or with one or three axes; finite.
+        shape: (h, w) of the result, as many sizes as the map has axes, each at least 1.
         method: a key of `METHODS`.
 
     Returns:
@@ -65,13 +69,18 @@ def resample(relevance: ArrayLike, shape: tuple[int, int], *, method: str = "are
             method is unknown.
     """
     values = as_map(relevance)
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"a map's shape is two positive numbers; got {shape}")
+    if len(shape) != values.ndim or min(shape) < 1:
+        raise ValueError(f"a map's shape is {values.ndim} positive numbers; got {shape}")
     check_choice("method", method, tuple(METHODS))
-    rows = _cached(method, shape[0], values.shape[0])
-    columns = _cached(method, shape[1], values.shape[1])
+    matrices = [_cached(method, new, old) for new, old in zip(shape, values.shape, strict=True)]
     # The product is in float64: rounding it to float32 removes its rounding errors.
-    return (rows @ values @ columns.T).astype(np.float32)
+    if values.ndim == 1:
+        return (matrices[0] @ values).astype(np.float32)
+    *first, rows, columns = matrices
+    resampled = rows @ values @ columns.T
+    for matrix in first:
+        resampled = np.tensordot(matrix, resampled, 1)
+    return resampled.astype(np.float32)
 
 
 def area(target: int, source: int) -> Matrix:

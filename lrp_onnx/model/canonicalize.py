@@ -54,12 +54,6 @@ def canonicalize(
         except Unreadable as error:
             faults.append(f"{label(node)}: {error}")
     steps = simplify(steps, fold_batch_norm=fold_batch_norm)
-    faults += [
-        f"{step.op} '{step.name}': it multiplies two tensors of one shape {step.output_shape}: "
-        "it is not clear which of them is the gate"
-        for step in steps
-        if isinstance(step.kind, kinds.Product) and step.kind.signal is None
-    ]
     if faults:
         hint = ""
         if any(NO_READER in fault for fault in faults):
@@ -237,15 +231,11 @@ def _cannot_be_negative(step: Step | None, producer: Mapping[str, Step]) -> bool
     return step is not None and step.kind.nonnegative
 
 
-def _added(pads: tuple[int, int, int, int], border: Step) -> tuple[int, int, int, int]:
-    """The sum of a window's pads and those of `border` before it: top, left, bottom, right."""
+def _added(pads: tuple[int, ...], border: Step) -> tuple[int, ...]:
+    """The sum of a window's pads and those of `border` before it."""
     assert isinstance(border.kind, kinds.ZeroPad)
-    above, before = border.kind.before[1:]
-    below, after = border.kind.after[1:]
-    if len(border.input_shape) == 3:  # (N, C, L) counts as one row
-        above, before, below, after = 0, above, 0, below
-    top, left, bottom, right = pads
-    return top + above, left + before, bottom + below, right + after
+    around = (*border.kind.before[1:], *border.kind.after[1:])
+    return tuple(map(sum, zip(pads, around, strict=True)))
 
 
 def _merge_scale(first: Step, second: Step) -> Step | None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.model.normalize.fold import DERIVED, evaluate
+from lrp_onnx.model.normalize.fold import DERIVED, evaluate_all
 from lrp_onnx.model.shapes import name_of, shape_of
 from lrp_onnx.plan.kinds import Shape
 
@@ -108,10 +108,10 @@ class Graph:
             if node.domain or node.op_type not in DERIVED or sizes is None or None in sizes[1:]:
                 return None
             inputs = [self._stored_or(values, value) for value in node.inputs]
-            result = _evaluated(node, inputs, [1 if size is None else size for size in sizes])
-            if result is None:
+            results = _evaluated(node, inputs, [1 if size is None else size for size in sizes])
+            if results is None:
                 return None
-            values[name_of(node.outputs[0])] = result
+            values |= zip(map(name_of, node.outputs), results, strict=True)
         return values[name_of(target)]
 
     def _stored_or(
@@ -126,16 +126,16 @@ class Graph:
 
 def _evaluated(
     node: ir.Node, inputs: list[NDArray[np.generic] | None], sizes: list[int]
-) -> NDArray[np.generic] | None:
-    """A constant node's output of shape `sizes` for one picture; None if it is too large, or its
-    size is not known beforehand.
+) -> list[NDArray[np.generic]] | None:
+    """A constant node's outputs for one picture, the first of shape `sizes`; None if it is too
+    large, or its size is not known beforehand.
     """
     repeated = node.op_type == "Expand" and inputs[1] is None
     stated = shape_of(node.outputs[0]) or ()
     growing = node.op_type in GROWING and None in stated and not repeated
     if growing or prod(sizes) > LARGEST_DERIVED:
         return None
-    return evaluate(node, [inputs[0], np.array(sizes, np.int64)] if repeated else inputs)
+    return evaluate_all(node, [inputs[0], np.array(sizes, np.int64)] if repeated else inputs)
 
 
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:

@@ -19,6 +19,9 @@ from lrp_onnx.plan.functions import FUNCTIONS
 Shape = tuple[int | None, ...]
 """Sizes of a tensor; None where a size is symbolic (the batch)."""
 
+MOST_AXES = 3
+"""The most axes behind the channels: signals have one, pictures two, volumes and films three."""
+
 
 class Role(StrEnum):
     """The role of a branch of a residual block, or of an operand of a product."""
@@ -109,20 +112,24 @@ class Weighted(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution(Weighted):
-    """2-D convolution; weight (O, C/group, kh, kw); pads are (top, left, bottom, right)."""
+    """Convolution along one to three axes; weight (O, C/group, kernel …).
+
+    Strides and dilations have a number for every axis, pads one before every axis and then one
+    after every axis: (top, left, bottom, right) of pictures.
+    """
 
     category: ClassVar[str] = "convolution"
 
     weight: Weight
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
     group: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deconvolution(Weighted):
-    """2-D transposed convolution; weight (C, O/group, kh, kw); pads are (top, left, bottom, right).
+    """Transposed convolution along one to three axes; weight (C, O/group, kernel …).
 
     It is the transpose of the convolution with the same parameters from its output to its input.
     """
@@ -130,9 +137,9 @@ class Deconvolution(Weighted):
     category: ClassVar[str] = "convolution"
 
     weight: Weight
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
     group: int
 
 
@@ -192,14 +199,14 @@ class Affine(Kind):
 
 @dataclass(frozen=True, slots=True)
 class AveragePool(Kind):
-    """Average pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
+    """Average pooling along one to three axes; pads as those of a `Convolution`."""
 
     category: ClassVar[str] = "average pooling"
     keeps_signs: ClassVar[bool] = True
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
     include_pad: bool
 
 
@@ -242,15 +249,15 @@ class GlobalMax(Kind):
 
 @dataclass(frozen=True, slots=True)
 class MaxPool(Kind):
-    """Max pooling on (N, C, H, W); pads are (top, left, bottom, right)."""
+    """Max pooling along one to three axes; pads as those of a `Convolution`."""
 
     category: ClassVar[str] = "max pooling"
     keeps_signs: ClassVar[bool] = True
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
     ceil_mode: bool
 
 
@@ -394,7 +401,9 @@ class Product(Kind):
     keeps_signs: ClassVar[bool] = True
 
     signal: int | None
-    """Index of the operand that is the signal; None, in a `Composed` only, if that is not known."""
+    """Index of the operand that is the signal; None if both are: queries times positions, ``u · v``
+    of a gated layer without a bounded function.
+    """
     axes: tuple[int, ...]
     """Axes along which the gate has one value and the signal has several."""
 
@@ -471,19 +480,19 @@ class Expand(Kind):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resample(Kind):
-    """``rows · x · columnsᵀ`` on height and width: mirrored or repeated borders, resizing."""
+    """One matrix along every axis behind the channels, ``rows · x · columnsᵀ`` of pictures:
+    mirrored or repeated borders, resizing.
+    """
 
     category: ClassVar[str] = "routing"
 
-    rows: NDArray[np.float64]
-    """(H', H)"""
-    columns: NDArray[np.float64]
-    """(W', W)"""
+    matrices: tuple[NDArray[np.float64], ...]
+    """For every axis (new size, old size)."""
 
     @property
     def keeps_signs(self) -> bool:  # type: ignore[override]
         """Not where weights are negative, as those of cubic interpolation."""
-        return bool((self.rows >= 0).all() and (self.columns >= 0).all())
+        return all(bool((matrix >= 0).all()) for matrix in self.matrices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,16 +527,16 @@ class Select(Kind):
 
 @dataclass(frozen=True, slots=True)
 class ZeroPad(Kind):
-    """Zeros before and after along C, H and W: the added channels of an option-A shortcut, or the
-    explicit border of a convolution or pooling.
+    """Zeros before and after along every axis but the batch: the added channels of an option-A
+    shortcut, or the explicit border of a convolution or pooling.
     """
 
     category: ClassVar[str] = "routing"
     moves: ClassVar[bool] = True
     keeps_signs: ClassVar[bool] = True
 
-    before: tuple[int, int, int]
-    after: tuple[int, int, int]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
 
     @property
     def prepares(self) -> bool:

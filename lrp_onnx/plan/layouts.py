@@ -8,8 +8,15 @@ from math import prod
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step
 
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
-"""Orders of a Transpose."""
+
+def channels_last(axes: int) -> tuple[int, ...]:
+    """The order of a Transpose from channels first to last, before `axes` axes: NCHW to NHWC."""
+    return 0, *range(2, axes + 2), 1
+
+
+def channels_first(axes: int) -> tuple[int, ...]:
+    """The order of a Transpose from channels last to first, of `axes` axes: NHWC to NCHW."""
+    return 0, axes + 1, *range(1, axes + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,31 +25,32 @@ class Layout:
 
     channels: int
     """The axis of the channels."""
-    size: tuple[int, int]
-    """(height, width)"""
+    size: tuple[int, ...]
+    """(height, width) of pictures, (length,) of signals, (depth, height, width) of volumes."""
     tokens: bool = False
-    """Whether height and width are one axis, row by row."""
+    """Whether the axes of `size` are one, row by row."""
 
 
-def layout_of(step: Step, before: Layout | None) -> Layout | None:
+def layout_of(step: Step, before: Layout | None, axes: int) -> Layout | None:
     """The layout of a step's output.
 
     Args:
         step: a layer.
         before: the layout of its input, or of the first of its inputs that has one.
+        axes: the number of the input's axes behind the channels: 2 for pictures.
 
     Returns:
         None where the output is no feature map, or it is not known how it became one.
     """
     sizes = [size or 0 for size in step.output_shape]
-    if len(sizes) == 4:
+    if len(sizes) == axes + 2:
         if before is None and not isinstance(step.kind, kinds.Convolution):
             return None  # heads of attention, behind a class token for example
-        channels = _channels(step, before)
-        height, width = (size for axis, size in enumerate(sizes) if axis not in (0, channels))
-        if before is not None and before.tokens and (height, width) != before.size:
+        channels = _channels(step, before, axes)
+        size = tuple(size for axis, size in enumerate(sizes) if axis not in (0, channels))
+        if before is not None and before.tokens and size != before.size:
             return None
-        return Layout(channels, (height, width))
+        return Layout(channels, size)
     if len(sizes) != 3 or before is None:
         return None
     layout = before
@@ -55,14 +63,13 @@ def layout_of(step: Step, before: Layout | None) -> Layout | None:
     return layout if sizes[3 - layout.channels] == prod(layout.size) else None
 
 
-def _channels(step: Step, before: Layout | None) -> int:
-    """The axis of the channels of a four-dimensional output."""
-    kind = step.kind
+def _channels(step: Step, before: Layout | None, axes: int) -> int:
+    """The axis of the channels of an output with as many axes as the input."""
+    kind, last = step.kind, axes + 1
     if isinstance(kind, kinds.Transpose):
-        return 3 if kind.order == TO_NHWC else 1
+        return last if kind.order == channels_last(axes) else 1
     if before is None:
         return 1
-    last = 2 if before.tokens else 3
-    if isinstance(kind, kinds.Reshape) and len(step.input_shape) != 4 and not before.tokens:
+    if isinstance(kind, kinds.Reshape) and len(step.input_shape) != last + 1 and not before.tokens:
         return 1
-    return 3 if before.channels == last else 1
+    return last if before.channels == (2 if before.tokens else last) else 1

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Shape, Step
-from lrp_onnx.plan.layouts import TO_NCHW, Layout, layout_of
+from lrp_onnx.plan.layouts import Layout, channels_first, layout_of
+
+LAYOUTS = {1: ("NCL", "NLC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
+"""Number of axes behind the channels → the order of axes, channels first and channels last."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,15 +113,30 @@ class Plan:
         return {step.output: step.view for step in steps if step.view is not None}
 
     @property
+    def axes(self) -> int:
+        """How many axes the input has behind its channels: 1 for signals, 2 for pictures, 3 for
+        volumes and films.
+        """
+        return len(self.input_shape) - 2
+
+    @property
     def layout(self) -> str:
-        """``NHWC`` if the model transposes its input from NHWC to NCHW first, else ``NCHW``."""
+        """The order of the input's axes, as ``NCHW``; ``NHWC`` if the model transposes its input
+        from channels last to first before anything else. See `LAYOUTS`.
+        """
         preparation = self.preparation
         if preparation:
-            is_nhwc = any(_to_nchw(step) for step in preparation)
+            is_last = any(self._to_first(step) for step in preparation)
         else:
             readers = [step for step in self.steps if self.input in step.inputs]
-            is_nhwc = bool(readers) and all(_to_nchw(step) for step in readers)
-        return "NHWC" if is_nhwc else "NCHW"
+            is_last = bool(readers) and all(self._to_first(step) for step in readers)
+        return LAYOUTS[self.axes][is_last]
+
+    def _to_first(self, step: Step) -> bool:
+        """Whether a step transposes channels last to channels first."""
+        return isinstance(step.kind, kinds.Transpose) and step.kind.order == channels_first(
+            self.axes
+        )
 
     @property
     def preparation(self) -> tuple[Step, ...]:
@@ -143,8 +161,10 @@ class Plan:
         for step in reversed(tuple(self.steps)):
             if step.output not in reached:
                 names.add(step.name)
-            elif isinstance(step.kind, kinds.Product | kinds.Quotient):
-                reached.add(step.inputs[step.kind.signal or 0])
+            elif isinstance(step.kind, kinds.Product | kinds.Quotient) and (
+                step.kind.signal is not None
+            ):
+                reached.add(step.inputs[step.kind.signal])
             elif isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None:
                 reached.add(step.inputs[1 - step.kind.attention])
             else:
@@ -152,52 +172,55 @@ class Plan:
         return frozenset(names)
 
     @property
-    def attention(self) -> dict[str, tuple[int, int]]:
-        """Gates with one value per pixel: tensor → (height, width).
+    def attention(self) -> dict[str, tuple[int, ...]]:
+        """Gates with one value per pixel: tensor → (height, width), or the sizes of other inputs.
 
         Attention branch networks have such gates (Fukui et al. 2019).
         """
-        gates: dict[str, tuple[int, int]] = {}
+        gates: dict[str, tuple[int, ...]] = {}
         for step in self.steps:
             if (
                 isinstance(step.kind, kinds.Product)
                 and step.kind.axes == (1,)
-                and len(step.output_shape) == 4
+                and len(step.output_shape) == len(self.input_shape)
             ):
-                height, width = step.output_shape[2:]
-                gates[step.inputs[1 - (step.kind.signal or 0)]] = (height or 0, width or 0)
+                size = tuple(size or 0 for size in step.output_shape[2:])
+                gates[step.inputs[1 - (step.kind.signal or 0)]] = size
         return gates
 
     @property
-    def picture_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures that the model takes."""
-        first = 1 if self.channel_axis == 3 else 2
-        height, width = self.input_shape[first : first + 2]
-        return height or 0, width or 0
+    def picture_size(self) -> tuple[int, ...]:
+        """(height, width) of the pictures that the model takes, (length,) of its signals, or
+        (depth, height, width) of its volumes.
+        """
+        outside = (0, self.channel_axis)
+        return tuple(size or 0 for axis, size in enumerate(self.input_shape) if axis not in outside)
 
     @property
     def layouts(self) -> dict[str, Layout]:
         """How pixels and channels lie in every tensor that is a picture or a feature map: in every
-        four-dimensional one, and in tokens where it is known which pixels they come from.
+        one with as many axes as the input, and in tokens where it is known which pixels they come
+        from.
         """
-        last = self.layout == "NHWC"
-        layouts = {self.input: Layout(3 if last else 1, self.picture_size)}
+        layouts = {self.input: Layout(self.channel_axis, self.picture_size)}
         for step in self.steps:
             known = (layouts[name] for name in step.inputs if name in layouts)
-            layout = layout_of(step, next(known, None))
+            layout = layout_of(step, next(known, None), self.axes)
             if layout is not None:
                 layouts[step.output] = layout
         return layouts
 
     @property
-    def map_sizes(self) -> dict[str, tuple[int, int]]:
-        """(height, width) of every feature map that a step makes."""
+    def map_sizes(self) -> dict[str, tuple[int, ...]]:
+        """(height, width), or as many sizes as the input has, of every feature map that a step
+        makes.
+        """
         return {name: at.size for name, at in self.layouts.items() if name != self.input}
 
     @property
-    def cut_points(self) -> dict[str, tuple[int, int]]:
+    def cut_points(self) -> dict[str, tuple[int, ...]]:
         """Feature maps on every path from the picture to the logits: tensor → (height, width)."""
-        sizes, maps = self.map_sizes, dict[str, tuple[int, int]]()
+        sizes, maps = self.map_sizes, dict[str, tuple[int, ...]]()
         needed_later: set[str] = set()  # tensors that a later item reads
         for item in reversed(self.items):
             needed_later.discard(item.output)
@@ -220,7 +243,7 @@ class Plan:
     @property
     def channel_axis(self) -> int:
         """The axis of the input's channels."""
-        return 3 if self.layout == "NHWC" else 1
+        return self.layout.index("C")
 
     @property
     def first(self) -> frozenset[str]:
@@ -233,8 +256,3 @@ class Plan:
                 else:
                     reached.add(step.output)
         return frozenset(first)
-
-
-def _to_nchw(step: Step) -> bool:
-    """Whether a step transposes NHWC to NCHW."""
-    return isinstance(step.kind, kinds.Transpose) and step.kind.order == TO_NCHW

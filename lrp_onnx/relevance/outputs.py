@@ -19,6 +19,7 @@ from lrp_onnx.contract import (
 )
 from lrp_onnx.errors import ChoiceError, RuleError
 from lrp_onnx.maps.chain import Chain
+from lrp_onnx.notation import for_axes, size_text
 from lrp_onnx.plan.layouts import Layout
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.emit import Backward
@@ -44,17 +45,17 @@ FULL = "full"
 _FRACTION = re.compile(r"1/([1-9][0-9]{0,3})")
 
 
-def feature_map(plan: Plan, which: tuple[int, int] | str) -> str | None:
+def feature_map(plan: Plan, which: tuple[int, ...] | str) -> str | None:
     """Where relevance stops: one of the feature maps that everything passes through, or None for
     the picture.
 
     Args:
         plan: the model's layers.
-        which: the (height, width) of a feature map; its name; ``full``; or a fraction of the
-            picture such as ``1/8``. Of several feature maps of a (height, width) it is the one
-            nearest to the picture. A fraction stands for the size that is nearest to it, by ratio,
-            the larger of two that are equally near, and of the feature maps of that size for the
-            last: where relevance has the fewest layers to cross.
+        which: the (height, width) of a feature map (or as many sizes as the input has axes); its
+            name; ``full``; or a fraction of the picture such as ``1/8``. Of several feature maps of
+            a (height, width) it is the one nearest to the picture. A fraction stands for the size
+            that is nearest to it, by ratio, the larger of two that are equally near, and of the
+            feature maps of that size for the last: where relevance has the fewest layers to cross.
 
     Raises:
         ChoiceError: no feature map has that size or name.
@@ -63,10 +64,12 @@ def feature_map(plan: Plan, which: tuple[int, int] | str) -> str | None:
         return None
     if isinstance(which, str) and (fraction := _FRACTION.fullmatch(which)):
         return _nearest(plan, int(fraction[1]))
+    if not isinstance(which, str):
+        which = for_axes(which, plan.axes)
     fitting = [name for name, size in plan.cut_points.items() if which in (size, name)]
     if not fitting:
-        wanted = which if isinstance(which, str) else f"of {which[0]}x{which[1]}"
-        known = ", ".join(f"{h}x{w} ('{name}')" for name, (h, w) in plan.cut_points.items())
+        wanted = which if isinstance(which, str) else f"of {size_text(which)}"
+        known = ", ".join(f"{size_text(size)} ('{name}')" for name, size in plan.cut_points.items())
         fault = (
             f"no feature map that all paths pass through is {wanted}; it is full, a fraction of "
             f"the picture such as 1/8, or one of {known}"
@@ -81,7 +84,7 @@ def _nearest(plan: Plan, divisor: int) -> str | None:
     # A map of one pixel says nothing of where relevance lies.
     maps = {name: size for name, size in plan.cut_points.items() if max(size) > 1}
 
-    def distance(size: tuple[int, int]) -> tuple[float, int]:
+    def distance(size: tuple[int, ...]) -> tuple[float, int]:
         ratios = [log(divisor * new / old) for new, old in zip(size, picture, strict=True)]
         return round(sum(map(abs, ratios)), 6), -prod(size)
 
@@ -220,9 +223,9 @@ def _attention(backward: Backward, batch: int | str) -> dict[str, list[int | str
     """
     shapes: dict[str, list[int | str]] = {}
     gates = backward.plan.attention
-    for gate, (height, width) in gates.items():
+    for gate, size in gates.items():
         output = ATTENTION if len(gates) == 1 else f"{ATTENTION}/{gate}"
         builder = backward.builder
         builder.node("Squeeze", builder.known(gate), builder.integers((1,)), output=output)
-        shapes[output] = [batch, height, width]
+        shapes[output] = [batch, *size]
     return shapes

@@ -61,6 +61,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "z-box": "as epsilon, measured from the lowest and highest values that a pixel can have",
         "spread": "hands the relevance of a place also to its neighbours that the layer skips",
         "pass": "passes relevance on unchanged",
+        "layer-norm": "as epsilon, with the size of a normalisation's input as a constant",
         "norm": "shares relevance in proportion to the values that are added or averaged",
         "gradient": "passes on what the gradient passes on",
         "route": "relevance moves with the values that the layer moves",
@@ -79,9 +80,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "gate": "the signal takes all relevance, the gate that scales it none",
         "gradient-product": "both factors get what the gradient gives them",
         "parts": "every joined part keeps the relevance of its place",
-        "halves": "attention and what it attends to get half of the relevance each",
+        "halves": "both factors get half of the relevance, as attention and what it attends to",
         "values": "what is attended to takes all relevance, the attention none",
-        "gradient-matrix-product": "attention and what it attends to get what the gradient gives",
         "softmax": "an attention's weights hand relevance on to the scores that raised them",
     }
 )

@@ -47,7 +47,7 @@ def scores_of(kind: str, values: NDArray[Any], selection: str = "") -> NDArray[A
     part = Selection.read(selection)
     values = values if part is None else part.scores(values)
     if kind == "features" and part is None:
-        return np.asarray(values.astype(np.float64).mean((2, 3)))
+        return np.asarray(values.astype(np.float64).mean(tuple(range(2, values.ndim))))
     rows = values.reshape(len(values), -1)
     if kind not in SINGLE:
         return rows

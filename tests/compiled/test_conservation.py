@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import run_onnx
-from networks import picture, resnet
+from networks import Network, picture, resnet
 
 from lrp_onnx.compiled.conservation import Account
 from lrp_onnx.compiled.verify import Audit, audit, check_compiled
@@ -114,6 +114,33 @@ def test_a_broken_backward_pass_is_found(saved: Save) -> None:
     )
     faults = dict(found.checks)["every layer's relevance accounted for"]
     assert len(faults) == 1 and "unexplained" in faults[0]
+
+
+@pytest.mark.parametrize(("rule", "noted"), [("signed", True), ("ratio", False)])
+def test_relevance_that_grows_without_bound_is_said(rule: str, noted: bool, saved: Save) -> None:
+    """A branch that undoes its shortcut but for a thousandth: what is conserved is a small
+    difference of large numbers.
+    """
+    net = Network()
+    fork = net.conv("x", (3, 3), (1, 1), bias=False)
+    undone = net.constant(
+        "undone", np.float32(-0.999) * np.eye(3, dtype=np.float32)[..., None, None]
+    )
+    main = net.node("Conv", fork, undone, kernel_shape=[1, 1])
+    y = net.node("Flatten", net.node("Add", main, fork, name="join"))
+    model = net.model(net.dense(y, (60, 3)), ["N", 3, 5, 4], classes=3)
+    path = saved(model)
+    compiled = compile_model(path, composite="lrp-epsilon", rules={"join": rule})
+    found = audited(compiled, picture(model))
+    assert found.passed
+    assert len(found.notes) == noted
+    if noted:
+        assert (
+            "1 layers, most at join" in found.notes[0] and "ratio or z-plus-join" in found.notes[0]
+        )
+    row = next(row for row in found.rows if row.step == "join")
+    grown = row.size_passed / row.size_received
+    assert (grown > 1000).all() if noted else np.allclose(grown, 1)
 
 
 def test_a_changed_prediction_is_found(saved: Save) -> None:

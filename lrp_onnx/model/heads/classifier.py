@@ -10,6 +10,7 @@ import onnx_ir as ir
 from lrp_onnx.contract import EXPLAINED, Selection, selected
 from lrp_onnx.errors import ChoiceError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.plan.kinds import MOST_AXES
 
 NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
 """Operators that make probabilities of logits; relevance starts before the first of them."""
@@ -79,7 +80,7 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     if indices and output not in {name_of(value) for value in graph.outputs}:
         return _selected(graph, picture, name, indices, source)
     value = _find_output(graph, source, output)
-    if _is_feature_map(value):
+    if _is_feature_map(value, graph):
         return Head(picture, name_of(value), EXPLAINED, "features", name_of(value))
     chain = list(_tail(value))
     first = max((i for i, node in enumerate(chain) if node.op_type in NORMALISERS), default=-1)
@@ -146,7 +147,7 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
         reason = f"none is called {output!r}"
         if candidates:
             reason = f"'{output}' is neither scores nor a feature map"
-        candidates = [v for v in candidates if _classes_of(v) or _is_feature_map(v)]
+        candidates = [v for v in candidates if _classes_of(v) or _is_feature_map(v, graph)]
     else:
         many = [v for v in graph.outputs if (_classes_of(v) or 0) >= 2]
         candidates = many or [v for v in graph.outputs if _classes_of(v) == 1]
@@ -246,43 +247,50 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
         )
     shape = shape_of(inputs[0])
     where = f"the input '{name_of(inputs[0])}' has shape {shape}"
-    if shape is None or len(shape) != 4:
+    if shape is None or not 3 <= len(shape) <= 2 + MOST_AXES:
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
-            [f"{where}: only pictures (N, C, H, W) can be explained"],
+            [
+                f"{where}: only pictures (N, C, H, W), signals (N, C, L) and volumes "
+                "(N, C, D, H, W) can be explained"
+            ],
         )
     if None in shape[1:]:
+        sizes = {3: "its length", 4: "height and width", 5: "its sizes"}[len(shape)]
         raise UnsupportedModelError(
             f"{source} cannot be explained:",
             [
                 f"{where}: only the batch may be symbolic; "
-                "give height and width by --input-size, or export it with a fixed size"
+                f"give {sizes} by --input-size, or export it with a fixed size"
             ],
         )
     return inputs[0]
 
 
-def _is_feature_map(value: ir.Value) -> bool:
-    """Whether the value has the shape (N, C, H, W), with two channels and two pixels at least."""
-    shape = shape_of(value)
+def _is_feature_map(value: ir.Value, graph: Graph) -> bool:
+    """Whether the value has the shape (N, C, H, W), or another with as many axes as the input, with
+    two channels and two pixels at least.
+    """
+    shape, picture = shape_of(value), shape_of(graph.inputs[0])
     return (
         shape is not None
-        and len(shape) == 4
+        and picture is not None
+        and len(shape) == len(picture)
         and None not in shape[1:]
         and (shape[1] or 0) >= 2
-        and shape[2:] != (1, 1)
+        and set(shape[2:]) != {1}
     )
 
 
 def _classes_of(value: ir.Value) -> int | None:
-    """The number of scores of a value of shape (N, classes), (N, classes, 1, 1) or (N); None of any
+    """The number of scores of a value of shape (N, classes), (N, classes, 1, …) or (N); None of any
     other. An open number is that of the tensor before an operator that keeps it.
     """
     shape = shape_of(value)
     node = value.producer()
     if shape is not None and len(shape) == 1:
         return 1 if node is not None and node.op_type in (*MOVES, *NORMALISERS) else None
-    if shape is None or len(shape) not in (2, 4) or any(size != 1 for size in shape[2:]):
+    if shape is None or len(shape) < 2 or any(size != 1 for size in shape[2:]):
         return None
     if shape[1] is None and node is not None and node.op_type in NORMALISERS:
         before = node.inputs[0]

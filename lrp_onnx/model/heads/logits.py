@@ -33,9 +33,9 @@ def append_logits(graph: Graph, head: Head) -> Graph:
         (value,) = before[-1].outputs
     shape = shape_of(value) or ()
     assert value.shape is not None
-    if len(shape) == 4 and shape[1] != 1:
-        op, name = ("ReduceMean", "axes") if shape[2:] != (1, 1) else ("Reshape", "shape")
-        numbers = [2, 3] if op == "ReduceMean" else [0, shape[1] or 0]
+    if len(shape) > 2 and shape[1] != 1:
+        op, name = ("ReduceMean", "axes") if set(shape[2:]) != {1} else ("Reshape", "shape")
+        numbers = [*range(2, len(shape))] if op == "ReduceMean" else [0, shape[1] or 0]
         constant = _constant(model, f"{EXPLAINED}.{name}", np.array(numbers, np.int64))
         attributes = {"keepdims": 0} if op == "ReduceMean" else {}
         node = ir.node(op, [value, constant], attributes=attributes, name=EXPLAINED)

@@ -34,6 +34,7 @@ DERIVED = FOLDABLE | {
     "DequantizeLinear",
     "Exp",
     "GatherND",
+    "Gemm",
     "MatMul",
     "Pow",
     "Reciprocal",
@@ -47,6 +48,7 @@ DERIVED = FOLDABLE | {
     "Sigmoid",
     "Sin",
     "Softmax",
+    "Split",
 }
 """Operators from which exporters compute weights: dequantise, standardise, cast, transpose."""
 
@@ -160,11 +162,17 @@ def _is_small(node: ir.Node, inputs: list[Array]) -> bool:
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
+    found = evaluate_all(node, inputs)
+    return found[0] if found else None
+
+
+def evaluate_all(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array] | None:
+    """Every output of a node with constant inputs; None if ONNX's evaluator fails."""
     if node.op_type == "Pow" and all(x is not None and x.dtype == np.float32 for x in inputs):
         base, exponent = (np.asarray(x, np.float64) for x in inputs)
         with np.errstate(all="ignore"):
             # NumPy's power of float32 is not rounded as runtimes round it.
-            return np.asarray(np.power(base, exponent), np.float32)
+            return [np.asarray(np.power(base, exponent), np.float32)]
     model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)
@@ -172,8 +180,9 @@ def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     # exception. The node then stays in the graph, and its reader reports it.
     except Exception:
         return None
-    result = np.asarray(results[0])
-    return result if onnx.helper.np_dtype_to_tensor_dtype(result.dtype) in ITEM_BYTES else None
+    arrays = [np.asarray(result) for result in results]
+    types = {onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for array in arrays}
+    return arrays if types.issubset(ITEM_BYTES) else None
 
 
 def _single_node_model(
@@ -190,7 +199,7 @@ def _single_node_model(
         )
         for name, value in feeds.items()
     ]
-    output = onnx.ValueInfoProto(name=proto.output[0])
-    graph = onnx.helper.make_graph([proto], "node", types, [output])
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output]
+    graph = onnx.helper.make_graph([proto], "node", types, outputs)
     imports = [onnx.helper.make_opsetid("", EVALUATED_AS)]
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), feeds

@@ -10,6 +10,8 @@ import onnx_ir as ir
 from lrp_onnx.errors import ChoiceError
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.shapes import shape_of
+from lrp_onnx.notation import for_axes
+from lrp_onnx.plan.kinds import MOST_AXES
 
 LARGEST_PICTURE = 1 << 25
 """Most elements of one picture: three channels of about 3,300 × 3,300 pixels."""
@@ -20,26 +22,29 @@ LARGEST_TENSOR = 1 << 28
 
 
 def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
-    """The graph with its input's symbolic height and width fixed to `input_size`, in place.
+    """The graph with its input's symbolic height and width, or the sizes of another input, fixed to
+    `input_size`, in place; one number is for all of them.
 
     Raises:
         ChoiceError: the input has another fixed size.
     """
     model = graph.model
-    height, width = input_size
     for value in graph.inputs:
         shape = shape_of(value)
-        if shape is None or len(shape) != 4:
+        if shape is None or not 3 <= len(shape) <= 2 + MOST_AXES:
             continue
-        channels_last = shape[1] is None and shape[3] in (1, 3)
+        size = for_axes(input_size, len(shape) - 2)
+        channels_last = shape[1] is None and shape[-1] in (1, 3)
         channels = shape[1] or _channels_of(value)
-        sizes = (height, width, shape[3]) if channels_last else (channels, height, width)
-        if any(old not in (None, new) for old, new in zip(shape[1:], sizes, strict=True)):
+        sizes = (*size, shape[-1]) if channels_last else (channels, *size)
+        if len(sizes) != len(shape) - 1 or any(
+            old not in (None, new) for old, new in zip(shape[1:], sizes, strict=True)
+        ):
             raise ChoiceError(
                 f"{source} cannot be compiled:",
                 [
                     f"its input '{value.name}' has the fixed shape {shape}, "
-                    f"which is not {height}×{width}: leave --input-size out"
+                    f"which is not {'×'.join(map(str, size))}: leave --input-size out"
                 ],
             )
         assert value.shape is not None

@@ -12,18 +12,17 @@ from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.readers.attention import matrix_product
 from lrp_onnx.model.readers.reading import (
     Unreadable,
+    along_axes,
     attribute,
     axis_of,
     data_inputs,
     fits,
     known_sizes,
-    need_picture,
     need_spatial,
     needed_constant,
     needed_integers,
     one_sample,
     pads,
-    pair,
     reads,
     stored_bias,
 )
@@ -32,13 +31,11 @@ from lrp_onnx.plan import kinds
 
 @reads("Conv")
 def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
-    channels, _, _ = need_spatial(node)
+    channels, *sizes = need_spatial(node)
     weight = needed_constant(graph, node, 1, "weight")
     group = int(attribute(node, "group", 1))
-    if weight.ndim == 3:
-        weight = weight[:, :, None]
     if (
-        weight.ndim != 4
+        weight.ndim != 2 + len(sizes)
         or group < 1
         or weight.shape[1] * group != channels
         or weight.shape[0] % group
@@ -55,19 +52,20 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
     assert node.inputs[1] is not None
     return kinds.Convolution(
         kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
-        strides=pair(node, "strides"),
-        pads=pads(node, (weight.shape[2], weight.shape[3])),
-        dilations=pair(node, "dilations"),
+        strides=along_axes(node, "strides", len(sizes)),
+        pads=pads(node, weight.shape[2:]),
+        dilations=along_axes(node, "dilations", len(sizes)),
         group=group,
     )
 
 
 @reads("ConvTranspose")
 def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
-    channels, height, width = need_picture(node)
+    channels, *sizes = need_spatial(node)
     weight = needed_constant(graph, node, 1, "weight")
     group = int(attribute(node, "group", 1))
-    if weight.ndim != 4 or group < 1 or weight.shape[0] != channels or channels % group:
+    rank = 2 + len(sizes)
+    if weight.ndim != rank or group < 1 or weight.shape[0] != channels or channels % group:
         raise Unreadable(
             f"its weight of shape {weight.shape} "
             f"with {group} groups does not fit {channels} input channels"
@@ -85,27 +83,27 @@ def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
     assert node.inputs[1] is not None
     made = kinds.Deconvolution(
         kinds.Weight(name_of(node.inputs[1]), tuple(weight.shape), bias=bias),
-        strides=pair(node, "strides"),
-        pads=pads(node, (weight.shape[2], weight.shape[3])),
-        dilations=pair(node, "dilations"),
+        strides=along_axes(node, "strides", len(sizes)),
+        pads=pads(node, weight.shape[2:]),
+        dilations=along_axes(node, "dilations", len(sizes)),
         group=group,
     )
     size = known_sizes(node.outputs[0], "its output")[1:]
-    if min(made.strides) < 1 or _read_by(made, size) != (height, width):
+    if min(made.strides) < 1 or _read_by(made, size) != tuple(sizes):
         raise Unreadable(
-            f"its strides and pads make no {size} from {(height, width)}: the file is damaged, or "
+            f"its strides and pads make no {size} from {tuple(sizes)}: the file is damaged, or "
             "adds a whole stride to its output"
         )
     return made
 
 
 def _read_by(layer: kinds.Deconvolution, size: tuple[int, ...]) -> tuple[int, ...]:
-    """How many windows of its convolution fit on an output of this height and width."""
+    """How many windows of its convolution fit on an output of this size."""
     return tuple(
         (
             size[i]
             + layer.pads[i]
-            + layer.pads[i + 2]
+            + layer.pads[i + len(size)]
             - layer.dilations[i] * (layer.weight.shape[i + 2] - 1)
             - 1
         )
@@ -305,21 +303,30 @@ def _join(node: ir.Node) -> kinds.Join:
 
 @reads("MaxPool")
 def _max_pool(graph: Graph, node: ir.Node) -> kinds.MaxPool | kinds.Subsample:
-    sizes, kernel, strides = need_picture(node), pair(node, "kernel_shape"), pair(node, "strides")
+    sizes = need_spatial(node)
+    kernel, strides, dilations = _windows(node, len(sizes) - 1)
     borders = pads(node, kernel)
     ceil_mode = bool(attribute(node, "ceil_mode", 0))
-    if kernel == (1, 1) and not any(borders) and not ceil_mode:
-        return kinds.Subsample((0, 0, 0), (1, *strides), sizes)
-    return kinds.MaxPool(kernel, strides, borders, pair(node, "dilations"), ceil_mode)
+    if set(kernel) == {1} and not any(borders) and not ceil_mode:
+        return kinds.Subsample((0,) * len(sizes), (1, *strides), sizes)
+    return kinds.MaxPool(kernel, strides, borders, dilations, ceil_mode)
+
+
+def _windows(node: ir.Node, rank: int) -> list[tuple[int, ...]]:
+    """Kernel, strides and dilations of a pooling."""
+    return [along_axes(node, name, rank) for name in ("kernel_shape", "strides", "dilations")]
 
 
 @reads("AveragePool")
 def _average_pool(graph: Graph, node: ir.Node) -> kinds.AveragePool:
-    sizes = need_picture(node)[1:]
-    kernel, strides = pair(node, "kernel_shape"), pair(node, "strides")
+    sizes = need_spatial(node)[1:]
+    rank = len(sizes)
+    kernel, strides, dilations = _windows(node, rank)
     borders = pads(node, kernel)
-    remainders = [(sizes[i] + borders[i] + borders[i + 2] - kernel[i]) % strides[i] for i in (0, 1)]
-    if pair(node, "dilations") != (1, 1) or (attribute(node, "ceil_mode", 0) and any(remainders)):
+    remainders = [
+        (sizes[i] + borders[i] + borders[i + rank] - kernel[i]) % strides[i] for i in range(rank)
+    ]
+    if set(dilations) != {1} or (attribute(node, "ceil_mode", 0) and any(remainders)):
         raise Unreadable(
             "its last windows are cut off at the border (ceil_mode), or it is dilated: "
             "not supported yet"
@@ -361,8 +368,12 @@ def _reduced(graph: Graph, node: ir.Node) -> tuple[int, ...]:
     return tuple(reduced)
 
 
-@reads("ReduceL2")
+@reads("ReduceL2", "GlobalLpPool")
 def _norm(graph: Graph, node: ir.Node) -> kinds.GlobalNorm:
+    if node.op_type == "GlobalLpPool":
+        if attribute(node, "p", 2) != 2:
+            raise Unreadable(f"its p is {attribute(node, 'p', 2)}: only 2 can be explained")
+        return kinds.GlobalNorm(tuple(range(2, len(need_spatial(node)) + 1)), keepdims=True)
     return kinds.GlobalNorm(_reduced(graph, node), bool(attribute(node, "keepdims", 1)))
 
 

@@ -23,7 +23,6 @@ from lrp_onnx.model.readers.reading import (
     axis_of,
     has_input,
     known_sizes,
-    need_picture,
     need_spatial,
     needed_constant,
     needed_integers,
@@ -76,7 +75,7 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
 
 @reads("Pad")
 def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
-    need_spatial(node)
+    sizes = need_spatial(node)
     mode = str(attribute(node, "mode", "constant"))
     value: NDArray[np.generic] = np.zeros(1)
     if has_input(node, 2):
@@ -88,7 +87,6 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
         )
     if mode == "constant":
         return kinds.ZeroPad(before, after)
-    sizes = need_picture(node)
     if before[0] or after[0]:
         raise Unreadable(f"its mode {mode} adds channels: this cannot be explained")
     if mode not in NUMPY_MODES or 0 in sizes:
@@ -97,21 +95,21 @@ def _pad(graph: Graph, node: ir.Node) -> kinds.ZeroPad | kinds.Resample:
         )
     # The size of every output was checked against the limit. If the pads agree with the output,
     # they are within the limit too.
-    padded = tuple(sizes[i] + before[i] + after[i] for i in range(3))
+    padded = tuple(map(sum, zip(sizes, before, after, strict=True)))
     if known_sizes(node.outputs[0], "its output") != padded:
         raise Unreadable(
             f"its pads {before} and {after} contradict the size of its output: the file is damaged"
         )
-    rows, columns = (
-        np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode]) for i in (1, 2)
+    return kinds.Resample(
+        tuple(
+            np.pad(np.eye(sizes[i]), ((before[i], after[i]), (0, 0)), NUMPY_MODES[mode])
+            for i in range(1, len(sizes))
+        )
     )
-    return kinds.Resample(rows, columns)
 
 
-def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The number of elements that a Pad adds before and after each axis of (C, H, W); 0 for an axis
-    that the input does not have.
-    """
+def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The number of elements that a Pad adds before and after each axis but the batch."""
     shape = known_sizes(node.inputs[0], "its input")
     pads = needed_integers(graph, node, 1, "list of pads")
     stated = _optional_integers(graph, node, 3, "list of axes", range(len(pads) // 2))
@@ -122,10 +120,10 @@ def _borders(graph: Graph, node: ir.Node) -> tuple[tuple[int, int, int], tuple[i
         pads[i] + pads[i + len(axes)] for i, axis in enumerate(axes) if axis == 0
     ):
         raise Unreadable("its pads are negative, or pad the batch: this cannot be explained")
-    before, after = [0, 0, 0, 0], [0, 0, 0, 0]
+    before, after = [0] * (1 + len(shape)), [0] * (1 + len(shape))
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    return _three(before[1:]), _three(after[1:])
+    return tuple(before[1:]), tuple(after[1:])
 
 
 NUMPY_MODES: dict[str, Any] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -138,10 +136,11 @@ LARGEST_MATRIX = 1 << 24
 
 @reads("Resize")
 def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
-    before, after = need_picture(node), known_sizes(node.outputs[0], "its output")
+    before, after = need_spatial(node), known_sizes(node.outputs[0], "its output")
+    axes = range(1, len(before))
     if after[0] != before[0]:
-        raise Unreadable("it resizes channels: only height and width can be explained")
-    if 0 in before or max(before[i] * after[i] for i in (1, 2)) > LARGEST_MATRIX:
+        raise Unreadable("it resizes channels: only the axes behind them can be explained")
+    if 0 in before or max(before[i] * after[i] for i in axes) > LARGEST_MATRIX:
         raise Unreadable(f"it resizes {before} to {after}: that is nothing, or too large")
     mode = str(attribute(node, "mode", "nearest"))
     coordinates = str(attribute(node, "coordinate_transformation_mode", "half_pixel"))
@@ -150,11 +149,11 @@ def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
             f"its mode is {mode} of {coordinates}: {', '.join(MODES)} without antialias, and "
             f"{', '.join(COORDINATES)} can be explained"
         )
-    scales = [after[i] / before[i] for i in (1, 2)]
+    scales = [after[i] / before[i] for i in axes]
     if has_input(node, 2):
         stated = np.asarray(needed_constant(graph, node, 2, "list of scales")).reshape(-1)
-        if stated.size >= 2:  # of all axes, or of height and width alone
-            scales = [float(scale) for scale in stated[-2:]]
+        if stated.size >= len(scales):  # of all axes, or of those behind the channels alone
+            scales = [float(scale) for scale in stated[-len(scales) :]]
     if not all(0 < scale < inf for scale in scales):
         raise Unreadable(f"its scales are {scales}: they must be positive")
     options = Interpolation(
@@ -164,8 +163,9 @@ def _resize(graph: Graph, node: ir.Node) -> kinds.Resample:
         float(attribute(node, "cubic_coeff_a", -0.75)),
         bool(attribute(node, "exclude_outside", 0)),
     )
-    rows, columns = (interpolation(before[i], after[i], scales[i - 1], options) for i in (1, 2))
-    return kinds.Resample(rows, columns)
+    return kinds.Resample(
+        tuple(interpolation(before[i], after[i], scales[i - 1], options) for i in axes)
+    )
 
 
 @reads("Concat")
@@ -259,8 +259,3 @@ def _optional_integers(
     graph: Graph, node: ir.Node, slot: int, what: str, default: Sequence[int]
 ) -> list[int]:
     return needed_integers(graph, node, slot, what) if has_input(node, slot) else list(default)
-
-
-def _three(values: Sequence[int]) -> tuple[int, int, int]:
-    channels, rows, columns = values
-    return channels, rows, columns

@@ -62,78 +62,64 @@ def quantizer(node: ir.Node) -> ir.Node | None:
     return producer if producer is not None and producer.op_type == "QuantizeLinear" else None
 
 
-def pair(node: ir.Node, name: str) -> tuple[int, int]:
-    """An attribute with a number for height and one for width.
-
-    The default is (1, 1). A 1-D attribute counts as one row.
-    """
-    values = attribute(node, name, (1, 1))
-    if len(values) == 1:
-        values = (1, *values)
-    if len(values) != 2:
+def along_axes(node: ir.Node, name: str, rank: int) -> tuple[int, ...]:
+    """An attribute with a number for each of `rank` axes; 1 for each where it is not stated."""
+    values = attribute(node, name, (1,) * rank)
+    if len(values) != rank:
         raise Unreadable(
-            f"its {name} has {len(values)} entries: only 1-D and 2-D layers can be explained"
+            f"its {name} has {len(values)} entries for {rank} axes: the file is damaged"
         )
-    return int(values[0]), int(values[1])
+    return tuple(int(value) for value in values)
 
 
-def pads(node: ir.Node, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A window's pads: top, left, bottom, right; ``auto_pad`` SAME uses the input's size."""
+def pads(node: ir.Node, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """A window's pads: before every axis, then after every axis; ``auto_pad`` SAME uses the
+    input's size.
+    """
     automatic = attribute(node, "auto_pad", "NOTSET")
+    none = (0,) * (2 * len(kernel))
     if automatic == "VALID":
-        return 0, 0, 0, 0
+        return none
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         return _same(node, kernel, upper=automatic == "SAME_UPPER")
-    stated = tuple(int(p) for p in attribute(node, "pads", (0, 0, 0, 0)))
-    if len(stated) == 2:
-        return 0, stated[0], 0, stated[1]
-    if len(stated) != 4 or automatic not in ("", "NOTSET"):
+    stated = tuple(int(p) for p in attribute(node, "pads", none))
+    if len(stated) != len(none) or automatic not in ("", "NOTSET"):
         raise Unreadable(
             f"its pads are {stated} and its auto_pad is {automatic!r}: the file is damaged"
         )
-    top, left, bottom, right = stated
-    return top, left, bottom, right
+    return stated
 
 
-def _same(node: ir.Node, kernel: tuple[int, int], *, upper: bool) -> tuple[int, int, int, int]:
+def _same(node: ir.Node, kernel: tuple[int, ...], *, upper: bool) -> tuple[int, ...]:
     """The pads that make ⌈size / stride⌉ windows, as ONNX defines ``auto_pad`` SAME.
 
     The larger half of an odd number goes after the input if `upper`, else before it.
     """
-    sizes = need_spatial(node)[1:]
-    strides, dilations = pair(node, "strides"), pair(node, "dilations")
-    before, after = [0, 0], [0, 0]
-    for axis in (0, 1):
+    sizes, rank = need_spatial(node)[1:], len(kernel)
+    strides, dilations = (along_axes(node, name, rank) for name in ("strides", "dilations"))
+    before, after = [], []
+    for axis in range(rank):
         windows = -(-sizes[axis] // strides[axis])  # rounded up
         extent = dilations[axis] * (kernel[axis] - 1) + 1
         total = max((windows - 1) * strides[axis] + extent - sizes[axis], 0)
-        smaller, larger = total // 2, total - total // 2
-        before[axis], after[axis] = (smaller, larger) if upper else (larger, smaller)
-    return before[0], before[1], after[0], after[1]
+        halves = total // 2, total - total // 2
+        smaller, larger = halves if upper else halves[::-1]
+        before.append(smaller)
+        after.append(larger)
+    return *before, *after
 
 
-def need_spatial(node: ir.Node) -> tuple[int, int, int]:
-    """(C, H, W) of a node's input; a 1-D input (N, C, L) counts as one row."""
-    assert node.inputs[0] is not None
-    shape = shape_of(node.inputs[0])
-    if shape is not None and len(shape) == 3:
-        shape = (shape[0], shape[1], 1, shape[2])
-    if shape is None or len(shape) != 4:
-        raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
-    channels, height, width = shape[1:]
-    if channels is None or height is None or width is None:
-        raise Unreadable(
-            f"its input has symbolic sizes {shape}: export the model for a fixed height and width"
-        )
-    return channels, height, width
-
-
-def need_picture(node: ir.Node) -> tuple[int, int, int]:
-    """(C, H, W) of a node's input, which must be 2-D."""
+def need_spatial(node: ir.Node) -> tuple[int, ...]:
+    """(C, …) of a node's input: the channels and one to three further sizes."""
     shape = shape_of(node.inputs[0]) if node.inputs[0] is not None else None
-    if shape is not None and len(shape) == 3:
-        raise Unreadable(f"its input has shape {shape}: only (N, C, H, W) can be explained")
-    return need_spatial(node)
+    if shape is None or not 3 <= len(shape) <= 2 + kinds.MOST_AXES:
+        raise Unreadable(
+            f"its input has shape {shape}: only (N, C, L), (N, C, H, W) and (N, C, D, H, W) can "
+            "be explained"
+        )
+    if None in shape[1:]:
+        raise Unreadable(f"its input has symbolic sizes {shape}: export the model for fixed sizes")
+    return tuple(size for size in shape[1:] if size is not None)
 
 
 def axis_of(axis: int, rank: int) -> int:

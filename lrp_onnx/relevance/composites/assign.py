@@ -72,6 +72,9 @@ WHICH: dict[str, Predicate] = {
     "normalization": _category("normalization"),
     "gate path": lambda plan, step: step.kind.category == "softmax" and step.name in plan.gated,
     "concatenation": _category("concatenation"),
+    "elementwise product": lambda plan, step: (
+        isinstance(step.kind, kinds.Product) and not step.kind.axes
+    ),
     "product": _category("product"),
     "attention": lambda plan, step: (
         isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
@@ -245,6 +248,7 @@ def _boxed(rule: ZBox, step: Step, choices: Choices) -> ZBox:
     if choices.box is None or len(choices.box[0]) not in (1, step.input_shape[1]):
         raise RuleError(
             f"the z-box rule of '{step.name}' needs the lowest and highest possible input: say how "
-            "pictures are prepared (--preprocess), or override it with z-box(low=…, high=…)"
+            "pictures are prepared (--preprocess), or override it, of signals too, with "
+            "@first=z-box(low=…, high=…)"
         )
     return replace(rule, low=choices.box[0], high=choices.box[1])

@@ -8,7 +8,6 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.relevance.composites.assign import WHICH, Composite, Entry
 from lrp_onnx.relevance.rules.attention import (
-    GradientMatrixProduct,
     Halves,
     SoftmaxTaylor,
     Values,
@@ -41,6 +40,7 @@ from lrp_onnx.relevance.rules.passing import (
     DeconvRelu,
     Gradient,
     GuidedRelu,
+    LayerNorm,
     Pass,
     Route,
     WinnerTakeAll,
@@ -86,7 +86,7 @@ _INVESTIGATE_SOURCE = "iNNvestigate (Alber et al. 2019)"
 _GRADIENT: tuple[Entry, ...] = (
     ("join", GradientJoin()),
     ("product", GradientProduct()),
-    ("matrix product", GradientMatrixProduct()),
+    ("matrix product", GradientProduct()),
     ("concatenation", Parts()),
     ("everything", Gradient()),
 )
@@ -99,6 +99,7 @@ _TRANSFORMER: tuple[Entry, ...] = (
     ("average pooling", Norm()),
     ("max pooling", WinnerTakeAll()),
     ("activation", Pass()),
+    ("normalization", LayerNorm()),
     *_TAIL,
 )
 _REFERENCE: tuple[Entry, ...] = (
@@ -260,7 +261,13 @@ COMPOSITES: dict[str, Composite] = {
         title="AttnLRP: relevance also through queries, keys and the softmax of attention; gamma "
         "0.25 on the first layer, 0.05 on the other linear layers",
         source="Achtibat et al., ICML 2024",
-        entries=(*_HEAD, ("attention", Halves()), ("softmax", SoftmaxTaylor()), *_TRANSFORMER),
+        entries=(
+            *_HEAD,
+            ("attention", Halves()),
+            ("softmax", SoftmaxTaylor()),
+            ("elementwise product", Halves()),
+            *_TRANSFORMER,
+        ),
     ),
     "cp-lrp-gamma": Composite(
         title="CP-LRP: attention counts as a constant, relevance goes to its values; gamma 0.25 on "

@@ -22,57 +22,74 @@ FIRST = -(2**31)
 class Geometry:
     """Everything about a convolution but its weights."""
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    """Before every axis, then after every axis."""
+    dilations: tuple[int, ...]
     group: int
     out_channels: int
-    in_shape: tuple[int, int, int]
-    """(C, H, W)"""
+    in_shape: tuple[int, ...]
+    """(C, H, W), or (C, L) or (C, D, H, W)."""
 
     @classmethod
     def of(cls, layer: kinds.Convolution, sizes: tuple[int, ...]) -> Geometry:
         """The geometry of `layer` on an input of shape `sizes` = (1, C, H, W)."""
-        out_channels, _, rows, columns = layer.weight.shape
+        out_channels, _, *kernel = layer.weight.shape
         return cls(
-            (rows, columns),
+            tuple(kernel),
             layer.strides,
             layer.pads,
             layer.dilations,
             layer.group,
             out_channels,
-            (sizes[1], sizes[2], sizes[3]),
+            sizes[1:],
         )
 
     @classmethod
     def of_pool(cls, pool: kinds.AveragePool, sizes: tuple[int, ...]) -> Geometry:
         """An average pooling on (1, C, H, W), seen as a convolution of one channel."""
-        return cls(pool.kernel, pool.strides, pool.pads, (1, 1), 1, 1, (1, sizes[2], sizes[3]))
+        ones = (1,) * len(pool.kernel)
+        return cls(pool.kernel, pool.strides, pool.pads, ones, 1, 1, (1, *sizes[2:]))
 
     @property
-    def reach(self) -> tuple[int, int]:
-        """Rows and columns that the dilated kernel spans beyond one pixel: d(k − 1)."""
-        return self.dilations[0] * (self.kernel[0] - 1), self.dilations[1] * (self.kernel[1] - 1)
+    def axes(self) -> range:
+        """The axes of tensors behind the channels."""
+        return range(2, len(self.kernel) + 2)
 
     @property
-    def out_size(self) -> tuple[int, int]:
+    def before(self) -> tuple[int, ...]:
+        """The pads before every axis."""
+        return self.pads[: len(self.kernel)]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The pads after every axis."""
+        return self.pads[len(self.kernel) :]
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """What the dilated kernel spans beyond one pixel along every axis: d(k − 1)."""
+        return tuple(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
+
+    @property
+    def out_size(self) -> tuple[int, ...]:
         """(H', W')"""
-        return self._windows(0)[0], self._windows(1)[0]
+        return tuple(steps + 1 for steps, _ in self._windows())
 
     @property
-    def remainder(self) -> tuple[int, int]:
+    def remainder(self) -> tuple[int, ...]:
         """Rows and columns at the end of the padded input that no window reaches."""
-        return self._windows(0)[1], self._windows(1)[1]
+        return tuple(left for _, left in self._windows())
 
-    def _windows(self, axis: int) -> tuple[int, int]:
-        """(how many windows fit along the axis, what is left behind the last one)."""
-        padded = self.in_shape[axis + 1] + self.pads[axis] + self.pads[axis + 2]
-        steps, left = divmod(padded - self.reach[axis] - 1, self.strides[axis])
-        return steps + 1, left
+    def _windows(self) -> list[tuple[int, int]]:
+        """For every axis (how many windows follow the first, what is left behind the last)."""
+        padded = map(sum, zip(self.in_shape[1:], self.before, self.after, strict=True))
+        each = zip(padded, self.reach, self.strides, strict=True)
+        return [divmod(size - reach - 1, stride) for size, reach, stride in each]
 
 
-def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, int]:
+def pooled_size(pool: kinds.AveragePool, sizes: tuple[int, ...]) -> tuple[int, ...]:
     """(H', W') of an average pooling on (1, C, H, W)."""
     return Geometry.of_pool(pool, sizes).out_size
 
@@ -110,8 +127,8 @@ def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
     if not s.builder.emission.flipped_convolutions:
         return None
     reach = geometry.reach
-    pads = tuple(reach[i % 2] - geometry.pads[i] for i in range(4))
-    if geometry.strides != (1, 1) or min(pads) < 0:
+    pads = tuple(r - pad for r, pad in zip(reach * 2, geometry.pads, strict=True))
+    if set(geometry.strides) != {1} or min(pads) < 0:
         return None
     attributes: dict[str, Any] = {
         "kernel_shape": geometry.kernel,
@@ -126,14 +143,13 @@ def flipped_convolution(s: Value, w: Value, geometry: Geometry) -> Value | None:
 
 def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
     """Any geometry, by ConvTranspose."""
-    top, left, bottom, right = geometry.pads
-    symmetric = (top, left) == (bottom, right)
+    before, symmetric = geometry.before, geometry.before == geometry.after
     attributes: dict[str, Any] = {
         "kernel_shape": geometry.kernel,
         "strides": geometry.strides,
         "dilations": geometry.dilations,
         "group": geometry.group,
-        "pads": geometry.pads if symmetric else (0, 0, 0, 0),
+        "pads": geometry.pads if symmetric else (0,) * len(geometry.pads),
         "output_padding": geometry.remainder,
     }
     if s.builder.emission.separate_weights:
@@ -142,13 +158,13 @@ def conv_transpose(s: Value, w: Value, geometry: Geometry) -> Value:
     if symmetric:
         return full
     integers = s.builder.integers
-    _, height, width = geometry.in_shape
+    ends = tuple(map(sum, zip(before, geometry.in_shape[1:], strict=True)))
     return s.builder.node(
         "Slice",
         full,
-        integers((top, left)),
-        integers((top + height, left + width)),
-        integers((2, 3)),
+        integers(before),
+        integers(ends),
+        integers(geometry.axes),
         sign=full.sign,
     )
 
@@ -162,24 +178,26 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def _transposed(w: Value, geometry: Geometry) -> Value:
-    """(O, C/g, kh, kw) → (C, O/g, kh, kw), flipped in height and width."""
-    builder, group, (rows, columns) = w.builder, geometry.group, geometry.kernel
+    """(O, C/g, kernel …) → (C, O/g, kernel …), flipped along every axis of the kernel."""
+    builder, group, kernel = w.builder, geometry.group, geometry.kernel
     channels, out = geometry.in_shape[0], geometry.out_channels
     if group == 1:
-        swapped = builder.node("Transpose", w, attributes={"perm": (1, 0, 2, 3)}, sign=w.sign)
+        order = (1, 0, *geometry.axes)
+        swapped = builder.node("Transpose", w, attributes={"perm": order}, sign=w.sign)
     else:
-        split = w.reshape(group, out // group, channels // group, rows, columns)
-        turned = builder.node("Transpose", split, attributes={"perm": (0, 2, 1, 3, 4)}, sign=w.sign)
-        swapped = turned.reshape(channels, out // group, rows, columns)
-    if (rows, columns) == (1, 1):
+        split = w.reshape(group, out // group, channels // group, *kernel)
+        order = (0, 2, 1, *(axis + 1 for axis in geometry.axes))
+        turned = builder.node("Transpose", split, attributes={"perm": order}, sign=w.sign)
+        swapped = turned.reshape(channels, out // group, *kernel)
+    if set(kernel) == {1}:
         return swapped
     integers = builder.integers
     return builder.node(
         "Slice",
         swapped,
-        integers((-1, -1)),
-        integers((FIRST, FIRST)),
-        integers((2, 3)),
-        integers((-1, -1)),
+        integers((-1,) * len(kernel)),
+        integers((FIRST,) * len(kernel)),
+        integers(geometry.axes),
+        integers((-1,) * len(kernel)),
         sign=w.sign,
     )

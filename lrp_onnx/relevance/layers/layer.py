@@ -88,6 +88,11 @@ class Layer(Protocol):
     def as_average(self, kernel: int) -> Layer:
         """A max pooling as an average pooling; RuleError for other layers."""
 
+    def with_fixed_deviation(self) -> Layer:
+        """A normalisation whose divisor counts as a constant: it is linear then. RuleError for
+        other layers.
+        """
+
     def subsampled(self) -> tuple[Layer, Layer]:
         """A strided 1×1 convolution in two: the windows around the positions that it reads, and the
         convolution of these positions, at stride 1. RuleError for other layers.
@@ -144,6 +149,12 @@ class Node(Generic[K]):
     def as_average(self, kernel: int) -> Layer:
         raise RuleError(
             f"{self.step.op} '{self.step.name}' is no max pooling: the rule average does not fit it"
+        )
+
+    def with_fixed_deviation(self) -> Layer:
+        raise RuleError(
+            f"{self.step.op} '{self.step.name}' is no normalisation: the rule layer-norm does not "
+            "fit it"
         )
 
     def subsampled(self) -> tuple[Layer, Layer]:
@@ -241,6 +252,9 @@ class BlockLayer:
 
     def as_average(self, kernel: int) -> Layer:
         raise RuleError("a residual block is no max pooling")
+
+    def with_fixed_deviation(self) -> Layer:
+        raise RuleError("a residual block is no normalisation")
 
     def subsampled(self) -> tuple[Layer, Layer]:
         raise RuleError("a residual block is no convolution")

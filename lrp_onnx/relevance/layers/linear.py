@@ -44,76 +44,57 @@ class WeightedLayer(Node[W]):
 
 
 class ConvolutionLayer(WeightedLayer[kinds.Convolution]):
-    """2-D convolution, or 1-D as a picture of one row."""
+    """Convolution along one to three axes."""
 
     __slots__ = ()
 
     @property
     def geometry(self) -> convolution.Geometry:
         """Strides, pads, sizes."""
-        sizes = self._sizes()
-        return convolution.Geometry.of(
-            self.kind, (1, sizes[1], 1, sizes[2]) if self._is_1d else sizes
-        )
+        return convolution.Geometry.of(self.kind, self._sizes())
 
     @property
     def weight(self) -> Value:
-        stored = self._stored.reshape(*self.kind.weight.shape) if self._is_1d else self._stored
-        return stored * self._scale(-1, 1, 1, 1)
-
-    @property
-    def _is_1d(self) -> bool:
-        """Whether it runs along one axis, (N, C, L): computed as one row."""
-        return len(self.step.input_shape) == 3
+        ones = (1 for _ in self.kind.weight.shape[1:])
+        return self._stored * self._scale(-1, *ones)
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        if not self._is_1d:
-            return convolution.forward(self._tensor(x), w, self.geometry, b)
-        row = self._tensor(x).reshape(-1, *self.geometry.in_shape)
-        y = convolution.forward(row, w, self.geometry).reshape(
-            -1, self.geometry.out_channels, self._length
-        )
-        return _plus(y, b)
+        return convolution.forward(self._tensor(x), w, self.geometry, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
-        if not self._is_1d:
-            return convolution.vjp(s, w, self.geometry)
-        row = s.reshape(-1, self.geometry.out_channels, 1, self._length)
-        return convolution.vjp(row, w, self.geometry).reshape(-1, *self._sizes()[1:])
+        return convolution.vjp(s, w, self.geometry)
 
     def subsampled(self) -> tuple[Layer, Layer]:
         shape = (*self.step.input_shape[:2], *self.step.output_shape[2:])
+        axes = self.geometry.axes
         read = self.builder.node(
             "Slice",
             self.input,
-            self.builder.integers((0, 0)),
-            self.builder.integers((LAST, LAST)),
-            self.builder.integers((2, 3)),
+            self.builder.integers((0,) * len(axes)),
+            self.builder.integers((LAST,) * len(axes)),
+            self.builder.integers(axes),
             self.builder.integers(self.kind.strides),
             sign=self.input.sign,
         )
-        dense = replace(self.kind, strides=(1, 1))
+        dense = replace(self.kind, strides=(1,) * len(axes))
         point = replace(self.step, kind=dense, input_shape=shape)
-        rows, columns = (
-            _windows(old or 0, new or 0, stride)
-            for old, new, stride in zip(
-                self.step.input_shape[2:], shape[2:], self.kind.strides, strict=True
+        kind = kinds.Resample(
+            tuple(
+                _windows(old or 0, new or 0, stride)
+                for old, new, stride in zip(
+                    self.step.input_shape[2:], shape[2:], self.kind.strides, strict=True
+                )
             )
         )
-        kind = kinds.Resample(rows, columns)
         window = replace(self.step, kind=kind, output_shape=shape)
         return (
             ResampleLayer(self.builder, window, kind, self.inputs, read),
             ConvolutionLayer(self.builder, point, dense, (read,), self.output),
         )
 
-    @property
-    def _length(self) -> int:
-        return self.geometry.out_size[1]
-
 
 class DeconvolutionLayer(WeightedLayer[kinds.Deconvolution]):
-    """2-D transposed convolution: the transpose of a convolution from its output to its input."""
+    """Transposed convolution: the transpose of a convolution from its output to its input."""
 
     __slots__ = ()
 
@@ -121,15 +102,14 @@ class DeconvolutionLayer(WeightedLayer[kinds.Deconvolution]):
     def geometry(self) -> convolution.Geometry:
         """That of the convolution which it is the transpose of."""
         kind = self.kind
-        out, height, width = (size for size in self.step.output_shape[1:] if size is not None)
         return convolution.Geometry(
-            (kind.weight.shape[2], kind.weight.shape[3]),
+            kind.weight.shape[2:],
             kind.strides,
             kind.pads,
             kind.dilations,
             kind.group,
             kind.weight.shape[0],
-            (out, height, width),
+            tuple(size for size in self.step.output_shape[1:] if size is not None),
         )
 
     @property
@@ -139,7 +119,8 @@ class DeconvolutionLayer(WeightedLayer[kinds.Deconvolution]):
             return self._stored
         group, channels = self.kind.group, self.kind.weight.shape[0]
         each = np.repeat(scale.reshape(group, -1), channels // group, axis=0)
-        return self._stored * self.builder.array(each[:, :, None, None])
+        ones = (1 for _ in self.kind.weight.shape[2:])
+        return self._stored * self.builder.array(each.reshape(*each.shape, *ones))
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         return _plus(convolution.conv_transpose(self._tensor(x), w, self.geometry), b)
@@ -241,14 +222,12 @@ class AveragePoolLayer(Node[kinds.AveragePool]):
     def vjp(self, s: Value, w: Value) -> Value:
         """(N, C, H', W') → (N, C, H, W), channel by channel."""
         s, pool, sizes = s * w, self.kind, self._sizes()
-        channels, height, width = sizes[1:]
         geometry = convolution.Geometry.of_pool(pool, sizes)
-        rows, columns = geometry.out_size
-        full = np.full((1, 1, rows, columns), float(prod(pool.kernel)))
-        counts = full if pool.include_pad else _window_sizes(pool, height, width)
-        each = (s * self.builder.array(1.0 / counts)).reshape(-1, 1, rows, columns)
+        full = np.full((1, 1, *geometry.out_size), float(prod(pool.kernel)))
+        counts = full if pool.include_pad else _window_sizes(geometry)
+        each = (s * self.builder.array(1.0 / counts)).reshape(-1, 1, *geometry.out_size)
         ones = self.builder.array(np.ones((1, 1, *pool.kernel)))
-        return convolution.vjp(each, ones, geometry).reshape(-1, channels, height, width)
+        return convolution.vjp(each, ones, geometry).reshape(-1, *sizes[1:])
 
 
 class GlobalAverageLayer(Node[kinds.GlobalAverage]):
@@ -286,35 +265,50 @@ class GlobalNormLayer(Node[kinds.GlobalNorm]):
 
 
 class ResampleLayer(Node[kinds.Resample]):
-    """Mirrored borders, enlargement: one small matrix for the rows and one for the columns."""
+    """Mirrored borders, enlargement: one small matrix for every axis."""
 
     __slots__ = ()
 
     @property
     def routes(self) -> bool:
-        """Where every row of both matrices has a single one."""
-        matrices = (self.kind.rows, self.kind.columns)
-        return all(bool(((m == 0) | (m == 1)).all() and (m.sum(1) == 1).all()) for m in matrices)
+        """Where every row of all matrices has a single one."""
+        return all(
+            bool(((m == 0) | (m == 1)).all() and (m.sum(1) == 1).all()) for m in self.kind.matrices
+        )
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
-        return _plus(self._through(self._tensor(x), self.kind.rows, self.kind.columns) * w, b)
+        return _plus(self._through(self._tensor(x), self.kind.matrices) * w, b)
 
     def vjp(self, s: Value, w: Value) -> Value:
-        return self._through(s, self.kind.rows.T, self.kind.columns.T) * w
+        return self._through(s, tuple(matrix.T for matrix in self.kind.matrices)) * w
 
-    def _through(self, x: Value, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Value:
-        across = self._times(x, columns)
+    def _through(self, x: Value, matrices: tuple[NDArray[np.float64], ...]) -> Value:
+        """`x` times a matrix along every axis behind the channels, the last axis first."""
+        *outer, last = matrices
+        x = self._times(x, last)
+        if outer:
+            x = self._down(x, outer.pop(), 2 + len(matrices))
+        if outer:  # the first of three axes: those behind it are one
+            (first,) = outer
+            channels, sizes = self._sizes()[1], [len(matrix) for matrix in matrices]
+            flat = x.reshape(-1, channels, first.shape[1], prod(sizes[1:]))
+            x = self._down(flat, first, 4).reshape(-1, channels, *sizes)
+        return x
+
+    def _down(self, x: Value, matrix: NDArray[np.float64], rank: int) -> Value:
+        """``matrix @ x``, along the last axis but one of `rank` axes."""
         if self.builder.emission.matrices_last:
-            return self._turned(self._times(self._turned(across), rows))
-        return self.builder.node("MatMul", self.builder.array(rows), across, sign=x.sign)
+            return self._turned(self._times(self._turned(x, rank), matrix), rank)
+        return self.builder.node("MatMul", self.builder.array(matrix), x, sign=x.sign)
 
     def _times(self, x: Value, matrix: NDArray[np.float64]) -> Value:
         """``x @ matrix.T``"""
         return self.builder.node("MatMul", x, self.builder.array(matrix.T), sign=x.sign)
 
-    def _turned(self, x: Value) -> Value:
-        """Rows and columns exchanged."""
-        return self.builder.node("Transpose", x, attributes={"perm": (0, 1, 3, 2)}, sign=x.sign)
+    def _turned(self, x: Value, rank: int) -> Value:
+        """The last two of `rank` axes exchanged."""
+        order = (*range(rank - 2), rank - 1, rank - 2)
+        return self.builder.node("Transpose", x, attributes={"perm": order}, sign=x.sign)
 
 
 def _windows(size: int, read: int, stride: int) -> NDArray[np.float64]:
@@ -332,14 +326,11 @@ def _plus(y: Value, b: Value | None) -> Value:
     return y if b is None else y + b
 
 
-def _window_sizes(pool: kinds.AveragePool, height: int, width: int) -> NDArray[np.float64]:
-    """How many input pixels each window covers, (1, 1, H', W')."""
-
-    def along(size: int, kernel: int, stride: int, before: int, after: int) -> NDArray[np.float64]:
-        starts = np.arange(0, size + before + after - kernel + 1, stride) - before
-        return np.asarray(np.minimum(starts + kernel, size) - np.maximum(starts, 0), np.float64)
-
-    top, left, bottom, right = pool.pads
-    rows = along(height, pool.kernel[0], pool.strides[0], top, bottom)
-    columns = along(width, pool.kernel[1], pool.strides[1], left, right)
-    return (rows[:, None] * columns[None, :])[None, None]
+def _window_sizes(geometry: convolution.Geometry) -> NDArray[np.float64]:
+    """How many input elements each window covers, (1, 1, H', W')."""
+    counts = np.ones((1, 1))
+    for axis, windows in enumerate(geometry.out_size):
+        starts = np.arange(windows) * geometry.strides[axis] - geometry.before[axis]
+        ends = np.minimum(starts + geometry.kernel[axis], geometry.in_shape[1 + axis])
+        counts = counts[..., None] * (ends - np.maximum(starts, 0))
+    return counts

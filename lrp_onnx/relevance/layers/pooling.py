@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -57,14 +58,15 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         return True
 
     def as_average(self, kernel: int) -> Layer:
-        pool, pair, none = self.kind, (kernel, kernel), (0, 0, 0, 0)
+        pool, rank = self.kind, len(self.kind.kernel)
+        sides, none = (kernel,) * rank, (0,) * (2 * rank)
         average = (
-            kinds.AveragePool(pair, pair, none, True)
+            kinds.AveragePool(sides, sides, none, True)
             if kernel
             else kinds.AveragePool(pool.kernel, pool.strides, pool.pads, False)
         )
         size = convolution.pooled_size(average, self._sizes())
-        if size != self.step.output_shape[2:] or (not kernel and pool.dilations != (1, 1)):
+        if size != self.step.output_shape[2:] or (not kernel and set(pool.dilations) != {1}):
             raise RuleError(
                 f"MaxPool '{self.step.name}' gives {self.step.output_shape[2:]}, an average "
                 f"pooling of kernel {average.kernel} {size}: give it another rule, for example "
@@ -124,17 +126,17 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         """
         pooled = self._pooled[1:]
         window, builder = self._window(), self.builder
-        places = [
-            (row, column) for row in range(window.kernel[0]) for column in range(window.kernel[1])
-        ]
+        places = list(product(*map(range, window.kernel)))
         padded = self._padded(window)
         free, backs = builder.value(1.0), []
         for place in places:
-            first = [place[i] * window.dilations[i] for i in (0, 1)]
-            last = [first[i] + (pooled[i] - 1) * window.strides[i] + 1 for i in (0, 1)]
-            part = builder.node(
-                "Slice", padded, *map(builder.integers, (first, last, (2, 3), window.strides))
-            )
+            first = [at * step for at, step in zip(place, window.dilations, strict=True)]
+            last = [
+                at + (count - 1) * stride + 1
+                for at, count, stride in zip(first, pooled, window.strides, strict=True)
+            ]
+            ranges = (first, last, window.axes, window.strides)
+            part = builder.node("Slice", padded, *map(builder.integers, ranges))
             equal = builder.node("Equal", part, self.output)
             hit = builder.node("Cast", equal, attributes={"to": FLOAT}, sign=POSITIVE) * free
             free = free - hit
@@ -148,7 +150,7 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
 
     @property
     def _pooled(self) -> tuple[int, ...]:
-        """(C, H', W')"""
+        """(C, H', W'), or (C, …) with as many axes as the input."""
         return tuple(size for size in self.step.output_shape[1:] if size is not None)
 
     def _window(self) -> convolution.Geometry:
@@ -157,24 +159,22 @@ class MaxPoolLayer(Node[kinds.MaxPool]):
         """
         pool = self.kind
         sizes, pooled, pads = self._sizes()[2:], self._pooled[1:], list(pool.pads)
-        for i in (0, 1):
+        rank = len(sizes)
+        for i in range(rank):
             span = (pooled[i] - 1) * pool.strides[i] + pool.dilations[i] * (pool.kernel[i] - 1) + 1
-            pads[i + 2] = max(pads[i + 2], span - pads[i] - sizes[i])
-        places = pool.kernel[0] * pool.kernel[1]
-        top, left, bottom, right = pads
+            pads[i + rank] = max(pads[i + rank], span - pads[i] - sizes[i])
         return convolution.Geometry(
             pool.kernel,
             pool.strides,
-            (top, left, bottom, right),
+            tuple(pads),
             pool.dilations,
             1,
-            places,
-            (1, sizes[0], sizes[1]),
+            prod(pool.kernel),
+            (1, *sizes),
         )
 
     def _padded(self, window: convolution.Geometry) -> Value:
-        top, left, bottom, right = window.pads
         if not any(window.pads):
             return self.input
-        pads = self.builder.integers((0, 0, top, left, 0, 0, bottom, right))
+        pads = self.builder.integers((0, 0, *window.before, 0, 0, *window.after))
         return self.builder.node("Pad", self.input, pads, self.builder.value(LOWEST))

@@ -11,7 +11,7 @@ from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role
 from lrp_onnx.relevance.graph.builder import POSITIVE, Value
 from lrp_onnx.relevance.graph.relevance import Relevance
-from lrp_onnx.relevance.layers.layer import Node
+from lrp_onnx.relevance.layers.layer import Layer, Node
 
 LAST = 2**31 - 1
 """As a Slice end: up to and including the last element."""
@@ -149,24 +149,49 @@ class NormalizationLayer(Node[kinds.Normalization]):
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
-        norm = self.kind
-        x, back = (
-            self.input.reshape(-1, *norm.view),
-            (s * self.builder.array(norm.scale[None])).reshape(-1, *norm.view),
-        )
-        centred = x - self._mean(x)
-        spread = self.builder.node(
-            "Sqrt", self._mean(centred * centred) + norm.epsilon, sign=POSITIVE
-        )
+        x, back = self.input.reshape(-1, *self.kind.view), self._scaled(s)
+        centred, spread = self._statistics(x)
         unit = centred / spread
         through = back - self._mean(back) - unit * self._mean(back * unit)
         return (through / spread).reshape(-1, *self._sizes()[1:])
+
+    def with_fixed_deviation(self) -> Layer:
+        return FixedDeviationLayer(self.builder, self.step, self.kind, self.inputs, self.output)
+
+    def _statistics(self, x: Value) -> tuple[Value, Value]:
+        """The input less its mean, and its deviation; `x` is the input in the shape of the view."""
+        centred = x - self._mean(x)
+        variance = self._mean(centred * centred) + self.kind.epsilon
+        return centred, self.builder.node("Sqrt", variance, sign=POSITIVE)
+
+    def _scaled(self, s: Value) -> Value:
+        """`s` times the scale, in the shape of the view."""
+        return (s * self.builder.array(self.kind.scale[None])).reshape(-1, *self.kind.view)
 
     def _mean(self, x: Value) -> Value:
         norm = self.kind
         return self.builder.node(
             "ReduceMean", x, self.builder.integers(norm.axes), attributes={"keepdims": 1}
         )
+
+
+class FixedDeviationLayer(NormalizationLayer):
+    """``scale · (x − mean) / deviation + bias`` with the deviation as a constant."""
+
+    __slots__ = ()
+
+    @property
+    def bias(self) -> Value:
+        return self.builder.array(self.kind.bias[None])
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        y = self.output - self.bias
+        return y if b is None else y + b
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        x, back = self.input.reshape(-1, *self.kind.view), self._scaled(s)
+        _, deviation = self._statistics(x)
+        return ((back - self._mean(back)) / deviation).reshape(-1, *self._sizes()[1:])
 
 
 class LocalResponseLayer(Node[kinds.LocalResponse]):
@@ -180,12 +205,19 @@ class LocalResponseLayer(Node[kinds.LocalResponse]):
 
     def vjp(self, s: Value, w: Value) -> Value:
         lrn, x = self.kind, self.input
-        share = lrn.alpha / lrn.size
-        u = self._sum(x * x) * share + lrn.bias
-        power = self.builder.node("Pow", u, self.builder.value(-lrn.beta), sign=POSITIVE)
+        u, power = self._window()
         direct = s * power
         around = self._sum(direct * x / u)
-        return direct - x * around * (2 * share * lrn.beta)
+        return direct - x * around * (2 * lrn.alpha / lrn.size * lrn.beta)
+
+    def with_fixed_deviation(self) -> Layer:
+        return FixedResponseLayer(self.builder, self.step, self.kind, self.inputs, self.output)
+
+    def _window(self) -> tuple[Value, Value]:
+        """u, and ``u⁻ᵝ``."""
+        lrn, x = self.kind, self.input
+        u = self._sum(x * x) * (lrn.alpha / lrn.size) + lrn.bias
+        return u, self.builder.node("Pow", u, self.builder.value(-lrn.beta), sign=POSITIVE)
 
     def _sum(self, x: Value) -> Value:
         """The sum over every channel and its neighbours on both sides."""
@@ -194,6 +226,18 @@ class LocalResponseLayer(Node[kinds.LocalResponse]):
         attributes = {"kernel_shape": (size, 1), "pads": (size // 2, 0, size // 2, 0)}
         columns = x.reshape(-1, 1, sizes[0], prod(sizes[1:]))
         return self.builder.node("Conv", columns, ones, attributes=attributes).reshape(-1, *sizes)
+
+
+class FixedResponseLayer(LocalResponseLayer):
+    """``x · u⁻ᵝ`` with u as a constant."""
+
+    __slots__ = ()
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        return self.output if b is None else self.output + b
+
+    def vjp(self, s: Value, w: Value) -> Value:
+        return s * self._window()[1]
 
 
 class ReshapeLayer(Node[kinds.Reshape]):

@@ -12,13 +12,15 @@ from lrp_onnx.relevance.post.region import coarse_map, masked, region
 from lrp_onnx.relevance.post.scaling import average, normalize, quantize
 
 
-def post_processed(raw: Value, size: tuple[int, int], chain: Chain) -> Value:
-    """The maps after every step of the chain, (N, H, W), for the maps `raw` of `size` (H, W)."""
+def post_processed(raw: Value, size: tuple[int, ...], chain: Chain) -> Value:
+    """The maps after every step of the chain, for the maps `raw` of `size`: (N, H, W) and (H, W),
+    or with one or three axes in place of H and W.
+    """
     return _processed(raw, size, chain.steps, decides=False)
 
 
 def _processed(
-    raw: Value, size: tuple[int, int], steps: Sequence[MapStep], *, decides: bool
+    raw: Value, size: tuple[int, ...], steps: Sequence[MapStep], *, decides: bool
 ) -> Value:
     """The maps after `steps`; `decides` tells whether something behind them has a threshold, for
     which values have to be as exact as Python's.
@@ -30,7 +32,7 @@ def _processed(
     return grid.value
 
 
-def region_of(raw: Value, size: tuple[int, int], chain: Chain) -> tuple[Value, int]:
+def region_of(raw: Value, size: tuple[int, ...], chain: Chain) -> tuple[Value, int]:
     """The region that the last C3 or C1C of the chain keeps, as a 0/1 mask (N, s, s), and s.
 
     A chain without one is followed by C3 with its default options, applied to `raw`.

@@ -90,7 +90,7 @@ class Blocks:
         return blocks.times(self.members(0).T, self.members(1).T)
 
 
-def raster(size: tuple[int, int]) -> NDArray[np.float32]:
+def raster(size: tuple[int, ...]) -> NDArray[np.float32]:
     """(rows, columns): a number for every pixel, the larger the earlier it comes in raster order;
     1 for the last.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
@@ -16,23 +17,23 @@ LIMIT = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """A batch of maps in the graph, (N, rows, columns)."""
+    """A batch of maps in the graph, (N, rows, columns), or (N, …) with one or three axes."""
 
     value: Value
     """float32; float64 only between `exact` and `rounded`."""
-    size: tuple[int, int]
-    """(rows, columns)."""
+    size: tuple[int, ...]
+    """(rows, columns), or (length,) or (depth, rows, columns)."""
 
     def of(self, value: Value) -> Grid:
         """Other values of the same size."""
         return Grid(value, self.size)
 
-    def times(self, left: Matrix, right: Matrix, *, double: bool = False) -> Grid:
-        """``left @ map @ right.T`` for every map, by two stored matrices.
+    def times(self, *matrices: Matrix, double: bool = False) -> Grid:
+        """``left @ map @ right.T`` for every map, by two stored matrices, or by as many as the maps
+        have axes.
 
         Args:
-            left: (r, rows).
-            right: (c, columns).
+            matrices: for every axis (new size, old size).
             double: whether the products are float64, rounded to float32 at the end.
         """
         builder = self.value.builder
@@ -43,12 +44,14 @@ class Grid:
             """``value @ matrix.T``: every runtime takes a stored matrix on the right."""
             return builder.node("MatMul", value, builder.stored(matrix.T.astype(kind)))
 
-        def down(value: Value, matrix: Matrix) -> Value:
+        def down(value: Value, matrix: Matrix, rank: int = 1 + len(matrices)) -> Value:
             if double:
                 # ONNX Runtime 1.18 fuses a Transpose with a MatMul, and has no float64 kernel then.
                 return builder.node("MatMul", builder.stored(matrix.astype(kind)), value)
-            return transposed(across(transposed(value), matrix))
+            return transposed(across(transposed(value, rank), matrix), rank)
 
+        *outer, right = matrices
+        left = outer.pop() if outer else np.eye(1)
         # What is turned round is the smaller side of each product.
         if len(left) > left.shape[1] and not _is_identity(left):
             value = down(value, left)
@@ -56,23 +59,28 @@ class Grid:
             value = across(value, right)
         if len(left) <= left.shape[1] and not _is_identity(left):
             value = down(value, left)
-        return Grid(rounded(value) if double else value, (len(left), len(right)))
+        size = tuple(map(len, matrices))
+        for matrix in outer:  # the first of three axes: those behind it are one
+            if not _is_identity(matrix):
+                flat = value.reshape(-1, matrix.shape[1], prod(size[1:]))
+                value = down(flat, matrix, 3).reshape(-1, *size)
+        return Grid(rounded(value) if double else value, size)
 
-    def resampled(self, size: tuple[int, int], method: str, *, double: bool = False) -> Grid:
+    def resampled(self, size: tuple[int, ...], method: str, *, double: bool = False) -> Grid:
         """The maps at another size, see `maps.resample`."""
-        left, right = (METHODS[method](new, old) for new, old in zip(size, self.size, strict=True))
-        return self.times(left, right, double=double)
+        sizes = zip(size, self.size, strict=True)
+        return self.times(*(METHODS[method](new, old) for new, old in sizes), double=double)
 
     def flat(self, *shape: int) -> Value:
         """The maps as vectors, (N, rows · columns), or of another `shape` behind the batch."""
-        return self.value.reshape(-1, *(shape or (self.size[0] * self.size[1],)))
+        return self.value.reshape(-1, *(shape or (prod(self.size),)))
 
     def shaped(self, flat: Value) -> Grid:
         """Vectors (N, rows · columns), or other forms of them, as maps of this size."""
         return self.of(flat.reshape(-1, *self.size))
 
     def largest(self) -> Value:
-        """The maximum of every map, (N, 1, 1)."""
+        """The maximum of every map, (N, 1, 1), or (N, 1, …) with as many axes as the maps."""
         return self._reduced("ReduceMax")
 
     def smallest(self) -> Value:
@@ -85,7 +93,7 @@ class Grid:
 
     def _reduced(self, operator: str) -> Value:
         builder = self.value.builder
-        axes = builder.integers((1, 2))
+        axes = builder.integers(range(1, 1 + len(self.size)))
         return builder.node(
             operator, self.value, axes, attributes={"keepdims": 1}, sign=self.value.sign
         )
@@ -96,9 +104,10 @@ def _is_identity(matrix: Matrix) -> bool:
     return matrix.shape[0] == matrix.shape[1] and bool((matrix == np.eye(len(matrix))).all())
 
 
-def transposed(value: Value) -> Value:
-    """Rows and columns of every map exchanged."""
-    return value.builder.node("Transpose", value, attributes={"perm": [0, 2, 1]})
+def transposed(value: Value, rank: int = 3) -> Value:
+    """Rows and columns of every map exchanged; `rank` is the number of axes with the batch."""
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    return value.builder.node("Transpose", value, attributes={"perm": order})
 
 
 def exact(value: Value) -> Value:
@@ -150,7 +159,7 @@ def order_statistic(grid: Grid, share: float, *, double: bool) -> Value:
     values, as NumPy has it; float64 if the values are.
     """
     builder = grid.value.builder
-    count = grid.size[0] * grid.size[1]
+    count = prod(grid.size)
     position = share * (count - 1)
     lower = int(np.floor(position))
     upper, fraction = min(lower + 1, count - 1), position - lower
@@ -167,7 +176,7 @@ def order_statistic(grid: Grid, share: float, *, double: bool) -> Value:
     def at(rank: int) -> Value:
         place = count - 1 - rank if from_top else rank
         row = builder.node("Gather", values, builder.integers((place,)), attributes={"axis": 1})
-        return row.reshape(-1, 1, 1)
+        return row.reshape(-1, *(1 for _ in grid.size))
 
     low, high = at(lower), at(upper)
     if fraction == 0.0 or low.name == high.name:

@@ -18,7 +18,7 @@ from lrp_onnx.relevance.post.grid import (
 
 def average(grid: Grid, *, size: int, expansion: str, double: bool = False) -> Grid:
     """See `maps.heatmap.average`; `double` computes in float64, as Python does."""
-    coarse = grid.resampled((size, size), "area", double=double)
+    coarse = grid.resampled((size,) * len(grid.size), "area", double=double)
     return coarse.resampled(grid.size, expansion, double=double)
 
 

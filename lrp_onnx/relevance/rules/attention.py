@@ -1,11 +1,11 @@
-"""The rules of attention: of the product of two activations, and of the softmax."""
+"""The rules of attention: of the product of two activations, of the softmax."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lrp_onnx.plan.kinds import MatrixProduct, Role, Step
+from lrp_onnx.plan.kinds import MatrixProduct, Quotient, Role, Step
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
 from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule
@@ -14,10 +14,15 @@ from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halves(StabilizedRule):
     """``s = R / (2·stabilize(z));  R_A = A ⊙ (s Bᵀ), R_B = B ⊙ (Aᵀ s)`` for z = AB: half to each
-    factor (AttnLRP, Achtibat et al. 2024, Eq. 3.3).
+    factor, also of a product of single elements (AttnLRP, Achtibat et al. 2024, Prop. 3.2, 3.3).
     """
 
-    serves: ClassVar[str] = "matrix product"
+    serves: ClassVar[tuple[str, ...]] = ("matrix product", "product")
+
+    def fits(self, step: Step) -> str | None:
+        if isinstance(step.kind, Quotient):
+            return "it divides by a norm, which has no half of its own"
+        return StabilizedRule.fits(self, step)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         s = r.over(layer.output, self.epsilon, signed=self.signed)
@@ -31,7 +36,7 @@ class Values(StabilizedRule):
     and takes nothing (CP-LRP, Ali et al. 2022).
     """
 
-    serves: ClassVar[str] = "matrix product"
+    serves: ClassVar[tuple[str, ...]] = ("matrix product",)
 
     def fits(self, step: Step) -> str | None:
         kind = step.kind
@@ -43,17 +48,6 @@ class Values(StabilizedRule):
         s = r.over(layer.output, self.epsilon, signed=self.signed)
         backs = zip(layer.vjps(s), layer.inputs, layer.roles, strict=True)
         return [None if role is Role.GATE else Relevance(back, x) for back, x, role in backs]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GradientMatrixProduct(Rule):
-    """``R_A = R Bᵀ, R_B = Aᵀ R``: what the gradient does at a product of matrices."""
-
-    serves: ClassVar[str] = "matrix product"
-    conserves: ClassVar[bool] = False
-
-    def __call__(self, layer: Layer, r: Relevance) -> Shares:
-        return [Relevance(back) for back in layer.vjps(r.total)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ class Ratio(Rule):
     Where all operands are 0, so is the share.
     """
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         return _by_share(r, [h.abs() for h in layer.operands(r)])
@@ -38,7 +38,7 @@ class ZPlusJoin(Rule):
     decide only where none is positive. At δ = 0 nothing is handed on there.
     """
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
     negative: float = 1e-9
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ def _by_share(r: Relevance, weights: Sequence[Value]) -> list[Relevance]:
 class Symmetric(Rule):
     """``Rᵢ = R / n``: every branch the same (Otsuki et al., ECCV 2024)."""
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         part = Relevance(r.total * (1.0 / len(layer.inputs)))
@@ -77,7 +77,7 @@ class Symmetric(Rule):
 class MainOnly(Rule):
     """``R_main = R``, shortcuts get nothing."""
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
 
     def fits(self, step: Step) -> str | None:
         return Rule.fits(self, step) or closes_a_block(step)
@@ -90,7 +90,7 @@ class MainOnly(Rule):
 class SkipOnly(Rule):
     """``R_shortcut = R``, the main branch gets nothing (several shortcuts share by magnitude)."""
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         shortcuts = [i for i, role in enumerate(layer.roles) if role is not Role.MAIN]
@@ -108,7 +108,7 @@ class Signed(StabilizedRule):
     It blows up where the branches cancel.
     """
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         s = r.over(layer.output, self.epsilon, signed=self.signed)
@@ -119,7 +119,7 @@ class Signed(StabilizedRule):
 class GradientJoin(Rule):
     """``Rᵢ = R``: what the gradient does at a sum."""
 
-    serves: ClassVar[str] = "join"
+    serves: ClassVar[tuple[str, ...]] = ("join",)
     conserves: ClassVar[bool] = False
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
@@ -128,19 +128,25 @@ class GradientJoin(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate(Rule):
-    """``R_signal = R``: the gate counts as a constant, the signal takes all (Arras et al. 2017)."""
+    """``R_signal = R``: the gate counts as a constant, the signal takes all (Arras et al. 2017).
+    Where neither factor is a gate, each takes half (AttnLRP, Achtibat et al. 2024, Eq. 3.3).
+    """
 
-    serves: ClassVar[str] = "product"
+    serves: ClassVar[tuple[str, ...]] = ("product",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        if Role.GATE not in layer.roles:
+            return [Relevance(r.total * 0.5) for _ in layer.inputs]
         return [r if role is not Role.GATE else None for role in layer.roles]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientProduct(Rule):
-    """``R_signal = g ⊙ R, R_gate = Σ x ⊙ R``: what the gradient does at a product."""
+    """``R_signal = g ⊙ R, R_gate = Σ x ⊙ R``, and ``R_A = R Bᵀ, R_B = Aᵀ R`` for z = AB: what the
+    gradient does at a product.
+    """
 
-    serves: ClassVar[str] = "product"
+    serves: ClassVar[tuple[str, ...]] = ("product", "matrix product")
     conserves: ClassVar[bool] = False
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
@@ -153,7 +159,7 @@ class Parts(Rule):
     constants in it receive (a class token) is absorbed, as by a bias.
     """
 
-    serves: ClassVar[str] = "concatenation"
+    serves: ClassVar[tuple[str, ...]] = ("concatenation",)
 
     def __call__(self, layer: Layer, r: Relevance) -> Shares:
         if layer.bias.number != 0.0:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from lrp_onnx.plan.kinds import Step
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.rules.linear import Epsilon
 from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule
 
 
@@ -36,6 +37,22 @@ class Pass(Rule):
         if not step.kind.one_to_one:
             return "its output has no element for every element of its input"
         return Rule.fits(self, step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNorm(Epsilon):
+    """``s = R / stabilize(z);  R_in = x ⊙ (γs − mean(γs)) / σ`` for z = γ(x − mean(x)) / σ + β: the
+    ε-rule with the deviation σ as a constant (AttnLRP, Achtibat et al. 2024, Prop. 3.4; Ali et al.
+    2022). What β receives is absorbed.
+    """
+
+    def fits(self, step: Step) -> str | None:
+        if step.kind.category == "normalization":
+            return None
+        return "it is no normalisation by the picture's own statistics"
+
+    def __call__(self, layer: Layer, r: Relevance) -> Shares:
+        return Epsilon.__call__(self, layer.with_fixed_deviation(), r)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,8 @@ Shares = Sequence[Relevance | None]
 class Rule:
     """A rule of a layer, a sum, a product or a whole residual block."""
 
-    serves: ClassVar[str] = ""
-    """The category of merging layers that it is for, such
+    serves: ClassVar[tuple[str, ...]] = ()
+    """The categories of merging layers that it is for, such
     as ``join``; layers with one input where it is empty.
     """
     conserves: ClassVar[bool] = True
@@ -54,11 +54,9 @@ class Rule:
         """Why the rule cannot serve `step`, or None where it can."""
         if not self.serves:
             return "that is a rule of layers with one input" if step.kind.merges else None
-        return (
-            None
-            if step.kind.category == self.serves
-            else f"that is a rule of {SERVED[self.serves]}"
-        )
+        if step.kind.category in self.serves:
+            return None
+        return f"that is a rule of {' and '.join(SERVED[category] for category in self.serves)}"
 
 
 def closes_a_block(step: Step) -> str | None:

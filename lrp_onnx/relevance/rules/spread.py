@@ -16,7 +16,7 @@ from lrp_onnx.relevance.rules.rule import LinearRule, Rule, Shares
 def why_not_subsampling(step: Step) -> str | None:
     """Why `step` is no strided 1×1 convolution without pads, or None where it is."""
     kind = step.kind
-    if isinstance(kind, Convolution) and kind.weight.shape[2:] == (1, 1) != kind.strides:
+    if isinstance(kind, Convolution) and set(kind.weight.shape[2:]) == {1} != set(kind.strides):
         return None if not any(kind.pads) else "it pads"
     return "it is no strided 1x1 convolution"
 

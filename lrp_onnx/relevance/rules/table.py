@@ -12,6 +12,7 @@ RULES: dict[str, Rule] = {
     "z-box": rules.ZBox(),
     "spread": spread.Spread(),
     "pass": passing.Pass(),
+    "layer-norm": passing.LayerNorm(),
     "norm": rules.Norm(),
     "gradient": passing.Gradient(),
     "route": passing.Route(),
@@ -32,7 +33,6 @@ RULES: dict[str, Rule] = {
     "parts": joins.Parts(),
     "halves": attention.Halves(),
     "values": attention.Values(),
-    "gradient-matrix-product": attention.GradientMatrixProduct(),
     "softmax": attention.SoftmaxTaylor(),
 }
 """Every rule by its name, with its default parameters."""

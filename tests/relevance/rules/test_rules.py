@@ -157,9 +157,10 @@ ELSEWHERE = {
     "route",
     "spread",
     "softmax",
+    "layer-norm",
 }
-"""Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py, test_routing.py
-test_spread.py and test_transformers.py have their twins.
+"""Rules of layers without a matrix, and of strided 1×1 convolutions; test_joins.py,
+test_routing.py, test_spread.py and test_attention.py have their twins.
 """
 
 
