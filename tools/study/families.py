@@ -59,6 +59,7 @@ ATTENTION: Mapping[str, Sequence[str]] = {
     "start": ("contrastive", "logit"),
     "resolution": ("1/8", "8x8", "full"),
     "@attention": ("values", "halves"),
+    "@normalization": ("layer-norm", "pass"),
     "@upper convolution": (*LINEAR, "gamma(gamma=1)"),
     "@convolution": (*LINEAR, "gamma(gamma=1)"),
     "@first": ("gamma(gamma=0.25)", "gamma(gamma=0.1)", "gamma(gamma=100)", "w-square"),
@@ -97,6 +98,7 @@ TRANSFORMER = Family(
         "start": "contrastive",
         "resolution": "1/8",
         "@attention": "values",
+        "@normalization": "layer-norm",
         "@upper convolution": "epsilon",
         "@convolution": "epsilon",
         "@first": "gamma(gamma=0.25)",
@@ -147,7 +149,7 @@ BASELINES = (
     "gaussian",
     "constant",
 )
-RULES = ("@first", "@upper convolution", "@convolution", "@attention", "@join")
+RULES = ("@first", "@upper convolution", "@convolution", "@attention", "@normalization", "@join")
 """Rules as a method's name lists them: the first that fits a step wins."""
 
 

@@ -249,13 +249,20 @@ COMPOSITES: dict[str, Composite] = {
         ("dense", Epsilon()),
     ),
     "transformer-c3": Composite(
-        title="why this class rather than others, in networks with attention: as cp-lrp-gamma, "
-        "and relevance stops at the grid of patches; then C3 without ties",
-        source="ours, chosen by tools/study/modern.py (models/EVALUATION.md)",
+        title="why this class rather than others, in networks with attention: attention counts as "
+        "a constant, epsilon on linear layers, layer normalisation by AttnLRP's rule, and "
+        "relevance stops at 1/8 of the picture, or at the patches; then C3 without ties",
+        source="ours, chosen by tools/study/families.py (models/EVALUATION.md)",
         post="c3(size=14, expansion=bilinear, outside=rank)",
         start="contrastive",
         resolution="1/8",
-        entries=(*_HEAD, *_TRANSFORMER),
+        entries=(
+            *_HEAD,
+            ("first", Gamma()),
+            ("convolution", Epsilon()),
+            ("dense", Epsilon()),
+            *_TRANSFORMER,
+        ),
     ),
     "attn-lrp": Composite(
         title="AttnLRP: relevance also through queries, keys and the softmax of attention; gamma "
