@@ -64,11 +64,12 @@ from lrp_onnx.relevance.composites.assign import (
     WHICH,
     Assigned,
     Choices,
+    Composite,
     applied_rules,
     assign,
     depends_on_exporter,
 )
-from lrp_onnx.relevance.composites.presets import DEFAULT, find_composite
+from lrp_onnx.relevance.composites.presets import DEFAULT, default_for, find_composite
 from lrp_onnx.relevance.emit import Backward, LedgerEntry
 from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import Builder
@@ -139,7 +140,8 @@ class Options:
             nodes and tensors, and sizes, fit a model shows when it is compiled.
     """
 
-    composite: str = DEFAULT
+    composite: str | None = None
+    """Name of a composite; None for the default of the model's family (`presets.default_for`)."""
     outputs: tuple[str, ...] | None = None
     """``heatmap``, ``heatmap_raw``, ``c3``, ``relevance``, ``attention``, or names of inner tensors
     of the model. None for ``heatmap``, and ``c3`` too where the post-processing has C3 or C1C.
@@ -227,9 +229,10 @@ class Options:
     def _misread(self) -> Iterator[str]:
         """Faults of values with a grammar."""
         texts: list[tuple[str, str, Callable[[str], object]]] = [
-            ("", self.composite, find_composite),
-            *((f"rules[{node!r}]: ", text, parse_rule) for node, text in self.rules.items()),
+            (f"rules[{node!r}]: ", text, parse_rule) for node, text in self.rules.items()
         ]
+        if self.composite is not None:
+            texts.insert(0, ("", self.composite, find_composite))
         if self.post is not None:
             texts.append((f"post={self.post!r}: ", self.post, parse_chain))
         for place, text, read in texts:
@@ -255,9 +258,18 @@ class Options:
         return find_emission(self.optimize_for)
 
     @property
+    def chosen(self) -> Composite:
+        """The composite; where the model's family decides, the default of most."""
+        return find_composite(self.composite or DEFAULT)
+
+    @property
     def chain(self) -> Chain:
-        """The post-processing of ``heatmap``."""
-        return parse_chain(find_composite(self.composite).post if self.post is None else self.post)
+        """The post-processing of ``heatmap``; defaults of all families have the same."""
+        return parse_chain(self.chosen.post if self.post is None else self.post)
+
+    def of_family(self, plan: Plan) -> Options:
+        """These options with the default composite of the model's family, unless one is chosen."""
+        return self if self.composite else replace(self, composite=default_for(plan))
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -358,7 +370,6 @@ def plan_model(
         UnsupportedModelError: the model cannot be explained; every reason is listed.
         RuleError: a rule or composite is unknown or does not fit.
     """
-    composite = find_composite(options.composite)
     _ = options.chain  # raises RuleError before the file is read
     source = str(path)
     proto = load_proto(path)
@@ -383,7 +394,7 @@ def plan_model(
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
     graph = append_logits(graph, head)
-    fold = composite.fold_batch_norm
+    fold = options.chosen.fold_batch_norm
     if options.randomize:
         layers = canonicalize(graph, head.logits, source=source, fold_batch_norm=fold)
         graph = shuffle_weights(graph, layers, layers=options.randomize, seed=options.seed)
@@ -396,7 +407,7 @@ def plan_model(
     preparation = description.preprocessing or IMAGENET
     box = pixel_box(preparation, plan) if plan.axes == 2 else None
     choices = Choices(bias=options.bias, overrides=options.rules, box=box)
-    return graph, plan, assign(plan, composite, choices)
+    return graph, plan, assign(plan, options.of_family(plan).chosen, choices)
 
 
 def _leaves_size_open(proto: onnx.ModelProto) -> bool:
@@ -444,7 +455,13 @@ def _notes(plan: Plan, options: Options) -> Iterator[str]:
             f"the weights of the {options.randomize} layers nearest to the logits are shuffled: "
             "a sanity test of maps"
         )
-    yield from depends_on_exporter(plan, find_composite(options.composite))
+    fitting = options.of_family(plan)
+    if options.composite is None and fitting.composite != DEFAULT:
+        yield (
+            f"the network has attention: its composite is {fitting.composite}, the default of "
+            "transformers; --composite chooses another"
+        )
+    yield from depends_on_exporter(plan, fitting.chosen)
     left_out = [type(step).__name__ for step in options.chain.of_pictures]
     if plan.axes != 2 and left_out:
         yield f"{' and '.join(left_out)} is for pictures: the maps are not post-processed with it"
@@ -474,7 +491,8 @@ def compile_model(
     graph, plan, assigned = plan_model(path, options)
     options = _for_axes(options, plan)
     plan = replace(plan, notes=(*plan.notes, *_runtime_notes(options)))
-    start = options.start or find_composite(options.composite).start
+    options = options.of_family(plan)
+    start = options.start or options.chosen.start
     graph = _for_runtime(graph, options, source=str(path))
     forward = ir.to_proto(graph.model)
     options = replace(options, outputs=_outputs(forward, options))
@@ -504,7 +522,7 @@ def compile_model(
         explained=plan.logits,
         layout=plan.layout,
         classes=plan.classes,
-        composite=options.composite,
+        composite=options.composite or DEFAULT,
         start_value=start,
         post=str(options.chain),
         versions={"lrp-onnx": __version__} | {name: version(name) for name in LIBRARIES},
@@ -567,7 +585,7 @@ def _cut_point(plan: Plan, options: Options) -> str | None:
     """The feature map where relevance stops, None for the picture."""
     if options.resolution is not None:
         return feature_map(plan, options.resolution)
-    coarse = feature_map(plan, find_composite(options.composite).resolution)
+    coarse = feature_map(plan, options.chosen.resolution)
     if coarse is None:
         return None
     names = plan.before(coarse)
@@ -635,7 +653,7 @@ def _appended(
     at: str | None,
 ) -> onnx.ModelProto:
     """The forward model and the backward pass in one model, without unused nodes."""
-    times_input = find_composite(options.composite).times_input
+    times_input = options.chosen.times_input
     outputs = append_outputs(
         backward, options.given, at=at, times_input=times_input, chain=options.chain
     )

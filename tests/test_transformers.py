@@ -12,7 +12,7 @@ import onnx
 import pytest
 from conftest import relative, run_onnx
 from float64 import run_float64
-from networks import Network, picture, transformer
+from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.verify import audit
@@ -20,7 +20,7 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.batch_first import Place
 from lrp_onnx.plan import kinds
-from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT, TRANSFORMERS
 
 Save = Callable[[onnx.ModelProto], Path]
 FORMS = ("split", "merged", "windows")
@@ -138,3 +138,28 @@ def test_a_product_along_the_batch_is_refused(saved: Save) -> None:
     mixed = net.node("MatMul", y, net.node("MatMul", turned, y))
     with pytest.raises(UnsupportedModelError, match="batch"):
         compile_model(saved(net.model(net.dense(mixed, (4, 3)), ["N", 3, 5, 5], classes=3)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_default_composite_follows_from_attention(form: str, saved: Save) -> None:
+    path = saved(transformer(form))
+    found = compile_model(path)
+    assert found.contract.composite == TRANSFORMERS
+    assert found.contract.post == COMPOSITES[TRANSFORMERS].post
+    assert found.contract.start_value == COMPOSITES[TRANSFORMERS].start
+    assert any(f"its composite is {TRANSFORMERS}" in note for note in found.plan.notes)
+    chosen = compile_model(path, composite=DEFAULT)
+    assert chosen.contract.composite == DEFAULT
+    assert not any("its composite is" in note for note in chosen.plan.notes)
+
+
+def test_without_attention_the_default_is_that_of_most(saved: Save) -> None:
+    found = compile_model(saved(resnet(size=(32, 32))))
+    assert found.contract.composite == DEFAULT
+    assert not any("its composite is" in note for note in found.plan.notes)
+
+
+def test_the_defaults_of_all_families_are_shown_alike() -> None:
+    """What `Options` says of outputs and post-processing before the model is read."""
+    assert COMPOSITES[TRANSFORMERS].post == COMPOSITES[DEFAULT].post == str(Options().chain)
+    assert COMPOSITES[TRANSFORMERS].fold_batch_norm and COMPOSITES[DEFAULT].fold_batch_norm

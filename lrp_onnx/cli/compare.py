@@ -16,7 +16,7 @@ from lrp_onnx.errors import ImageError, shown
 from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.methods import check_method, find_method, read_method, with_own_post
 from lrp_onnx.files.writing import check_writable
-from lrp_onnx.relevance.composites.presets import DEFAULT
+from lrp_onnx.relevance.composites.presets import DEFAULT, default_for
 from lrp_onnx.report.legend import BAR, beside, color_bar
 from lrp_onnx.report.render import (
     STYLE,
@@ -70,7 +70,8 @@ def compare_file(
         image: the picture to explain.
         output: the file.
         options: how the model is read.
-        methods: composites or baselines; empty for `DEFAULT_METHODS`.
+        methods: composites or baselines; empty for `DEFAULT_METHODS`, the first of them the
+            default of the model's family.
         target: a class index or name; None for the predicted class.
         top: how many of the most probable classes are shown instead, one below the other.
         columns: pictures in a row of the grid.
@@ -96,6 +97,8 @@ def compare_file(
     subject = subject_for(
         model, names, provider=provider, threads=threads, choices=options.about_model
     )
+    if not methods:
+        names[0] = with_own_post(default_for(subject.plan))
     picture = read_image(path)
     prepared = subject.prepare(picture)
     tensor = prepared.tensor[None]

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from lrp_onnx.cli.options import names_in
 from lrp_onnx.cli.tables import evaluation_table
-from lrp_onnx.compiler import Options
+from lrp_onnx.compiler import Options, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
@@ -21,7 +21,7 @@ from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Result
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
 from lrp_onnx.files.writing import check_folder, held_folder, write_bytes
-from lrp_onnx.relevance.composites.presets import DEFAULT
+from lrp_onnx.relevance.composites.presets import DEFAULT, default_for
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
@@ -57,7 +57,8 @@ def evaluate_files(
         images: files, folders or globs.
         options: how the model is read.
         report: is called with every line about progress.
-        methods: composites or baselines; empty for `DEFAULT_METHODS`.
+        methods: composites or baselines; empty for `DEFAULT_METHODS`, the first of them the
+            default of the model's family.
         metrics: names, comma-separated.
         labels: a CSV file; None for ``labels.csv`` beside the photos.
         masks: a folder of masks; None for the boxes in `labels`.
@@ -78,19 +79,23 @@ def evaluate_files(
     boxes = read_boxes(table) if table else {}
     if output is not None:
         check_folder(output)
+    choices: dict[str, Any] = {
+        "explain": options.explain,
+        "input_size": options.input_size,
+        "preprocessing": options.preprocessing,
+    }
+    if not methods:
+        plan = plan_model(model, Options(**choices))[1]
+        methods = (with_own_post(default_for(plan)), *DEFAULT_METHODS[1:])
     request = Request(
         model=model,
         photos=photos,
-        methods=(*(methods or DEFAULT_METHODS), *SANITY),
+        methods=(*methods, *SANITY),
         metrics=names_in(metrics),
         labels=classes,
         masks=find_masks(masks, photos) if masks else boxes,
         results=output / "results.jsonl" if output else None,
-        choices={
-            "explain": options.explain,
-            "input_size": options.input_size,
-            "preprocessing": options.preprocessing,
-        },
+        choices=choices,
         **settings,
     )
     lacking = [name for name in request.metrics if name in NEEDING_MASKS]

@@ -58,7 +58,8 @@ OPTIONS: Mapping[str, Decorator] = {
     "composite": click.option(
         "--composite",
         metavar="NAME",
-        help="Named set of rules; `lrp-onnx composites` lists them. [default: residual-c3]",
+        help="Named set of rules; `lrp-onnx composites` lists them. [default: residual-c3; "
+        "transformer-c3 where there is attention]",
     ),
     "start": click.option(
         "--start",
@@ -195,7 +196,6 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
     """
     from lrp_onnx.cli.settings import Settings, read_settings
     from lrp_onnx.compiler import Options
-    from lrp_onnx.relevance.composites.presets import DEFAULT
     from lrp_onnx.runtime.preprocess import parse_preprocessing
 
     line = {name: values.pop(name, None) for name in COMPILING}
@@ -204,7 +204,7 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
     for pattern, rule in settings.rules.items():
         rules.setdefault(pattern, rule)
     return Options(
-        composite=line["composite"] or settings.composite or DEFAULT,
+        composite=line["composite"] or settings.composite,
         start=line["start"] or settings.start,
         bias=line["bias"] or settings.bias,
         rules=rules,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.subject import Maps, Pictures, Subject, Targets, chunks_of, explain_all
+from lrp_onnx.evaluation.tokens import rolled_out
 from lrp_onnx.maps.options import check_range, check_whole
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.explainer import Explainer
@@ -35,6 +36,8 @@ class Baseline:
     """Whether it needs nothing of a model but its predictions, so that it explains any model."""
     reads_features: ClassVar[bool] = False
     """Whether it reads the last feature map, which not every model has."""
+    reads_attention: ClassVar[bool] = False
+    """Whether it reads the attention of a transformer."""
     reads_others: ClassVar[bool] = False
     """Whether its maps depend on the other pictures that are evaluated."""
 
@@ -146,6 +149,8 @@ class ExpectedGradients(Baseline):
     among them, where its share is zero.
     """
 
+    reads_attention: ClassVar[bool] = False
+    """Whether it reads the attention of a transformer."""
     reads_others: ClassVar[bool] = True
     samples: int = 32
     """Number of pairs (x′, α), the same for every picture."""
@@ -314,7 +319,7 @@ def _features(subject: Subject) -> Features:
         runs = [explainer.explain(pictures, target=targets) for pictures, targets in chunks]
         names = (subject.feature, f"relevance/{subject.feature}")
         activations, gradients = (np.concatenate([run[name] for run in runs]) for name in names)
-        return activations, gradients
+        return subject.feature_map.of(activations), subject.feature_map.of(gradients)
 
     return both
 
@@ -476,6 +481,30 @@ class Attention(Baseline):
         return maps
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionRollout(Baseline):
+    """``Π ½(Aₗ + I)`` over the layers, Aₗ the mean of a layer's heads: how much of each place is in
+    the token that the class is read from, or on average in all (Abnar and Zuidema 2020).
+
+    It is the same for every class.
+    """
+
+    reads_attention: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject) -> Run:
+        layers = subject.attention_layers
+
+        def maps(x: Pictures, t: Targets) -> Maps:
+            parts = [rolled_out(subject.attention(part)) for part in chunks_of(x)]
+            flow = np.concatenate(parts).astype(np.float32)
+            read = flow.mean(1) if layers.read is None else flow[:, layers.read]
+            height, width = layers.tokens.layout.size
+            places = read[:, layers.tokens.start :][:, : height * width]
+            return _enlarged(places.reshape(-1, height, width), subject.grid(x))
+
+        return maps
+
+
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "constant": Constant(),
@@ -494,6 +523,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         "expected-gradients": ExpectedGradients(),
         "smooth-grad": SmoothGrad(),
         "attention": Attention(),
+        "attention-rollout": AttentionRollout(),
     }
 )
 """Name of a baseline → the baseline with its default parameters."""

@@ -142,8 +142,12 @@ def _composite(call: Call) -> CompositeMaps:
 def check_method(text: str, subject: Subject | None = None) -> None:
     """Raise RuleError unless `text` is a method and, if `subject` is given, fits that model."""
     source = read_method(text).source
-    if subject is not None and isinstance(source, Baseline) and source.reads_features:
-        _ = subject.feature  # raises RuleError where there is none
+    if subject is None or not isinstance(source, Baseline):
+        return
+    if source.reads_features:
+        _ = subject.feature_map  # raises RuleError where there is none
+    if source.reads_attention:
+        _ = subject.attention_layers
 
 
 def find_method(text: str, subject: Subject) -> Method:

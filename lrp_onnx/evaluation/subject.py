@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx.utils
 from numpy.typing import NDArray
 
@@ -16,6 +17,12 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.contract import Preprocessing
 from lrp_onnx.errors import RuleError
+from lrp_onnx.evaluation.tokens import (
+    AttentionLayers,
+    FeatureMap,
+    attention_layers,
+    last_feature_map,
+)
 from lrp_onnx.maps.chain import NONE
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.runtime.classes import Classes
@@ -88,24 +95,58 @@ class Subject:
         """The structure that was recognised in the model."""
         return plan_model(self.path, Options(**self.choices))[1]
 
-    @cached_property
+    @property
     def feature(self) -> str:
-        """Name of the last feature map of more than one pixel that every path passes through.
+        """Name of the last feature map."""
+        return self.feature_map.name
+
+    @cached_property
+    def feature_map(self) -> FeatureMap:
+        """The last feature map of more than one pixel that every path passes through.
 
         Raises:
             RuleError: there is none.
         """
-        layouts = self.plan.layouts
-        maps = [
-            name
-            for name, size in self.plan.cut_points.items()
-            if min(size) > 1 and not layouts[name].tokens
-        ]
-        if not maps:
+        found = last_feature_map(self.plan)
+        if found is None:
             raise RuleError(
                 f"{self.path} has no feature map for CAM methods: choose methods that need none"
             )
-        return maps[-1]
+        return found
+
+    @cached_property
+    def attention_layers(self) -> AttentionLayers:
+        """The attention of a transformer.
+
+        Raises:
+            RuleError: it has none, or one that is not over all tokens.
+        """
+        found = attention_layers(self.plan)
+        if found is None:
+            raise RuleError(
+                f"{self.path} is no transformer whose every layer attends to all tokens of the "
+                "picture: attention-rollout is for those alone"
+            )
+        return found
+
+    def attention(self, pictures: Pictures) -> Iterator[NDArray[np.float32]]:
+        """The weights of every attention layer for pictures (N, …): (N, heads, tokens, tokens)."""
+        layers = self.attention_layers
+        names = list(layers.names)
+        found = self._attending.run(names, {self.input: pictures})
+        for name, view in zip(names, layers.views, strict=True):
+            values = found[name]
+            if view is not None:
+                values = values.reshape(view.shape or values.shape).transpose(view.order)
+            yield values.reshape(len(pictures), -1, *values.shape[-2:])
+
+    @cached_property
+    def _attending(self) -> Session:
+        model = onnx.ModelProto.FromString(self._forward_model.SerializeToString())
+        there = {value.name for value in model.graph.output}
+        missing = [name for name in self.attention_layers.names if name not in there]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
+        return self._opened(model)
 
     @cached_property
     def deepest_stride(self) -> int:
@@ -142,14 +183,22 @@ class Subject:
         name = self.feature
         chunks = chunks_of(pictures)
         maps = [self._trunk.run([name], {self.input: chunk})[name] for chunk in chunks]
-        return np.concatenate(maps)
+        return self.feature_map.of(np.concatenate(maps))
 
     def of_features(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The last feature map, (N, C, h, w) → probabilities (N, classes) float64."""
+        """The last feature map, (N, C, h, w) → probabilities (N, classes) float64.
+
+        Raises:
+            RuleError: the feature map is not all that enters the rest of the model.
+        """
+        if not self.feature_map.whole:
+            raise RuleError(
+                f"{self.path} has tokens beside its last feature map: recipro-cam has no place "
+                "for them; grad-cam and attention-rollout are for such models"
+            )
         kind, name = self.scores
-        scores = [
-            self._head.run([name], {self.feature: part})[name] for part in chunks_of(features)
-        ]
+        tensors = chunks_of(self.feature_map.tensor(features))
+        scores = [self._head.run([name], {self.feature: part})[name] for part in tensors]
         return probabilities_of(kind, scores_of(kind, np.concatenate(scores)))
 
     @cached_property

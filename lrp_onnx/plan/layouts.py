@@ -44,8 +44,12 @@ def layout_of(step: Step, before: Layout | None, axes: int) -> Layout | None:
     """
     sizes = [size or 0 for size in step.output_shape]
     if len(sizes) == axes + 2:
+        if before is None and not isinstance(step.kind, kinds.Convolution):
+            return None  # heads of attention, behind a class token for example
         channels = _channels(step, before, axes)
         size = tuple(size for axis, size in enumerate(sizes) if axis not in (0, channels))
+        if before is not None and before.tokens and size != before.size:
+            return None
         return Layout(channels, size)
     if len(sizes) != 3 or before is None:
         return None

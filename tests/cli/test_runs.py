@@ -355,7 +355,7 @@ def test_another_composite_is_refused(photos: Path, tmp_path: Path) -> None:
     assert call(*command).exit_code == 0
     result = call(*command, "--composite", "lrp-resnet")
     assert result.exit_code == 1
-    assert "composite: residual-c3 there, lrp-resnet here" in result.stderr
+    assert "composite: not given there, lrp-resnet here" in result.stderr
 
 
 def test_another_model_version_or_class_names_are_refused(

@@ -133,14 +133,30 @@ def make_picture(
 
 
 def put_object(
-    picture: Picture, kind: str, rng: np.random.Generator, radii: tuple[float, float] = RADIUS
+    picture: Picture,
+    kind: str,
+    rng: np.random.Generator,
+    radii: tuple[float, float] = RADIUS,
+    surface: Points | None = None,
 ) -> tuple[Picture, Mask]:
-    """The picture with one more object upon it, and where that is; as for `make_picture`."""
-    return _placed(picture / 255.0, kind, rng, radii)
+    """The picture with one more object upon it, and where that is; as for `make_picture`.
+
+    `surface`, (size, size, 3) from 0 to 1, is what the object looks like; None for a random one.
+    """
+    return _placed(picture / 255.0, kind, rng, radii, surface)
+
+
+def background(rng: np.random.Generator, size: int = 96) -> Picture:
+    """A picture without an object, (size, size, 3) uint8."""
+    return (_background(rng, size) * 255).round().astype(np.uint8)
 
 
 def _placed(
-    scene: NDArray[np.float64], kind: str, rng: np.random.Generator, radii: tuple[float, float]
+    scene: NDArray[np.float64],
+    kind: str,
+    rng: np.random.Generator,
+    radii: tuple[float, float],
+    surface: Points | None = None,
 ) -> tuple[Picture, Mask]:
     size = scene.shape[0]
     radius = size * rng.uniform(*radii)
@@ -149,7 +165,8 @@ def _placed(
     shift = np.array([[1, 0, 0.12 * radius], [0, 1, 0.16 * radius]], np.float32)
     shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (size, size)), (0, 0), 0.12 * radius)
     scene *= 1.0 - 0.45 * shadow[:, :, None]
-    surface = _surface(rng, size, around=scene[alpha > 0.5].mean(0))
+    if surface is None:
+        surface = _surface(rng, size, around=scene[alpha > 0.5].mean(0))
     scene = scene * (1 - alpha[:, :, None]) + surface * alpha[:, :, None]
     scene += rng.normal(0, 0.012, scene.shape)
     return (np.clip(scene, 0, 1) * 255).round().astype(np.uint8), alpha > 0.5

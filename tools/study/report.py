@@ -22,7 +22,7 @@ import numpy as np
 from lrp_onnx.evaluation.baselines import BASELINES, Rise
 from lrp_onnx.evaluation.metrics.properties import rank_correlation
 from lrp_onnx.notation import build, parse, split
-from tools.study import default
+from tools.study import default, families
 from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[2]
@@ -59,12 +59,14 @@ def page(
     searches: Mapping[str, Found],
     speed: Sequence[Found],
     defaults: Mapping[str, Found] = MappingProxyType({}),
+    of_families: Mapping[str, Found] = MappingProxyType({}),
 ) -> str:
     """The whole page."""
     parts = [
         "# Which explanation is right",
         HEAD,
         *(default_part(defaults) if defaults else ()),
+        *(families_part(of_families) if of_families else ()),
         "## In short",
         "\n".join(f"- {line}" for line in in_short(found)),
     ]
@@ -222,6 +224,52 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
     return parts
 
 
+def families_part(files: Mapping[str, Found]) -> list[str]:
+    """The defaults of other families: the way of every search, then what was judged."""
+    cases = {name: found for name, found in files.items() if "comparisons" in found}
+    adjusted = families.corrected(cases)
+    parts = ["## Transformers and modern CNNs", FAMILIES_TEXT]
+    for name, (title, _) in families.NETWORKS.items():
+        if name in cases:
+            found = cases[name]
+            parts += [f"### {title}", f"{found['family'].capitalize()}; {said(found)}"]
+            parts.append(table(found, FAMILIES_COLUMNS))
+            parts.append(comparison_table(name, found, adjusted, found["default"]))
+        if (search := files.get(f"{name}.search")) is not None:
+            parts += [
+                f"The search, on {search['photos']} other pictures: the best is "
+                f"`{search['best']}`.",
+                choices_table(search),
+            ]
+    return parts
+
+
+FAMILIES_COLUMNS = {
+    "exact ID": "exact ID",
+    "srg ID": "SRG",
+    "mosaic": "mosaic",
+    "rank": "rank",
+    "mass": "mass",
+    "pointing": "pointing",
+}
+FAMILIES_TEXT = """`tools/study/modern.py` trains three small networks in minutes on drawn pictures: the class is
+the pattern of an object's surface, on backgrounds with patterns and lines; masks are exact. `tools/study/families.py`
+goes through the choices of a family one after the other on pictures of one seed, by the mean of exact ID, SRG and
+mosaic, and judges the family's default on pictures of another seed. One object a picture is easy for what knows no
+class, as attention rollout and a Gaussian do not: only the mosaic, of two objects, tells them from the others.
+These are small networks and drawn pictures: no transformer trained on photos was to be had."""
+
+
+def choices_table(found: Found) -> str:
+    """The way of a family's search."""
+    lines = ["| choice | tried: mean of exact ID, SRG and mosaic |", "|---|---|"]
+    for step in found["way"]:
+        tried = sorted(step["tried"].items(), key=lambda item: -item[1])
+        shown = "; ".join(f"`{text}` {worth:.3f}" for text, worth in tried)
+        lines.append(f"| {step['choice']} | {shown} |")
+    return "\n".join(lines)
+
+
 def numbered(texts: Sequence[str], first: int = 1) -> str:
     return "\n".join(f"{i}. {text}" for i, text in enumerate(texts, first))
 
@@ -278,12 +326,15 @@ def spearman(one: Found, column: str, other: Found, other_column: str) -> float:
 
 
 def comparison_table(
-    name: str, found: Found, adjusted: Mapping[tuple[str, str, str], float]
+    name: str,
+    found: Found,
+    adjusted: Mapping[tuple[str, str, str], float],
+    ours: str = default.OURS,
 ) -> str:
     """The default minus every rival, photo by photo."""
     rivals = list(next(iter(found["comparisons"].values())))
     lines = [
-        f"| `{default.OURS}` minus | {' | '.join(NAMES[m] for m in found['comparisons'])} |",
+        f"| `{ours}` minus | {' | '.join(NAMES[m] for m in found['comparisons'])} |",
         "|---|" + "---|" * len(found["comparisons"]),
     ]
     for rival in rivals:
@@ -623,6 +674,14 @@ def stored_defaults(folder: Path) -> dict[str, Found]:
     }
 
 
+def stored_families(folder: Path) -> dict[str, Found]:
+    """``vit`` and ``vit.search``, and so on: what the families' folder holds."""
+    return {
+        path.name.removesuffix(".json"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((folder / "families").glob("*.json"))
+    }
+
+
 def stored(folder: Path) -> tuple[dict[str, Found], dict[str, Found], list[Found]]:
     """(cases, searches, speeds) in the folder."""
     read = {
@@ -651,7 +710,8 @@ def main(arguments: list[str] | None = None) -> int:
             if (folder / name).exists():
                 shutil.copy(folder / name, STORED / name)
     defaults = stored_defaults(STORED)
-    PAGE.write_text(page(cases, searches, speed, defaults), encoding="utf-8")
+    whole = page(cases, searches, speed, defaults, stored_families(STORED))
+    PAGE.write_text(whole, encoding="utf-8")
     if "tin20" in defaults:
         cases_of_table = defaults["tin20"], defaults.get("tin20-costly")
         for path, made in ((GUIDE, with_table), (README, with_short_table)):

@@ -157,14 +157,19 @@ def train() -> torch.nn.Module:
 
 
 def export(
-    model: torch.nn.Module, path: Path, *, name: str = NAME, classes: Sequence[str] = KINDS
+    model: torch.nn.Module,
+    path: Path,
+    *,
+    name: str = NAME,
+    classes: Sequence[str] = KINDS,
+    size: int = SIZE,
 ) -> None:
     """Write the network with folded batch normalisation, a
     dynamic batch, and how to use it in its metadata.
     """
     import torch
 
-    x = torch.randn(2, 3, SIZE, SIZE)
+    x = torch.randn(2, 3, size, size)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     axes = {"input": {0: "N"}, "logits": {0: "N"}}
     torch.onnx.export(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 
 from lrp_onnx.errors import RuleError
-from lrp_onnx.relevance.composites.assign import Composite, Entry
+from lrp_onnx.plan.plan import Plan
+from lrp_onnx.relevance.composites.assign import WHICH, Composite, Entry
 from lrp_onnx.relevance.rules.attention import (
     Halves,
     SoftmaxTaylor,
@@ -247,6 +248,22 @@ COMPOSITES: dict[str, Composite] = {
         ("convolution", Gamma()),
         ("dense", Epsilon()),
     ),
+    "transformer-c3": Composite(
+        title="why this class rather than others, in networks with attention: attention counts as "
+        "a constant, epsilon on linear layers, layer normalisation by AttnLRP's rule, and "
+        "relevance stops at 1/8 of the picture, or at the patches; then C3 without ties",
+        source="ours, chosen by tools/study/families.py (models/EVALUATION.md)",
+        post="c3(size=14, expansion=bilinear, outside=rank)",
+        start="contrastive",
+        resolution="1/8",
+        entries=(
+            *_HEAD,
+            ("first", Gamma()),
+            ("convolution", Epsilon()),
+            ("dense", Epsilon()),
+            *_TRANSFORMER,
+        ),
+    ),
     "attn-lrp": Composite(
         title="AttnLRP: relevance also through queries, keys and the softmax of attention; gamma "
         "0.25 on the first layer, 0.05 on the other linear layers",
@@ -343,6 +360,18 @@ COMPOSITES: dict[str, Composite] = {
 
 DEFAULT = "residual-c3"
 """The residual rule, then C3: see models/EVALUATION.md for how it was chosen and what it scores."""
+
+
+TRANSFORMERS = "transformer-c3"
+"""The default of networks with attention."""
+
+
+def default_for(plan: Plan) -> str:
+    """The default composite of a model's family: `TRANSFORMERS` where a step's weights are those
+    of a softmax attention, `DEFAULT` elsewhere.
+    """
+    attends = any(WHICH["attention"](plan, step) for step in plan.steps)
+    return TRANSFORMERS if attends else DEFAULT
 
 
 def find_composite(name: str) -> Composite:
