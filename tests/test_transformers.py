@@ -16,7 +16,7 @@ from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.verify import audit
-from lrp_onnx.compiler import compile_model
+from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.batch_first import Place
 from lrp_onnx.plan import kinds
