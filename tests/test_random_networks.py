@@ -334,11 +334,10 @@ def test_the_ledger_of_a_random_network(folder: Path, seed: int, composite: str)
 )
 @given(
     seed=st.integers(0, 10**6),
-    composite=st.sampled_from(
-        ["attn-lrp", "cp-lrp-gamma", "residual-c3", "lrp-resnet", "epsilon-plus-flat"]
-    ),
+    composite=st.sampled_from(["attn-lrp", "cp-lrp-gamma", "residual-c3", "lrp-resnet"]),
 )
 def test_the_ledger_of_a_random_transformer(folder: Path, seed: int, composite: str) -> None:
+    """Composites that bound what cancels; others multiply float32's rounding, as `verify` notes."""
     check_ledger(random_transformer(seed), folder, composite)
 
 
