@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from lrp_onnx.contract import SINGLE
 from lrp_onnx.errors import UnsupportedModelError
@@ -126,10 +127,13 @@ def _branches(members: Sequence[list[Step]]) -> list[Branch]:
     """The branches with their roles.
 
     A branch that is empty or only moves elements is the identity. Of the others, the one with the
-    most linear layers is the main branch.
+    most linear layers is the main branch; of several such, the one with the most steps, then with
+    the most weights: the order of a join's operands is the exporter's.
     """
-    weighted = [sum(isinstance(s.kind, kinds.Weighted) for s in branch) for branch in members]
-    depth = [(weighted[i], len(branch)) for i, branch in enumerate(members)]
+    linear = [[s.kind for s in branch if isinstance(s.kind, kinds.Weighted)] for branch in members]
+    weighted = list(map(len, linear))
+    weights = [sum(prod(kind.weight.shape) for kind in branch) for branch in linear]
+    depth = list(zip(weighted, map(len, members), weights, strict=True))
     main = depth.index(max(depth))
     branches = []
     for index, branch in enumerate(members):

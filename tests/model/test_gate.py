@@ -39,7 +39,7 @@ HOSTILE: dict[str, tuple[onnx.NodeProto, str]] = {
     "unknown": (node("NoSuchOp"), "NoSuchOp 'bad' does not compute"),
     "custom": (node("Attack", "evil.corp"), r"of the domain 'evil\.corp'"),
     "integers": (node("ConvInteger"), "QDQ"),
-    "QLinear": (node("QLinearConv"), "QDQ"),
+    "QAttention": (node("QAttention", "com.microsoft"), "QDQ"),
     "group": (node("Conv", group=0), r"group=\[0\]: 1 to"),
     "strides": (node("Conv", strides=[0, 1]), r"strides=\[0, 1\]"),
     "dilations": (node("Conv", dilations=[1, -1]), r"dilations=\[1, -1\]"),

@@ -15,6 +15,8 @@ from lrp_onnx.model.normalize.parts import Parts, Unsplittable, splits
 
 MASKED, HALF_MASKED = -1e9, -6e4
 """What is added to a score so that its softmax is 0, and the same in float16."""
+MOST_SCORES = 1 << 24
+"""Largest mask that is stored: 4,096 × 4,096 positions."""
 HEADS_FIRST = (0, 2, 1, 3)
 """From (N, T, heads, d) to (N, heads, T, d), and back."""
 
@@ -80,8 +82,17 @@ def repeated(parts: Parts, x: ir.Value, heads: int, kv_heads: int, depth: int) -
     return parts("Reshape", copies, [0, heads, -1, depth])
 
 
+def _scale(parts: Parts, depth: int) -> float:
+    """The stated scale; if there is none, or it is 0 as ONNX Runtime has it then, 1/√depth."""
+    if depth < 1:
+        raise Unsplittable(f"its heads have {depth} channels: the file is damaged")
+    return parts.number("scale", 0.0) or 1.0 / sqrt(depth)
+
+
 def only_before(parts: Parts, queries: int, keys: int) -> ir.Value:
     """The bias (T, S) of causal attention: position t attends to positions 0 to t."""
+    if queries * keys > MOST_SCORES:
+        raise Unsplittable(f"its mask of {queries} × {keys} positions is too large")
     return parts.constant(np.triu(np.full((queries, keys), _masked(parts)), 1))
 
 
@@ -112,7 +123,7 @@ def _attention(parts: Parts) -> Sequence[ir.Value | None]:
             parts.sizes(value, -1),
         )
     scores = Scores(
-        parts.number("scale", 1.0 / sqrt(depth)),
+        _scale(parts, depth),
         [*_standard_mask(parts), *_causal(parts, "is_causal")],
         parts.number("softcap", 0.0),
         parts.whole("softmax_precision"),
@@ -168,7 +179,7 @@ def _packed_attention(parts: Parts) -> Sequence[ir.Value | None]:
     if parts.whole("unidirectional"):
         (length,) = parts.sizes(x, -2)
         biases.append(only_before(parts, length, length))
-    scale = parts.number("scale", 0.0) or 1.0 / sqrt(widths[0] // heads)
+    scale = _scale(parts, widths[0] // heads)
     projected = biased(parts, parts("MatMul", x, weights), 2)
     packed_parts = parts.several("Split", 3, projected, [int(w) for w in widths], axis=-1)
     each = [heads_apart(parts, part, heads) for part in packed_parts]
@@ -195,7 +206,7 @@ def _multi_head_attention(parts: Parts) -> Sequence[ir.Value | None]:
     biases = [*_number_mask(parts, 4), *_added(parts, 5)]
     if parts.whole("unidirectional"):
         biases.append(only_before(parts, *lengths))
-    scale = parts.number("scale", 0.0) or 1.0 / sqrt(depth)
+    scale = _scale(parts, depth)
     made, states = attend(parts, each, Scores(scale, biases))
     parts.only_outputs(0, 3)
     return [heads_together(parts, made), None, None, states[3]]
@@ -279,7 +290,7 @@ def _group_query_attention(parts: Parts) -> Sequence[ir.Value | None]:
     biases = _added(parts, 10)
     if parts.whole("causal", 1):
         biases.append(only_before(parts, length, length))
-    scale = parts.number("scale", 0.0) or 1.0 / sqrt(depth)
+    scale = _scale(parts, depth)
     scores = Scores(scale, biases, parts.number("softcap", 0.0))
     every, values = (repeated(parts, x, heads, kv_heads, depth) for x in each[1:])
     made, _ = attend(parts, (each[0], every, values), scores)

@@ -71,8 +71,12 @@ def _simplified(parts: Parts) -> Sequence[ir.Value | None]:
 @splits("RMSNormalization", since=23)
 def _rms_norm(parts: Parts) -> Sequence[ir.Value | None]:
     parts.only_outputs(0)
-    x, axis = parts.needed(0), parts.whole("axis", -1)
-    axes = [-1] if axis == -1 else list(range(axis, 0 if axis < 0 else len(parts.shape(x))))
+    x, axis, axes = parts.needed(0), parts.whole("axis", -1), [-1]
+    if axis != -1:
+        rank = len(parts.shape(x))
+        if not -rank <= axis < rank:
+            raise Unsplittable(f"its axis {axis} does not exist in a tensor of {rank} axes")
+        axes = list(range(axis % rank, rank))
     return [_rms(parts, x, axes, parts.number("epsilon", 1e-5), parts.needed(1)), None]
 
 
@@ -89,8 +93,9 @@ def _rms(
 def _group_norm(parts: Parts) -> Sequence[ir.Value]:
     """With a scale for every channel, where opset 20 has one for every group."""
     x, groups = parts.needed(0), parts.whole("num_groups")
-    if groups < 1:
-        raise Unsplittable(f"its num_groups is {groups}: the file is damaged")
+    (channels,) = parts.sizes(parts.needed(1), -1)
+    if groups < 1 or channels % groups:
+        raise Unsplittable(f"its {channels} channels do not make {groups} groups")
     shape = parts.shape(x)
     flat = parts("Reshape", x, [0, groups, -1])
     ones = parts.constant(np.ones(groups))

@@ -81,8 +81,11 @@ def _embedded(parts: Parts, *, cos: int, positions: int) -> ir.Value:
         (depth,) = parts.sizes(x, -1)
         return _turn(parts, x, angles, depth, turned)
     heads, (width,) = parts.whole("num_heads"), parts.sizes(x, -1)
-    if not heads:  # of ONNX Runtime, whose tables then are for all channels of a head
-        heads = width // (2 * parts.sizes(parts.needed(cos), -1)[0])
+    (half,) = parts.sizes(parts.needed(cos), -1)
+    if not heads and half:  # of ONNX Runtime, whose tables then are for all channels of a head
+        heads = width // (2 * half)
+    if heads < 1:
+        raise Unsplittable(f"it has {heads} heads: the file is damaged")
     apart = parts("Transpose", parts("Reshape", x, [0, 0, heads, -1]), perm=HEADS_FIRST)
     made = _turn(parts, apart, angles, width // heads, turned)
     return parts("Reshape", parts("Transpose", made, perm=HEADS_FIRST), [0, 0, width])
@@ -101,6 +104,8 @@ def _angles(parts: Parts, slot: int, positions: int) -> ir.Value:
     if at is None:
         return parts("Unsqueeze", table, [1])
     if len(parts.shape(at)) == 1:  # the position of the first token
-        length = parts.sizes(parts.needed(0), -2)[0]
+        length, rows = parts.sizes(parts.needed(0), -2)[0], parts.sizes(table, -2)[0]
+        if length > rows:
+            raise Unsplittable(f"it has {length} positions and angles of {rows}")
         at = parts("Unsqueeze", parts("Add", at, parts.constant(np.arange(length))), [0])
     return parts("Unsqueeze", parts("Gather", table, at, axis=0), [1])

@@ -15,7 +15,9 @@ from lrp_onnx.model.graph import Graph, name_of, shape_of
 def differences_as_sums(graph: Graph) -> Graph:
     """The graph with every Sub of two tensors that depend on the picture as Neg and Add."""
     for node in list(graph.nodes):
-        if node.op_type == "Sub" and not any(map(graph.is_constant, node.inputs)):
+        if node.op_type != "Sub" or any(map(graph.is_constant, node.inputs)):
+            continue
+        if all(value is not None and value.shape is not None for value in node.inputs):
             _insert(graph, node, 1, ir.node("Neg", [node.inputs[1]]))
             node.op_type = "Add"
     return graph
