@@ -284,6 +284,23 @@ def test_a_join_whose_branches_leak_is_no_block(saved: Save) -> None:
     assert all(block.fork == fork for block in found.blocks)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_roles_do_not_follow_the_order_of_operands(swapped: bool, saved: Save) -> None:
+    """Of two branches of one convolution each the larger one is the main branch."""
+    net = Network(0)
+    fork = net.node("Relu", net.conv("x", (3, 3), (1, 1)))
+    large = net.conv(fork, (3, 3), (3, 3), pads=[1, 1, 1, 1], name="large")
+    small = net.conv(fork, (3, 3), (1, 1), name="small")
+    joined = net.node("Add", *((small, large) if swapped else (large, small)))
+    model = net.model(
+        net.dense(net.node("Flatten", net.node("GlobalAveragePool", joined)), (3, 2)),
+        ["N", 3, 8, 8],
+    )
+    (block,) = read(model, saved).blocks
+    roles = {step.name: branch.role for branch in block.branches for step in branch.steps}
+    assert roles == {"large": Role.MAIN, "small": Role.PROJECTION}
+
+
 @pytest.mark.parametrize(("size", "fits"), [(8, True), (9, False)])
 def test_ceil_mode_matters_only_where_windows_are_cut(size: int, fits: bool, saved: Save) -> None:
     net = Network(0)
