@@ -13,7 +13,7 @@ from lrp_onnx.relevance.layers.layer import BlockLayer, Layer
 from lrp_onnx.relevance.layers.linear import LinearLayer
 from lrp_onnx.relevance.layers.pull_back import pull_back
 from lrp_onnx.relevance.layers.table import layer_of, nonnegative_tensors
-from lrp_onnx.relevance.rules.rule import Rule, Shares
+from lrp_onnx.relevance.rules.rule import Rule, Shares, StabilizedRule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,10 +124,11 @@ class Backward:
 
 def _passed(rule: Rule, layer: Layer, received: Relevance) -> Shares:
     """What `rule` hands on. A layer along the last axis computes only the positions or channels
-    whose relevance is not known to be zero, as it is beside a class token.
+    whose relevance is not known to be zero, as it is beside a class token. Without a stabilizer a
+    rule may read no part of the output, which the ledger then would not find.
     """
-    zeros = received.zeros
-    if zeros is None or not isinstance(layer, LinearLayer):
+    zeros, telescopes = received.zeros, isinstance(rule, StabilizedRule) and rule.epsilon == 0.0
+    if zeros is None or telescopes or not isinstance(layer, LinearLayer):
         return rule(layer, received)
     shares, rank = rule(layer.without(zeros), received.without(zeros)), len(layer.step.input_shape)
     if zeros.axis == rank - 1:

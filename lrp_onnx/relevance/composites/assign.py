@@ -8,6 +8,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import prod
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan import kinds
@@ -45,8 +47,37 @@ def _depth(plan: Plan, step: Step) -> float:
 
     −1 for other steps.
     """
-    names = [other.name for other in plan.steps if other.kind.category == "convolution"]
-    return names.index(step.name) / len(names) if step.name in names else -1.0
+    if step.kind.category != "convolution":
+        return -1.0
+    places = _convolutions(plan)
+    return places[step.output] / len(places)
+
+
+@lru_cache(maxsize=8)
+def _convolutions(plan: Plan) -> dict[str, int]:
+    """The output of every convolution → how many come before it.
+
+    Of parallel branches the one with the most convolutions is first, then the one with the most
+    weights: in which order a file has them is the exporter's choice.
+    """
+    steps = {step.output: step for step in plan.steps}
+    sizes: dict[str, tuple[int, int]] = {}
+    for step in plan.steps:
+        count, weights = max((sizes.get(name, (0, 0)) for name in step.inputs), default=(0, 0))
+        own = prod(step.kind.weight.shape) if isinstance(step.kind, kinds.Weighted) else 0
+        sizes[step.output] = (count + (step.kind.category == "convolution"), weights + own)
+    places: dict[str, int] = {}
+    done: set[str] = set()
+    waiting = [plan.logits]  # each is looked at again when all that comes before it is done
+    while waiting:
+        step = steps[waiting[-1]]
+        if before := [name for name in step.inputs if name in steps and name not in done]:
+            waiting.append(max(before, key=sizes.__getitem__))
+            continue
+        done.add(waiting.pop())
+        if step.kind.category == "convolution":
+            places[step.output] = len(places)
+    return places
 
 
 def _subsamples(plan: Plan, step: Step) -> bool:
