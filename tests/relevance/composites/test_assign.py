@@ -13,7 +13,7 @@ import onnx
 import pytest
 from conftest import relative, run_onnx
 from float64 import run_float64
-from networks import picture, resnet
+from networks import Network, picture, resnet
 
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.relevance.composites.presets import COMPOSITES
@@ -181,3 +181,30 @@ def test_folded_and_kept_batch_norm_give_the_same_map(assets: Path) -> None:
             for f in forms
         )
         assert relative(kept, folded) < PARITY
+
+
+@pytest.mark.parametrize("composite", ["epsilon-gamma-plus", "residual-c3"])
+def test_rules_do_not_follow_the_exporter_s_order(composite: str, saved: Save) -> None:
+    """Two files of one network, their nodes and operands in other orders; half of the
+    convolutions is between two that are parallel.
+    """
+
+    def rules(swapped: bool) -> dict[str, str]:
+        net = Network(0)
+        fork = net.node("Relu", net.conv("x", (3, 3), (1, 1), name="first"))
+
+        def large() -> str:
+            return net.conv(fork, (3, 3), (3, 3), pads=[1, 1, 1, 1], name="large")
+
+        def small() -> str:
+            return net.conv(fork, (3, 3), (1, 1), name="small")
+
+        branches = [make() for make in ((small, large) if swapped else (large, small))]
+        last = net.conv(net.node("Relu", net.node("Add", *branches)), (3, 3), (1, 1), name="last")
+        logits = net.dense(net.node("Flatten", net.node("GlobalAveragePool", last)), (3, 2))
+        model = net.model(logits, ["N", 3, 8, 8])
+        found = compile_model(saved(model), composite=composite, resolution="full").contract.rules
+        return {name: found[name] for name in ("first", "large", "small", "last")}
+
+    assert rules(swapped=False) == rules(swapped=True)
+    assert rules(swapped=False)["large"] != rules(swapped=False)["small"]
