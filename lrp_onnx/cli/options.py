@@ -95,7 +95,8 @@ OPTIONS: Mapping[str, Decorator] = {
     "input_size": click.option(
         "--input-size",
         metavar="SIZE",
-        help="Height and width of the input, e.g. 224 or 480x640, where MODEL leaves them open.",
+        help="Height and width of the input, e.g. 224 or 480x640, where MODEL leaves them open; "
+        "5000 of signals, 16x112x112 of volumes.",
     ),
     "resolution": click.option(
         "--resolution",

@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[int, str]] = {
     "explain model.onnx photo.png --labels bad.csv": (1, "bad.csv has the columns name, class: a"),
     "explain model.onnx photo.png --labels names.csv": (1, "a label is the index of a class"),
     "explain model.onnx photo.png --labels no.csv": (1, "no file no.csv; a CSV file with the"),
-    "explain model.onnx photo.png --input-size 0": (2, "'0' is not a size: write 224, or 480x640"),
+    "explain model.onnx photo.png --input-size 0": (2, "'0' is not a size: write 224, 480x640"),
     "explain model.onnx photo.png --input-size 300": (1, "not 300×300: leave --input-size out"),
     "explain model.onnx photo.png --post c4": (1, "there is no step 'c4'; there are c3, c1c,"),
     "explain model.onnx photo.png --resolution high": (1, "it is full, a fraction of the picture"),
