@@ -524,7 +524,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Reshape": reshape,
     "ScatterElements": scatter_elements,
     "Shape": lambda x, *, start=0, end=None: np.asarray(x.shape, np.int64)[start:end],
-    "Squeeze": lambda x, axes: x.squeeze(tuple(int(a) for a in axes)),
+    "Squeeze": lambda x, axes=(): x.squeeze(tuple(int(a) for a in axes) or None),
     "Slice": slice_,
     "Softmax": softmax,
     "Transpose": lambda x, *, perm: x.transpose(perm),
