@@ -82,7 +82,7 @@ from lrp_onnx.relevance.graph.emission import (
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.relevance.rules.table import parse_rule
-from lrp_onnx.relevance.start import START_VALUES, start_relevance
+from lrp_onnx.relevance.start import START_VALUES, entered, reads_start, start_relevance
 
 
 def _is_whole(value: Any, least: int, most: float = inf) -> bool:
@@ -510,6 +510,7 @@ def compile_model(
         preprocessing=description.preprocessing,
         labels=description.labels,
         selection=plan.selection,
+        start_shape=plan.start_shape,
         sources=description.sources,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
@@ -586,6 +587,8 @@ def _emit(
         batch=TARGETS if options.many_targets else None,
     )
     backward = Backward(plan, builder, {name: entry.rule for name, entry in assigned.items()})
+    if plan.pooled and reads_start(options.input_form):
+        backward.entering = entered
     backward.run(start_relevance(builder, plan, start, options.input_form), until=until)
     return backward
 
@@ -622,13 +625,18 @@ def _inputs(
     rows = many or plan.input_shape[0]
     both: dict[str, tuple[str, list[int | str | None]]] = {
         TARGET: ("INT64", [rows]),
-        START: ("FLOAT", [rows, plan.classes]),
+        START: ("FLOAT", [rows, *plan.start_shape]),
     }
     if form == "optional":
-        both = {TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", plan.classes])}
+        sizes: list[int | str | None] = [*plan.start_shape]
+        zeros = (1, *plan.start_shape)
+        if len(sizes) > 1:  # zeros of one element stand for all: the file stays small
+            sizes = [f"start_{axis}" for axis in range(1, len(sizes) + 1)]
+            zeros = (1,) * (len(sizes) + 1)
+        both = {TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", *sizes])}
         return both, {
             TARGET: np.array([PREDICTED], np.int64),
-            START: np.zeros((1, plan.classes), np.float32),
+            START: np.zeros(zeros, np.float32),
         }
     return {name: both[name] for name in form.split(",") if name in both}, {}
 

@@ -20,10 +20,10 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.contract import Selection, selected
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.report.figure import figure
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.selection import Selection, selected
 
 Save = Callable[[onnx.ModelProto], Path]
 

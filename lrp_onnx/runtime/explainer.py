@@ -22,7 +22,6 @@ from lrp_onnx.contract import (
     TARGET,
     Contract,
     Preprocessing,
-    Selection,
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError, shown
@@ -45,6 +44,7 @@ from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 from lrp_onnx.runtime.sources import Source
+from lrp_onnx.selection import Selection
 
 SLACK = 2.0
 """Allowance for a runtime's memory, as a factor of what its tensors need at once.

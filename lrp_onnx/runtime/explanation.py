@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE, Selection
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
+from lrp_onnx.selection import Selection
 
-KINDS = ("logits", "probabilities", "log-probabilities", *SINGLE, "features", "other")
+KINDS = (
+    "logits",
+    "probabilities",
+    "log-probabilities",
+    "sigmoids",
+    *SINGLE,
+    "features",
+    "other",
+)
 """What an output may hold, best first: of several outputs the first of these is read."""
 WITHOUT_PROBABILITIES = ("features", "other")
 """Kinds whose values are no probabilities."""
@@ -41,13 +50,13 @@ def scores_of(kind: str, values: NDArray[Any], selection: str = "") -> NDArray[A
     `selection` is the part of it that is explained, as in a contract.
 
     A feature map (N, C, H, W) is explained through its mean over height and width: its channels
-    are the classes. Of one logit z they are -z and z, of one probability p they are 1 - p and p:
-    the classes no and yes.
+    are the classes. Of other outputs with three axes or more every element is one. Of one logit z
+    they are -z and z, of one probability p they are 1 - p and p: the classes no and yes.
     """
     part = Selection.read(selection)
     values = values if part is None else part.scores(values)
-    if kind == "features" and part is None:
-        return np.asarray(values.astype(np.float64).mean((2, 3)))
+    if part is None and values.ndim == 4 and values.shape[2:] != (1, 1):
+        values = values.astype(np.float64).mean((2, 3))
     rows = values.reshape(len(values), -1)
     if kind not in SINGLE:
         return rows
