@@ -38,7 +38,7 @@ from lrp_onnx.contract import (
     Preprocessing,
     is_compiled,
 )
-from lrp_onnx.errors import ContractError, RuleError
+from lrp_onnx.errors import ChoiceError, ContractError, RuleError
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
@@ -83,6 +83,7 @@ from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.relevance.rules.table import parse_rule
 from lrp_onnx.relevance.start import START_VALUES, entered, reads_start, start_relevance
+from lrp_onnx.selection import FORMATS, Selection, selected
 
 
 def _is_whole(value: Any, least: int, most: float = inf) -> bool:
@@ -103,6 +104,7 @@ _FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "a tuple of different names, such as ('heatmap', 'c3')",
     ),
     "explain": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name"),
+    "boxes": (lambda v: v is None or (isinstance(v, str) and v != ""), "the name of an output"),
     "input_size": (lambda v: v is None or _is_size(v), "(height, width), both at least 1"),
     "resolution": (
         lambda v: v is None or _is_size(v) or (isinstance(v, str) and v != ""),
@@ -154,7 +156,14 @@ class Options:
     the composite.
     """
     explain: str | None = None
-    """Name of the graph output to explain; needed if there are several."""
+    """Name of the graph output to explain; needed if there are several. With indices behind it some
+    of its elements (see `selection.Selection`): ``scores[:, :, 120]``.
+    """
+    boxes: str | None = None
+    """The output with the boxes of a detector, so that the one that is explained is marked:
+    ``cxcywh:output0[:, :4, :]``, or ``xyxy:`` or ``xywh:``; its boxes are in the order of the
+    explained output's.
+    """
     input_size: tuple[int, int] | None = None
     """Height and width, for a model with a symbolic input size."""
     resolution: tuple[int, int] | str | None = None
@@ -263,7 +272,7 @@ class Options:
     @property
     def about_model(self) -> dict[str, Any]:
         """The fields that say what the model is, and nothing of how it is explained, by name."""
-        names = ("explain", "input_size", "preprocessing", "labels")
+        names = ("explain", "boxes", "input_size", "preprocessing", "labels")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -368,6 +377,7 @@ def plan_model(
         known = [name for name, kind in contract.outputs.items() if kind != "other"]
         if options.explain is None and len(known) == 1:
             options = replace(options, explain=known[0] + contract.selection)
+            options = replace(options, boxes=options.boxes or contract.boxes or None)
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
@@ -511,6 +521,7 @@ def compile_model(
         labels=description.labels,
         selection=plan.selection,
         start_shape=plan.start_shape,
+        boxes=_boxes(plan, options),
         sources=description.sources,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
@@ -518,6 +529,24 @@ def compile_model(
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     notes = check_compiled(model, forward, contract, runner)
     return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
+
+
+def _boxes(plan: Plan, options: Options) -> str:
+    """Where the boxes of detections are, as text; empty where that is not known.
+
+    Raises:
+        ChoiceError: it is no output of the model, or no box is explained.
+    """
+    text = options.boxes or ""
+    name, _ = selected(text.partition(":")[2] if text.partition(":")[0] in FORMATS else text)
+    if text and name not in plan.outputs:
+        known = ", ".join(plan.outputs)
+        raise ChoiceError("boxes cannot be marked:", [f"{text}: the outputs are {known}"])
+    selection = Selection.read(plan.selection)
+    if text and (selection is None or len(selection.others) != 1):
+        fault = "no box is explained: name one in a table of boxes, as 'scores[:, :, 120]'"
+        raise ChoiceError("boxes cannot be marked:", [f"{text}: {fault}"])
+    return text
 
 
 def _outputs(forward: onnx.ModelProto, options: Options) -> tuple[str, ...]:

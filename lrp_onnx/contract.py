@@ -244,7 +244,7 @@ class Contract:
         }
         if self.selection:
             metadata[SELECTION] = self.selection
-        if self.start_shape != (self.classes,):
+        if self.start_shape not in ((), (self.classes,)):
             metadata[START_SHAPE] = json.dumps(self.start_shape)
         if self.boxes:
             metadata[BOXES] = self.boxes

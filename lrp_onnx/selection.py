@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 Range = tuple[int, int]
 """First index, and the one after the last."""
+FORMATS = ("cxcywh", "xyxy", "xywh")
+"""What four coordinates of a box may be: centre and size; left, top, right and bottom; left, top
+and size.
+"""
 _SELECTED = re.compile(r"(?P<name>.+)\[(?P<indices>[-\d:,\sa-z]+)\]", re.DOTALL)
 _PART = re.compile(r"(?P<word>mean|max)?\s*(?P<range>[^a-z]*)")
 _LARGEST_SIZE = 1 << 62

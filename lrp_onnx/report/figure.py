@@ -16,6 +16,7 @@ from lrp_onnx.report.render import (
     RenderStyle,
     check_picture,
     lengthened,
+    outline,
     overlay,
 )
 from lrp_onnx.report.text import INK, WHITE, Line, class_label, text_block
@@ -83,20 +84,21 @@ def figure(
     photo, box = _fitted(first, per_row)
     place = max(photo.shape[1], NARROWEST * SMALLEST_TEXT)
     size = max(SMALLEST_TEXT, round(place * per_row / LETTERS))
-    marked = first.marked
-    tiles = [_marked(_framed(photo, box), box, marked)]
+    tiles = [_marked(_framed(photo, box), box, first)]
     captions = [_of_photo(first)]
     for explanation in explanations:
         region = explanation.region if outlined else None
         drawn = _over(photo, box, explanation.heatmap, region, style, scale)
-        tiles.append(_marked(_framed(drawn, box), box, marked))
+        tiles.append(_marked(_framed(drawn, box), box, explanation))
         captions.append(_of_class(explanation, scale))
     cells = _cells(tiles, captions, max(photo.shape[1], NARROWEST * size), size)
     body = _rows(cells, per_row, size)
     regions = [e.region for e in explanations if outlined and e.region is not None]
     words = [*_words(explanations, style, scale, method), *_lines(regions, photo, box)]
-    if marked is not None:
-        words.append(Line("White box: the pixels of the output that are explained."))
+    if first.marked is not None:
+        words.append(Line("White box: the place of what is explained of the output."))
+    if first.mask is not None:
+        words.append(Line("White line in the photo: the pixels whose class is explained."))
     words += _resolution(first.photo, photo)
     foot = _foot(explanations, style, scale, words, body.shape[1], size)
     space = np.full((size // 2, body.shape[1], 3), WHITE, np.uint8)
@@ -177,11 +179,16 @@ def _framed(photo: Picture, box: Box) -> Picture:
     return framed
 
 
-def _marked(photo: Picture, box: Box, shares: tuple[float, float, float, float] | None) -> Picture:
-    """The picture with a box around the pixels that are explained, at least large enough to see."""
-    if shares is None:
+def _marked(photo: Picture, box: Box, explanation: Explanation) -> Picture:
+    """The picture with a line around the mask that is explained, and a box around the pixels or the
+    detection, at least large enough to see.
+    """
+    if explanation.mask is not None:
+        photo, seen = photo.copy(), np.ascontiguousarray(box.cut(photo))
+        box.cut(photo)[:] = outline(seen, explanation.mask)
+    if explanation.marked is None:
         return photo
-    top, left, bottom, right = shares
+    top, left, bottom, right = explanation.marked
     line = max(1, round(min(photo.shape[:2]) / 200))
     centre = (box.top + box.height * (top + bottom) / 2, box.left + box.width * (left + right) / 2)
     sides = (box.height * (bottom - top), box.width * (right - left))

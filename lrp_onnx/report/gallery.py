@@ -192,6 +192,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
         composite=line["composite"],
         post=line["post"],
         marked=tuple(line["marked"]) if line.get("marked") else None,
+        mask=arrays.get("mask"),
     )
 
 

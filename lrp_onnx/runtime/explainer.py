@@ -32,8 +32,10 @@ from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.batches import Batch, prepared_batch, read_batch
 from lrp_onnx.runtime.bound import Bound
+from lrp_onnx.runtime.boxes import Boxes, Shares
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
+    SIMILARITY,
     WITHOUT_PROBABILITIES,
     Explanation,
     kind_of,
@@ -43,7 +45,16 @@ from lrp_onnx.runtime.explanation import (
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
-from lrp_onnx.runtime.sources import Source
+from lrp_onnx.runtime.sources import Source, path_of
+from lrp_onnx.runtime.starts import (
+    VECTORS,
+    Focus,
+    Focused,
+    Mask,
+    MaskSource,
+    Reference,
+    reference_vector,
+)
 from lrp_onnx.selection import Selection
 
 SLACK = 2.0
@@ -181,8 +192,10 @@ class Explainer:
             target: a class index or name for all, one per sample, or None for the predicted class.
                 A file compiled with many targets takes any number of them; there -k is the class
                 of the k-th largest logit.
-            start: relevance to start from, (N, classes) or (1, classes), for N samples or targets.
-                A row of zeros stands for the start at `target`.
+            start: relevance to start from, in the shape of what is explained, for N samples or
+                targets, or for all: (N, classes) or (1, classes), or (N, C, H, W) for all of an
+                output with these axes (`Contract.start_shape`). A row of zeros stands for the
+                start at `target`.
 
         Returns:
             Every output of the model, by name.
@@ -207,7 +220,7 @@ class Explainer:
         if start is not None:
             given = self._checked_start(start, len(targets))
             required = self.contract.inputs == "target,start"
-            rows = (len(targets), self.contract.classes)
+            rows = (len(targets), *self.contract.start_shape)
             feeds[START] = np.broadcast_to(given, rows) if required else given
         if self._bound is None or not self._bound.fits(feeds):
             self._bound = Bound(self.session, feeds)
@@ -233,6 +246,8 @@ class Explainer:
         *,
         batch_size: int = 8,
         target: Target = None,
+        mask: MaskSource | Sequence[MaskSource] | None = None,
+        similar_to: Source | None = None,
         on_fault: Callable[[Path, ImageError], None] | None = None,
     ) -> Iterator[Explanation]:
         """Explain pictures, `batch_size` at a time, while the next pictures are read.
@@ -243,6 +258,10 @@ class Explainer:
                 compiled with many targets takes one picture.
             target: a class index or name for all, one per picture, or None for the predicted class.
                 A file compiled with many targets explains all of them for every picture.
+            mask: the pixels of an output (N, C, H, W) whose class is explained, over the whole
+                photo (see `starts.MaskSource`); one for all, or one per picture.
+            similar_to: a picture, or an array in a ``.npy`` file or of floats: explained is what
+                makes the output, an embedding, similar to that of this picture, or to that vector.
             on_fault: is called with a picture that cannot be read and the reason, and the picture
                 is left out; None raises the reason.
 
@@ -252,7 +271,10 @@ class Explainer:
 
         Raises:
             ImageError: a picture cannot be read, or its map is not finite, and `on_fault` is None;
-                a target is not a class, or the model's input does not fit the preprocessing.
+                a target is not a class, the model's input does not fit the preprocessing, or a mask
+                or reference does not fit the output.
+            ContractError: the file has no input `start`, which a mask or a reference needs, or
+                another kind of output.
             TypeError: `images` is one picture, not several.
             ValueError: `batch_size` is below 1.
         """
@@ -261,6 +283,10 @@ class Explainer:
         _, shape = self.session.input_of(self.contract.input)
         size = input_size(shape, self.preprocessing)
         targets = self._targets(target, len(images))
+        reference = None if similar_to is None else self.reference(similar_to)
+        focus = Focus.of(mask, reference, len(images))
+        if focus is not None:
+            self._check_focus(focus)
         parts, pad_to = self._parts(len(images), batch_size)
         tasks = [
             partial(
@@ -278,7 +304,9 @@ class Explainer:
                 if on_fault is not None:
                     on_fault(path, fault)
             if batch.paths:
-                yield from self._explain_batch(batch, self._of_part(targets, part, batch), on_fault)
+                own = self._of_part(targets, part, batch)
+                where = focus and focus.part(part, batch.rows)
+                yield from self._explain_batch(batch, own, on_fault, where)
 
     def explain_prepared(
         self, tensors: NDArray[Any], *, batch_size: int = 8, target: Target = None
@@ -327,23 +355,33 @@ class Explainer:
         batch: Batch,
         targets: NDArray[np.int64],
         on_fault: Callable[[Path, ImageError], None] | None = None,
+        focus: Focus | None = None,
     ) -> Iterator[Explanation]:
         """One explanation per target; with many targets the batch has one picture. Pictures whose
-        maps are not finite are faults.
+        maps are not finite, or whose masks do not fit, are faults.
         """
         started = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
-        padding = np.full(missing, PREDICTED, np.int64)
-        outputs = self.explain(batch.tensors, target=np.append(targets, padding))
+        targets = np.append(targets, np.full(missing, PREDICTED, np.int64))
+        outputs = self.explain(batch.tensors, target=targets)
+        found: list[Focused | None] = [None] * len(batch.paths)
+        if focus is not None:
+            found = self._focused(batch, outputs, focus, on_fault)
+            start = self._starts(outputs, targets, found)
+            outputs = self.explain(batch.tensors, target=targets, start=start)
         run = (time.perf_counter() - started) / len(batch.paths)
         seconds = {"decode": batch.seconds, "run": run}
-        rows = range(len(targets))
-        for index, own in enumerate([rows] if self.contract.many_targets else [[r] for r in rows]):
-            found = [
-                self._one(batch, outputs, index, row, int(targets[row]), seconds) for row in own
+        every = range(len(targets))
+        for index in range(len(batch.paths)):
+            if focus is not None and found[index] is None:
+                continue
+            own = every if self.contract.many_targets else [index]
+            explained = [
+                self._one(batch, outputs, index, row, int(targets[row]), seconds, found[index])
+                for row in own
             ]
-            if all(np.isfinite(one.heatmap).all() for one in found):
-                yield from found
+            if all(np.isfinite(one.heatmap).all() for one in explained):
+                yield from explained
                 continue
             fault = ImageError(
                 f"{shown(batch.paths[index])} cannot be explained: the model's values are not "
@@ -361,16 +399,19 @@ class Explainer:
         row: int,
         target: int,
         seconds: dict[str, float],
+        focused: Focused | None,
     ) -> Explanation:
         """The explanation of picture `index` of the batch, whose heatmap is in row `row`."""
-        kind, scores, probabilities = self._scores(outputs, index)
+        kind, scores, probabilities = self._scores(outputs, index, focused)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
+        classes = self.classes
+        if isinstance(focused, Reference):
+            target, classes = 0, Classes(1, (f"similar to {focused.name}",))
         relevance = (
             outputs[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in outputs else None
         )
         heatmap, raw = self._heatmaps(outputs, row)
-        name = self.classes.name
         return self.explanation(
             path=batch.paths[index],
             photo=batch.pictures[index],
@@ -380,28 +421,124 @@ class Explainer:
             region=outputs[C3_REGION][row] > 0 if C3_REGION in outputs else None,
             relevance=relevance,
             scores=scores,
-            top5=tuple((int(i), name(int(i)), float(probabilities[i])) for i in order[:5]),
+            top5=tuple((int(i), classes.name(int(i)), float(probabilities[i])) for i in order[:5]),
             target=target,
-            target_name=name(target),
+            target_name=classes.name(target),
             start=self.contract.start_value,
-            start_value=self._start_value(kind, scores.astype(np.float64), probabilities, target),
+            start_value=self._start_value(
+                kind, scores.astype(np.float64), probabilities, target, focused
+            ),
             provider=self.provider,
             seconds=seconds,
             kind=kind,
             probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
             composite=self.contract.composite,
             post=self.contract.post,
-            marked=self._marked(outputs),
+            marked=None if focused else self._marked(outputs, index, target),
+            mask=focused.inside if isinstance(focused, Mask) else None,
         )
 
-    def _marked(self, outputs: Arrays) -> tuple[float, float, float, float] | None:
-        """The place of what is explained, where that is some pixels of the output."""
+    def _marked(self, outputs: Arrays, index: int, target: int) -> Shares | None:
+        """The place of what is explained, where that is some pixels of the output or a box."""
         selection = Selection.read(self.contract.selection)
         if selection is None:
             return None
-        _, name = kind_of(self.contract.outputs)
-        height, width = outputs[name].shape[2:]
-        return selection.place(height, width)
+        values = outputs[kind_of(self.contract.outputs)[1]][index]
+        if not self.contract.boxes:
+            return selection.place(values, target)
+        box = selection.box(values, target)
+        if box is None or not set(outputs) >= set(self.contract.outputs):
+            return None
+        boxes = Boxes.of(self.contract.boxes, outputs)
+        _, shape = self.session.input_of(self.contract.input)
+        return boxes.place(outputs[boxes.output][index], box, input_size(shape, self.preprocessing))
+
+    def reference(self, source: Source) -> Reference:
+        """What `similar_to` names, for outputs that are embeddings.
+
+        Raises:
+            ContractError: the output is no embedding.
+            ImageError: it cannot be read, or does not fit what is explained.
+        """
+        kind, name = kind_of(self.contract.outputs)
+        if kind not in VECTORS:
+            raise ContractError(
+                f"the output '{name}' holds {kind}, not an embedding to be compared with another: "
+                "name the embedding with --output-name"
+            )
+        vector = reference_vector(source, self.contract.start_shape)
+        path = path_of(source)
+        if vector is None:
+            _, shape = self.session.input_of(self.contract.input)
+            batch = read_batch(
+                [source],
+                self.preprocessing,
+                input_size(shape, self.preprocessing),
+                pad_to=self.rows(1),
+                strict=True,
+            )
+            values = self.explain(batch.tensors)[name]
+            vector = self._explained(values)[0].astype(np.float32)
+        return Reference(path.name, vector)
+
+    def _explained(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What is explained of the values of an output, in the shape of a start."""
+        selection = Selection.read(self.contract.selection)
+        values = values if selection is None else selection.scores(values)
+        return values.reshape(len(values), *self.contract.start_shape)
+
+    def _check_focus(self, focus: Focus) -> None:
+        """Raise ContractError where the output cannot have masks."""
+        kind, name = kind_of(self.contract.outputs)
+        shape = self.contract.start_shape
+        if focus.masks and (len(shape) != 3 or shape[1:] == (1, 1)):
+            part = f"{name}{self.contract.selection}"
+            raise ContractError(
+                f"a mask is for all of an output (N, C, H, W), which --output-name names; '{part}' "
+                f"is explained, which holds {kind} and takes a start of shape {('N', *shape)}"
+            )
+
+    def _focused(
+        self,
+        batch: Batch,
+        outputs: Arrays,
+        focus: Focus,
+        on_fault: Callable[[Path, ImageError], None] | None,
+    ) -> list[Focused | None]:
+        """What of every picture's output is explained; None where that cannot be told."""
+        values = outputs[kind_of(self.contract.outputs)[1]]
+        found: list[Focused | None] = []
+        for index, path in enumerate(batch.paths):
+            try:
+                photo, box = batch.pictures[index], batch.boxes[index]
+                found.append(focus.at(index, photo, box, values[index]))
+            except ImageError as fault:
+                if on_fault is None:
+                    raise
+                on_fault(path, fault)
+                found.append(None)
+        return found
+
+    def _starts(
+        self, outputs: Arrays, targets: NDArray[np.int64], found: Sequence[Focused | None]
+    ) -> NDArray[np.float32]:
+        """Relevance to start from, one row for every target."""
+        kind, name = kind_of(self.contract.outputs)
+        starts = np.zeros((len(targets), *self.contract.start_shape), np.float32)
+        for row in range(len(targets)):
+            index = 0 if self.contract.many_targets else row
+            focused = found[index] if index < len(found) else None
+            if isinstance(focused, Reference):
+                values = self._explained(outputs[name])[index]
+                starts[row] = focused.start(values, self.contract.start_value)
+            elif focused is not None:
+                _, _, chances = self._scores(outputs, index, focused)
+                target = int(targets[row])
+                if target < 0:
+                    target = int(np.argsort(-chances, kind="stable")[PREDICTED - target])
+                values = outputs[name][index]
+                starts[row] = focused.start(values, kind, self.contract.start_value, target)
+        return starts
 
     def _heatmaps(
         self, outputs: Arrays, row: int
@@ -440,9 +577,12 @@ class Explainer:
         scores: NDArray[np.float64],
         probabilities: NDArray[np.float64],
         target: int,
+        focused: Focused | None = None,
     ) -> float | None:
         """The sum of the start relevance; None where the model's outputs do not tell it."""
         value = self.contract.start_value
+        if focused is not None:
+            return None
         if value == "one":
             return 1.0
         if value == "probability":
@@ -456,21 +596,24 @@ class Explainer:
         return float(scores[target])
 
     def _scores(
-        self, outputs: Arrays, index: int
+        self, outputs: Arrays, index: int, focused: Focused | None = None
     ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
         """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
         kind, name = kind_of(self.contract.outputs)
-        scores = scores_of(kind, outputs[name][index : index + 1], self.contract.selection)
+        values = outputs[name][index : index + 1]
+        if isinstance(focused, Reference):
+            cosine = np.array([focused.cosine(self._explained(values)[0])])
+            return SIMILARITY, cosine.astype(np.float32), cosine
+        if isinstance(focused, Mask):
+            values = focused.scores(values[0])[None]
+        scores = scores_of(kind, values, self.contract.selection)
         return kind, scores[0].astype(np.float32), probabilities_of(kind, scores)[0]
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        if (
-            start.ndim != 2
-            or start.shape[0] not in (1, batch)
-            or start.shape[1] != self.contract.classes
-        ):
+        wanted = self.contract.start_shape
+        if start.ndim == 0 or len(start) not in (1, batch) or start.shape[1:] != wanted:
+            sizes = ", ".join(map(str, wanted))
             raise ImageError(
-                f"the start has shape {start.shape}; "
-                f"it must be ({batch} or 1, {self.contract.classes})"
+                f"the start has shape {start.shape}; it must be ({batch} or 1, {sizes})"
             )
         return start.astype(np.float32, copy=False)

@@ -26,7 +26,9 @@ KINDS = (
     "other",
 )
 """What an output may hold, best first: of several outputs the first of these is read."""
-WITHOUT_PROBABILITIES = ("features", "other")
+SIMILARITY = "similarity"
+"""What is read where the similarity to a reference is explained: a cosine."""
+WITHOUT_PROBABILITIES = ("features", "other", SIMILARITY)
 """Kinds whose values are no probabilities."""
 
 
@@ -34,7 +36,7 @@ def measure_of(kind: str) -> str:
     """What the value of a class is, for an output of `kind`: ``probability``, ``mean`` of a feature
     map, or any other ``score``.
     """
-    return {"features": "mean", "other": "score"}.get(kind, "probability")
+    return {"features": "mean", "other": "score", SIMILARITY: "score"}.get(kind, "probability")
 
 
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
@@ -138,8 +140,12 @@ class Explanation:
     post: str = "none"
     """The post-processing of `heatmap` as text (see `maps.chain`)."""
     marked: tuple[float, float, float, float] | None = None
-    """Top, left, bottom and right of the pixels of the output that are explained, as shares of what
-    the model sees; None where all of the output is, or it has no pixels.
+    """Top, left, bottom and right of the box or the pixels of the output that are explained, as
+    shares of what the model sees; None where all of the output is, or its place is not known.
+    """
+    mask: NDArray[np.bool_] | None = None
+    """(h, w): the pixels of the output of which a class is explained, over the whole of what the
+    model sees; None where no mask was given.
     """
 
     @property
@@ -169,6 +175,7 @@ class Explanation:
             HEATMAP_RAW: self.heatmap_raw,
             C3_REGION: self.region,
             RELEVANCE: self.relevance,
+            "mask": self.mask,
         }
         known = {name: values for name, values in arrays.items() if values is not None}
         buffer = io.BytesIO()
