@@ -381,7 +381,10 @@ def plan_model(
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
-    graph = normalise(proto, source, input_size=size)
+    names = {value.name for value in proto.graph.output}
+    asked = options.explain
+    asked = asked if asked is None or asked in names else selected(asked)[0]
+    graph = normalise(proto, source, input_size=size, explained=asked)
     if options.static:
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
