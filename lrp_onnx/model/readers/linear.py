@@ -361,9 +361,10 @@ def _reduced(graph: Graph, node: ir.Node) -> tuple[int, ...]:
     return tuple(reduced)
 
 
-@reads("ReduceL2")
+@reads("ReduceL2", "ReduceSumSquare")
 def _norm(graph: Graph, node: ir.Node) -> kinds.GlobalNorm:
-    return kinds.GlobalNorm(_reduced(graph, node), bool(attribute(node, "keepdims", 1)))
+    keepdims, squared = bool(attribute(node, "keepdims", 1)), node.op_type == "ReduceSumSquare"
+    return kinds.GlobalNorm(_reduced(graph, node), keepdims, squared)
 
 
 @reads("ReduceMax", "GlobalMaxPool")
