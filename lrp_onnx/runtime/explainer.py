@@ -32,18 +32,14 @@ from lrp_onnx.maps.resample import resample
 from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.batches import Batch, prepared_batch, read_batch
 from lrp_onnx.runtime.bound import Bound
-from lrp_onnx.runtime.boxes import Boxes, Shares
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
-    SIMILARITY,
     WITHOUT_PROBABILITIES,
     Explanation,
-    kind_of,
-    probabilities_of,
-    scores_of,
 )
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
+from lrp_onnx.runtime.reading import Reading
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
 from lrp_onnx.runtime.sources import Source, path_of
 from lrp_onnx.runtime.starts import (
@@ -55,7 +51,6 @@ from lrp_onnx.runtime.starts import (
     Reference,
     reference_vector,
 )
-from lrp_onnx.selection import Selection
 
 SLACK = 2.0
 """Allowance for a runtime's memory, as a factor of what its tensors need at once.
@@ -141,6 +136,17 @@ class Explainer:
     def provider(self) -> str:
         """``cpu`` or ``cuda``: where the model runs."""
         return self.session.provider
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        _, shape = self.session.input_of(self.contract.input)
+        return input_size(shape, self.preprocessing)
+
+    @property
+    def reading(self) -> Reading:
+        """What the outputs of a run say."""
+        return Reading(self.contract)
 
     @property
     def gives_raw(self) -> bool:
@@ -280,13 +286,12 @@ class Explainer:
         """
         if isinstance(images, str | bytes | PathLike):
             raise TypeError("explain_images takes a list of pictures: write [image] for one")
-        _, shape = self.session.input_of(self.contract.input)
-        size = input_size(shape, self.preprocessing)
+        size = self.input_size
         targets = self._targets(target, len(images))
         reference = None if similar_to is None else self.reference(similar_to)
         focus = Focus.of(mask, reference, len(images))
         if focus is not None:
-            self._check_focus(focus)
+            self.reading.check(focus)
         parts, pad_to = self._parts(len(images), batch_size)
         tasks = [
             partial(
@@ -366,8 +371,8 @@ class Explainer:
         outputs = self.explain(batch.tensors, target=targets)
         found: list[Focused | None] = [None] * len(batch.paths)
         if focus is not None:
-            found = self._focused(batch, outputs, focus, on_fault)
-            start = self._starts(outputs, targets, found)
+            found = self.reading.focused(batch, outputs, focus, on_fault)
+            start = self.reading.starts(outputs, targets, found)
             outputs = self.explain(batch.tensors, target=targets, start=start)
         run = (time.perf_counter() - started) / len(batch.paths)
         seconds = {"decode": batch.seconds, "run": run}
@@ -402,7 +407,7 @@ class Explainer:
         focused: Focused | None,
     ) -> Explanation:
         """The explanation of picture `index` of the batch, whose heatmap is in row `row`."""
-        kind, scores, probabilities = self._scores(outputs, index, focused)
+        kind, scores, probabilities = self.reading.scores(outputs, index, focused)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
         classes = self.classes
@@ -425,33 +430,18 @@ class Explainer:
             target=target,
             target_name=classes.name(target),
             start=self.contract.start_value,
-            start_value=self._start_value(
-                kind, scores.astype(np.float64), probabilities, target, focused
-            ),
+            start_value=None
+            if focused
+            else self._start_value(kind, scores.astype(np.float64), probabilities, target),
             provider=self.provider,
             seconds=seconds,
             kind=kind,
             probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
             composite=self.contract.composite,
             post=self.contract.post,
-            marked=None if focused else self._marked(outputs, index, target),
+            marked=None if focused else self.reading.place(outputs, index, target, self.input_size),
             mask=focused.inside if isinstance(focused, Mask) else None,
         )
-
-    def _marked(self, outputs: Arrays, index: int, target: int) -> Shares | None:
-        """The place of what is explained, where that is some pixels of the output or a box."""
-        selection = Selection.read(self.contract.selection)
-        if selection is None:
-            return None
-        values = outputs[kind_of(self.contract.outputs)[1]][index]
-        if not self.contract.boxes:
-            return selection.place(values, target)
-        box = selection.box(values, target)
-        if box is None or not set(outputs) >= set(self.contract.outputs):
-            return None
-        boxes = Boxes.of(self.contract.boxes, outputs)
-        _, shape = self.session.input_of(self.contract.input)
-        return boxes.place(outputs[boxes.output][index], box, input_size(shape, self.preprocessing))
 
     def reference(self, source: Source) -> Reference:
         """What `similar_to` names, for outputs that are embeddings.
@@ -460,85 +450,19 @@ class Explainer:
             ContractError: the output is no embedding.
             ImageError: it cannot be read, or does not fit what is explained.
         """
-        kind, name = kind_of(self.contract.outputs)
-        if kind not in VECTORS:
+        reading = self.reading
+        if reading.kind not in VECTORS:
             raise ContractError(
-                f"the output '{name}' holds {kind}, not an embedding to be compared with another: "
-                "name the embedding with --output-name"
+                f"the output '{reading.name}' holds {reading.kind}, not an embedding to be "
+                "compared with another: name the embedding with --output-name"
             )
         vector = reference_vector(source, self.contract.start_shape)
-        path = path_of(source)
         if vector is None:
-            _, shape = self.session.input_of(self.contract.input)
-            batch = read_batch(
-                [source],
-                self.preprocessing,
-                input_size(shape, self.preprocessing),
-                pad_to=self.rows(1),
-                strict=True,
-            )
-            values = self.explain(batch.tensors)[name]
-            vector = self._explained(values)[0].astype(np.float32)
-        return Reference(path.name, vector)
-
-    def _explained(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What is explained of the values of an output, in the shape of a start."""
-        selection = Selection.read(self.contract.selection)
-        values = values if selection is None else selection.scores(values)
-        return values.reshape(len(values), *self.contract.start_shape)
-
-    def _check_focus(self, focus: Focus) -> None:
-        """Raise ContractError where the output cannot have masks."""
-        kind, name = kind_of(self.contract.outputs)
-        shape = self.contract.start_shape
-        if focus.masks and (len(shape) != 3 or shape[1:] == (1, 1)):
-            part = f"{name}{self.contract.selection}"
-            raise ContractError(
-                f"a mask is for all of an output (N, C, H, W), which --output-name names; '{part}' "
-                f"is explained, which holds {kind} and takes a start of shape {('N', *shape)}"
-            )
-
-    def _focused(
-        self,
-        batch: Batch,
-        outputs: Arrays,
-        focus: Focus,
-        on_fault: Callable[[Path, ImageError], None] | None,
-    ) -> list[Focused | None]:
-        """What of every picture's output is explained; None where that cannot be told."""
-        values = outputs[kind_of(self.contract.outputs)[1]]
-        found: list[Focused | None] = []
-        for index, path in enumerate(batch.paths):
-            try:
-                photo, box = batch.pictures[index], batch.boxes[index]
-                found.append(focus.at(index, photo, box, values[index]))
-            except ImageError as fault:
-                if on_fault is None:
-                    raise
-                on_fault(path, fault)
-                found.append(None)
-        return found
-
-    def _starts(
-        self, outputs: Arrays, targets: NDArray[np.int64], found: Sequence[Focused | None]
-    ) -> NDArray[np.float32]:
-        """Relevance to start from, one row for every target."""
-        kind, name = kind_of(self.contract.outputs)
-        starts = np.zeros((len(targets), *self.contract.start_shape), np.float32)
-        for row in range(len(targets)):
-            index = 0 if self.contract.many_targets else row
-            focused = found[index] if index < len(found) else None
-            if isinstance(focused, Reference):
-                values = self._explained(outputs[name])[index]
-                starts[row] = focused.start(values, self.contract.start_value)
-            elif focused is not None:
-                _, _, chances = self._scores(outputs, index, focused)
-                target = int(targets[row])
-                if target < 0:
-                    target = int(np.argsort(-chances, kind="stable")[PREDICTED - target])
-                values = outputs[name][index]
-                starts[row] = focused.start(values, kind, self.contract.start_value, target)
-        return starts
+            rows = self.rows(1)
+            how, size = self.preprocessing, self.input_size
+            batch = read_batch([source], how, size, pad_to=rows, strict=True)
+            vector = reading.explained(self.explain(batch.tensors))[0].astype(np.float32)
+        return Reference(path_of(source).name, vector)
 
     def _heatmaps(
         self, outputs: Arrays, row: int
@@ -567,47 +491,13 @@ class Explainer:
             )
         before = raw
         if coarse:
-            _, shape = self.session.input_of(self.contract.input)
-            before = resample(raw, input_size(shape, self.preprocessing), method="bilinear")
+            before = resample(raw, self.input_size, method="bilinear")
         return parse_chain(self.contract.post)(before), raw
 
-    def _start_value(
-        self,
-        kind: str,
-        scores: NDArray[np.float64],
-        probabilities: NDArray[np.float64],
-        target: int,
-        focused: Focused | None = None,
-    ) -> float | None:
+    def _start_value(self, *known: Any) -> float | None:
         """The sum of the start relevance; None where the model's outputs do not tell it."""
-        value = self.contract.start_value
-        if focused is not None:
-            return None
-        if value == "one":
-            return 1.0
-        if value == "probability":
-            return float(probabilities[target]) if kind not in WITHOUT_PROBABILITIES else None
-        if kind not in ("logits", "logit", "features"):
-            return None
-        if value == "contrastive" and len(scores) > 1 and kind != "logit":
-            rest = np.delete(scores, target)
-            weights = np.exp(rest - rest.max())
-            return float(scores[target] - (rest * weights).sum() / weights.sum())
-        return float(scores[target])
-
-    def _scores(
-        self, outputs: Arrays, index: int, focused: Focused | None = None
-    ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
-        """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
-        kind, name = kind_of(self.contract.outputs)
-        values = outputs[name][index : index + 1]
-        if isinstance(focused, Reference):
-            cosine = np.array([focused.cosine(self._explained(values)[0])])
-            return SIMILARITY, cosine.astype(np.float32), cosine
-        if isinstance(focused, Mask):
-            values = focused.scores(values[0])[None]
-        scores = scores_of(kind, values, self.contract.selection)
-        return kind, scores[0].astype(np.float32), probabilities_of(kind, scores)[0]
+        value: float | None = self.reading.start_value(*known)
+        return value
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         wanted = self.contract.start_shape

@@ -88,7 +88,7 @@ class Mask:
 def _weights(source: MaskSource, name: str) -> NDArray[np.float32]:
     """The weights (h, w) of a mask."""
     if isinstance(source, str | PathLike) and Path(source).suffix.lower() != ".npy":
-        return (read_source(source).max(2) > BLACK).astype(np.float32)
+        return np.asarray(read_source(source).max(2) > BLACK, np.float32)
     values = _array(Path(source), name) if isinstance(source, str | PathLike) else source
     values = np.asarray(values)
     fits = values.ndim == 2 and values.size and values.dtype.kind in "fiub"
