@@ -169,8 +169,8 @@ class Contract:
     outputs: Mapping[str, str]
     """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities``,
     ``sigmoids`` (a probability of each class for itself), ``logit`` or ``probability`` (one number,
-    see `SINGLE`), ``features`` (values that are no probabilities, as the mean of a feature map's
-    channel) or ``other``.
+    see `SINGLE`), ``features`` (a feature map that is explained through its mean), ``scores`` (a
+    table of values that are no probabilities) or ``other``.
     """
     explained: str
     """Name of the tensor in the original graph that relevance starts from: the logits."""

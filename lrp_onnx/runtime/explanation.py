@@ -23,12 +23,13 @@ KINDS = (
     "sigmoids",
     *SINGLE,
     "features",
+    "scores",
     "other",
 )
 """What an output may hold, best first: of several outputs the first of these is read."""
 SIMILARITY = "similarity"
 """What is read where the similarity to a reference is explained: a cosine."""
-WITHOUT_PROBABILITIES = ("features", "other", SIMILARITY)
+WITHOUT_PROBABILITIES = ("features", "scores", "other", SIMILARITY)
 """Kinds whose values are no probabilities."""
 
 
@@ -36,7 +37,9 @@ def measure_of(kind: str) -> str:
     """What the value of a class is, for an output of `kind`: ``probability``, ``mean`` of a feature
     map, or any other ``score``.
     """
-    return {"features": "mean", "other": "score", SIMILARITY: "score"}.get(kind, "probability")
+    if kind == "features":
+        return "mean"
+    return "score" if kind in WITHOUT_PROBABILITIES else "probability"
 
 
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:

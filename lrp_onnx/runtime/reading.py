@@ -149,7 +149,7 @@ class Reading:
             return 1.0
         if value == "probability":
             return float(probabilities[target]) if kind not in WITHOUT_PROBABILITIES else None
-        if kind not in ("logits", "logit", "features"):
+        if kind not in ("logits", "logit", "features", "scores"):
             return None
         if value == "contrastive" and len(scores) > 1 and kind != "logit":
             rest = np.delete(scores, target)

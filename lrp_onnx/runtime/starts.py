@@ -25,7 +25,7 @@ weights from 0 to 1 or of bools. It covers the whole photo, whatever its size.
 """
 BLACK = 127
 """The brightest value of a mask's picture that does not count."""
-VECTORS = ("logits", "features", "other")
+VECTORS = ("logits", "features", "scores", "other")
 """Kinds of outputs that may be embeddings."""
 
 

@@ -47,7 +47,8 @@ def find_part(graph: Graph, picture: str, name: str, indices: str, source: str) 
             f"the output '{name}' is a softmax's: the largest probability is not that of the "
             "largest logit; give an index or mean in the place of max",
         )
-    holds = MEANINGS.get(("logits", kinds[0]), "other") if kinds else "features"
+    raw = "features" if len(selection.ranges) == 3 else "scores"
+    holds = MEANINGS.get(("logits", kinds[0]), "other") if kinds else raw
     one = selection.classes == 1
     if one:
         holds = "probability" if holds in ("sigmoids", "probabilities") else "logit"
@@ -165,7 +166,7 @@ def find_whole(picture: str, value: ir.Value, source: str) -> Head:
             f"the output '{name}' {shape} is a {node.op_type}'s: say which of its elements with "
             f"--output-name '{name}{example(shape)}'",
         )
-    holds, before = "features" if is_map else "other", value
+    holds, before = "features" if is_map else "scores", value
     normalised = node is not None and node.op_type in allowed and node.inputs[0] is not None
     if node is not None and normalised:
         check_axes([node], source)
