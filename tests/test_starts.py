@@ -240,7 +240,7 @@ def test_similarity_to_a_reference(saved: Save, tmp_path: Path) -> None:
     explainer = lrp_onnx.Explainer(path, **choices)
     own, other = (explainer(image, similar_to=first) for image in (first, second))
     assert own.scores.item() == pytest.approx(1) and other.scores.item() < 1
-    assert own.target_name == "similar to a.png" and own.kind == "similarity"
+    assert own.target_name == "similarity to a.png" and own.kind == "similarity"
     vectors = [explainer(image).scores for image in (first, second)]
     cosine = float(
         vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1])
@@ -305,7 +305,7 @@ def test_similarity_by_command(saved: Save, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     one, two = (json.loads(line) for line in result.stdout.splitlines())
     assert two["top5"][0]["score"] == pytest.approx(1) and one["top5"][0]["score"] < 1
-    assert one["target"]["name"] == "similar to b.png" and one["output"] == "similarity"
+    assert one["target"]["name"] == "similarity to b.png" and one["output"] == "similarity"
 
 
 def _prepared(path: Path) -> np.ndarray[Any, Any]:

@@ -50,6 +50,7 @@ STARTS = {
     "probability": "the probability of the class",
     "one": "1 for the class",
     "contrastive": "the logit of the class against the others",
+    "similarity": "the products of the output's values with the reference's",
 }
 
 

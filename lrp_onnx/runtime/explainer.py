@@ -412,7 +412,7 @@ class Explainer:
         target = int(order[PREDICTED - target]) if target < 0 else target
         classes = self.classes
         if isinstance(focused, Reference):
-            target, classes = 0, Classes(1, (f"similar to {focused.name}",))
+            target, classes = 0, Classes(1, (f"similarity to {focused.name}",))
         relevance = (
             outputs[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in outputs else None
         )
@@ -429,7 +429,7 @@ class Explainer:
             top5=tuple((int(i), classes.name(int(i)), float(probabilities[i])) for i in order[:5]),
             target=target,
             target_name=classes.name(target),
-            start=self.contract.start_value,
+            start=SIMILARITY if isinstance(focused, Reference) else self.contract.start_value,
             start_value=None
             if focused
             else self._start_value(kind, scores.astype(np.float64), probabilities, target),
