@@ -34,6 +34,7 @@ from lrp_onnx.runtime.batches import Batch, prepared_batch, read_batch
 from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
+    SIMILARITY,
     WITHOUT_PROBABILITIES,
     Explanation,
 )

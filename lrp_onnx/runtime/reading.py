@@ -81,7 +81,8 @@ class Reading:
         boxes = Boxes.of(self.contract.boxes, self.contract.outputs)
         if box is None or boxes.output not in outputs:
             return None
-        return boxes.place(outputs[boxes.output][index], box, size)
+        rows = outputs[boxes.output]  # of anchors that are the same for all pictures there is one
+        return boxes.place(rows[min(index, len(rows) - 1)], box, size)
 
     def check(self, focus: Focus) -> None:
         """Raise ContractError where the output cannot have masks."""
