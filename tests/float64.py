@@ -374,6 +374,12 @@ def as_onnx_evaluates(op: str) -> Callable[..., Array]:
     return evaluated
 
 
+def space_to_depth(x: Array, *, blocksize: int) -> Array:
+    n, c, h, w = x.shape
+    blocks = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
+    return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, h // blocksize, w // blocksize)
+
+
 def depth_to_space(x: Array, *, blocksize: int, mode: bytes = b"DCR") -> Array:
     n, c, h, w = x.shape
     b, out = blocksize, c // blocksize**2
@@ -450,6 +456,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     ),
     "Softplus": lambda x: np.log1p(np.exp(x)),
     "Softsign": lambda x: x / (1 + np.abs(x)),
+    "SpaceToDepth": space_to_depth,
     "Split": split,
     "Sqrt": np.sqrt,
     "Tanh": np.tanh,
@@ -492,6 +499,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "GlobalMaxPool": lambda x: x.max(tuple(range(2, x.ndim)), keepdims=True),
     "MaxPool": max_pool,
     "ReduceL2": _reduce(lambda x, axis, keepdims: np.sqrt((x * x).sum(axis, keepdims=keepdims))),
+    "ReduceSumSquare": _reduce(lambda x, axis, keepdims: (x * x).sum(axis, keepdims=keepdims)),
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
     "ReduceMin": _reduce(np.min),

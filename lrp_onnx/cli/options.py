@@ -38,10 +38,10 @@ class Batch(click.ParamType[int | None]):
 
 
 BATCH_SIZE = Batch()
-INPUT_OPTIONS = ("output_name", "boxes", "input_size", "preprocess")
+INPUT_OPTIONS = ("output_name", "input_size", "preprocess")
 """Parameters about the model's input and output, for commands whose methods state the rest."""
 
-ABOUT_THE_MODEL = ("output_name", "boxes", "input_size", "classes")
+ABOUT_THE_MODEL = ("output_name", "input_size", "classes")
 """Parameters that say what a model is, but for how pictures become its input."""
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]

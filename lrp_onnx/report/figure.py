@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from lrp_onnx.report.colors import Scale, ground
 from lrp_onnx.report.legend import BAR, beside, color_bar
+from lrp_onnx.report.marks import with_marks
 from lrp_onnx.report.render import (
     STYLE,
     RenderStyle,
     check_picture,
     lengthened,
-    outline,
     overlay,
 )
 from lrp_onnx.report.text import INK, WHITE, Line, class_label, text_block
@@ -85,12 +85,12 @@ def figure(
     photo, box = _fitted(first, per_row)
     place = max(photo.shape[1], NARROWEST * SMALLEST_TEXT)
     size = max(SMALLEST_TEXT, round(place * per_row / LETTERS))
-    tiles = [_marked(_framed(photo, box), box, first)]
+    tiles = [with_marks(_framed(photo, box), box, first)]
     captions = [_of_photo(first)]
     for explanation in explanations:
         region = explanation.region if outlined else None
         drawn = _over(photo, box, explanation.heatmap, region, style, scale)
-        tiles.append(_marked(_framed(drawn, box), box, explanation))
+        tiles.append(with_marks(_framed(drawn, box), box, explanation))
         captions.append(_of_class(explanation, scale))
     cells = _cells(tiles, captions, max(photo.shape[1], NARROWEST * size), size)
     body = _rows(cells, per_row, size)
@@ -178,28 +178,6 @@ def _framed(photo: Picture, box: Box) -> Picture:
         for x in (left, right):
             cv2.line(framed, (x, y), (x, min(y + dash, bottom)), WHITE, line)
     return framed
-
-
-def _marked(photo: Picture, box: Box, explanation: Explanation) -> Picture:
-    """The picture with a line around the mask that is explained, and a box around the pixels or the
-    detection, at least large enough to see.
-    """
-    if explanation.mask is not None:
-        photo, seen = photo.copy(), np.ascontiguousarray(box.cut(photo))
-        box.cut(photo)[:] = outline(seen, explanation.mask)
-    if explanation.marked is None:
-        return photo
-    top, left, bottom, right = explanation.marked
-    line = max(1, round(min(photo.shape[:2]) / 200))
-    centre = (box.top + box.height * (top + bottom) / 2, box.left + box.width * (left + right) / 2)
-    sides = (box.height * (bottom - top), box.width * (right - left))
-    half = [max(side / 2, 4 * line) for side in sides]
-    first = round(centre[1] - half[1]), round(centre[0] - half[0])
-    last = round(centre[1] + half[1]), round(centre[0] + half[0])
-    drawn = photo.copy()
-    cv2.rectangle(drawn, first, last, INK, 3 * line)
-    cv2.rectangle(drawn, first, last, WHITE, line)
-    return drawn
 
 
 def _cells(
@@ -296,6 +274,8 @@ def _words(
         yield Line("Scale: every value of the map is zero.")
         return
     start = explanations[0].start
+    if start == "contrastive" and explanations[0].kind == "sigmoids":
+        start = "logit"  # a class with a sigmoid of its own has no rivals
     whole = f"relevance of {scale.full:.2g} or more has the full colour"
     if style.percentile < 100:
         whole += f" (percentile {style.percentile:g})"
