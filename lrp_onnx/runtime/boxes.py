@@ -66,8 +66,8 @@ class Boxes:
         axes = [axis for axis, length in enumerate(part.shape) if length == 4]
         if part.ndim != 2 or not axes:
             raise ContractError(
-                f"'{self.output}[{self.indices}]' has shape {part.shape} for one picture; boxes "
-                "are (4, boxes) or (boxes, 4): write for example --boxes "
+                f"'{self.output}', as --boxes names it, has shape {part.shape} for one picture; "
+                "boxes are (4, boxes) or (boxes, 4): write for example --boxes "
                 f"'{self.output}[:, :4, :]'"
             )
         box = part[:, index] if axes[0] == 0 else part[index]

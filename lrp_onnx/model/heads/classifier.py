@@ -112,16 +112,18 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
         return candidates[0]
     listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
     larger = next((v for v in graph.outputs if len(shape_of(v) or ()) > 2), None)
+    remedy = "name the output to explain with --output-name, or export the classifier with its head"
     if output is None and larger is not None:
-        indices = example(shape_of(larger) or ())
-        reason += f" where none is named; of others name some, as '{name_of(larger)}{indices}'"
-    wrong = UnsupportedModelError if output is None and not many else ChoiceError
+        name, indices = name_of(larger), example(shape_of(larger) or ())
+        remedy = (
+            f"name another one, or some of its elements: --output-name '{name}', or "
+            f"--output-name '{name}{indices}'"
+        )
+    apart = output is None and not many and larger is None
+    wrong = UnsupportedModelError if apart else ChoiceError
     raise wrong(
         f"{source} cannot be explained:",
-        [
-            f"its outputs are {listed}: {reason}; name the output to explain "
-            "with --output-name, or export the classifier with its head"
-        ],
+        [f"its outputs are {listed}: {reason}; {remedy}"],
     )
 
 
