@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import ChoiceError, UnsupportedModelError
+from lrp_onnx.report.entry import Entry
 from lrp_onnx.report.figure import figure
 from lrp_onnx.runtime.boxes import Boxes
 from lrp_onnx.runtime.explainer import Explainer
@@ -228,3 +230,19 @@ def test_the_box_is_marked(saved: Save, tmp_path: Path) -> None:
 
 def _zero_one() -> Any:
     return lrp_onnx.runtime.preprocess.parse_preprocessing("zero-one")
+
+
+def test_marks_are_in_overlay_and_page(saved: Save, tmp_path: Path) -> None:
+    path = saved(detector())
+    photo = tmp_path / "a.png"
+    cv2.imwrite(str(photo), np.full((96, 96, 3), 90, np.uint8))
+    choices: dict[str, Any] = {"preprocessing": "zero-one", "boxes": "out.out[:, :4, :]"}
+    found = lrp_onnx.explain(path, photo, target=1, explain="out.out[:, 4:, 14]", **choices)
+    assert found.marked is not None
+    bare = found.overlay(outline=False)
+    assert np.array_equal(replace(found, marked=None).overlay(outline=False), bare)
+    assert (found.overlay() != replace(found, marked=None).overlay()).any()
+    entry, plain = Entry.of([found]), Entry.of([replace(found, marked=None)])
+    assert (entry.photo != plain.photo).any() and np.array_equal(plain.photo, found.photo)
+    other = replace(found, marked=(0.0, 0.0, 0.5, 0.5))
+    assert np.array_equal(Entry.of([found, other]).photo, found.photo)
