@@ -26,6 +26,7 @@ from lrp_onnx.runtime.images import read_classes
 from lrp_onnx.runtime.preprocess import PRESETS, parse_preprocessing
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Tuning
 from lrp_onnx.runtime.sources import PilImage, Source, as_array, is_source
+from lrp_onnx.runtime.starts import MaskSource
 
 Model: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | Compiled
 """A model: a file, a serialized model, a message, or what `compile_model` returns."""
@@ -98,10 +99,14 @@ class Explainer(explainer.Explainer):
         *,
         target: Target = None,
         top: int | None = None,
+        mask: MaskSource | Sequence[MaskSource] | None = None,
+        similar_to: Source | None = None,
         batch_size: int = 8,
     ) -> Any:
         """Explain one picture, several, or a prepared batch; see `explain`."""
         images, single = self._images(image)
+        if mask is not None or similar_to is not None:
+            return self._part(images, single, target, top, mask, similar_to, batch_size)
         several = _is_list(target) and (single or self.contract.many_targets)
         if top is None and not several:
             found = list(self._run(images, target, batch_size))
@@ -113,6 +118,31 @@ class Explainer(explainer.Explainer):
             )
         each = [self._several(images[n : n + 1], target, top) for n in range(len(images))]
         return each[0] if single else each
+
+    def _part(
+        self,
+        images: list[Source] | NDArray[Any],
+        single: bool,
+        target: Target,
+        top: int | None,
+        mask: MaskSource | Sequence[MaskSource] | None,
+        similar_to: Source | None,
+        batch_size: int,
+    ) -> Any:
+        """The explanations of pictures for the pixels of a mask, or the similarity to a picture."""
+        more = top is not None or (_is_list(target) and (single or self.contract.many_targets))
+        if more or (mask is not None and similar_to is not None):
+            raise ValueError("mask and similar_to stand alone, or mask with one target")
+        if similar_to is not None and target is not None:
+            raise ValueError("similar_to stands without a target: no class is explained")
+        if not isinstance(images, list):
+            raise ValueError("mask and similar_to are for pictures, not for a prepared batch")
+        found = list(
+            self.explain_images(
+                images, target=target, mask=mask, similar_to=similar_to, batch_size=batch_size
+            )
+        )
+        return found[0] if single else found
 
     def _images(self, image: Source | Iterable[Source]) -> tuple[list[Source] | NDArray[Any], bool]:
         """(pictures or a prepared batch, whether it is one picture)."""
@@ -161,6 +191,8 @@ class Explainer(explainer.Explainer):
         *,
         batch_size: int = 8,
         target: Target = None,
+        mask: MaskSource | Sequence[MaskSource] | None = None,
+        similar_to: Source | None = None,
         on_fault: Callable[[Path, ImageError], None] | None = None,
     ) -> Iterator[Explanation]:
         """As `runtime.explainer.Explainer.explain_images`; where nothing says how pictures become
@@ -175,7 +207,12 @@ class Explainer(explainer.Explainer):
                 stacklevel=2,
             )
         found = super().explain_images(
-            images, batch_size=batch_size, target=target, on_fault=on_fault
+            images,
+            batch_size=batch_size,
+            target=target,
+            mask=mask,
+            similar_to=similar_to,
+            on_fault=on_fault,
         )
         return cast(Iterator[Explanation], found)
 
@@ -193,6 +230,8 @@ def explain(
     *,
     target: Target = None,
     top: int | None = None,
+    mask: MaskSource | Sequence[MaskSource] | None = None,
+    similar_to: Source | None = None,
     options: Options | None = None,
     preprocessing: str | Preprocessing | None = None,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
@@ -222,6 +261,11 @@ def explain(
         target: a class index or name; None for the predicted class. A list of them means for one
             picture all of these classes, for several pictures one for each.
         top: how many of the most probable classes to explain, instead of `target`.
+        mask: the pixels of an output (N, C, H, W) of which a class is explained: a picture of which
+            what is not black counts, or a ``.npy`` file or array (h, w) of weights. It covers the
+            whole photo. For several pictures one for all, or a list.
+        similar_to: a picture, or an array of floats or a ``.npy`` file: explained is what makes the
+            output, an embedding, similar to that of this picture, or to that vector.
         options: how a model that is not compiled is compiled.
         preprocessing: how pictures become input, a `Preprocessing` or text such as ``imagenet`` or
             ``imagenet:resize=stretch``; None for what the model says.
@@ -254,7 +298,9 @@ def explain(
         threads=threads,
         **choices,
     )
-    return made(image, target=target, top=top, batch_size=batch_size)
+    return made(
+        image, target=target, top=top, mask=mask, similar_to=similar_to, batch_size=batch_size
+    )
 
 
 def _is_list(target: Target) -> bool:

@@ -38,7 +38,7 @@ from lrp_onnx.contract import (
     Preprocessing,
     is_compiled,
 )
-from lrp_onnx.errors import ContractError, RuleError
+from lrp_onnx.errors import ChoiceError, ContractError, RuleError
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
@@ -84,7 +84,8 @@ from lrp_onnx.relevance.graph.emission import (
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.outputs import append_outputs, check_outputs, feature_map, tensor_names
 from lrp_onnx.relevance.rules.table import parse_rule
-from lrp_onnx.relevance.start import START_VALUES, start_relevance
+from lrp_onnx.relevance.start import START_VALUES, entered, reads_start, start_relevance
+from lrp_onnx.selection import FORMATS, Selection, selected
 
 
 def _is_whole(value: Any, least: int, most: float = inf) -> bool:
@@ -106,6 +107,7 @@ _FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "a tuple of different names, such as ('heatmap', 'c3')",
     ),
     "explain": (lambda v: v is None or (isinstance(v, str) and v != ""), "a name"),
+    "boxes": (lambda v: v is None or (isinstance(v, str) and v != ""), "the name of an output"),
     "input_size": (
         lambda v: v is None or _is_size(v),
         "(height, width), each at least 1, or one number for every axis",
@@ -161,7 +163,14 @@ class Options:
     the composite.
     """
     explain: str | None = None
-    """Name of the graph output to explain; needed if there are several."""
+    """Name of the graph output to explain; needed if there are several. With indices behind it some
+    of its elements (see `selection.Selection`): ``scores[:, :, 120]``.
+    """
+    boxes: str | None = None
+    """The output with the boxes of a detector, so that the one that is explained is marked:
+    ``cxcywh:output0[:, :4, :]``, or ``xyxy:`` or ``xywh:``; its boxes are in the order of the
+    explained output's.
+    """
     input_size: tuple[int, ...] | None = None
     """Height and width, for a model with a symbolic input size: a length for signals, depth, height
     and width for volumes; one number is for every axis.
@@ -282,7 +291,7 @@ class Options:
     @property
     def about_model(self) -> dict[str, Any]:
         """The fields that say what the model is, and nothing of how it is explained, by name."""
-        names = ("explain", "input_size", "preprocessing", "labels")
+        names = ("explain", "boxes", "input_size", "preprocessing", "labels")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -386,10 +395,14 @@ def plan_model(
         known = [name for name, kind in contract.outputs.items() if kind != "other"]
         if options.explain is None and len(known) == 1:
             options = replace(options, explain=known[0] + contract.selection)
+            options = replace(options, boxes=options.boxes or contract.boxes or None)
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
-    graph = normalise(proto, source, input_size=size)
+    names = {value.name for value in proto.graph.output}
+    asked = options.explain
+    asked = asked if asked is None or asked in names else selected(asked)[0]
+    graph = normalise(proto, source, input_size=size, explained=asked)
     if options.static:
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
@@ -541,6 +554,8 @@ def compile_model(
         preprocessing=description.preprocessing,
         labels=description.labels,
         selection=plan.selection,
+        start_shape=plan.start_shape,
+        boxes=_boxes(plan, options),
         sources=description.sources,
     )
     metadata = {entry.key: entry.value for entry in forward.metadata_props}
@@ -571,6 +586,24 @@ def _for_axes(options: Options, plan: Plan) -> Options:
             f"{plan.input_shape}: leave them out, for example with --post smooth or --post none"
         )
     return replace(options, post=str(chain.for_axes(plan.axes)), outputs=outputs)
+
+
+def _boxes(plan: Plan, options: Options) -> str:
+    """Where the boxes of detections are, as text; empty where that is not known.
+
+    Raises:
+        ChoiceError: it is no output of the model, or no box is explained.
+    """
+    text = options.boxes or ""
+    name, _ = selected(text.partition(":")[2] if text.partition(":")[0] in FORMATS else text)
+    if text and name not in plan.outputs:
+        known = ", ".join(plan.outputs)
+        raise ChoiceError("boxes cannot be marked:", [f"{text}: the outputs are {known}"])
+    selection = Selection.read(plan.selection)
+    if text and (selection is None or len(selection.others) != 1):
+        fault = "no box is explained: name one in a table of boxes, as 'scores[:, :, 120]'"
+        raise ChoiceError("boxes cannot be marked:", [f"{text}: {fault}"])
+    return text
 
 
 def _outputs(forward: onnx.ModelProto, options: Options) -> tuple[str, ...]:
@@ -640,6 +673,8 @@ def _emit(
         batch=TARGETS if options.many_targets else None,
     )
     backward = Backward(plan, builder, {name: entry.rule for name, entry in assigned.items()})
+    if plan.pooled and reads_start(options.input_form):
+        backward.entering = entered
     backward.run(start_relevance(builder, plan, start, options.input_form), until=until)
     return backward
 
@@ -676,13 +711,18 @@ def _inputs(
     rows = many or plan.input_shape[0]
     both: dict[str, tuple[str, list[int | str | None]]] = {
         TARGET: ("INT64", [rows]),
-        START: ("FLOAT", [rows, plan.classes]),
+        START: ("FLOAT", [rows, *plan.start_shape]),
     }
     if form == "optional":
-        both = {TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", plan.classes])}
+        sizes: list[int | str | None] = [*plan.start_shape]
+        zeros = (1, *plan.start_shape)
+        if len(sizes) > 1:  # zeros of one element stand for all: the file stays small
+            sizes = [f"start_{axis}" for axis in range(1, len(sizes) + 1)]
+            zeros = (1,) * (len(sizes) + 1)
+        both = {TARGET: ("INT64", [TARGETS]), START: ("FLOAT", ["starts", *sizes])}
         return both, {
             TARGET: np.array([PREDICTED], np.int64),
-            START: np.zeros((1, plan.classes), np.float32),
+            START: np.zeros(zeros, np.float32),
         }
     return {name: both[name] for name in form.split(",") if name in both}, {}
 

@@ -7,15 +7,11 @@ that any language can read them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrp_onnx.errors import ContractError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels and post-processed
@@ -37,8 +33,8 @@ TARGET = "target"
 START = "start"
 """Graph input float32: the relevance to start from; a row of zeros means "use `target`".
 
-(N, classes) or (1, classes) where it is optional, (N, classes) where it is required; zeros are its
-default.
+It has the shape of what is explained: (N, classes), or that of the explained output where this has
+more axes and all of it is explained. N may be 1 where it is optional; zeros are its default.
 """
 INPUTS = ("optional", "target", "target,start", "none")
 """Forms of a compiled file's inputs beside the picture: `target` and `start` with defaults, which
@@ -59,6 +55,8 @@ SINGLE = ("logit", "probability")
 """
 EXPLAINED = f"{INTERNAL}explained"
 """Name of the logits where the model has no such tensor and the compiler makes it."""
+RANKED = f"{INTERNAL}ranked"
+"""Name of the classes' values that decide what the predicted class is, where the logits do not."""
 ADDED = (HEATMAP, HEATMAP_RAW, C3_REGION, RELEVANCE, ATTENTION, TARGET, START)
 """Names of the graph inputs and outputs that the compiler adds."""
 
@@ -66,92 +64,6 @@ ADDED = (HEATMAP, HEATMAP_RAW, C3_REGION, RELEVANCE, ATTENTION, TARGET, START)
 def is_added(name: str) -> bool:
     """Whether the compiler, not the original model, gave a tensor this name."""
     return name.startswith((INTERNAL, f"{RELEVANCE}/", f"{ATTENTION}/")) or name in ADDED
-
-
-Range = tuple[int, int]
-"""First index, and the one after the last."""
-_SELECTED = re.compile(r"(?P<name>.+)\[(?P<indices>[-\d:,\s]+)\]", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The part of an output (N, C, H, W) that is explained: the mean over some rows and columns of
-    some channels, which are the classes.
-    """
-
-    channels: Range
-    rows: Range
-    columns: Range
-
-    @classmethod
-    def of(cls, indices: str, shape: Sequence[int | None]) -> Selection:
-        """The selection that text such as ``:, :, 12, 30:40`` makes of a tensor of `shape`.
-
-        Raises:
-            ValueError: it is not four indices or ranges, the first ``:``, or one is out of range.
-        """
-        parts = [part.strip() for part in indices.split(",")]
-        if len(shape) != 4 or None in shape[1:]:
-            raise ValueError(f"it has shape {tuple(shape)}, which is not (N, C, H, W)")
-        if len(parts) != 4 or parts[0] != ":":
-            raise ValueError(
-                f"[{indices}] is not [:, CHANNEL, ROW, COLUMN], e.g. [:, :, 12, 30:40]"
-            )
-        sizes = [size or 0 for size in shape[1:]]
-        return cls(*(_range(part, size) for part, size in zip(parts[1:], sizes, strict=True)))
-
-    @classmethod
-    def read(cls, text: str) -> Selection | None:
-        """The inverse of `str`; None of an empty text."""
-        if not text:
-            return None
-        _, *ranges = text.strip("[]").split(", ")
-        bounds = [tuple(map(int, one.split(":"))) for one in ranges]
-        channels, rows, columns = ((first, last) for first, last in bounds)
-        return cls(channels, rows, columns)
-
-    def __str__(self) -> str:
-        ranges = (self.channels, self.rows, self.columns)
-        return f"[:, {', '.join(f'{first}:{last}' for first, last in ranges)}]"
-
-    @property
-    def classes(self) -> int:
-        """The number of channels."""
-        return self.channels[1] - self.channels[0]
-
-    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right in an output of `height` × `width`, as shares of it."""
-        (top, bottom), (left, right) = self.rows, self.columns
-        return top / height, left / width, bottom / height, right / width
-
-    def scores(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The selected part of an output, (N, C', H, W) → (N, C) float64."""
-        part = values[:, slice(*self.channels), slice(*self.rows), slice(*self.columns)]
-        means: NDArray[Any] = part.astype("float64").mean((2, 3))
-        return means
-
-
-def _range(text: str, size: int) -> Range:
-    """``3``, ``3:7``, ``:`` or ``-1`` as a range of `size` indices."""
-    first, colon, last = text.partition(":")
-    try:
-        low = int(first) if first.strip() or not colon else 0
-        high = int(last) if last.strip() else size
-    except ValueError:
-        raise ValueError(f"{text!r} is not an index or a range such as 3:7") from None
-    low += size if low < 0 else 0
-    high = high + (size if high < 0 else 0) if colon else low + 1
-    if not 0 <= low < high <= size:
-        raise ValueError(f"{text} is not within 0 to {size - 1}")
-    return low, high
-
-
-def selected(text: str) -> tuple[str, str]:
-    """An output's name and the indices after it, ``logits[:, :, 3, 4]`` → (``logits``,
-    ``:, :, 3, 4``); no indices are an empty text.
-    """
-    found = _SELECTED.fullmatch(text)
-    return (found["name"], found["indices"]) if found else (text, "")
 
 
 FORMAT = 1
@@ -185,6 +97,10 @@ PREFIX = "lrp_onnx."
 """Prefix of every metadata key."""
 SELECTION = f"{PREFIX}selection"
 """Metadata key of `Contract.selection`, where there is one."""
+START_SHAPE = f"{PREFIX}start_shape"
+"""Metadata key of `Contract.start_shape`, where that is not (classes,)."""
+BOXES = f"{PREFIX}boxes"
+"""Metadata key of `Contract.boxes`, where they are known."""
 SOURCES = f"{PREFIX}sources"
 """Metadata key of `Contract.sources`, which files without preprocessing and names lack."""
 
@@ -252,8 +168,9 @@ class Contract:
     """Name of the picture input."""
     outputs: Mapping[str, str]
     """Name of every original output → ``logits``, ``probabilities``, ``log-probabilities``,
-    ``logit`` or ``probability`` (one number, see `SINGLE`), ``features`` (a feature map that is
-    explained through its mean) or ``other``.
+    ``sigmoids`` (a probability of each class for itself), ``logit`` or ``probability`` (one number,
+    see `SINGLE`), ``features`` (a feature map that is explained through its mean), ``scores`` (a
+    table of values that are no probabilities) or ``other``.
     """
     explained: str
     """Name of the tensor in the original graph that relevance starts from: the logits."""
@@ -313,6 +230,10 @@ class Contract:
     """The part of the explained output that is explained, as `Selection` writes it; empty for all
     of it.
     """
+    start_shape: tuple[int, ...] = ()
+    """The shape of a start without its batch."""
+    boxes: str = ""
+    """Where the boxes lie that detections belong to, as `runtime.boxes` reads it, or empty."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """``preprocessing`` and ``labels`` → what said them, where they are known."""
     format: int = FORMAT
@@ -332,6 +253,10 @@ class Contract:
         }
         if self.selection:
             metadata[SELECTION] = self.selection
+        if self.start_shape not in ((), (self.classes,)):
+            metadata[START_SHAPE] = json.dumps(self.start_shape)
+        if self.boxes:
+            metadata[BOXES] = self.boxes
         if self.sources:
             metadata[SOURCES] = json.dumps(dict(self.sources))
         return metadata | describe(self.preprocessing, self.labels)
@@ -369,6 +294,8 @@ class Contract:
             preprocessing=preprocessing,
             labels=labels,
             selection=metadata.get(SELECTION, ""),
+            start_shape=_sizes(metadata, START_SHAPE) or (values["classes"],),
+            boxes=metadata.get(BOXES, ""),
             sources=_texts(metadata, SOURCES),
         )
 
@@ -382,6 +309,18 @@ def _texts(metadata: Mapping[str, str], key: str) -> dict[str, str]:
     try:
         return {str(name): str(text) for name, text in json.loads(metadata.get(key, "{}")).items()}
     except (ValueError, AttributeError) as error:
+        raise ContractError(f"the metadata key {key} is damaged ({error})") from error
+
+
+def _sizes(metadata: Mapping[str, str], key: str) -> tuple[int, ...]:
+    """Sizes in the metadata; empty where they are missing.
+
+    Raises:
+        ContractError: they are damaged.
+    """
+    try:
+        return tuple(int(size) for size in json.loads(metadata.get(key, "[]")))
+    except (ValueError, TypeError) as error:
         raise ContractError(f"the metadata key {key} is damaged ({error})") from error
 
 

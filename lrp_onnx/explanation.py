@@ -20,6 +20,7 @@ from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.report.marks import with_marks
 from lrp_onnx.report.render import RenderStyle, encoded, height_within, overlay, with_height
 from lrp_onnx.runtime import explanation
 from lrp_onnx.runtime.images import Picture
@@ -75,7 +76,8 @@ class Explanation(explanation.Explanation):
         """The heatmap over the photo; what the model does not see of it is dimmed.
 
         Args:
-            outline: whether the region of C3 is drawn as a line, where the file gives it.
+            outline: whether the region of C3 is drawn as a line, where the file gives it, and the
+                mask, pixels or box of an output that are explained.
             height: height of the result in pixels; None for the photo's.
 
         Returns:
@@ -88,7 +90,7 @@ class Explanation(explanation.Explanation):
         drawn: Picture = np.rint(photo * DIMMED).astype(np.uint8)
         mask = self.region if outline else None
         box.cut(drawn)[:] = overlay(box.cut(photo), self.heatmap, self.style, mask=mask)
-        return drawn
+        return with_marks(drawn, box, self) if outline else drawn
 
     @property
     def style(self) -> RenderStyle:

@@ -45,7 +45,7 @@ def with_defaults(
         given[name] = (
             np.full(rows, -1, np.int64)
             if name == "target"
-            else np.zeros((rows, int(inputs[name][1] or 0)), np.float32)
+            else np.zeros((rows, *(int(n or 0) for n in inputs[name][1:])), np.float32)
         )
     return given
 

@@ -387,6 +387,12 @@ def as_onnx_evaluates(op: str) -> Callable[..., Array]:
     return evaluated
 
 
+def space_to_depth(x: Array, *, blocksize: int) -> Array:
+    n, c, h, w = x.shape
+    blocks = x.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize)
+    return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(n, -1, h // blocksize, w // blocksize)
+
+
 def depth_to_space(x: Array, *, blocksize: int, mode: bytes = b"DCR") -> Array:
     n, c, h, w = x.shape
     b, out = blocksize, c // blocksize**2
@@ -471,6 +477,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ReduceSumSquare": _reduce(lambda x, axis, keepdims: (x * x).sum(axis, keepdims=keepdims)),
     "Sin": np.sin,
     "Softsign": lambda x: x / (1 + np.abs(x)),
+    "SpaceToDepth": space_to_depth,
     "Split": split,
     "Tile": lambda x, repeats: np.tile(x, [int(n) for n in repeats]),
     "Sqrt": np.sqrt,

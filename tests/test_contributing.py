@@ -45,7 +45,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
         "tests/test_kinds.py",
         "tests/relevance/layers/test_gradients.py",
         "-k",
-        "whole or depth",
+        "whole or running",
     ),
     "composite": ("-c", CHECK_COMPOSITE),
     "pass": ("-c", CHECK_PASS),

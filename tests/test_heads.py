@@ -261,3 +261,157 @@ def test_scores_of_several_classes_come_before_one_number(saved: Save) -> None:
     assert compile_model(saved(longer)).contract.classes == 5
     chosen = compile_model(saved(longer), explain=other)
     assert chosen.contract.classes == 2 and chosen.contract.outputs[other] == "logit"
+
+
+def _members(net: Network, kind: str, classes: int = 5) -> list[str]:
+    pooled = net.node("Flatten", trunk(net))
+    axis = {} if kind == "Sigmoid" else {"axis": 1}
+    return [net.node(kind, net.dense(pooled, (8, classes)), **axis) for _ in range(3)]
+
+
+def _stack(net: Network, parts: list[str]) -> str:
+    rows = [net.node("Unsqueeze", part, constant(net, [0])) for part in parts]
+    whole = net.node("Concat", *rows, axis=0)
+    return net.node("ReduceMean", whole, constant(net, [0]), keepdims=0)
+
+
+ENSEMBLES: dict[str, Callable[[Network, list[str]], str]] = {
+    "mean": lambda net, p: net.node("Mean", *p),
+    "sum, divided": lambda net, p: net.node(
+        "Div", net.node("Sum", *p), constant(net, 3.0, np.float32)
+    ),
+    "weighted": lambda net, p: net.node(
+        "Add",
+        net.node("Mul", constant(net, 0.5, np.float32), p[0]),
+        net.node("Mul", net.node("Add", p[1], p[2]), constant(net, 0.25, np.float32)),
+    ),
+    "stacked": _stack,
+}
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("form", ENSEMBLES)
+def test_an_ensemble_is_its_members_logits(saved: Save, form: str, kind: str) -> None:
+    """The gradient of their weighted mean; the predicted class is that of the mean output."""
+    net = Network(2)
+    parts = _members(net, kind)
+    model = made(net, ENSEMBLES[form](net, parts), ["N", 5])
+    path = saved(model)
+    compiled = compile_model(path, composite="gradient", outputs=("relevance",), runner=run_once)
+    holds = "sigmoids" if kind == "Sigmoid" else "probabilities"
+    assert list(compiled.contract.outputs.values()) == [holds]
+    logits = [node.input[0] for node in model.graph.node if node.op_type == kind]
+    for name in logits:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    weights = [0.5, 0.25, 0.25] if form == "weighted" else [1 / 3] * 3
+    x = picture(compiled.model, 1).astype(np.float64)
+    way, step = np.random.default_rng(1).normal(size=x.shape), 1e-3
+
+    def mean(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found = run_onnx(model, {"x": x.astype(np.float32)})
+        return np.asarray(sum(w * found[n][0] for w, n in zip(weights, logits, strict=True)))
+
+    slopes = (mean(x + step * way) - mean(x - step * way)) / (2 * step)
+    feeds = {"x": x.astype(np.float32)}
+    maps = [
+        run_onnx(compiled.model, feeds | {"target": np.array([target])})["relevance"]
+        for target in range(5)
+    ]
+    found = [float((one * way).sum()) for one in maps]
+    np.testing.assert_allclose(found, slopes, rtol=2e-2, atol=2e-3 * np.abs(slopes).max())
+
+
+def test_the_ensembles_class_is_that_of_its_output(saved: Save) -> None:
+    """Where one member is sure, the mean of probabilities names another class than the logits'."""
+    net = Network(0)
+    pooled = net.node("Flatten", trunk(net))
+    weight = net.constant("zeros", np.zeros((2, 8), np.float32))
+    biases = [[0, 2], [0, 2], [20, 0]], [0.4, 0.4, 0.2]
+    parts = []
+    for index, bias in enumerate(biases[0]):
+        z = net.node("Gemm", pooled, weight, constant(net, bias, np.float32), transB=1)
+        share = constant(net, biases[1][index], np.float32)
+        parts.append(net.node("Mul", net.node("Softmax", z, axis=1), share))
+    path = saved(made(net, net.node("Sum", *parts), ["N", 2]))
+    compiled = compile_model(path, composite="lrp-epsilon", start="logit", resolution="full")
+    feeds = {"x": picture(compiled.model, 1)}
+    exposed = onnx.ModelProto.FromString(compiled.model.SerializeToString())
+    for name in ("lrp/explained", "lrp/ranked"):
+        exposed.graph.output.append(onnx.ValueInfoProto(name=name))
+    found = run_onnx(exposed, feeds)
+    assert found["lrp/explained"].argmax() == 0 and found["lrp/ranked"].argmax() == 1
+
+
+def test_a_mirrored_copy_is_averaged(saved: Save) -> None:
+    """Flip-TTA: relevance comes back from both ways, mirrored for one of them."""
+    net = Network(0)
+    bounds = [constant(net, [value]) for value in (-1, -(2**62), 3, -1)]
+    weight = net.constant("W", net.rng.normal(size=(8, 3, 3, 3)).astype(np.float32))
+    dense = net.constant("F", net.rng.normal(size=(5, 8)).astype(np.float32))
+
+    def logits(x: str) -> str:
+        pooled = net.node("GlobalAveragePool", net.node("Relu", net.node("Conv", x, weight)))
+        return net.node("Softmax", net.node("Gemm", net.node("Flatten", pooled), dense, transB=1))
+
+    both = net.node("Add", logits("x"), logits(net.node("Slice", "x", *bounds)))
+    half = constant(net, 0.5, np.float32)
+    path = saved(made(net, net.node("Mul", both, half), ["N", 5]))
+    compiled = compile_model(path, composite="lrp-epsilon", resolution="full", runner=run_once)
+    x = picture(compiled.model, 1)
+    maps = [
+        run_onnx(compiled.model, {"x": one, "target": np.array([2])})["heatmap"]
+        for one in (x, x[..., ::-1].copy())
+    ]
+    scale = np.abs(maps[0]).max()
+    np.testing.assert_allclose(maps[1], maps[0][..., ::-1], atol=1e-5 * scale)
+    assert scale > 0
+
+
+def test_a_norm_of_squares_is_the_norm(saved: Save) -> None:
+    """As Keras writes normalised features: a product with one over the root of the squares' sum."""
+    maps = []
+    for written in (False, True):
+        net = Network(0)
+        e = net.dense(net.node("Flatten", trunk(net)), (8, 5))
+        if written:
+            squares = net.node("ReduceSumSquare", e, constant(net, [1]), keepdims=1)
+            squares = net.node("Max", squares, constant(net, 1e-12, np.float32))
+            y = net.node("Mul", e, net.node("Reciprocal", net.node("Sqrt", squares)))
+        else:
+            y = net.node("Div", e, net.node("ReduceL2", e, constant(net, [1]), keepdims=1))
+        for composite in ("gradient", "lrp-epsilon"):
+            compiled = compile_model(
+                saved(made(net, y, ["N", 5])), composite=composite, resolution="full"
+            )
+            maps.append(maps_of(compiled, picture(compiled.model, 2), 1))
+    for plain, other in zip(maps[:2], maps[2:], strict=True):
+        np.testing.assert_allclose(other, plain, atol=1e-5 * np.abs(plain).max())
+
+
+def test_classes_with_sigmoids_of_their_own(saved: Save, tmp_path: Path) -> None:
+    """Multi-label: probabilities need not sum to one, and no other class speaks against one."""
+    import cv2
+
+    net = Network(0)
+    z = net.dense(net.node("Flatten", trunk(net)), (8, 5))
+    path = saved(made(net, net.node("Sigmoid", z), ["N", 5]))
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (12, 12, 3)))
+    names = ("a", "b", "c", "d", "e")
+    base: dict[str, Any] = {"labels": names, "composite": "lrp-epsilon", "resolution": "full"}
+    maps, sums = {}, {}
+    for start in ("logit", "contrastive", "probability"):
+        compiled = compile_model(path, start=start, **base)
+        assert list(compiled.contract.outputs.values()) == ["sigmoids"]
+        explainer = Explainer(compiled.model.SerializeToString(), providers="cpu")
+        (found,) = explainer.explain_images([tmp_path / "a.png"])
+        maps[start], sums[start] = found.heatmap.astype(np.float64), found.start_value
+    np.testing.assert_allclose(maps["contrastive"], maps["logit"])
+    p = found.top5[0][2]
+    np.testing.assert_allclose(
+        maps["probability"] * np.log(p / (1 - p)), maps["logit"] * p, rtol=1e-3, atol=1e-6
+    )
+    assert sums["probability"] == pytest.approx(p)
+    assert [name for _, name, _ in found.top5] == sorted(
+        names, key=lambda name: -found.scores[names.index(name)]
+    )
+    assert found.probability == pytest.approx(p) and abs(float(found.scores.sum()) - 1) > 0.1

@@ -18,7 +18,7 @@ import lrp_onnx
 
 ROOT = Path(lrp_onnx.__file__).parent
 
-EVERYWHERE = {"errors", "contract", "notation", "files"}
+EVERYWHERE = {"errors", "contract", "notation", "selection", "files"}
 """Rooms that every room may use."""
 FORBIDDEN: Mapping[str, set[str]] = {
     "model": {"relevance"},
@@ -35,6 +35,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "errors": set(),
     "contract": {"errors"},
     "notation": {"errors"},
+    "selection": set(),
     "files": {"errors", "contract"},
     "plan": {"errors"},
     "deploy": {"errors", "contract", "files", "runtime"},

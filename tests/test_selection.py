@@ -20,10 +20,10 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import compile_model
-from lrp_onnx.contract import Selection, selected
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import ChoiceError
 from lrp_onnx.report.figure import figure
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.selection import Selection, selected
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -47,9 +47,9 @@ def segmenter(tail: str | None = None, classes: int = 4) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (":, :, 3, 4", "[:, 0:4, 3:4, 4:5]"),
-        (":,1, 3:7 ,:", "[:, 1:2, 3:7, 0:12]"),
-        (":, -1, -2, -3:", "[:, 3:4, 10:11, 9:12]"),
+        (":, :, 3, 4", "[:, 0:4, 3, 4]"),
+        (":,1, 3:7 ,:", "[:, 1, 3:7, 0:12]"),
+        (":, -1, -2, -3:", "[:, 3, 10, 9:12]"),
         (":, 1:, :5, 0:-1", "[:, 1:4, 0:5, 0:11]"),
     ],
 )
@@ -59,6 +59,52 @@ def test_indices(text: str, expected: str) -> None:
     values = np.random.default_rng(0).normal(size=(2, 4, 12, 12))
     part = eval(f"values[{text}]", {"values": values})
     assert np.isclose(selection.scores(values).sum() / selection.classes, part.mean() * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "expected"),
+    [
+        (":, 4:, max", (1, 9, 20), "[:, 4:9, max 0:20]"),
+        (":, max, 1:", (1, 20, 9), "[:, max 0:20, 1:9]"),
+        (":, mean 3:7, :", (1, 20, 9), "[:, mean 3:7, 0:9]"),
+        (":, 5, :", (1, 20, 9), "[:, 5, 0:9]"),
+        (":, 5, 3", (1, 20, 9), "[:, 5, 3]"),
+        (":, mean 3, mean 4, :", (1, 9, 9, 5), "[:, mean 3, 4, 0:5]"),
+        (":, :, max, max 3:5", (1, 5, 9, 9), "[:, 0:5, max 0:9, max 3:5]"),
+        (":, max 3, 4:", (1, 20, 9), "[:, 3, 4:9]"),
+        (":, 5:9", (None, 64), "[:, 5:9]"),
+    ],
+)
+def test_outputs_of_other_ranks(text: str, shape: tuple[int | None, ...], expected: str) -> None:
+    selection = Selection.of(text, shape)
+    assert str(selection) == expected
+    assert Selection.read(expected) == Selection.of(expected.strip("[]"), shape) == selection
+    values = np.random.default_rng(0).normal(size=(2, *shape[1:]))
+    part = values[(slice(None), *(slice(*one) for one in selection.ranges))]
+    rows = np.moveaxis(part, selection.axis, 1).reshape(2, selection.classes, -1)
+    expected_scores = rows.max(2) if "max" in expected else rows.mean(2)
+    np.testing.assert_allclose(selection.scores(values), expected_scores)
+    if "max" in expected:
+        for target in range(selection.classes):
+            found = selection.found(values[1], target)
+            one = values[1][tuple(slice(*bounds) for bounds in found)]
+            assert np.moveaxis(one, selection.axis - 1, 0)[target].item() == rows[1, target].max()
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "message"),
+    [
+        (":, :, :", (1, 3, 4), "axis 1 and axis 2 can be it"),
+        (":, max, max", (1, 3, 4), "none can be it"),
+        (":, max, mean, 3", (1, 3, 4, 4), "not both"),
+        (":, most, 3", (1, 3, 4), "is not an index, a range, mean or max"),
+        (":, 0, 0", (1, 3, None), "of known sizes"),
+        (":", (1,), "two axes or more"),
+    ],
+)
+def test_what_is_no_selection(text: str, shape: tuple[int | None, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Selection.of(text, shape)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +121,7 @@ def test_indices(text: str, expected: str) -> None:
 def test_wrong_indices_say_why(saved: Save, text: str, message: str) -> None:
     path = saved(segmenter())
     name = onnx.load(path).graph.output[0].name
-    with pytest.raises(UnsupportedModelError, match=message):
+    with pytest.raises(ChoiceError, match=message):
         compile_model(path, explain=f"{name}[{text}]")
 
 
@@ -85,7 +131,7 @@ def test_names_with_brackets_are_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tail", "holds"), [(None, "features"), ("Softmax", "probabilities"), ("Sigmoid", "other")]
+    ("tail", "holds"), [(None, "features"), ("Softmax", "probabilities"), ("Sigmoid", "sigmoids")]
 )
 def test_classes_at_a_pixel(saved: Save, tail: str | None, holds: str) -> None:
     """The gradient of every class at that pixel, by differences."""
@@ -95,7 +141,7 @@ def test_classes_at_a_pixel(saved: Save, tail: str | None, holds: str) -> None:
     compiled = compile_model(path, explain=asked, composite="gradient", runner=run_once)
     contract = compiled.contract
     assert (contract.classes, contract.outputs[name]) == (4, holds)
-    assert contract.selection == "[:, 0:4, 3:4, 5:7]"
+    assert contract.selection == "[:, 0:4, 3, 5:7]"
     logits = onnx.load(path)
     if tail:
         before = next(node for node in logits.graph.node if node.op_type == tail).input[0]

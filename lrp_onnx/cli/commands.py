@@ -185,6 +185,21 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     help="Explain the K most probable classes of every picture.",
 )
 @click.option(
+    "--mask",
+    type=PATH,
+    metavar="FILE|DIR",
+    help="Pixels of a segmentation's output (N, C, H, W) whose class is explained: a picture of "
+    "which what is not black counts, or a .npy file of weights, over the whole photo; or a folder "
+    "with a file of every picture's name.",
+)
+@click.option(
+    "--similar-to",
+    type=PATH,
+    metavar="FILE",
+    help="Explain what makes the output, an embedding, similar to that of this picture, or to the "
+    "vector in a .npy file.",
+)
+@click.option(
     "--method",
     metavar="NAME",
     help="Method instead of a composite, written as for `lrp-onnx evaluate`: grad-cam, "
@@ -260,6 +275,16 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
         if values["method"] is not None and values[name]:
             option = "rule" if name == "rules" else name.removesuffix("_file")
             raise click.UsageError(f"--method and --{option} cannot be combined: give one of them")
+    for one, other in (
+        ("mask", "similar_to"),
+        ("mask", "method"),
+        ("similar_to", "method"),
+        ("similar_to", "targets"),
+        ("similar_to", "top"),
+    ):
+        if values[one] and values[other]:
+            names = [f"--{name.rstrip('s').replace('_', '-')}" for name in (one, other)]
+            raise click.UsageError(f"{' and '.join(names)} cannot be combined: give one of them")
     if values["memory"] is not None:
         values["memory"] *= 1e9
     settled = given_options(COMPILING, but=("preprocess", "classes"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ class ExplainCommand:
     """Classes by index or name; empty for the predicted one."""
     top: int | None = None
     """How many classes of the largest logits to explain, instead of `targets`."""
+    mask: Path | None = None
+    """A mask for all pictures, or a folder with one for each."""
+    similar_to: Path | None = None
+    """A picture or vector to which similarity is explained."""
     method: str | None = None
     """Method instead of a composite, as text."""
     post: str | None = None
@@ -254,6 +259,8 @@ def _explained(
             again,
             batch_size=batch,
             target=targets if len(targets) > 1 else targets[0] if targets else None,
+            mask=_masks(command, again),
+            similar_to=command.similar_to,
             on_fault=None if command.strict else faults.__setitem__,
         ),
         again,
@@ -284,6 +291,39 @@ def _explained(
             page.page.write(command.output / REPORT, run, force=True)
         finish(results, labels, drawing, key=finish_key(labels, command.report))
     _warn(warnings, report)
+
+
+def _masks(command: ExplainCommand, pictures: Sequence[Path]) -> list[Path] | Path | None:
+    """The mask of every picture, or one for all.
+
+    Raises:
+        ImageError: a picture has none in the folder.
+    """
+    if command.mask is None or not command.mask.is_dir():
+        return command.mask
+    found = {path.stem: path for path in sorted(command.mask.iterdir()) if path.is_file()}
+    missing = [picture.name for picture in pictures if picture.stem not in found]
+    if missing:
+        raise ImageError(
+            f"{command.mask} has no mask for {shown(', '.join(missing[:5]))}: a mask has its "
+            "picture's name, ending in .png or .npy"
+        )
+    return [found[picture.stem] for picture in pictures]
+
+
+def _digests(path: Path | None) -> dict[str, str] | None:
+    """Name → SHA-256 of a file, or of those in a folder, for the settings.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    if path is None:
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        return {one.name: sha256(one.read_bytes()).hexdigest() for one in files if not one.is_dir()}
+    except OSError as error:
+        raise ImageError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
 
 
 def _beginning(
@@ -394,6 +434,8 @@ def _settings(command: ExplainCommand) -> dict[str, Any]:
         "model": checksum_of(command.model),
         "target": list(command.targets) or None,
         "top": command.top,
+        "mask": _digests(command.mask),
+        "similar-to": _digests(command.similar_to),
         "method": command.method,
         "post": None if command.post is None else str(_parse_post(command.post)),
         "output-name": options.pop("explain"),

@@ -89,8 +89,15 @@ OPTIONS: Mapping[str, Decorator] = {
     "output_name": click.option(
         "--output-name",
         metavar="NAME",
-        help="Graph output to explain, for a model with several; of an output (N, C, H, W) some "
-        "pixels, e.g. 'out[:, :, 12, 30:40]': the mean over them, with the channels as classes.",
+        help="Graph output to explain, for a model with several, or some of its elements: the mean "
+        "over pixels, e.g. 'out[:, :, 12, 30:40]', one box of a detector, e.g. "
+        "'scores[:, 120, :]', or the box of the largest score, e.g. 'scores[:, max, :]'.",
+    ),
+    "boxes": click.option(
+        "--boxes",
+        metavar="[FORMAT:]NAME",
+        help="Output that holds the boxes of a detector, to mark the one that is explained, e.g. "
+        "'cxcywh:output0[:, :4, :]'; FORMAT is cxcywh, xyxy or xywh. [default format: cxcywh]",
     ),
     "input_size": click.option(
         "--input-size",
@@ -210,6 +217,7 @@ def to_options(outputs: str | None = None, **values: Any) -> Options:
         bias=line["bias"] or settings.bias,
         rules=rules,
         explain=line["output_name"],
+        boxes=line["boxes"],
         input_size=_size(line["input_size"]) if line["input_size"] else None,
         resolution=_resolution(line["resolution"]) if line["resolution"] else None,
         optimize_for=line["optimize_for"] or "cpu",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.compiler import NO_YES
-from lrp_onnx.contract import SINGLE, Preprocessing, Selection, selected
+from lrp_onnx.contract import SINGLE, Preprocessing
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
@@ -27,6 +27,7 @@ from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import scores_of
 from lrp_onnx.runtime.preprocess import assumed
 from lrp_onnx.runtime.session import Session, element_type, open_session
+from lrp_onnx.selection import Selection, selected
 
 
 class NotRunnableError(UnsupportedModelError):

@@ -72,6 +72,7 @@ class MethodExplainer(Explainer):
             layout="NHWC" if subject.channels == 3 else "NCHW",
             many_targets=many_targets,
             selection=subject.selection,
+            boxes=choices.get("boxes") or "",
         )
 
     @property

@@ -197,7 +197,7 @@ def try_presets(
         RuleError: the model's output gives no probabilities.
     """
     kind, output = kind_of(contract.outputs)
-    if kind in WITHOUT_PROBABILITIES:
+    if kind in (*WITHOUT_PROBABILITIES, "sigmoids"):  # no class speaks against another
         raise RuleError("the model gives no probabilities: its preprocessing cannot be tried")
     specs = candidates(contract, session)
     _, shape = session.input_of(contract.input)

@@ -62,14 +62,24 @@ QUANTISED = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "
 """Prefixes of operators that compute in integers."""
 
 
-def faults_of(proto: onnx.ModelProto) -> list[str]:
-    """One message for everything in the model that is unsafe or cannot be compiled."""
+def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]:
+    """One message for everything in the model that is unsafe or cannot be compiled.
+
+    Args:
+        proto: a model that nobody vouches for.
+        explained: name of the output that is explained, None where that is not known: control flow
+            and lists of tensors may stand where it does not depend on them, as a detector's
+            post-processing.
+    """
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
+    behind = _behind(proto, explained)
     for node in _nodes(proto):
-        if (node.domain, node.op_type) not in functions:
-            faults += _operator(node)
-        faults += _attributes(node)
+        apart = not behind.isdisjoint(node.output)
+        for inner in _nested(node) if apart else [node]:
+            if (inner.domain, inner.op_type) not in functions:
+                faults += _operator(inner, apart=apart)
+            faults += _attributes(inner)
     masks = {name for node in _nodes(proto) if node.op_type == "Add" for name in node.input}
     for tensor in _tensors(proto):
         faults += _tensor(tensor, mask=tensor.name in masks)
@@ -80,6 +90,32 @@ def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from proto.graph.node
     for function in proto.functions:
         yield from function.node
+
+
+def _nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """A node, and all nodes in the graphs that it holds."""
+    yield node
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+        for graph in graphs:
+            for inner in graph.node:
+                yield from _nested(inner)
+
+
+def _behind(proto: onnx.ModelProto, explained: str | None) -> frozenset[str]:
+    """Outputs of the nodes that the output `explained` does not depend on; none where it is no
+    output.
+    """
+    if explained not in {value.name for value in proto.graph.output}:
+        return frozenset()
+    producers = {name: index for index, n in enumerate(proto.graph.node) for name in n.output}
+    needed, todo = set[int](), [str(explained)]
+    while todo:
+        index = producers.get(todo.pop())
+        if index is not None and index not in needed:
+            needed.add(index)
+            todo += [name for n in _nested(proto.graph.node[index]) for name in n.input]
+    return frozenset(name for name, index in producers.items() if index not in needed)
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -160,7 +196,14 @@ def _standard() -> frozenset[str]:
     return frozenset(allowed)
 
 
-def _operator(node: onnx.NodeProto) -> Iterator[str]:
+@cache
+def _known() -> frozenset[str]:
+    """All standard operators."""
+    return frozenset(s.name for s in onnx.defs.get_all_schemas() if not s.domain)
+
+
+def _operator(node: onnx.NodeProto, *, apart: bool = False) -> Iterator[str]:
+    """Faults of an operator; `apart` if what is explained does not depend on it."""
     where = _where(node)
     nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if node.op_type == "EPContext":
@@ -185,10 +228,15 @@ def _operator(node: onnx.NodeProto) -> Iterator[str]:
             f"{where} is of the domain {node.domain!r}: only standard operators can be explained; "
             "export without it"
         )
-    elif any(a.type in nested for a in node.attribute):
-        yield f"{where} is control flow: export the model with it resolved"
     elif node.op_type.startswith(RANDOM):
         yield f"{where} draws random numbers: export the model in evaluation mode"
+    elif apart and node.op_type in _known():
+        return
+    elif any(a.type in nested for a in node.attribute):
+        yield (
+            f"{where} is control flow: export the model with it resolved, or name an output that "
+            "comes before it with --output-name"
+        )
     elif node.op_type not in _standard() and node.op_type not in UNLISTED:
         yield (
             f"{where} does not compute tensors from tensors, or is not in ONNX: "

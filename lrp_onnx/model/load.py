@@ -41,18 +41,23 @@ def load_model(path: Path | str, *, input_size: Sequence[int] | None = None) -> 
 
 
 def normalise(
-    proto: onnx.ModelProto, source: str, *, input_size: Sequence[int] | None = None
+    proto: onnx.ModelProto,
+    source: str,
+    *,
+    input_size: Sequence[int] | None = None,
+    explained: str | None = None,
 ) -> Graph:
     """A model of opset 7 to 25 as a normalised graph.
 
     A normalised graph has opset 18 to 20 (22 with bfloat16 weights), constants as initializers,
-    nodes sorted and named, and shapes inferred. `source` is the model's name in errors.
+    nodes sorted and named, and shapes inferred. `source` is the model's name in errors, `explained`
+    that of the output that is explained, where it is known.
 
     Raises:
         ModelFileError: the model is damaged.
         UnsupportedModelError: the model's opset, operators or sizes are not supported.
     """
-    faults = faults_of(proto)
+    faults = faults_of(proto, explained)
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)

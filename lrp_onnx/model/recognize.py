@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from lrp_onnx.contract import SINGLE
+from lrp_onnx.contract import RANKED, SINGLE
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.canonicalize import canonicalize, negative_scales
 from lrp_onnx.model.graph import Graph, name_of, shape_of
-from lrp_onnx.model.heads.classifier import Head
+from lrp_onnx.model.heads.head import Head
 from lrp_onnx.model.normalize.padded_pools import needs_indices, padded_pools
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Role, Step
@@ -53,6 +53,8 @@ def recognize(
         items=tuple(group(steps)),
         notes=(*graph.notes, *_notes(graph, steps)),
         selection=str(head.selection or ""),
+        start=head.start,
+        ranked=RANKED if head.is_ranked else "",
         single=head.holds in SINGLE,
     )
 

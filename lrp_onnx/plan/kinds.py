@@ -238,12 +238,13 @@ class GlobalAverage(Kind):
 
 @dataclass(frozen=True, slots=True)
 class GlobalNorm(Kind):
-    """``√Σx²`` over `axes`, none of which is the batch."""
+    """``√Σx²`` over `axes`, none of which is the batch, or ``Σx²`` if `squared`."""
 
     category: ClassVar[str] = "average pooling"
 
     axes: tuple[int, ...]
     keepdims: bool
+    squared: bool = False
 
     @property
     def nonnegative(self) -> bool:

@@ -77,10 +77,7 @@ class Plan:
     classes: int
     """Number of classes."""
     outputs: dict[str, str]
-    """Name of every graph output → ``logits``, ``probabilities``, ``log-probabilities``,
-    ``features`` (a feature map that is explained through its mean), ``logit``, ``probability`` or
-    ``other``.
-    """
+    """Name of every graph output → what it holds, see `contract.Contract.outputs`."""
     items: tuple[Step | Block, ...]
     """Steps and blocks, in the order of the computation."""
     notes: tuple[str, ...] = ()
@@ -89,10 +86,39 @@ class Plan:
     """
     selection: str = ""
     """The part of the explained output that is explained, as text; empty for all of it."""
+    start: tuple[int, ...] = ()
+    """The shape of a start without its batch; empty for (classes,)."""
+    ranked: str = ""
+    """Name of the tensor (N, classes) whose largest value is the predicted class; empty for the
+    logits.
+    """
     single: bool = False
     """Whether the model gives one number, whose sign decides between two classes: the logits are
     its negative and itself.
     """
+
+    @property
+    def separate(self) -> bool:
+        """Whether no other class speaks against one: it has a sigmoid of its own."""
+        return self.single or "sigmoids" in self.outputs.values()
+
+    @property
+    def start_shape(self) -> tuple[int, ...]:
+        """The shape of a start without its batch."""
+        return self.start or (self.classes,)
+
+    @property
+    def pooled(self) -> str | None:
+        """The feature map (N, C, H, W) at which a start enters, behind the logits, which are its
+        means; None where a start is one of the logits.
+        """
+        if len(self.start) != 3 or self.start[1:] == (1, 1):
+            return None
+        last = {step.output: step for step in self.steps}
+        step = last[self.logits]
+        while step.input_shape[1:] != self.start:
+            step = last[step.inputs[0]]
+        return step.inputs[0]
 
     @property
     def steps(self) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lrp_onnx.plan.kinds import Shape, Step
@@ -41,6 +41,10 @@ class Backward:
     of those inside a block that is one layer.
     """
     ledger: list[LedgerEntry] = field(default_factory=list)
+    entering: Callable[[Relevance], Relevance] | None = None
+    """What becomes of the relevance that arrives at the feature map `Plan.pooled`, where a start
+    of the feature map's shape is read.
+    """
     _nonnegative: frozenset[str] = frozenset()
     _shapes: dict[str, Shape] = field(default_factory=dict)
 
@@ -80,6 +84,8 @@ class Backward:
         terms = tuple(self.builder.terms[first:])
         if not self.builder.emission.telescoped:
             passed = [share and Relevance(share.total) for share in passed]
+        if self.entering is not None and self.plan.pooled in piece.inputs:
+            passed = [share and self.entering(share) for share in passed]
         if isinstance(
             piece, Step
         ):  # what enters a block was declared step by step, on the way through it

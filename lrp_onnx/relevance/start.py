@@ -23,35 +23,57 @@ def start_relevance(
     The run-time inputs `target` and `start` decide where relevance starts, `value` how much. What
     `inputs` (one of `contract.INPUTS`) leaves out counts as its default.
 
-    - A row of `start` with a non-zero entry is taken as it is.
+    - A row of `start` with a non-zero entry is taken as it is; where it has the shape of a feature
+      map whose means are the logits, `entered` does so behind them.
     - Elsewhere the start is one-hot at `target`, times the logit, its softmax probability, or one.
-      A negative target is the largest logit; where one picture serves many targets, -k is the k-th
-      largest.
+      A negative target is the largest logit, or the largest of `Plan.ranked`; where one picture
+      serves many targets, -k is the k-th largest.
     - A model of one number (`Plan.single`) has the logits -z and z: its two classes are one neuron
-      seen from both sides, so that a contrastive start is the target's logit alone, and the
-      probability is a sigmoid.
+      seen from both sides. There, and where every class has a sigmoid of its own, a contrastive
+      start is the target's logit alone, and the probability is a sigmoid.
     - ``contrastive`` is ``z ⊙ ∂ log(p/(1 − p))/∂z`` with p the target's probability: the target's
       logit, and for every other class its logit times minus its softmax among those others. That
       sums to the target's logit minus a mean of the others' (ours; the idea of contrasting is
       Gu et al.'s, 2018, the softmax weights are Iwana et al.'s, 2019).
     """
     logits = builder.known(plan.logits)
-    chosen = _predicted(logits) if inputs == "none" else _chosen(builder, logits, plan.classes)
+    ranked = builder.known(plan.ranked) if plan.ranked else logits
+    chosen = _predicted(ranked) if inputs == "none" else _chosen(builder, ranked, plan.classes)
     hit = builder.node("Equal", chosen, builder.integers(range(plan.classes)))
-    if value == "contrastive" and not plan.single:
+    if value == "contrastive" and not plan.separate:
         others = builder.node("Where", hit, builder.value(ABSENT), logits)
         weights = builder.node("Softmax", others, attributes={"axis": 1})
         one_hot = builder.node("Where", hit, logits, logits * weights * -1.0)
     else:
         amount = _amount(builder, plan, value, logits)
         one_hot = builder.node("Where", hit, amount, builder.value(0.0))
-    if inputs in ("target", "none"):
+    if not reads_start(inputs) or plan.pooled:
         return Relevance(one_hot)
     start = builder.known(START)
+    if len(plan.start_shape) > 1:
+        flat = (-1, plan.classes) if inputs == "target,start" else (0, -1)
+        start = builder.node("Reshape", start, builder.integers(flat))
+    return Relevance(_unless_given(start, one_hot, axes=(1,)))
+
+
+def reads_start(inputs: str) -> bool:
+    """Whether a file with these `inputs`, one of `contract.INPUTS`, has the input `start`."""
+    return inputs in ("optional", "target,start")
+
+
+def entered(relevance: Relevance) -> Relevance:
+    """The relevance at the feature map whose means are the logits: `start` where it is given."""
+    start = relevance.total.builder.known(START)
+    return Relevance(_unless_given(start, relevance.total, axes=(1, 2, 3)))
+
+
+def _unless_given(start: Value, otherwise: Value, *, axes: tuple[int, ...]) -> Value:
+    """The rows of `start` that are not all zeros, and those of `otherwise` in place of others."""
+    builder = start.builder
     largest = builder.node(
-        "ReduceMax", start.abs(), builder.integers((1,)), attributes={"keepdims": 1}
+        "ReduceMax", start.abs(), builder.integers(axes), attributes={"keepdims": 1}
     )
-    return Relevance(largest.where_positive(start, one_hot))
+    return largest.where_positive(start, otherwise)
 
 
 def _amount(builder: Builder, plan: Plan, value: str, logits: Value) -> Value:
@@ -60,7 +82,7 @@ def _amount(builder: Builder, plan: Plan, value: str, logits: Value) -> Value:
         return builder.value(1.0)
     if value != "probability":
         return logits
-    if plan.single:
+    if plan.separate:
         return builder.node("Sigmoid", logits)
     return builder.node("Softmax", logits, attributes={"axis": 1})
 

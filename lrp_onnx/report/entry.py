@@ -16,6 +16,7 @@ from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.maps.flat import flat
 from lrp_onnx.maps.resample import Map as Heatmap
 from lrp_onnx.maps.resample import as_map, resample
+from lrp_onnx.report.marks import with_marks
 from lrp_onnx.report.render import check_picture
 from lrp_onnx.report.words import preprocessing_in_words, rules_in_words
 from lrp_onnx.runtime.explainer import Explainer
@@ -137,9 +138,10 @@ class Entry:
             chain: the post-processing of the heatmaps, see `Map.of`.
         """
         first = explanations[0]
+        alike = len({explanation.marked for explanation in explanations}) == 1
         return cls(
             name=str(first.path) if name is None else name,
-            photo=first.photo,
+            photo=with_marks(first.photo, first.box, first) if alike else first.photo,
             box=first.box,
             top5=first.top5,
             maps=[Map.of(explanation, chain=chain) for explanation in explanations],

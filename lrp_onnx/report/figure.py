@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.report.colors import Scale, ground
 from lrp_onnx.report.legend import BAR, beside, color_bar
+from lrp_onnx.report.marks import with_marks
 from lrp_onnx.report.render import (
     STYLE,
     RenderStyle,
@@ -49,6 +50,7 @@ STARTS = {
     "probability": "the probability of the class",
     "one": "1 for the class",
     "contrastive": "the logit of the class against the others",
+    "similarity": "the products of the output's values with the reference's",
 }
 
 
@@ -83,20 +85,21 @@ def figure(
     photo, box = _fitted(first, per_row)
     place = max(photo.shape[1], NARROWEST * SMALLEST_TEXT)
     size = max(SMALLEST_TEXT, round(place * per_row / LETTERS))
-    marked = first.marked
-    tiles = [_marked(_framed(photo, box), box, marked)]
+    tiles = [with_marks(_framed(photo, box), box, first)]
     captions = [_of_photo(first)]
     for explanation in explanations:
         region = explanation.region if outlined else None
         drawn = _over(photo, box, explanation.heatmap, region, style, scale)
-        tiles.append(_marked(_framed(drawn, box), box, marked))
+        tiles.append(with_marks(_framed(drawn, box), box, explanation))
         captions.append(_of_class(explanation, scale))
     cells = _cells(tiles, captions, max(photo.shape[1], NARROWEST * size), size)
     body = _rows(cells, per_row, size)
     regions = [e.region for e in explanations if outlined and e.region is not None]
     words = [*_words(explanations, style, scale, method), *_lines(regions, photo, box)]
-    if marked is not None:
-        words.append(Line("White box: the pixels of the output that are explained."))
+    if first.marked is not None:
+        words.append(Line("White box: the place of what is explained of the output."))
+    if first.mask is not None:
+        words.append(Line("White line in the photo: the pixels whose class is explained."))
     words += _resolution(first.photo, photo)
     foot = _foot(explanations, style, scale, words, body.shape[1], size)
     space = np.full((size // 2, body.shape[1], 3), WHITE, np.uint8)
@@ -175,23 +178,6 @@ def _framed(photo: Picture, box: Box) -> Picture:
         for x in (left, right):
             cv2.line(framed, (x, y), (x, min(y + dash, bottom)), WHITE, line)
     return framed
-
-
-def _marked(photo: Picture, box: Box, shares: tuple[float, float, float, float] | None) -> Picture:
-    """The picture with a box around the pixels that are explained, at least large enough to see."""
-    if shares is None:
-        return photo
-    top, left, bottom, right = shares
-    line = max(1, round(min(photo.shape[:2]) / 200))
-    centre = (box.top + box.height * (top + bottom) / 2, box.left + box.width * (left + right) / 2)
-    sides = (box.height * (bottom - top), box.width * (right - left))
-    half = [max(side / 2, 4 * line) for side in sides]
-    first = round(centre[1] - half[1]), round(centre[0] - half[0])
-    last = round(centre[1] + half[1]), round(centre[0] + half[0])
-    drawn = photo.copy()
-    cv2.rectangle(drawn, first, last, INK, 3 * line)
-    cv2.rectangle(drawn, first, last, WHITE, line)
-    return drawn
 
 
 def _cells(
@@ -288,6 +274,8 @@ def _words(
         yield Line("Scale: every value of the map is zero.")
         return
     start = explanations[0].start
+    if start == "contrastive" and explanations[0].kind == "sigmoids":
+        start = "logit"  # a class with a sigmoid of its own has no rivals
     whole = f"relevance of {scale.full:.2g} or more has the full colour"
     if style.percentile < 100:
         whole += f" (percentile {style.percentile:g})"

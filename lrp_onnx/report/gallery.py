@@ -194,6 +194,7 @@ def _read_back(line: Line, folder: Path) -> Explanation:
         post=line["post"],
         marked=tuple(line["marked"]) if line.get("marked") else None,
         layout=line.get("layout", "NCHW"),
+        mask=arrays.get("mask"),
     )
 
 

@@ -48,6 +48,7 @@ STARTS: Mapping[str, str] = MappingProxyType(
         "probability": "the class's probability",
         "one": "1, whatever the score",
         "contrastive": "what sets the class apart: its score against a mean of the other classes'",
+        "similarity": "the products of the output's values with those of the reference",
     }
 )
 """Kind of start → what relevance starts from."""

@@ -22,7 +22,6 @@ from lrp_onnx.contract import (
     TARGET,
     Contract,
     Preprocessing,
-    Selection,
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError, shown
@@ -40,18 +39,27 @@ from lrp_onnx.runtime.batches import (
     read_batch,
 )
 from lrp_onnx.runtime.bound import Bound
+from lrp_onnx.runtime.boxes import Shares
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
+    SIMILARITY,
     WITHOUT_PROBABILITIES,
     Explanation,
-    kind_of,
-    probabilities_of,
-    scores_of,
 )
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
+from lrp_onnx.runtime.reading import Reading
 from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
-from lrp_onnx.runtime.sources import Source
+from lrp_onnx.runtime.sources import Source, path_of
+from lrp_onnx.runtime.starts import (
+    VECTORS,
+    Focus,
+    Focused,
+    Mask,
+    MaskSource,
+    Reference,
+    reference_vector,
+)
 
 SLACK = 2.0
 """Allowance for a runtime's memory, as a factor of what its tensors need at once.
@@ -151,6 +159,20 @@ class Explainer:
         return self.contract.takes_pictures
 
     @property
+    def input_size(self) -> tuple[int, ...]:
+        """The sizes of the model's input behind the channels: (height, width) of a picture."""
+        _, shape = self.session.input_of(self.contract.input)
+        if self.takes_pictures:
+            return input_size(shape, self.preprocessing)
+        outside = (0, self._layout.index("C"))
+        return tuple(int(n or 0) for axis, n in enumerate(shape) if axis not in outside)
+
+    @property
+    def reading(self) -> Reading:
+        """What the outputs of a run say."""
+        return Reading(self.contract)
+
+    @property
     def gives_raw(self) -> bool:
         """Whether the file's outputs tell the map before post-processing."""
         names = set(self.session.outputs)
@@ -200,8 +222,10 @@ class Explainer:
             target: a class index or name for all, one per sample, or None for the predicted class.
                 A file compiled with many targets takes any number of them; there -k is the class
                 of the k-th largest logit.
-            start: relevance to start from, (N, classes) or (1, classes), for N samples or targets.
-                A row of zeros stands for the start at `target`.
+            start: relevance to start from, in the shape of what is explained, for N samples or
+                targets, or for all: (N, classes) or (1, classes), or (N, C, H, W) for all of an
+                output with these axes (`Contract.start_shape`). A row of zeros stands for the
+                start at `target`.
 
         Returns:
             Every output of the model, by name.
@@ -226,7 +250,7 @@ class Explainer:
         if start is not None:
             given = self._checked_start(start, len(targets))
             required = self.contract.inputs == "target,start"
-            rows = (len(targets), self.contract.classes)
+            rows = (len(targets), *self.contract.start_shape)
             feeds[START] = np.broadcast_to(given, rows) if required else given
         if self._bound is None or not self._bound.fits(feeds):
             self._bound = Bound(self.session, feeds)
@@ -252,6 +276,8 @@ class Explainer:
         *,
         batch_size: int = 8,
         target: Target = None,
+        mask: MaskSource | Sequence[MaskSource] | None = None,
+        similar_to: Source | None = None,
         on_fault: Callable[[Path, ImageError], None] | None = None,
     ) -> Iterator[Explanation]:
         """Explain pictures, `batch_size` at a time, while the next pictures are read.
@@ -262,6 +288,10 @@ class Explainer:
                 compiled with many targets takes one picture.
             target: a class index or name for all, one per picture, or None for the predicted class.
                 A file compiled with many targets explains all of them for every picture.
+            mask: the pixels of an output (N, C, H, W) whose class is explained, over the whole
+                photo (see `starts.MaskSource`); one for all, or one per picture.
+            similar_to: a picture, or an array in a ``.npy`` file or of floats: explained is what
+                makes the output, an embedding, similar to that of this picture, or to that vector.
             on_fault: is called with a picture that cannot be read and the reason, and the picture
                 is left out; None raises the reason.
 
@@ -271,7 +301,10 @@ class Explainer:
 
         Raises:
             ImageError: a picture cannot be read, or its map is not finite, and `on_fault` is None;
-                a target is not a class, or the model's input does not fit the preprocessing.
+                a target is not a class, the model's input does not fit the preprocessing, or a mask
+                or reference does not fit the output.
+            ContractError: the file has no input `start`, which a mask or a reference needs, or
+                another kind of output.
             TypeError: `images` is one picture, not several.
             ValueError: `batch_size` is below 1.
         """
@@ -279,6 +312,10 @@ class Explainer:
             raise TypeError("explain_images takes a list of pictures: write [image] for one")
         prepare = self._prepare()
         targets = self._targets(target, len(images))
+        reference = None if similar_to is None else self.reference(similar_to)
+        focus = Focus.of(mask, reference, len(images))
+        if focus is not None:
+            self.reading.check(focus)
         parts, pad_to = self._parts(len(images), batch_size)
         tasks = [
             partial(read_batch, images[part], prepare, pad_to=pad_to, strict=on_fault is None)
@@ -289,7 +326,9 @@ class Explainer:
                 if on_fault is not None:
                     on_fault(path, fault)
             if batch.paths:
-                yield from self._explain_batch(batch, self._of_part(targets, part, batch), on_fault)
+                own = self._of_part(targets, part, batch)
+                where = focus and focus.part(part, batch.rows)
+                yield from self._explain_batch(batch, own, on_fault, where)
 
     def _prepare(self) -> Prepare:
         """How one picture, or another input, becomes the model's input."""
@@ -348,23 +387,33 @@ class Explainer:
         batch: Batch,
         targets: NDArray[np.int64],
         on_fault: Callable[[Path, ImageError], None] | None = None,
+        focus: Focus | None = None,
     ) -> Iterator[Explanation]:
         """One explanation per target; with many targets the batch has one picture. Pictures whose
-        maps are not finite are faults.
+        maps are not finite, or whose masks do not fit, are faults.
         """
         started = time.perf_counter()
         missing = 0 if self.contract.many_targets else len(batch.tensors) - len(targets)
-        padding = np.full(missing, PREDICTED, np.int64)
-        outputs = self.explain(batch.tensors, target=np.append(targets, padding))
+        targets = np.append(targets, np.full(missing, PREDICTED, np.int64))
+        outputs = self.explain(batch.tensors, target=targets)
+        found: list[Focused | None] = [None] * len(batch.paths)
+        if focus is not None:
+            found = self.reading.focused(batch, outputs, focus, on_fault)
+            start = self.reading.starts(outputs, targets, found)
+            outputs = self.explain(batch.tensors, target=targets, start=start)
         run = (time.perf_counter() - started) / len(batch.paths)
         seconds = {"decode": batch.seconds, "run": run}
-        rows = range(len(targets))
-        for index, own in enumerate([rows] if self.contract.many_targets else [[r] for r in rows]):
-            found = [
-                self._one(batch, outputs, index, row, int(targets[row]), seconds) for row in own
+        every = range(len(targets))
+        for index in range(len(batch.paths)):
+            if focus is not None and found[index] is None:
+                continue
+            own = every if self.contract.many_targets else [index]
+            explained = [
+                self._one(batch, outputs, index, row, int(targets[row]), seconds, found[index])
+                for row in own
             ]
-            if all(np.isfinite(one.heatmap).all() for one in found):
-                yield from found
+            if all(np.isfinite(one.heatmap).all() for one in explained):
+                yield from explained
                 continue
             fault = ImageError(
                 f"{shown(batch.paths[index])} cannot be explained: the model's values are not "
@@ -382,16 +431,19 @@ class Explainer:
         row: int,
         target: int,
         seconds: dict[str, float],
+        focused: Focused | None,
     ) -> Explanation:
         """The explanation of picture `index` of the batch, whose heatmap is in row `row`."""
-        kind, scores, probabilities = self._scores(outputs, index)
+        kind, scores, probabilities = self.reading.scores(outputs, index, focused)
         order = np.argsort(-probabilities, kind="stable")
         target = int(order[PREDICTED - target]) if target < 0 else target
+        classes = self.classes
+        if isinstance(focused, Reference):
+            target, classes = 0, Classes(1, (f"similarity to {focused.name}",))
         relevance = (
             outputs[RELEVANCE][row].astype(np.float32, copy=False) if RELEVANCE in outputs else None
         )
         heatmap, raw = self._heatmaps(outputs, row)
-        name = self.classes.name
         return self.explanation(
             path=batch.paths[index],
             photo=batch.pictures[index],
@@ -401,29 +453,43 @@ class Explainer:
             region=outputs[C3_REGION][row] > 0 if C3_REGION in outputs else None,
             relevance=relevance,
             scores=scores,
-            top5=tuple((int(i), name(int(i)), float(probabilities[i])) for i in order[:5]),
+            top5=tuple((int(i), classes.name(int(i)), float(probabilities[i])) for i in order[:5]),
             target=target,
-            target_name=name(target),
-            start=self.contract.start_value,
-            start_value=self._start_value(kind, scores.astype(np.float64), probabilities, target),
+            target_name=classes.name(target),
+            start=SIMILARITY if isinstance(focused, Reference) else self.contract.start_value,
+            start_value=None
+            if focused
+            else self._start_value(kind, scores.astype(np.float64), probabilities, target),
             provider=self.provider,
             seconds=seconds,
             kind=kind,
             probability=None if kind in WITHOUT_PROBABILITIES else float(probabilities[target]),
             composite=self.contract.composite,
             post=self.contract.post,
-            marked=self._marked(outputs),
+            marked=None if focused else self._marked(outputs, index, target),
+            mask=focused.inside if isinstance(focused, Mask) else None,
             layout=self._layout,
         )
 
-    def _marked(self, outputs: Arrays) -> tuple[float, float, float, float] | None:
-        """The place of what is explained, where that is some pixels of the output."""
-        selection = Selection.read(self.contract.selection)
-        if selection is None:
-            return None
-        _, name = kind_of(self.contract.outputs)
-        height, width = outputs[name].shape[2:]
-        return selection.place(height, width)
+    def reference(self, source: Source) -> Reference:
+        """What `similar_to` names, for outputs that are embeddings.
+
+        Raises:
+            ContractError: the output is no embedding.
+            ImageError: it cannot be read, or does not fit what is explained.
+        """
+        reading = self.reading
+        if reading.kind not in VECTORS:
+            raise ContractError(
+                f"the output '{reading.name}' holds {reading.kind}, not an embedding to be "
+                "compared with another: name the embedding with --output-name"
+            )
+        vector = reference_vector(source, self.contract.start_shape)
+        if vector is None:
+            rows = self.rows(1)
+            batch = read_batch([source], self._prepare(), pad_to=rows, strict=True)
+            vector = reading.explained(self.explain(batch.tensors))[0].astype(np.float32)
+        return Reference(path_of(source).name, vector)
 
     def _heatmaps(
         self, outputs: Arrays, row: int
@@ -452,7 +518,7 @@ class Explainer:
             )
         before = raw
         if coarse:
-            before = resample(raw, self._size(), method="bilinear")
+            before = resample(raw, self.input_size, method="bilinear")
         return parse_chain(self.contract.post)(before), raw
 
     @property
@@ -460,51 +526,23 @@ class Explainer:
         """The order of the input's axes."""
         return self.preprocessing.layout if self.takes_pictures else self.contract.layout
 
-    def _size(self) -> tuple[int, ...]:
-        """The sizes of the input's axes behind the channels."""
-        _, shape = self.session.input_of(self.contract.input)
-        if self.takes_pictures:
-            return input_size(shape, self.preprocessing)
-        outside = (0, self._layout.index("C"))
-        return tuple(int(n or 0) for axis, n in enumerate(shape) if axis not in outside)
-
-    def _start_value(
-        self,
-        kind: str,
-        scores: NDArray[np.float64],
-        probabilities: NDArray[np.float64],
-        target: int,
-    ) -> float | None:
-        """The sum of the start relevance; None where the model's outputs do not tell it."""
-        value = self.contract.start_value
-        if value == "one":
-            return 1.0
-        if value == "probability":
-            return float(probabilities[target]) if kind not in WITHOUT_PROBABILITIES else None
-        if kind not in ("logits", "logit", "features"):
+    def _marked(self, outputs: Arrays, index: int, target: int) -> Shares | None:
+        """The place of what is explained in a picture, where that is some of the output."""
+        if not self.takes_pictures:
             return None
-        if value == "contrastive" and len(scores) > 1 and kind != "logit":
-            rest = np.delete(scores, target)
-            weights = np.exp(rest - rest.max())
-            return float(scores[target] - (rest * weights).sum() / weights.sum())
-        return float(scores[target])
+        height, width = self.input_size
+        return self.reading.place(outputs, index, target, (height, width))
 
-    def _scores(
-        self, outputs: Arrays, index: int
-    ) -> tuple[str, NDArray[np.float32], NDArray[np.float64]]:
-        """(kind of the explained output, the output, probabilities); the arrays are (classes,)."""
-        kind, name = kind_of(self.contract.outputs)
-        scores = scores_of(kind, outputs[name][index : index + 1], self.contract.selection)
-        return kind, scores[0].astype(np.float32), probabilities_of(kind, scores)[0]
+    def _start_value(self, *known: Any) -> float | None:
+        """The sum of the start relevance; None where the model's outputs do not tell it."""
+        value: float | None = self.reading.start_value(*known)
+        return value
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        if (
-            start.ndim != 2
-            or start.shape[0] not in (1, batch)
-            or start.shape[1] != self.contract.classes
-        ):
+        wanted = self.contract.start_shape
+        if start.ndim == 0 or len(start) not in (1, batch) or start.shape[1:] != wanted:
+            sizes = ", ".join(map(str, wanted))
             raise ImageError(
-                f"the start has shape {start.shape}; "
-                f"it must be ({batch} or 1, {self.contract.classes})"
+                f"the start has shape {start.shape}; it must be ({batch} or 1, {sizes})"
             )
         return start.astype(np.float32, copy=False)

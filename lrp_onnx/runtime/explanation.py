@@ -11,13 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE, Selection
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
+from lrp_onnx.selection import Selection
 
-KINDS = ("logits", "probabilities", "log-probabilities", *SINGLE, "features", "other")
+KINDS = (
+    "logits",
+    "probabilities",
+    "log-probabilities",
+    "sigmoids",
+    *SINGLE,
+    "features",
+    "scores",
+    "other",
+)
 """What an output may hold, best first: of several outputs the first of these is read."""
-WITHOUT_PROBABILITIES = ("features", "other")
+SIMILARITY = "similarity"
+"""What is read where the similarity to a reference is explained: a cosine."""
+WITHOUT_PROBABILITIES = ("features", "scores", "other", SIMILARITY)
 """Kinds whose values are no probabilities."""
 
 
@@ -25,7 +37,9 @@ def measure_of(kind: str) -> str:
     """What the value of a class is, for an output of `kind`: ``probability``, ``mean`` of a feature
     map, or any other ``score``.
     """
-    return {"features": "mean", "other": "score"}.get(kind, "probability")
+    if kind == "features":
+        return "mean"
+    return "score" if kind in WITHOUT_PROBABILITIES else "probability"
 
 
 def kind_of(outputs: Mapping[str, str]) -> tuple[str, str]:
@@ -41,13 +55,13 @@ def scores_of(kind: str, values: NDArray[Any], selection: str = "") -> NDArray[A
     `selection` is the part of it that is explained, as in a contract.
 
     A feature map (N, C, H, W) is explained through its mean over height and width: its channels
-    are the classes. Of one logit z they are -z and z, of one probability p they are 1 - p and p:
-    the classes no and yes.
+    are the classes. Of other outputs with three axes or more every element is one. Of one logit z
+    they are -z and z, of one probability p they are 1 - p and p: the classes no and yes.
     """
     part = Selection.read(selection)
     values = values if part is None else part.scores(values)
-    if kind == "features" and part is None:
-        return np.asarray(values.astype(np.float64).mean(tuple(range(2, values.ndim))))
+    if part is None and (kind == "features" or values.ndim == 4) and set(values.shape[2:]) != {1}:
+        values = values.astype(np.float64).mean(tuple(range(2, values.ndim)))
     rows = values.reshape(len(values), -1)
     if kind not in SINGLE:
         return rows
@@ -132,8 +146,12 @@ class Explanation:
     post: str = "none"
     """The post-processing of `heatmap` as text (see `maps.chain`)."""
     marked: tuple[float, float, float, float] | None = None
-    """Top, left, bottom and right of the pixels of the output that are explained, as shares of what
-    the model sees; None where all of the output is, or it has no pixels.
+    """Top, left, bottom and right of the box or the pixels of the output that are explained, as
+    shares of what the model sees; None where all of the output is, or its place is not known.
+    """
+    mask: NDArray[np.bool_] | None = None
+    """(h, w): the pixels of the output of which a class is explained, over the whole of what the
+    model sees; None where no mask was given.
     """
 
     layout: str = "NCHW"
@@ -166,6 +184,7 @@ class Explanation:
             HEATMAP_RAW: self.heatmap_raw,
             C3_REGION: self.region,
             RELEVANCE: self.relevance,
+            "mask": self.mask,
         }
         known = {name: values for name, values in arrays.items() if values is not None}
         buffer = io.BytesIO()

@@ -103,7 +103,7 @@ class Session:
             if value.name == TARGET:
                 complete[TARGET] = np.full(rows, PREDICTED, np.int64)
             else:
-                complete[START] = np.zeros((rows, value.shape[1]), np.float32)
+                complete[START] = np.zeros((rows, *value.shape[1:]), np.float32)
         return complete
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lrp_onnx.contract import EXPLAINED, Selection, selected
+from lrp_onnx.contract import EXPLAINED
 from lrp_onnx.errors import ChoiceError, UnsupportedModelError
 from lrp_onnx.model.graph import Graph, label, name_of, shape_of
+from lrp_onnx.model.heads.ensemble import ensemble, members_of
+from lrp_onnx.model.heads.head import (
+    MEANINGS,
+    MOVES,
+    NORMALISERS,
+    Head,
+    check_axes,
+    is_by_a_positive_number,
+    refused,
+)
+from lrp_onnx.model.heads.parts import find_part, find_whole, is_feature_map, is_table
 from lrp_onnx.plan.kinds import MOST_AXES
+from lrp_onnx.selection import example, selected
 
-NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
-"""Operators that make probabilities of logits; relevance starts before the first of them."""
-AFTER = ("Log", "Exp", "Mul", "Div")
-"""Operators that may follow them: a logarithm or its inverse, and a positive number."""
-MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout")
-"""Operators that may stand between them and change no value."""
+AFTER = ("Log", "Exp", "Mul", "Div", "Clip")
+"""Operators that may follow them: a logarithm or its inverse, a positive number, and bounds."""
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
-MEANINGS = {
-    ("logits", "Softmax"): "probabilities",
-    ("logits", "LogSoftmax"): "log-probabilities",
-    ("probabilities", "Log"): "log-probabilities",
-    ("log-probabilities", "Exp"): "probabilities",
-    ("logit", "Sigmoid"): "probability",
-}
-"""What an operator makes of what it is given; anything else is ``other``."""
 PICTURES = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -35,30 +34,6 @@ PICTURES = (
     ir.DataType.INT8,
 )
 """Element types of a picture input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The ends of a classifier, as names of tensors."""
-
-    picture: str
-    """The picture input."""
-    output: str
-    """The graph output that is explained."""
-    logits: str
-    """The tensor that relevance starts from, (N, classes)."""
-    holds: str
-    """Meaning of the output: ``logits``, ``probabilities``, ``log-probabilities``, ``features``,
-    ``logit``, ``probability`` or ``other``. The last but one two are of a model with one number,
-    whose sign decides between two classes.
-    """
-    source: str | None = None
-    """The model's own tensor that `logits`, which `append_logits` then adds, is made of: a feature
-    map, whose mean over height and width it is; or one logit, for which it is that logit's negative
-    and the logit itself, the classes no and yes. None where the model has such a tensor.
-    """
-    selection: Selection | None = None
-    """The part of `source` that is explained; None for all of it."""
 
 
 def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
@@ -78,10 +53,13 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     picture = name_of(_find_input(graph, source))
     name, indices = selected(output or "")
     if indices and output not in {name_of(value) for value in graph.outputs}:
-        return _selected(graph, picture, name, indices, source)
+        return find_part(graph, picture, name, indices, source)
     value = _find_output(graph, source, output)
-    if _is_feature_map(value, graph):
-        return Head(picture, name_of(value), EXPLAINED, "features", name_of(value))
+    if is_feature_map(value, graph) or (_classes_of(value) is None and is_table(value)):
+        return find_whole(graph, picture, value, source)
+    if members := members_of(value):
+        check_axes([member.node for member in members], source)
+        return ensemble(picture, value, members)
     chain = list(_tail(value))
     first = max((i for i, node in enumerate(chain) if node.op_type in NORMALISERS), default=-1)
     if first < 0:
@@ -92,49 +70,28 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
     if moves := _moves(before):
         before = moves[-1].inputs[0]
         assert before is not None
-    _check_axes(chain[: first + 1], source)
+    check_axes(chain[: first + 1], source)
     one = _classes_of(before) == 1
     holds = "logit" if one else "logits"
     for node in reversed(chain[: first + 1]):
-        if node.op_type not in MOVES:
+        if node.op_type not in (*MOVES, "Clip"):
             holds = MEANINGS.get((holds, node.op_type), "other")
     if one and holds not in ("logit", "probability"):
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:",
-            [
-                f"its output '{name_of(value)}' is one number, made by "
-                f"{label(chain[0])}: one logit, or the sigmoid of one, can be explained"
-            ],
+        raise refused(
+            source,
+            f"its output '{name_of(value)}' is one number, made by "
+            f"{label(chain[0])}: one logit, or the sigmoid of one, can be explained",
         )
     is_plain = not one and len(shape_of(before) or ()) == 2
-    own = name_of(before)
+    own, shape = name_of(before), shape_of(value) or ()
     return Head(
-        picture, name_of(value), own if is_plain else EXPLAINED, holds, None if is_plain else own
+        picture,
+        name_of(value),
+        own if is_plain else EXPLAINED,
+        holds,
+        () if is_plain else ((own, 1.0),),
+        start=tuple(size or 0 for size in shape[1:]) if len(shape) > 2 and not one else (),
     )
-
-
-def _selected(graph: Graph, picture: str, name: str, indices: str, source: str) -> Head:
-    """The head of which some pixels of an output (N, C, H, W) are explained."""
-    value = next((v for v in graph.outputs if name_of(v) == name), None)
-    if value is None:
-        listed = ", ".join(name_of(v) for v in graph.outputs)
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"no output is called {name!r}; there are {listed}"]
-        )
-    try:
-        selection = Selection.of(indices, shape_of(value) or ())
-    except ValueError as error:
-        raise UnsupportedModelError(
-            f"{source} cannot be explained:", [f"the output '{name}': {error}"]
-        ) from None
-    node, holds = value.producer(), "features"
-    if node is not None and node.op_type in NORMALISERS and node.inputs[0] is not None:
-        _check_axes([node], source)
-        value, holds = node.inputs[0], MEANINGS.get(("logits", node.op_type), "other")
-    if selection.classes == 1:
-        single = node is not None and node.op_type == "Sigmoid"
-        holds = "probability" if single else "logit"
-    return Head(picture, name, EXPLAINED, holds, name_of(value), selection)
 
 
 def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
@@ -146,8 +103,8 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
         candidates = [v for v in graph.outputs if name_of(v) == output]
         reason = f"none is called {output!r}"
         if candidates:
-            reason = f"'{output}' is neither scores nor a feature map"
-        candidates = [v for v in candidates if _classes_of(v) or _is_feature_map(v, graph)]
+            reason = f"'{output}' has no elements of a known number"
+        candidates = [v for v in candidates if _classes_of(v) or is_table(v)]
     else:
         many = [v for v in graph.outputs if (_classes_of(v) or 0) >= 2]
         candidates = many or [v for v in graph.outputs if _classes_of(v) == 1]
@@ -155,13 +112,19 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
     if len(candidates) == 1:
         return candidates[0]
     listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
-    wrong = UnsupportedModelError if output is None and not many else ChoiceError
+    larger = next((v for v in graph.outputs if len(shape_of(v) or ()) > 2), None)
+    remedy = "name the output to explain with --output-name, or export the classifier with its head"
+    if output is None and larger is not None:
+        name, indices = name_of(larger), example(shape_of(larger) or ())
+        remedy = (
+            f"name another one, or some of its elements: --output-name '{name}', or "
+            f"--output-name '{name}{indices}'"
+        )
+    apart = output is None and not many and larger is None
+    wrong = UnsupportedModelError if apart else ChoiceError
     raise wrong(
         f"{source} cannot be explained:",
-        [
-            f"its outputs are {listed}: {reason}; name the output to explain "
-            "with --output-name, or export the classifier with its head"
-        ],
+        [f"its outputs are {listed}: {reason}; {remedy}"],
     )
 
 
@@ -171,7 +134,7 @@ def _tail(value: ir.Value) -> Iterator[ir.Node]:
     """
     node = value.producer()
     while node is not None and node.op_type in (*NORMALISERS, *AFTER, *MOVES, *ROUNDING):
-        if node.op_type in ("Mul", "Div") and not _is_by_a_positive_number(node):
+        if node.op_type in ("Mul", "Div") and not is_by_a_positive_number(node):
             return
         yield node
         (before, *_) = node.inputs
@@ -197,27 +160,6 @@ def _moves(value: ir.Value) -> list[ir.Node]:
         nodes.append(node)
         node, shape = before.producer(), shape_of(before)
     return nodes
-
-
-def _is_by_a_positive_number(node: ir.Node) -> bool:
-    """Whether a node multiplies or divides its first input by one positive number."""
-    factor = node.inputs[1]
-    constant = factor.const_value if factor is not None else None
-    return constant is not None and constant.size == 1 and constant.numpy().item() > 0
-
-
-def _check_axes(chain: list[ir.Node], source: str) -> None:
-    """Raise UnsupportedModelError where a normaliser does not go over the classes."""
-    faults = []
-    for node in chain:
-        if node.op_type not in ("Softmax", "LogSoftmax"):
-            continue
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
-        rank = len(shape_of(node.inputs[0]) or ()) if node.inputs[0] is not None else 0
-        if (axis + rank if axis < 0 else axis) != 1:
-            faults.append(f"{label(node)} normalises over axis {axis}, not over the classes")
-    if faults:
-        raise UnsupportedModelError(f"{source} cannot be explained:", faults)
 
 
 def _find_input(graph: Graph, source: str) -> ir.Value:
@@ -265,21 +207,6 @@ def _find_input(graph: Graph, source: str) -> ir.Value:
             ],
         )
     return inputs[0]
-
-
-def _is_feature_map(value: ir.Value, graph: Graph) -> bool:
-    """Whether the value has the shape (N, C, H, W), or another with as many axes as the input, with
-    two channels and two pixels at least.
-    """
-    shape, picture = shape_of(value), shape_of(graph.inputs[0])
-    return (
-        shape is not None
-        and picture is not None
-        and len(shape) == len(picture)
-        and None not in shape[1:]
-        and (shape[1] or 0) >= 2
-        and set(shape[2:]) != {1}
-    )
 
 
 def _classes_of(value: ir.Value) -> int | None:

@@ -3,75 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import EXPLAINED, Selection
+from lrp_onnx.contract import EXPLAINED, RANKED, SINGLE
 from lrp_onnx.model.graph import Graph, shape_of
-from lrp_onnx.model.heads.classifier import Head
+from lrp_onnx.model.heads.head import Head
+from lrp_onnx.selection import Selection
 
 
 def append_logits(graph: Graph, head: Head) -> Graph:
     """A copy of the graph with the logits that `head` names; the graph itself where it has them.
 
-    Of a feature map they are the mean over height and width, of scores (N, C, 1, 1) the same
-    scores. Of one logit z they are -z and z, for the classes no and yes: the layer that makes z is
-    computed once more with its weights and their negatives, so that rules see what speaks for
-    either class; where its weights are not stored, the negative of z is taken.
+    Of a feature map they are the mean over height and width, of a selection the mean or the largest
+    of its elements, of other tensors with three axes or more their elements, of an ensemble the
+    weighted sum of its members'. Of one logit z they are -z and z, for the classes no and yes: the
+    layer that makes z is computed once more with its weights and their negatives, so that rules
+    see what speaks for either class; where its weights are not stored, the negative of z is taken.
     """
-    if head.source is None:
+    if not head.sources:
         return graph
     model = graph.model.clone()
-    (value,) = [v for node in model.graph for v in node.outputs if v.name == head.source]
-    before = []
-    if head.selection is not None:
-        before = _taken(model, value, head.selection)
-        (value,) = before[-1].outputs
-    shape = shape_of(value) or ()
-    assert value.shape is not None
-    if len(shape) > 2 and shape[1] != 1:
-        op, name = ("ReduceMean", "axes") if set(shape[2:]) != {1} else ("Reshape", "shape")
-        numbers = [*range(2, len(shape))] if op == "ReduceMean" else [0, shape[1] or 0]
-        constant = _constant(model, f"{EXPLAINED}.{name}", np.array(numbers, np.int64))
-        attributes = {"keepdims": 0} if op == "ReduceMean" else {}
-        node = ir.node(op, [value, constant], attributes=attributes, name=EXPLAINED)
-        nodes, classes = [node], shape[1]
-    else:
-        nodes, classes = _two_sided(model, value), 2
-    (logits,) = nodes[-1].outputs
-    logits.name, logits.type = EXPLAINED, value.type
-    logits.shape = ir.Shape([value.shape[0], classes])
-    model.graph.extend([*before, *nodes])
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    values |= {v.name: v for v in model.graph.inputs}
+    maker = _Maker(model, len(shape_of(graph.inputs[0]) or ()))
+    members = [(values[name], weight) for name, weight in head.sources]
+    one = head.holds in SINGLE
+    name = f"{EXPLAINED}.one" if one else EXPLAINED
+    value = members[0][0] if len(members) == 1 else maker.weighted_sum(members, name)
+    value = maker.classes_of(value, head.taken, name)
+    if one:
+        maker.two_sided(value)
+    if head.is_ranked:
+        maker.ranks(values[head.output], head.selection, one=one)
+    model.graph.extend(maker.nodes)
     return replace(graph, model=model)
 
 
-def _taken(model: ir.Model, value: ir.Value, selection: Selection) -> list[ir.Node]:
-    """The selected part of a tensor (N, C, H, W); of one channel its mean, (N, 1)."""
-    ranges = (selection.channels, selection.rows, selection.columns)
-    bounds = [
-        _constant(model, f"{EXPLAINED}.{name}", np.array(numbers, np.int64))
-        for name, numbers in (
-            ("from", [first for first, _ in ranges]),
-            ("to", [last for _, last in ranges]),
-            ("taken", [1, 2, 3]),
-        )
-    ]
-    nodes = [ir.node("Slice", [value, *bounds], name=f"{EXPLAINED}.part")]
-    (part,) = nodes[0].outputs
-    assert value.shape is not None
-    part.name, part.type = f"{EXPLAINED}.part", value.type
-    part.shape = ir.Shape([value.shape[0], *(last - first for first, last in ranges)])
-    if selection.classes == 1:
-        axes = _constant(model, f"{EXPLAINED}.pixels", np.array([2, 3], np.int64))
-        nodes.append(
-            ir.node("ReduceMean", [part, axes], attributes={"keepdims": 0}, name=f"{EXPLAINED}.one")
-        )
-        _describe(nodes[1].outputs[0], f"{EXPLAINED}.one", value, 1)
-    return nodes
+@dataclass(slots=True)
+class _Maker:
+    """Makes nodes of the head."""
+
+    model: ir.Model
+    rank: int
+    """Number of axes of the model's input: a feature map has as many."""
+    nodes: list[ir.Node] = field(default_factory=list)
+
+    def weighted_sum(self, members: Sequence[tuple[ir.Value, float]], name: str) -> ir.Value:
+        """The sum of tensors of one shape, each times its weight."""
+        parts = []
+        for index, (value, weight) in enumerate(members):
+            number = self.constant(f"{EXPLAINED}.weight{index}", _as(value, weight))
+            parts.append(self.add("Mul", [value, number], f"{EXPLAINED}.member{index}", value))
+        return self.add("Sum", parts, name, parts[0])
+
+    def classes_of(self, value: ir.Value, selection: Selection | None, name: str) -> ir.Value:
+        """The classes in a tensor (N, …), as (N, classes) or (N)."""
+        if selection is not None:
+            value = self._part(value, selection, name)
+        shape = shape_of(value) or ()
+        if len(shape) < 3:
+            return value
+        pixels = tuple(range(2, len(shape))) if len(shape) == self.rank else ()
+        others = selection.others if selection is not None else pixels
+        sizes = [shape[axis] for axis in others]
+        if set(sizes) <= {1}:
+            count = prod(size or 0 for size in shape[1:])
+            numbers = self.constant(f"{name}.shape", np.array([0, count], np.int64))
+            return self.add("Reshape", [value, numbers], name, value, [count])
+        count = next(size or 0 for axis, size in enumerate(shape) if axis and axis not in others)
+        operator = "ReduceMax" if selection is not None and selection.largest else "ReduceMean"
+        axes = self.constant(f"{name}.axes", np.array(others, np.int64))
+        return self.add(operator, [value, axes], name, value, [count], keepdims=0)
+
+    def _part(self, value: ir.Value, selection: Selection, name: str) -> ir.Value:
+        """The selected part of a tensor, with all its axes."""
+        ranges = selection.ranges
+        bounds = [
+            self.constant(f"{name}.{what}", np.array(numbers, np.int64))
+            for what, numbers in (
+                ("from", [low for low, _ in ranges]),
+                ("to", [high for _, high in ranges]),
+                ("taken", list(range(1, len(ranges) + 1))),
+            )
+        ]
+        sizes = [high - low for low, high in ranges]
+        return self.add("Slice", [value, *bounds], f"{name}.part", value, sizes)
+
+    def two_sided(self, logit: ir.Value) -> ir.Value:
+        """(N, 2) of one logit: its negative, and itself."""
+        layer = _dense(logit)
+        if layer is None:
+            return self._mirrored(logit)
+        both = np.concatenate([-layer.weight, layer.weight], 1)
+        inputs = [layer.x, self.constant(f"{EXPLAINED}.weight", both)]
+        if layer.bias is not None:
+            two = np.concatenate([-layer.bias, layer.bias])
+            inputs.append(self.constant(f"{EXPLAINED}.bias", two))
+        return self.add("Gemm", inputs, EXPLAINED, logit, [2])
+
+    def _mirrored(self, logit: ir.Value) -> ir.Value:
+        """The logit's negative and itself, where the layer that makes it cannot be doubled."""
+        column = self._column(logit, f"{EXPLAINED}.z")
+        minus = self.constant(f"{EXPLAINED}.minus", _as(logit, -1))
+        negative = self.add("Mul", [column, minus], f"{EXPLAINED}.no", column)
+        return self.add("Concat", [negative, column], EXPLAINED, column, [2], axis=1)
+
+    def ranks(self, output: ir.Value, selection: Selection | None, *, one: bool) -> None:
+        """The classes' values in the output, (N, classes), as the tensor `RANKED`."""
+        if not one:
+            scores = self.classes_of(output, selection, RANKED)
+            if scores is output:
+                self.add("Identity", [output], RANKED, output)
+            return
+        scores = self._column(self.classes_of(output, selection, f"{RANKED}.of"), f"{RANKED}.p")
+        whole = self.constant(f"{RANKED}.one", _as(output, 1))
+        rest = self.add("Sub", [whole, scores], f"{RANKED}.no", scores)
+        self.add("Concat", [rest, scores], RANKED, scores, [2], axis=1)
+
+    def _column(self, value: ir.Value, name: str) -> ir.Value:
+        """One number for every picture as (N, 1)."""
+        if len(shape_of(value) or ()) == 2:
+            return value
+        shape = self.constant(f"{name}.column", np.array([-1, 1], np.int64))
+        return self.add("Reshape", [value, shape], name, value, [1])
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value],
+        name: str,
+        like: ir.Value,
+        sizes: Sequence[int] | None = None,
+        **attributes: int,
+    ) -> ir.Value:
+        """The output of a new node, called as the node: of the type of `like`, and of its shape or
+        of its batch and `sizes`.
+        """
+        node = ir.node(op, inputs, attributes=attributes, name=name)
+        self.nodes.append(node)
+        (made,) = node.outputs
+        made.name, made.type, made.shape = name, like.type, like.shape
+        if sizes is not None and like.shape is not None:
+            made.shape = ir.Shape([like.shape[0], *sizes])
+        return made
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """A stored constant of the graph."""
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, const_value=tensor)
+        value.shape, value.dtype = ir.Shape(array.shape), tensor.dtype
+        self.model.graph.register_initializer(value)
+        return value
+
+
+def _as(like: ir.Value, number: float) -> NDArray[np.generic]:
+    """A number in the element type of a tensor."""
+    assert like.dtype is not None
+    return np.array(number, like.dtype.numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +178,6 @@ class _Dense:
     """(features, 1)"""
     bias: NDArray[Any] | None
     """(1,)"""
-
-
-def _two_sided(model: ir.Model, logit: ir.Value) -> list[ir.Node]:
-    """Nodes that make (N, 2) of one logit: its negative, and itself."""
-    layer = _dense(logit)
-    if layer is None:
-        return _mirrored(model, logit)
-    both = np.concatenate([-layer.weight, layer.weight], 1)
-    inputs = [layer.x, _constant(model, f"{EXPLAINED}.weight", both)]
-    if layer.bias is not None:
-        two = np.concatenate([-layer.bias, layer.bias])
-        inputs.append(_constant(model, f"{EXPLAINED}.bias", two))
-    return [ir.node("Gemm", inputs, name=EXPLAINED)]
 
 
 def _dense(logit: ir.Value) -> _Dense | None:
@@ -142,35 +223,3 @@ def _stored(value: ir.Value | None) -> NDArray[Any] | None:
     """A constant's array."""
     constant = value.const_value if value is not None else None
     return None if constant is None else constant.numpy()
-
-
-def _mirrored(model: ir.Model, logit: ir.Value) -> list[ir.Node]:
-    """The logit's negative and itself, where the layer that makes it cannot be doubled."""
-    nodes = []
-    column = logit
-    if len(shape_of(logit) or ()) != 2:
-        shape = _constant(model, f"{EXPLAINED}.column", np.array([-1, 1], np.int64))
-        nodes.append(ir.node("Reshape", [logit, shape], name=f"{EXPLAINED}.column"))
-        (column,) = nodes[0].outputs
-        _describe(column, f"{EXPLAINED}.z", logit, 1)
-    assert logit.dtype is not None
-    minus = _constant(model, f"{EXPLAINED}.minus", np.array(-1, logit.dtype.numpy()))
-    nodes.append(ir.node("Mul", [column, minus], name=f"{EXPLAINED}.negative"))
-    (negative,) = nodes[-1].outputs
-    _describe(negative, f"{EXPLAINED}.no", logit, 1)
-    both = ir.node("Concat", [negative, column], attributes={"axis": 1}, name=EXPLAINED)
-    return [*nodes, both]
-
-
-def _describe(value: ir.Value, name: str, like: ir.Value, size: int) -> None:
-    assert like.shape is not None
-    value.name, value.type, value.shape = name, like.type, ir.Shape([like.shape[0], size])
-
-
-def _constant(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """A stored constant of the graph."""
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, const_value=tensor)
-    value.shape, value.dtype = ir.Shape(array.shape), tensor.dtype
-    model.graph.register_initializer(value)
-    return value

@@ -17,11 +17,15 @@ def inline_functions(graph: Graph) -> Graph:
 
 def tidy(graph: Graph) -> Graph:
     """The graph with nodes sorted and named, constants as initializers, and no unused parts."""
+    # Elimination takes an Identity out of a branch of If, too, whose output it is.
+    nested = any(
+        a.type == ir.AttributeType.GRAPH for n in graph.nodes for a in n.attributes.values()
+    )
     passes = Sequential(
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveInitializersFromInputsPass(),
-        common.IdentityEliminationPass(),
+        *([] if nested else [common.IdentityEliminationPass()]),
         common.NameFixPass(),
         common.RemoveUnusedNodesPass(),
     )

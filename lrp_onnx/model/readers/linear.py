@@ -381,13 +381,14 @@ def _reduced(graph: Graph, node: ir.Node) -> tuple[int, ...]:
     return tuple(reduced)
 
 
-@reads("ReduceL2", "GlobalLpPool")
+@reads("ReduceL2", "ReduceSumSquare", "GlobalLpPool")
 def _norm(graph: Graph, node: ir.Node) -> kinds.GlobalNorm:
     if node.op_type == "GlobalLpPool":
         if attribute(node, "p", 2) != 2:
             raise Unreadable(f"its p is {attribute(node, 'p', 2)}: only 2 can be explained")
         return kinds.GlobalNorm(tuple(range(2, len(need_spatial(node)) + 1)), keepdims=True)
-    return kinds.GlobalNorm(_reduced(graph, node), bool(attribute(node, "keepdims", 1)))
+    keepdims, squared = bool(attribute(node, "keepdims", 1)), node.op_type == "ReduceSumSquare"
+    return kinds.GlobalNorm(_reduced(graph, node), keepdims, squared)
 
 
 @reads("ReduceMax", "GlobalMaxPool")

@@ -47,7 +47,7 @@ def _reshape(graph: Graph, node: ir.Node) -> kinds.Reshape:
 
 
 @reads("Slice")
-def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
+def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample | kinds.Select:
     sizes = known_sizes(node.inputs[0], "its input")
     starts = needed_integers(graph, node, 1, "list of starts")
     ends = needed_integers(graph, node, 2, "list of ends")
@@ -61,12 +61,14 @@ def _slice(graph: Graph, node: ir.Node) -> kinds.Subsample:
     sample_starts, sample_steps, sample_stops = [0] * len(sizes), [1] * len(sizes), list(sizes)
     for start, end, axis_or_negative, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis_of(axis_or_negative, len(sizes) + 1)
-        if axis == 0 or step < 1:
+        if axis == 0 or step == 0 or (step < 0 and len(axes) > 1):
             raise Unreadable(
-                "it slices the batch or runs backwards: "
-                "only forward slices of one picture can be explained"
+                "it slices the batch, or runs backwards along one of several axes: only forward "
+                "slices of one picture, and one mirrored axis, can be explained"
             )
         taken = range(sizes[axis - 1])[start:end:step]
+        if step < 0:
+            return kinds.Select(axis, tuple(taken))
         sample_starts[axis - 1] = taken.start
         sample_steps[axis - 1] = step
         sample_stops[axis - 1] = taken.stop

@@ -276,13 +276,13 @@ class GlobalAverageLayer(Node[kinds.GlobalAverage]):
 
 
 class GlobalNormLayer(Node[kinds.GlobalNorm]):
-    """``y = √Σx²``: its vjp is ``x · s / y``, 0 where y is."""
+    """``y = √Σx²``: its vjp is ``x · s / y``, 0 where y is. Of ``y = Σx²`` it is ``2 · x · s``."""
 
     __slots__ = ()
 
     def vjp(self, s: Value, w: Value) -> Value:
         y = self.output
-        each = s / y.where_zero(1.0, y)
+        each = s * 2.0 if self.kind.squared else s / y.where_zero(1.0, y)
         kept = (1 if axis in self.kind.axes else n for axis, n in enumerate(self._sizes()) if axis)
         return self.input * (each if self.kind.keepdims else each.reshape(-1, *kept))
 

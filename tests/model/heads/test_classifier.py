@@ -34,12 +34,8 @@ def test_the_search_changes_nothing(saved: Save) -> None:
     before = ir.to_proto(graph.model).SerializeToString(deterministic=True)
     assert find_head(graph, source="it") == find_head(graph, source="it")
     head = find_head(graph, source="it", output=features)
-    assert (head.picture, head.output, head.source, head.holds) == (
-        "x",
-        features,
-        features,
-        "features",
-    )
+    assert (head.picture, head.output, head.holds) == ("x", features, "features")
+    assert head.sources == ((features, 1.0),) and head.start == (4, 6, 6)
     longer = append_logits(graph, head)
     assert ir.to_proto(graph.model).SerializeToString(deterministic=True) == before
     (mean,) = [

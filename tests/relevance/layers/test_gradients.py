@@ -471,6 +471,26 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "a row of ones": _one_behind,
     "padded heads": _padded_heads,
     "positions from sizes": _positions,
+    "space to depth": lambda net, y: net.conv(
+        net.node("SpaceToDepth", _shuffle("DCR")(net, y), blocksize=2), (4 * C, C), (1, 1)
+    ),
+    "sum of squares": lambda net, y: net.node(
+        "Mul",
+        y,
+        net.node(
+            "Reciprocal",
+            net.node(
+                "Sqrt",
+                net.node("Add", net.node("ReduceSumSquare", y, _axes(net, 1)), _number(net, 0.1)),
+            ),
+        ),
+    ),
+    "mirrored": lambda net, y: net.node(
+        "Slice",
+        y,
+        *(net.constant(f"b{n}", np.array([n])) for n in (-1, -(2**62), 3)),
+        net.constant("back", np.array([-1])),
+    ),
 }
 ACTIVATIONS = [
     *(name for name in FUNCTION_CASES if name != "Sqrt"),  # its input must be made positive
