@@ -403,6 +403,13 @@ def depth_to_space(x: Array, *, blocksize: int, mode: bytes = b"DCR") -> Array:
     return y.reshape(n, out, h * b, w * b)
 
 
+def running_sum(x: Array, axis: Array, *, reverse: int = 0) -> Array:
+    """CumSum, from the end where `reverse` is set."""
+    turned = np.flip(x, int(axis)) if reverse else x
+    total = np.asarray(turned.cumsum(int(axis)))
+    return np.flip(total, int(axis)) if reverse else total
+
+
 def split(
     x: Array, sizes: Array | None = None, *, axis: int = 0, num_outputs: int = 0
 ) -> tuple[Array, ...]:
@@ -469,7 +476,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     ),
     "Softplus": lambda x: np.log1p(np.exp(x)),
     "Cos": np.cos,
-    "CumSum": lambda x, axis, **_: np.cumsum(x, int(axis)),
+    "CumSum": running_sum,
     "GatherND": lambda x, index, **_: x[tuple(np.moveaxis(index, -1, 0))],
     "Mod": lambda x, y, **_: np.mod(x, y),
     "Not": np.logical_not,
