@@ -16,7 +16,7 @@ from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.verify import audit
-from lrp_onnx.compiler import compile_model
+from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.model.batch_first import Place
 from lrp_onnx.plan import kinds
@@ -147,7 +147,7 @@ def test_the_default_composite_follows_from_attention(form: str, saved: Save) ->
     assert found.contract.composite == TRANSFORMERS
     assert found.contract.post == COMPOSITES[TRANSFORMERS].post
     assert found.contract.start_value == COMPOSITES[TRANSFORMERS].start
-    assert any(f"its composite is {TRANSFORMERS}" in note for note in found.plan.notes)
+    assert any(f"its composite is {TRANSFORMERS}, the default" in note for note in found.plan.notes)
     chosen = compile_model(path, composite=DEFAULT)
     assert chosen.contract.composite == DEFAULT
     assert not any("its composite is" in note for note in chosen.plan.notes)

@@ -60,7 +60,7 @@ def last_feature_map(plan: Plan) -> FeatureMap | None:
     entering = [
         block.fork
         for block in plan.blocks
-        if block in behind and block.fork in known and any(map(_attends, block.steps))
+        if block in behind and block.fork in known and any(map(kinds.attends, block.steps))
     ]
     if entering:
         return known[entering[-1]]
@@ -82,7 +82,7 @@ class AttentionLayers:
 
 def attention_layers(plan: Plan) -> AttentionLayers | None:
     """The model's attention layers; None where it has none, or one over other tokens."""
-    layers = [step for step in plan.steps if _attends(step)]
+    layers = [step for step in plan.steps if kinds.attends(step)]
     known = _tokens(plan)
     made = {step.output: step for step in plan.steps}
     inside = [b.fork for b in plan.blocks if any(step in layers for step in b.steps)]
@@ -96,10 +96,6 @@ def attention_layers(plan: Plan) -> AttentionLayers | None:
         return None
     names = tuple(step.output for step in found)
     return AttentionLayers(names, tuple(step.view for step in found), tokens, _read(plan, tokens))
-
-
-def _attends(step: Step) -> bool:
-    return isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
 
 
 def _tokens(plan: Plan) -> dict[str, FeatureMap]:
