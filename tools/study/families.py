@@ -136,6 +136,7 @@ CNN = Family(
     default=DEFAULT,
     rivals=(
         f"residual-c3(resolution=1/4)+{POST}",
+        with_own_post(TRANSFORMERS),
         "epsilon-gamma-plus+smooth",
         "lrp-resnet",
         "epsilon-plus-flat",
