@@ -471,8 +471,8 @@ def _notes(plan: Plan, options: Options) -> Iterator[str]:
     fitting = options.of_family(plan)
     if options.composite is None and fitting.composite != DEFAULT:
         yield (
-            f"the network has attention: its composite is {fitting.composite}, the default of "
-            "transformers; --composite chooses another"
+            f"the network is a transformer: its composite is {fitting.composite}, the default of "
+            "these; --composite chooses another"
         )
     yield from depends_on_exporter(plan, fitting.chosen)
     left_out = [type(step).__name__ for step in options.chain.of_pictures]

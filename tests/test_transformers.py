@@ -147,7 +147,7 @@ def test_the_default_composite_follows_from_attention(form: str, saved: Save) ->
     assert found.contract.composite == TRANSFORMERS
     assert found.contract.post == COMPOSITES[TRANSFORMERS].post
     assert found.contract.start_value == COMPOSITES[TRANSFORMERS].start
-    assert any(f"its composite is {TRANSFORMERS}" in note for note in found.plan.notes)
+    assert any(f"its composite is {TRANSFORMERS}, the default" in note for note in found.plan.notes)
     chosen = compile_model(path, composite=DEFAULT)
     assert chosen.contract.composite == DEFAULT
     assert not any("its composite is" in note for note in chosen.plan.notes)

@@ -59,7 +59,7 @@ OPTIONS: Mapping[str, Decorator] = {
         "--composite",
         metavar="NAME",
         help="Named set of rules; `lrp-onnx composites` lists them. [default: residual-c3; "
-        "transformer-c3 where there is attention]",
+        "transformer-c3 of transformers]",
     ),
     "start": click.option(
         "--start",

@@ -193,8 +193,9 @@ class Subject:
         """
         if not self.feature_map.whole:
             raise RuleError(
-                f"{self.path} has tokens beside its last feature map: recipro-cam has no place "
-                "for them; grad-cam and attention-rollout are for such models"
+                f"the last feature map of {self.path} is not all that the layers behind it read "
+                "(a class token, a shortcut): recipro-cam cannot keep a part of it alone; grad-cam "
+                "and attention-rollout are for such models"
             )
         kind, name = self.scores
         tensors = chunks_of(self.feature_map.tensor(features))

@@ -4,8 +4,8 @@ attention layers weigh.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lrp_onnx.plan import kinds
 from lrp_onnx.plan.kinds import Step, View
 from lrp_onnx.plan.layouts import Layout
-from lrp_onnx.plan.plan import Plan
+from lrp_onnx.plan.plan import Block, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,14 @@ class FeatureMap:
     """How many tokens (of class, or registers) come before those of the picture."""
     length: int = 0
     """The number of tokens, those included; 0 where the tensor is no tokens."""
+    passed: bool = False
+    """Whether a shortcut passes it by."""
 
     @property
     def whole(self) -> bool:
-        """Whether the map is all of the tensor."""
-        return not self.length or self.length == self.layout.size[0] * self.layout.size[1]
+        """Whether the map is all that the layers behind it read."""
+        tokens = self.layout.size[0] * self.layout.size[1]
+        return not self.passed and self.length in (0, tokens)
 
     def of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The tensor (N, …) as (N, C, h, w), without tokens that are not the picture's."""
@@ -51,20 +54,29 @@ def last_feature_map(plan: Plan) -> FeatureMap | None:
     is none.
 
     Where attention over tokens comes after the last one that is no tokens, it is what enters the
-    last block with attention: behind it, tokens that the class is not read from may hold nothing.
+    last block with attention, normalised where the block begins so, as users of pytorch-grad-cam
+    take it: behind it, tokens that the class is not read from may hold nothing.
     """
     layouts = plan.layouts
     maps = [n for n, s in plan.cut_points.items() if min(s) > 1 and not layouts[n].tokens]
     behind = plan.behind(maps[-1]) if maps else plan.items
     known = _tokens(plan)
     entering = [
-        block.fork
+        block
         for block in plan.blocks
-        if block in behind and block.fork in known and any(map(_attends, block.steps))
+        if block in behind and block.fork in known and any(map(kinds.attends, block.steps))
     ]
     if entering:
-        return known[entering[-1]]
+        return _entering(entering[-1], known)
     return FeatureMap(maps[-1], layouts[maps[-1]]) if maps else None
+
+
+def _entering(block: Block, known: Mapping[str, FeatureMap]) -> FeatureMap:
+    """What the first layer of a block gives where it is a normalisation, else what enters it."""
+    first = next(step for step in block.steps if block.fork in step.inputs)
+    if first.kind.category == "normalization" and first.output in known:
+        return replace(known[first.output], passed=True)
+    return known[block.fork]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ class AttentionLayers:
 
 def attention_layers(plan: Plan) -> AttentionLayers | None:
     """The model's attention layers; None where it has none, or one over other tokens."""
-    layers = [step for step in plan.steps if _attends(step)]
+    layers = [step for step in plan.steps if kinds.attends(step)]
     known = _tokens(plan)
     made = {step.output: step for step in plan.steps}
     inside = [b.fork for b in plan.blocks if any(step in layers for step in b.steps)]
@@ -96,10 +108,6 @@ def attention_layers(plan: Plan) -> AttentionLayers | None:
         return None
     names = tuple(step.output for step in found)
     return AttentionLayers(names, tuple(step.view for step in found), tokens, _read(plan, tokens))
-
-
-def _attends(step: Step) -> bool:
-    return isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
 
 
 def _tokens(plan: Plan) -> dict[str, FeatureMap]:

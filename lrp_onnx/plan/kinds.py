@@ -610,3 +610,8 @@ class Step:
     def op(self) -> str:
         """The layer's kind, for tables and messages."""
         return self.kind.title
+
+
+def attends(step: Step) -> bool:
+    """Whether a step is the product of attention's weights and what is attended to."""
+    return isinstance(step.kind, MatrixProduct) and step.kind.attention is not None

@@ -273,6 +273,23 @@ class Plan:
         return self.items[outputs.index(tensor) + 1 :] if tensor else self.items
 
     @property
+    def is_transformer(self) -> bool:
+        """Whether it has more layers of attention than convolutions with overlapping windows and
+        one group: a stem of convolutions is no matter, nor is attention in a few blocks of a CNN.
+        """
+        attention = sum(map(kinds.attends, self.steps))
+        return attention > sum(map(_overlaps, self.steps))
+
+    @property
+    def before_attention(self) -> tuple[Step | Block, ...]:
+        """The items before the first with attention; all where there is none."""
+        for index, item in enumerate(self.items):
+            steps = item.steps if isinstance(item, Block) else (item,)
+            if any(map(kinds.attends, steps)):
+                return self.items[:index]
+        return self.items
+
+    @property
     def channel_axis(self) -> int:
         """The axis of the input's channels."""
         return self.layout.index("C")
@@ -288,3 +305,11 @@ class Plan:
                 else:
                     reached.add(step.output)
         return frozenset(first)
+
+
+def _overlaps(step: Step) -> bool:
+    """Whether a step is a convolution of one group whose windows overlap."""
+    kind = step.kind
+    if not isinstance(kind, kinds.Convolution) or kind.group != 1:
+        return False
+    return any(k > s for k, s in zip(kind.weight.shape[2:], kind.strides, strict=True))

@@ -81,8 +81,9 @@ def feature_map(plan: Plan, which: tuple[int, ...] | str) -> str | None:
 def _nearest(plan: Plan, divisor: int) -> str | None:
     """The feature map that is nearest to one `divisor`-th of the picture, None for the picture."""
     picture = plan.picture_size
-    # A map of one pixel says nothing of where relevance lies.
-    maps = {name: size for name, size in plan.cut_points.items() if max(size) > 1}
+    # A map of one pixel says nothing of where relevance lies, nor does one behind attention.
+    ahead = {item.output for item in (plan.before_attention if plan.is_transformer else plan.items)}
+    maps = {n: size for n, size in plan.cut_points.items() if max(size) > 1 and n in ahead}
 
     def distance(size: tuple[int, ...]) -> tuple[float, int]:
         ratios = [log(divisor * new / old) for new, old in zip(size, picture, strict=True)]
@@ -90,7 +91,10 @@ def _nearest(plan: Plan, divisor: int) -> str | None:
 
     if not maps or distance(picture) < min(map(distance, maps.values())):
         return None
-    return min(reversed(maps), key=lambda name: distance(maps[name]))
+    tokens = {name for name in maps if plan.layouts[name].tokens}
+    first = next((name for name in maps if name in tokens), None)
+    usable = [name for name in maps if name not in tokens or name == first]
+    return min(reversed(usable), key=lambda name: distance(maps[name]))
 
 
 def check_outputs(

@@ -39,14 +39,19 @@ def test_grad_cam_weighs_the_tokens_that_enter_the_last_attention(form: str, sav
     tokens = subject.feature_map
     first = 0 if form == "windows" else 1
     assert (tokens.layout, tokens.start) == (Layout(2, GRID, tokens=True), first)
-    values = run_float64(with_outputs(transformer(form), tokens.name), {"x": x})[tokens.name]
+    norm = next(node for node in model.graph.node if tokens.name in node.output)
+    assert norm.op_type == "LayerNormalization"
+    both = [tokens.name, norm.input[0]]
+    found = run_float64(with_outputs(transformer(form), *both), {"x": x})
+    values, entering = (found[name] for name in both)
     logits = model.graph.output[0].name
     rest = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(
-        [tokens.name], [logits]
+        both, [logits]
     )
 
     def scores(changed: np.ndarray) -> np.ndarray:
-        return run_float64(rest, {tokens.name: changed})[logits][np.arange(2), TARGETS]
+        inputs = dict(zip(both, (changed, entering), strict=True))
+        return run_float64(rest, inputs)[logits][np.arange(2), TARGETS]
 
     gradient = np.zeros_like(values)
     for token, channel in np.ndindex(*values.shape[1:]):
@@ -89,7 +94,7 @@ def test_what_a_network_lacks_is_said(saved: Save) -> None:
             check_method("attention-rollout", Subject(saved(model), provider="cpu"))
     model = transformer("split")
     x, subject = picture(model), Subject(saved(model), provider="cpu")
-    with pytest.raises(RuleError, match="has tokens beside its last feature map"):
+    with pytest.raises(RuleError, match="is not all that the layers behind it read"):
         find_method("recipro-cam", subject).maps(x, TARGETS)
 
 

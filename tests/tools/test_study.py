@@ -18,7 +18,7 @@ import pytest
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.methods import read_method
-from tools.study import default, harder, report, search
+from tools.study import default, families, harder, report, search
 from tools.study.pictures import KINDS
 from tools.study.run import CASES, embedded, pictures, shapes
 
@@ -192,7 +192,10 @@ def test_the_stored_page_is_made_of_the_stored_results() -> None:
     } <= set(searches)
     defaults = report.stored_defaults(report.STORED)
     assert set(defaults) == set(default.CASES)
-    assert report.PAGE.read_text(encoding="utf-8") == report.page(cases, searches, speed, defaults)
+    of_families = report.stored_families(report.STORED)
+    assert set(of_families) == {n + end for n in families.NETWORKS for end in ("", ".search")}
+    page = report.page(cases, searches, speed, defaults, of_families)
+    assert report.PAGE.read_text(encoding="utf-8") == page
     guide, readme = (path.read_text(encoding="utf-8") for path in (report.GUIDE, report.README))
     both = defaults["tin20"], defaults["tin20-costly"]
     assert guide == report.with_table(guide, *both)

@@ -57,18 +57,18 @@ MODELS = "modern"
 LINEAR = ("epsilon", "gamma(gamma=0.01)", "gamma(gamma=0.05)", "gamma(gamma=0.25)", "z-plus")
 ATTENTION: Mapping[str, Sequence[str]] = {
     "start": ("contrastive", "logit"),
-    "resolution": ("1/8", "8x8", "full"),
+    "resolution": ("1/8", "full"),
     "@attention": ("values", "halves"),
     "@normalization": ("layer-norm", "pass"),
     "@upper convolution": (*LINEAR, "gamma(gamma=1)"),
     "@convolution": (*LINEAR, "gamma(gamma=1)"),
-    "@first": ("gamma(gamma=0.25)", "gamma(gamma=0.1)", "gamma(gamma=100)", "w-square"),
     "@join": ("signed", "z-plus-join", "ratio"),
     "post": (POST, "none", "smooth"),
 }
 CONVOLUTION: Mapping[str, Sequence[str]] = {
     "start": ("contrastive", "logit"),
     "resolution": ("1/8", "1/4", "1/16", "full"),
+    "@normalization": ("pass", "layer-norm"),
     "@upper convolution": ("gamma", *LINEAR),
     "@convolution": ("z-plus", "gamma", "gamma(gamma=0.05)", "epsilon"),
     "@first": ("w-square", "gamma"),
@@ -113,6 +113,11 @@ TRANSFORMER = Family(
         f"attn-lrp+{POST}",
         "cp-lrp-gamma",
         "attn-lrp",
+        "lrp-resnet",
+        "epsilon-plus-flat",
+        f"epsilon-plus-flat+{POST}",
+        f"{TRANSFORMERS}(resolution=full)+{POST}",
+        f"{TRANSFORMERS}(@normalization=pass)+{POST}",
         "attention-rollout",
         f"attention-rollout+{POST}",
     ),
@@ -123,6 +128,7 @@ CNN = Family(
     begin={
         "start": "contrastive",
         "resolution": "1/8",
+        "@normalization": "pass",
         "@upper convolution": "gamma",
         "@convolution": "z-plus",
         "@first": "w-square",
@@ -131,7 +137,14 @@ CNN = Family(
     },
     space=CONVOLUTION,
     default=DEFAULT,
-    rivals=("epsilon-gamma-plus+smooth", "lrp-resnet", "epsilon-plus-flat", "recipro-cam"),
+    rivals=(
+        f"residual-c3(resolution=1/4)+{POST}",
+        with_own_post(TRANSFORMERS),
+        "epsilon-gamma-plus+smooth",
+        "lrp-resnet",
+        "epsilon-plus-flat",
+        "recipro-cam",
+    ),
 )
 NETWORKS: Mapping[str, tuple[str, Family]] = {
     "vit": ("A vision transformer with a class token", TRANSFORMER),

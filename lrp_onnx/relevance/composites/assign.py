@@ -107,9 +107,7 @@ WHICH: dict[str, Predicate] = {
         isinstance(step.kind, kinds.Product) and not step.kind.axes
     ),
     "product": _category("product"),
-    "attention": lambda plan, step: (
-        isinstance(step.kind, kinds.MatrixProduct) and step.kind.attention is not None
-    ),
+    "attention": lambda plan, step: kinds.attends(step),
     "matrix product": _category("matrix product"),
     "softmax": _category("softmax"),
     "lower convolution": lambda plan, step: 0 <= _depth(plan, step) < 0.5,

@@ -6,7 +6,7 @@ import difflib
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.plan import Plan
-from lrp_onnx.relevance.composites.assign import WHICH, Composite, Entry
+from lrp_onnx.relevance.composites.assign import Composite, Entry
 from lrp_onnx.relevance.rules.attention import (
     Halves,
     SoftmaxTaylor,
@@ -363,15 +363,12 @@ DEFAULT = "residual-c3"
 
 
 TRANSFORMERS = "transformer-c3"
-"""The default of networks with attention."""
+"""The default of transformers."""
 
 
 def default_for(plan: Plan) -> str:
-    """The default composite of a model's family: `TRANSFORMERS` where a step's weights are those
-    of a softmax attention, `DEFAULT` elsewhere.
-    """
-    attends = any(WHICH["attention"](plan, step) for step in plan.steps)
-    return TRANSFORMERS if attends else DEFAULT
+    """The default composite of a model's family."""
+    return TRANSFORMERS if plan.is_transformer else DEFAULT
 
 
 def find_composite(name: str) -> Composite:
