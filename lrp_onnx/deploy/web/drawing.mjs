@@ -152,7 +152,7 @@ export function outline(region, rows, columns) {
 const ROWS = ["top", "middle", "bottom"];
 const COLUMNS = ["left", "centre", "right"];
 
-// Where most relevance for the class lies, in words.
+// Where the relevance for the class lies, in words.
 export function place({ height, width, values }) {
   const sums = new Float64Array(9);
   values.forEach((value, index) => {
@@ -161,9 +161,9 @@ export function place({ height, width, values }) {
   });
   const most = sums.indexOf(max(...sums));
   const all = sums.reduce((a, b) => a + b, 0);
-  if (!all) return "nowhere in the photo";
+  if (!all) return "nowhere, as nothing speaks for it";
   const share = round((100 * sums[most]) / all);
   const [row, column] = [ROWS[floor(most / 3)], COLUMNS[most % 3]];
-  const where = row === "middle" && column === "centre" ? "in the middle" : `at the ${row} ${column}`;
-  return `${where} (${share} % of it in this ninth of what the model sees)`;
+  const where = row === "middle" && column === "centre" ? "in the middle" : `${row} ${column}`;
+  return `${where} first, with ${share} % of it in this ninth of what the model sees`;
 }

@@ -171,15 +171,15 @@ function show(found, target, bitmap) {
   at("against").hidden = scale.scheme !== "diverging";
   painter.bar(at("bar"), scale.scheme);
   const where = place(heatmap);
-  at("where").textContent = `Most relevance for ${name} lies ${where}.`;
+  at("where").textContent = `Where the relevance for ${name} lies: ${where}.`;
   at("canvas").setAttribute("aria-label", `${photo.name} with the relevance for ${name}`);
   at("classes").replaceChildren(
     ...ranked.slice(0, 5).map((entry) => classButton(entry, explained.index)),
   );
   const milliseconds = (value) => `${Math.round(1000 * value)} ms`;
-  at("time").textContent =
-    `Reading and preparing ${milliseconds(seconds.prepare)}, ` +
-    `prediction and map ${milliseconds(seconds.run)}.`;
+  const reading = seconds.prepare ? `Reading and preparing ${milliseconds(seconds.prepare)}, ` : "";
+  const running = `${reading ? "prediction" : "Prediction"} and map ${milliseconds(seconds.run)}.`;
+  at("time").textContent = reading + running;
   at("empty").hidden = true;
   at("explained").hidden = false;
   draw();
@@ -206,6 +206,7 @@ async function explainPhoto(source, name) {
     photo?.bitmap.close();
     photo = { bitmap, name };
     show(found, -1, bitmap);
+    if (!at("live").checked) at("result").scrollIntoView({ block: "nearest" });
   });
 }
 

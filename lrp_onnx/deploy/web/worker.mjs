@@ -5,6 +5,7 @@
 import { halfBits, numbers, probabilitiesOf, scoresOf } from "./answer.mjs";
 import { cropBox, prepare } from "./pixels.mjs";
 
+const MOST_THREADS = 4;
 const BAND = 4_000_000; // pixels that are read at once: canvases have limits
 const CHECKED = 8; // the check compares means over so many rows and columns
 const SAME = 0.01; // the largest difference of a check that is passed
@@ -37,7 +38,7 @@ async function loadRuntime(kind) {
   ort.env.wasm.wasmPaths = { mjs };
   ort.env.wasm.wasmBinary = wasm;
   const cores = navigator.hardwareConcurrency ?? 1;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, Math.ceil(cores / 2)) : 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, cores) : 1;
 }
 
 async function loadModel() {
@@ -48,14 +49,19 @@ async function loadModel() {
 
 async function open(kind, model) {
   await loadRuntime(kind);
-  session = await ort.InferenceSession.create(model, { executionProviders: [kind] });
+  const options = { executionProviders: [kind], logSeverityLevel: 3 };
+  session = await ort.InferenceSession.create(model, options);
   provider = kind;
   return check();
 }
 
-async function hasWebGpu() {
+// Whether there is a WebGPU worth its download: one that the processor imitates is slower than
+// WebAssembly, and is taken only where it is asked for.
+async function hasWebGpu(processor) {
   try {
-    return Boolean(await navigator.gpu?.requestAdapter());
+    const adapter = await navigator.gpu?.requestAdapter();
+    const imitated = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter;
+    return Boolean(adapter) && (processor === "webgpu" || !imitated);
   } catch {
     return false;
   }
@@ -67,7 +73,7 @@ async function load(message) {
   const model = await loadModel();
   const started = performance.now();
   let refused = "";
-  if (message.processor !== "wasm" && (await hasWebGpu())) {
+  if (message.processor !== "wasm" && (await hasWebGpu(message.processor))) {
     try {
       const difference = await open("webgpu", model);
       if (difference <= SAME) return loaded(difference, started, "");
@@ -215,7 +221,7 @@ async function explain({ source, target }) {
   if (!found.heatmap.values.every(Number.isFinite)) {
     throw new Error("the model's values are not finite for this picture");
   }
-  const seconds = { prepare: (ready - started) / 1000, run: (ended - ready) / 1000 };
+  const seconds = { prepare: source ? (ready - started) / 1000 : 0, run: (ended - ready) / 1000 };
   return { ...found, box: prepared.box, seconds };
 }
 
