@@ -12,13 +12,15 @@ from typing import Any
 
 import onnx
 
+from lrp_onnx.compiler import compile_model
+
 MODEL = Path(__file__).parents[1] / "models" / "shapes-resnet.onnx"
 TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
 def with_batch(size: int, path: Path) -> Path:
-    """The embedded model for batches of one size, saved."""
-    model = onnx.load(MODEL)
+    """The embedded model, compiled for browsers and then for batches of one size, saved."""
+    model = compile_model(MODEL, optimize_for="web").model
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = size
     onnx.save(model, path)
