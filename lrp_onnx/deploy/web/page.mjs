@@ -71,8 +71,9 @@ async function load(processor) {
   ]);
   if (!found.same) {
     fail(
-      "This browser computes something else than Python does: its answers and maps cannot be " +
-        "relied on. Try another browser.",
+      "This browser computes something else than Python does, or keeps pages from reading pixels " +
+        "(a protection against tracking): its answers and maps cannot be relied on. Allow canvas " +
+        "data for this site, or try another browser.",
     );
   }
   say(`Ready, on ${where}.`);
