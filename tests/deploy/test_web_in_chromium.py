@@ -54,8 +54,10 @@ ASK = """async ({files, targets, processor}) => {
   const facts = await (await fetch("model.json")).json();
   const worker = new Worker("worker.mjs", {type: "module"});
   const ask = (task, message) => new Promise((resolve, reject) => {
-    worker.onmessage = ({data}) =>
-      data.error === undefined ? resolve(data.result) : reject(new Error(data.error));
+    worker.onmessage = ({data}) => {
+      if (data.error !== undefined) reject(new Error(data.error));
+      else if (data.result) resolve(data.result);
+    };
     worker.postMessage({id: 1, task, ...message});
   });
   const text = (array) => {
@@ -503,6 +505,18 @@ def test_a_browser_that_computes_something_else(browser: Any, site: Path, tmp_pa
             assert "computes something else" in page.locator("#fault").inner_text()
             page.locator("#samples button").first.click()
             shown(page, "arrow")
+
+
+def test_files_of_two_sites(browser: Any, site: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "site"
+    shutil.copytree(site, changed)
+    with (changed / "model.onnx").open("ab") as model:
+        model.write(b"more")
+    with opened(browser, changed) as page:
+        assert "upload the whole site again" in page.locator("#fault").inner_text()
+    (changed / "model.onnx").unlink()
+    with opened(browser, changed, allowed=["404"]) as page:
+        assert "model.onnx is not there (404)" in page.locator("#fault").inner_text()
 
 
 def test_the_policy_holds(browser: Any, site: Path, tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ const waiting = new Map();
 let facts, painter, photo, shown, camera;
 let distrust = ""; // why this browser's answers cannot be relied on
 
-worker.addEventListener("message", ({ data: { id, result, error } }) => {
+worker.addEventListener("message", ({ data: { id, result, error, loaded } }) => {
+  if (loaded !== undefined) return sayLoaded(loaded);
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
-  if (error === undefined) resolve(result);
-  else reject(new Error(error));
+  return error === undefined ? resolve(result) : reject(new Error(error));
 });
 worker.addEventListener("error", (event) => fail(`the page's worker failed: ${event.message}`));
 
@@ -55,10 +55,21 @@ function describe(list, entries) {
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
+// How much of the model is there: at every tenth, as screen readers read each text.
+function sayLoaded(loaded) {
+  const tenths = Math.floor((10 * loaded) / facts.bytes);
+  const runtime = facts.runtime.base.startsWith("http") ? "jsDelivr" : "this site";
+  const rest = `its runtime, onnxruntime-web from ${runtime}`;
+  const text =
+    tenths < 10
+      ? `Loading the model: ${10 * tenths} % of ${megabytes(facts.bytes)}; then ${rest} …`
+      : `The model is there; loading ${rest}, and trying both …`;
+  if (at("status").textContent !== text) say(text);
+}
+
 // The session of the chosen kind.
 async function load(processor) {
-  const runtime = facts.runtime.base.startsWith("http") ? "jsDelivr" : "this site";
-  say(`Loading the model (${megabytes(facts.bytes)}) and its runtime, from ${runtime} …`);
+  sayLoaded(0);
   const found = await ask("load", { facts, processor });
   const threads = `WebAssembly, ${found.threads} ${found.threads === 1 ? "thread" : "threads"}`;
   const where = found.provider === "webgpu" ? "WebGPU" : threads;
@@ -110,7 +121,8 @@ function draw() {
   brush.fillRect(0, 0, size.width, size.height);
   brush.putImageData(image, size.left, size.top);
   if (path && at("outline").checked) {
-    const line = Math.max(1, Math.round(Math.min(size.rows, size.columns) / 200));
+    const shrunk = Math.max(1, size.width / (canvas.clientWidth || size.width));
+    const line = shrunk * Math.max(1, Math.round(Math.min(size.rows, size.columns) / 200));
     brush.save();
     brush.translate(size.left, size.top);
     brush.lineCap = "round";

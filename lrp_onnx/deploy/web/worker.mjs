@@ -1,10 +1,12 @@
 // Everything that takes long, beside the page: the runtime, the model, and pictures on their way into it.
 //
-// A message {id, task, …} is answered by {id, result} or {id, error}.
+// A message {id, task, …} is answered by {id, result} or {id, error}; before that perhaps by
+// {loaded}: bytes of the model that are there.
 
 import { halfBits, numbers, probabilitiesOf, scoresOf } from "./answer.mjs";
 import { cropBox, prepare } from "./pixels.mjs";
 
+const OTHER = "model.onnx is not the file that model.json describes: upload the whole site again";
 const MOST_THREADS = 4;
 const BAND = 4_000_000; // pixels that are read at once: canvases have limits
 const CHECKED = 8; // the check compares means over so many rows and columns
@@ -45,7 +47,17 @@ async function loadRuntime(kind) {
 async function loadModel() {
   const response = await fetch(new URL(facts.file, import.meta.url));
   if (!response.ok) throw new Error(`${facts.file} is not there (${response.status})`);
-  return new Uint8Array(await response.arrayBuffer());
+  const model = new Uint8Array(facts.bytes);
+  const reader = response.body.getReader();
+  let loaded = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    if (loaded + part.value.length > model.length) throw new Error(OTHER);
+    model.set(part.value, loaded);
+    loaded += part.value.length;
+    self.postMessage({ loaded });
+  }
+  if (loaded !== model.length) throw new Error(OTHER);
+  return model;
 }
 
 async function open(kind, model) {
