@@ -181,6 +181,8 @@ function show(found, target, bitmap) {
   at("for").textContent = name;
   at("against").hidden = scale.scheme !== "diverging";
   painter.bar(at("bar"), scale.scheme);
+  const start = scale.scheme === "diverging" ? "relevance against the class" : "none";
+  at("bar").setAttribute("aria-label", `The colours, from ${start} to most relevance for it`);
   const where = place(heatmap);
   at("where").textContent = `Where the relevance for ${name} lies: ${where}.`;
   at("canvas").setAttribute("aria-label", `${photo.name} with the relevance for ${name}`);
