@@ -97,9 +97,9 @@ class Selection:
         if axis == self.axis:
             return text
         plain = len(self.ranges) == 3 and self.axis == 1
-        if high > low + 1 and (self.largest or not plain):
-            return f"{'max' if self.largest else 'mean'} {text}"
-        return f"mean {text}" if axis == 1 and len(self.ranges) == 3 and not plain else text
+        several = high > low + 1 and (self.largest or not plain)
+        moved = axis == 1 and len(self.ranges) == 3 and not plain
+        return f"{'max' if self.largest else 'mean'} {text}" if several or moved else text
 
     @property
     def classes(self) -> int:

@@ -61,6 +61,16 @@ def test_indices(text: str, expected: str) -> None:
     assert np.isclose(selection.scores(values).sum() / selection.classes, part.mean() * 2)
 
 
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("first", [(2, 3), (1, 4)])
+def test_any_selection_is_read_back(axis: int, largest: bool, first: tuple[int, int]) -> None:
+    ranges = [(0, 5), (2, 7), (1, 6)]
+    ranges[1 if axis == 1 else 0] = first
+    selection = Selection(tuple(ranges), axis, largest)
+    assert Selection.read(str(selection)) == selection
+
+
 @pytest.mark.parametrize(
     ("text", "shape", "expected"),
     [

@@ -28,7 +28,6 @@ from lrp_onnx.contract import (
     TARGET,
     Contract,
     Preprocessing,
-    Selection,
 )
 from lrp_onnx.deploy.web_runtime import FOLDER, WebRuntime
 from lrp_onnx.errors import ContractError, ImageError, shown
@@ -38,6 +37,7 @@ from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import kind_of, scores_of
 from lrp_onnx.runtime.preprocess import input_size, preprocess, written
 from lrp_onnx.runtime.session import element_type
+from lrp_onnx.selection import Selection
 
 MODEL, FACTS, PAGE, HEADERS = "model.onnx", "model.json", "index.html", "_headers"
 ASSETS = ("style.css", "page.mjs", "worker.mjs", "answer.mjs", "drawing.mjs", "pixels.mjs")
@@ -191,6 +191,11 @@ def site_facts(explainer: Explainer) -> dict[str, Any]:
         ImageError: the input's height and width are not fixed.
     """
     contract, spec = explainer.contract, explainer.preprocessing
+    if not contract.takes_pictures:
+        raise ContractError(
+            f"the model's input is a signal or a volume ({contract.layout}), and the page takes "
+            "pictures"
+        )
     if contract.inputs == "optional":
         raise ContractError(
             "this compiled file has optional inputs, which browsers do not see: give the model "
@@ -228,6 +233,7 @@ def site_facts(explainer: Explainer) -> dict[str, Any]:
             "selection": _selection(contract),
         },
         "classes": contract.classes,
+        "start_shape": list(contract.start_shape),
         "labels": list(explainer.labels),
         "preprocessing": asdict(spec),
         "prepared": written(spec),

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 import lrp_onnx
 from lrp_onnx.cli.web import look_of
-from lrp_onnx.contract import Contract, Preprocessing, Selection
+from lrp_onnx.contract import Contract, Preprocessing
 from lrp_onnx.report.colors import Scale
 from lrp_onnx.report.render import RenderStyle, overlay
 from lrp_onnx.runtime.explanation import KINDS, probabilities_of, scores_of
 from lrp_onnx.runtime.preprocess import CHOICES, PRESETS, preprocess
+from lrp_onnx.selection import Selection
 
 ASSETS = Path(lrp_onnx.__file__).parent / "deploy" / "web"
 SCRIPT = Path(__file__).parent / "in_node.mjs"
@@ -171,7 +172,15 @@ def tensors() -> Iterator[tuple[str, NDArray[Any], str]]:
     yield "probability", np.abs(logits[:, 0]) / 20, ""
     features = rng.normal(0, 1, (2, 12, 5, 7)).astype(np.float32)
     yield "features", features, ""
-    yield "logits", features, str(Selection((0, 12), (1, 3), (2, 7)))
+    yield "logits", features, str(Selection(((0, 12), (1, 3), (2, 7)), 1))
+    yield "logits", features, str(Selection(((2, 3), (0, 5), (2, 7)), 2, largest=True))
+    yield "sigmoids", np.abs(logits) / 20, ""
+    yield "sigmoids", np.abs(features) / 20, ""
+    boxes = rng.normal(0, 1, (2, 6, 12)).astype(np.float32)
+    yield "scores", boxes[:, :1], ""
+    yield "scores", boxes, str(Selection(((3, 4), (0, 12)), 2))
+    yield "scores", boxes, str(Selection(((0, 6), (0, 12)), 2, largest=True))
+    yield "logit", features, str(Selection(((4, 5), (1, 3), (2, 7)), 1))
     yield "other", logits, ""
 
 

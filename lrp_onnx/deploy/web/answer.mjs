@@ -1,6 +1,6 @@
 // From the model's outputs to classes and probabilities, as lrp_onnx/runtime/explanation.py has them.
 
-const WITHOUT_PROBABILITIES = ["features", "other"];
+const WITHOUT_PROBABILITIES = ["features", "scores", "other"];
 
 // A half-precision number, from its 16 bits.
 function half(bits) {
@@ -30,32 +30,41 @@ export function numbers({ type, data }) {
   return Float64Array.from(data, Number);
 }
 
-// The scores of the first picture, one a class, of an output of `kind`; {scores, counts from}.
+// The scores of the first picture, one a class, of an output of `kind`.
 export function scoresOf(tensor, { kind, selection }) {
   const values = numbers(tensor);
-  const [, classes, height, width] = tensor.dims;
-  if (selection || kind === "features") {
-    const whole = { channels: [0, classes], rows: [0, height], columns: [0, width] };
-    return means(values, height, width, selection ?? whole);
-  }
-  const count = tensor.dims.slice(1).reduce((product, size) => product * size, 1);
-  const row = Array.from(values.subarray(0, count));
+  const sizes = tensor.dims.slice(1);
+  const isMap = (kind === "features" || sizes.length === 3) && sizes.slice(1).some((n) => n !== 1);
+  const whole = { ranges: sizes.map((size) => [0, size]), axis: 1, largest: false };
+  const count = sizes.reduce((product, size) => product * size, 1);
+  const row =
+    selection || isMap
+      ? taken(values, sizes, selection ?? whole)
+      : Array.from(values.subarray(0, count));
   if (kind === "logit") return [-row[0], row[0]];
   if (kind === "probability") return [Math.fround(1 - row[0]), row[0]];
   return row;
 }
 
-// The mean of every channel over some rows and columns.
-function means(values, height, width, { channels, rows, columns }) {
+// Of every class along `axis` (the batch is axis 0) the mean of what `ranges` select along the
+// other axes, or the largest value there.
+function taken(values, sizes, { ranges, axis, largest }) {
   const found = [];
-  for (let c = channels[0]; c < channels[1]; c++) {
-    let sum = 0;
-    for (let y = rows[0]; y < rows[1]; y++) {
-      for (let x = columns[0]; x < columns[1]; x++) sum += values[(c * height + y) * width + x];
+  let count = 0;
+  const walk = (depth, offset, place) => {
+    if (depth === sizes.length) {
+      const before = found[place];
+      found[place] = largest ? Math.max(before ?? -Infinity, values[offset]) : (before ?? 0) + values[offset];
+      count += 1;
+      return;
     }
-    found.push(sum / ((rows[1] - rows[0]) * (columns[1] - columns[0])));
-  }
-  return found;
+    const [low, high] = ranges[depth];
+    for (let index = low; index < high; index++) {
+      walk(depth + 1, offset * sizes[depth] + index, depth + 1 === axis ? index - low : place);
+    }
+  };
+  walk(0, 0, 0);
+  return largest ? found : found.map((sum) => sum / (count / found.length));
 }
 
 const LOWEST = { int8: -128, int16: -32768, int32: -(2 ** 31) };

@@ -199,8 +199,9 @@ function feeds(values, target) {
     targets[0] = BigInt(target);
     given[facts.target] = new ort.Tensor("int64", targets, [targets.length]);
     if (facts.start) {
-      const zeros = new Float32Array(targets.length * facts.classes);
-      given[facts.start] = new ort.Tensor("float32", zeros, [targets.length, facts.classes]);
+      const dims = [targets.length, ...facts.start_shape];
+      const zeros = new Float32Array(dims.reduce((product, size) => product * size, 1));
+      given[facts.start] = new ort.Tensor("float32", zeros, dims);
     }
   }
   return given;
