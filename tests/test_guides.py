@@ -38,6 +38,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "the line of another shell",
     ],
     "kernels": ["needs a GPU"],
+    "other-languages": ["tests/runtimes/test_other_languages.py runs it"] * 6,
     "runtimes": [
         "needs Node or a browser",
         "needs OpenVINO",
