@@ -37,7 +37,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "notation": {"errors"},
     "files": {"errors", "contract"},
     "plan": {"errors"},
-    "deploy": {"errors", "contract", "files", "runtime"},
+    "deploy": {"errors", "contract", "files", "runtime", "maps"},
 }
 """Room → all that it may import, where that is little."""
 ONLY: Mapping[str, set[str]] = {
