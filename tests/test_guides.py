@@ -25,6 +25,12 @@ from lrp_onnx.relevance.rules.table import RULES
 from lrp_onnx.runtime.preprocess import PRESETS
 
 NOT_RUN: Mapping[str, list[str]] = {
+    "annotations": [
+        "tests/runtimes/test_readers.py runs it",
+        "the settings of a project",
+        "tests/runtimes/test_readers.py runs it",
+        "tests/runtimes/test_readers.py runs it",
+    ],
     "README": [
         "installs packages",
         "installs packages",
@@ -38,6 +44,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "the line of another shell",
     ],
     "kernels": ["needs a GPU"],
+    "other-languages": ["tests/runtimes/test_other_languages.py runs it"] * 6,
     "runtimes": [
         "needs Node or a browser",
         "needs OpenVINO",

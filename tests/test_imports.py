@@ -38,7 +38,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "selection": set(),
     "files": {"errors", "contract"},
     "plan": {"errors"},
-    "deploy": {"errors", "contract", "files", "runtime"},
+    "deploy": {"errors", "contract", "files", "runtime", "maps"},
 }
 """Room → all that it may import, where that is little."""
 ONLY: Mapping[str, set[str]] = {

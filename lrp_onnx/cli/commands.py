@@ -629,6 +629,35 @@ def web(
 
 
 @main.command()
+@click.argument("results", type=PATH)
+@click.option(
+    "--to",
+    type=click.Choice(["coco", "label-studio", "fiftyone"]),
+    required=True,
+    help="Whose format: COCO's and Label Studio's get the regions that C3 keeps, FiftyOne's the "
+    "heatmaps too.",
+)
+@click.option(
+    "-o", "--output", type=PATH, metavar="FILE", required=True, help="JSON file to write."
+)
+@click.option(
+    "--images",
+    metavar="PREFIX",
+    help="What the photos' names begin with in the file: an address or a folder. [default: nothing "
+    "for coco, /data/local-files/?d= for label-studio, the whole path for fiftyone]",
+)
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+def export(results: Path, to: str, output: Path, images: str | None, force: bool) -> None:
+    """Write results for programs where people look at data.
+
+    RESULTS is the folder that `lrp-onnx explain` has written. The photos are read where they were.
+    """
+    from lrp_onnx.cli.export import export_results
+
+    click.echo(export_results(results, to, output, images=images, force=force))
+
+
+@main.command()
 @click.argument("topic", required=False)
 @click.option("--raw", is_flag=True, help="Print Markdown as it is, also to a terminal.")
 def guide(topic: str | None, raw: bool) -> None:

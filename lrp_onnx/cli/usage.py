@@ -34,6 +34,7 @@ EXAMPLES = {
     "verify": "lrp-onnx verify model.lrp.onnx --original model.onnx --image photo.jpg",
     "doctor": "lrp-onnx doctor model.onnx photos/ --labels labels.csv",
     "web": "lrp-onnx web model.onnx -o site",
+    "export": "lrp-onnx export explained --to coco -o regions.json",
     "guide": "lrp-onnx guide explaining",
     "demo": "lrp-onnx demo; for your own model and pictures: lrp-onnx explain model.onnx photo.jpg",
 }
@@ -50,7 +51,7 @@ class Command(click.Command):
         except click.BadOptionUsage:
             raise
         except click.MissingParameter as error:
-            text = error.format_message()
+            text = " ".join(error.format_message().split())  # choices stand on lines of their own
         except click.BadParameter:
             raise
         except click.NoSuchOption as error:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.errors import ImageError, OutputError, OutputExistsError
+from lrp_onnx.errors import ImageError, OutputError, OutputExistsError, shown
 from lrp_onnx.files.writing import append_line, check_folder, leftovers, make_folder, write_bytes
 from lrp_onnx.report.names import stems_of
 
@@ -336,6 +336,19 @@ class Results:
         names = [name for line in lines for name in line.get("files", {}).values()]
         there = all((self.folder / name).is_file() for name in names)
         return bool(names) and len(lines) == self._run.each and there
+
+
+def stored_lines(folder: Path) -> Iterator[Line]:
+    """The lines of a folder of results, those of one picture together.
+
+    Raises:
+        OutputError: there are no results in the folder, or its `RUN` is damaged.
+    """
+    run = _Run.read(folder) if folder.is_dir() else None
+    if run is None:
+        found = "holds no results" if folder.is_dir() else "is no folder of results"
+        raise OutputError(f"{shown(folder)} {found} of lrp-onnx explain: name its -o/--output")
+    return Results(folder, [], settings=run.settings, each=run.each).lines()
 
 
 def _parsed(text: bytes) -> Line | None:

@@ -96,6 +96,14 @@ WRONG: dict[str, tuple[int, str]] = {
     "compile model.lrp.onnx": (1, "model.lrp.onnx exists: give another -o/--output, or --force"),
     "compile model.onnx -o nowhere/x.onnx": (1, "the folder nowhere does not exist: create it"),
     "compile model.onnx -o photos": (1, "photos is a folder: name a file to write"),
+    "export photos --to coco -o x.json": (1, "photos holds no results of lrp-onnx explain: name"),
+    "export nowhere --to coco -o x.json": (
+        1,
+        "nowhere is no folder of results of lrp-onnx explain",
+    ),
+    "export photos": (2, "Missing option '--to'. Choose from: coco, label-studio,"),
+    "export photos --to voc -o x.json": (2, "'voc' is not one of 'coco', 'label-studio',"),
+    "export --to coco -o x.json": (2, "Write: lrp-onnx export explained --to coco -o regions.json"),
     "guide explain": (1, "did you mean explaining?"),
 }
 """Command → (exit status, what the message says)."""
