@@ -15,6 +15,7 @@ import pytest
 from conftest import relative, run_onnx
 from float64 import run_float64
 from networks import picture, resnet
+from zoo_files import manifest
 
 from lrp_onnx.compiled.verify import audit, random_picture
 from lrp_onnx.compiler import Options, compile_model
@@ -349,6 +350,17 @@ def test_a_compiled_file_is_compiled_anew(saved: Save, composite: str, optimize_
     assert before.keys() == after.keys()
     for name, values in before.items():
         np.testing.assert_array_equal(after[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["vit.dynamo", "vit-separate.onnxruntime-transformers"])
+def test_a_compiled_transformer_is_compiled_anew(name: str, tmp_path: Path) -> None:
+    """The class token's size of the batch is written by the first compilation."""
+    (entry,) = (one for one in manifest() if one.name == name)
+    first = compile_model(entry.save(tmp_path)).save(tmp_path / "first.onnx")
+    again = compile_model(first).model
+    feeds = {"input": np.float32(np.random.default_rng(0).normal(size=(3, 3, 32, 32)))}
+    before, after = run_onnx(onnx.load(first), feeds), run_onnx(again, feeds)
+    assert relative(after["heatmap"], before["heatmap"]) < 1e-6
 
 
 def test_a_compiled_file_with_shuffled_weights_is_not_compiled_anew(

@@ -142,11 +142,11 @@ def _write_constants(model: ir.Model, one: ir.Model, two: ir.Model) -> int:
             output = str(node.outputs[0].name)
             output_shapes = [shape_of(by_name[output]) for by_name in outputs if output in by_name]
             vector = _any_batch(node, values, output_shapes)
-            if vector is None:
+            label = f"{node.name}.{slot}.any_batch"
+            if vector is None or name == label:  # a compiled file has it written already
                 continue
             if node.op_type == "Reshape" and not _keeps(node, outputs):
                 vector = [-1 if size == 0 else size for size in vector]
-            label = f"{node.name}.{slot}.any_batch"
             if node.op_type == "Expand" and _is_stored(node.inputs[0], model):
                 shape = _batch_and(model, vector[1:], label)
             else:
