@@ -67,7 +67,18 @@ class Pool:
         ]
         return max(1, min(rooms, default=1))
 
+    def beside_readers(self) -> Pool:
+        """The pool with `READERS` CPUs left for tasks that read, without which actors wait for
+        ever. Where there is no CPU left for an actor, it takes none for itself.
+        """
+        cpus = module("ray").cluster_resources().get("CPU", 0) - READERS
+        if cpus < self.cpus:
+            return replace(self, cpus=0, actors=self.actors if self.gpus else 1)
+        most = int(cpus / self.cpus) if self.cpus else self.size()
+        return replace(self, actors=min(self.size(), most))
 
+
+READERS = 1
 DEFAULT_POOL = Pool()
 
 
@@ -109,7 +120,7 @@ def explain(
         preprocessing: how pictures become input; None for what the file says, else ImageNet's.
         labels: class names; empty for those that the file has.
         keep: how maps are kept: ``float32``, ``float16`` or ``none``.
-        pool: the actors.
+        pool: the actors; a CPU of the cluster stays free for reading.
 
     Returns:
         A ``ray.data.Dataset`` of rows, one for every picture: see `rows.row_of`. A picture that
@@ -122,7 +133,7 @@ def explain(
     """
     need_ray()
     job, rows = _prepared(model, target, preprocessing, labels, keep, pool)
-    return _mapped(dataset, job, pool, rows)
+    return _mapped(dataset, job, pool.beside_readers(), rows)
 
 
 def explain_into(
