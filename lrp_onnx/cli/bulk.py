@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,8 @@ def explain_in_bulk(command: BulkCommand, *, report: Callable[[str], None]) -> C
     metadata_of(command.model)  # a model that cannot be read is told before the pictures are
     pictures = _pictures(command)
     check_folder(command.output)
-    with held_folder(command.output):
+    # Ray prints what it has to say of its machines: standard output is for results.
+    with held_folder(command.output), redirect_stdout(sys.stderr):
         return _explain_missing(command, pictures, report)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -260,14 +261,19 @@ def _mapped(dataset: Any, job: _Job, pool: Pool, rows: int) -> Any:
     )
 
 
+_RAISED = re.compile(r"^([\w.]+(?:Error|Exception)): (.*)$", re.MULTILINE)
+"""An error in the text of a traceback: all that Ray keeps of one in an actor."""
+
+
 def _told(error: BaseException) -> LrpOnnxError:
     """What went wrong in an actor, as an error of ours."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, LrpOnnxError):
-            return at
-        at = getattr(at, "cause", None) or at.__cause__
-    return LrpOnnxError(f"Ray gave up: {first_line(error)}. The same command goes on")
+    raised = _RAISED.search(str(error))
+    if raised is None:
+        return LrpOnnxError(f"Ray gave up: {first_line(error)}")
+    kind, message = raised.groups()
+    if kind.startswith(f"{LrpOnnxError.__module__}."):
+        return LrpOnnxError(message)
+    return LrpOnnxError(f"an actor failed: {kind}: {message}")
 
 
 def need_ray() -> None:
@@ -297,7 +303,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by us
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -137,26 +137,36 @@ def assert_equal_to_explain(rows: list[Row], compiled: bytes, photos: Path) -> N
         assert by_path[str(path)]["map"] is None
 
 
+def actor(folder: Path, compiled: bytes, *, into: Path | None = None) -> _Actor:
+    """One that no cluster runs."""
+    (folder / "model.onnx").write_bytes(compiled)
+    return _Actor(
+        _Job(
+            model=folder / "model.onnx",
+            preprocessing=None,
+            labels=(),
+            target=None,
+            keep="float32",
+            provider="cpu",
+            threads=1,
+            batch=8,
+            into=into,
+        )
+    )
+
+
+def test_a_block_without_pictures_is_told(compiled: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="has the columns image: it needs 'bytes'"):
+        actor(tmp_path, compiled)(pa.table({"image": [1, 2]}))
+
+
 def test_a_task_that_is_repeated_writes_its_rows_once(
     compiled: bytes, photos: Path, tmp_path: Path
 ) -> None:
     """Without a cluster: an actor of another process makes the same file of the same block."""
-    file = tmp_path / "model.onnx"
-    file.write_bytes(compiled)
     (tmp_path / "out").mkdir()
-    job = _Job(
-        model=file,
-        preprocessing=None,
-        labels=(),
-        target=None,
-        keep="float32",
-        provider="cpu",
-        threads=1,
-        batch=8,
-        into=tmp_path / "out",
-    )
     block = pa.table({"path": [str(path) for path in sorted(photos.iterdir())]})
-    keys = [_Actor(job)(block).to_pylist() for _ in range(2)]
+    keys = [actor(tmp_path, compiled, into=tmp_path / "out")(block).to_pylist() for _ in range(2)]
     assert keys[0] == keys[1]
     assert len(parts_of(tmp_path / "out")) == 1
     assert_equal_to_explain(rows_in(tmp_path / "out"), compiled, photos)
@@ -177,18 +187,7 @@ def test_a_map_that_is_not_finite_is_a_fault_of_its_picture_alone(
         return run(self, sources, **options)
 
     monkeypatch.setattr(Explainer, "explain_images", overflowing)
-    (tmp_path / "model.onnx").write_bytes(compiled)
-    job = _Job(
-        model=tmp_path / "model.onnx",
-        preprocessing=None,
-        labels=(),
-        target=None,
-        keep="none",
-        provider="cpu",
-        threads=1,
-        batch=8,
-    )
-    rows = _Actor(job)(pa.table({"path": paths})).to_pylist()
+    rows = actor(tmp_path, compiled)(pa.table({"path": paths})).to_pylist()
     assert [row["error"] is None for row in rows] == [True, False, True]
     assert rows[1]["error"].startswith(f"{paths[1]} cannot be explained")
 
@@ -248,10 +247,10 @@ def test_a_dataset_of_bytes(compiled: bytes, photos: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_nodes")
-def test_a_dataset_without_pictures_is_told(compiled: bytes) -> None:
-    dataset = ray.data.from_arrow(pa.table({"image": [1, 2]}))
-    with pytest.raises(ray.exceptions.RayError, match="it needs 'bytes'"):
-        explain(dataset, compiled).take_all()
+def test_a_fault_in_an_actor_is_told(compiled: bytes, photos: Path, tmp_path: Path) -> None:
+    rows = explain_into(tmp_path / "gone", [str(photos / "00.png")], compiled)
+    with pytest.raises(LrpOnnxError, match=r"^the folder \S+gone does not exist: create it"):
+        list(rows)
 
 
 def test_a_node_is_killed_in_the_middle(
@@ -259,7 +258,7 @@ def test_a_node_is_killed_in_the_middle(
 ) -> None:
     """Nothing is lost and nothing is there twice."""
     pictures = [str(path) for path in sorted(photos.iterdir())]
-    for number in range(20):
+    for number in range(8):
         for path in pictures[:22]:
             pictures.append(f"{tmp_path}/{number}-{Path(path).name}")
             Path(pictures[-1]).write_bytes(Path(path).read_bytes())
@@ -268,7 +267,7 @@ def test_a_node_is_killed_in_the_middle(
     keys = []
     for key in explain_into(out, pictures, compiled, pool=Pool(block=8, actors=2)):
         keys.append(key)
-        if len(keys) == 40:
+        if len(keys) == 16:
             two_nodes.wait_for_work()
             two_nodes.kill()
     assert len(keys) == len(pictures), "the node's loss ended the run"
