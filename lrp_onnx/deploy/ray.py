@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -304,6 +306,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
         yield
         return
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by us
+    on_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -311,6 +314,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
             f"no Ray cluster answers at {address or 'this machine'} ({first_line(error)}): start "
             "one with `ray start --head`, or leave --address out"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_end)  # Ray's own handler ends the process where it stands
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield
