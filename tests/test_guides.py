@@ -37,6 +37,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "installs packages and runs this test",
     ],
     "browser": ["serves until it is stopped", "installs packages", "settings of a host"],
+    "bulk": ["installs packages", "needs Ray", "needs Ray", "needs Ray"],
     "installing": [
         "installs packages",
         "installs packages",

@@ -658,6 +658,101 @@ def export(results: Path, to: str, output: Path, images: str | None, force: bool
 
 
 @main.command()
+@click.argument("model", type=PATH)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    metavar="DIR",
+    help="Folder for the Parquet files. One that has some of these results already gets the "
+    "others.",
+)
+@click.option("--recursive", is_flag=True, help="Search the subfolders of folders too.")
+@click.option(
+    "--target",
+    metavar="CLASS",
+    help="Class to explain, by index or name, e.g. 3 or heart. [default: the predicted class]",
+)
+@click.option(
+    "--post",
+    metavar="CHAIN",
+    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
+    "own]",
+)
+@click.option(
+    "--map",
+    "keep",
+    type=click.Choice(["float32", "float16", "none"]),
+    default="float32",
+    show_default=True,
+    help="How every heatmap is kept: whole, in half of the bytes, or not at all.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Ray cluster to work on. [default: this machine's, or a new one on it]",
+)
+@click.option(
+    "--actors",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that explain. [default: as many as the cluster has room for]",
+)
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0),
+    default=1,
+    show_default=True,
+    help="CPUs, and threads, of every actor.",
+)
+@click.option(
+    "--gpus",
+    type=click.FloatRange(min=0),
+    default=0,
+    show_default=True,
+    help="GPUs of every actor, or a share: with 0.5 two actors use one. 0 is the CPU.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Pictures per run.",
+)
+@click.option(
+    "--block",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Pictures per Parquet file at most. [default: as many as make 32 MB of maps, at most 128]",
+)
+@click.option("--force", is_flag=True, help="Start over: replace results of other settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@compile_options
+def bulk(model: Path, sources: tuple[str, ...], as_json: bool, **values: Any) -> None:
+    """Explain thousands of pictures on a Ray cluster, into Parquet files.
+
+    MODEL is compiled or not; SOURCE is a file, a folder or a quoted glob. Rows are written block by
+    block: where a run was stopped, the same command goes on. Pictures that cannot be read are rows
+    with a reason, and the exit status is 1.
+    """
+    from lrp_onnx.cli.bulk import BulkCommand, explain_in_bulk
+
+    settled = given_options((*COMPILING, "post"), but=("preprocess", "classes"))
+    options = to_options(**{name: values.pop(name) for name in (*COMPILING, "post")})
+    counts = explain_in_bulk(
+        BulkCommand(
+            model=model, sources=sources, options=options, without_effect=settled, **values
+        ),
+        report=_to_stderr,
+    )
+    click.echo(json.dumps(counts.to_json()) if as_json else shown(counts.sentence))
+    if counts.fault:
+        raise LrpOnnxError(shown(counts.fault))
+
+
+@main.command()
 @click.argument("topic", required=False)
 @click.option("--raw", is_flag=True, help="Print Markdown as it is, also to a terminal.")
 def guide(topic: str | None, raw: bool) -> None:

@@ -35,6 +35,7 @@ EXAMPLES = {
     "doctor": "lrp-onnx doctor model.onnx photos/ --labels labels.csv",
     "web": "lrp-onnx web model.onnx -o site",
     "export": "lrp-onnx export explained --to coco -o regions.json",
+    "bulk": "lrp-onnx bulk model.onnx photos -o explained",
     "guide": "lrp-onnx guide explaining",
     "demo": "lrp-onnx demo; for your own model and pictures: lrp-onnx explain model.onnx photo.jpg",
 }

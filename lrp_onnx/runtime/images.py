@@ -147,15 +147,30 @@ def read_image(path: Path) -> Picture:
         ImageError: the file is missing, no file but a folder or a device, damaged, not a picture,
             or larger than `MOST_BYTES` or `MOST_PIXELS`.
     """
+    return decoded_image(picture_bytes(path), str(path))
+
+
+def picture_bytes(path: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        ImageError: the file is missing, no file but a folder or a device, an array, or larger than
+            `MOST_BYTES`.
+    """
     if path.suffix.lower() in ARRAYS:
         raise ImageError(
             f"{shown(path)} is an array, and a picture is needed here: name a photo; arrays are "
             "for explain, with a model of signals or volumes"
         )
-    return decoded_image(_bytes_of(path), str(path))
+    return bytes_of(path)
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file of at most `MOST_BYTES`.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     try:
         if path.is_dir():
             raise ImageError(f"{shown(path)} is a folder: name the pictures in it")

@@ -25,7 +25,7 @@ WRONG: dict[str, tuple[int, str]] = {
     "model.onnx photo.png": (2, "did you mean lrp-onnx explain model.onnx photo.png?"),
     "model.onnx": (2, "did you mean lrp-onnx explain model.onnx PHOTOS?"),
     "explian model.onnx photo.png": (2, "'explian' is no command: did you mean explain or plan?"),
-    "run model.onnx photo.png": (2, "'run' is no command: there are compare, compile,"),
+    "run model.onnx photo.png": (2, "'run' is no command: there are bulk, compare, compile,"),
     "help": (2, "lrp-onnx --help lists them"),
     # arguments
     "explain model.onnx": (2, "Missing argument 'IMAGE...'. Write: lrp-onnx explain model.onnx"),
@@ -82,6 +82,9 @@ WRONG: dict[str, tuple[int, str]] = {
     "explain model.onnx photo.png --provider gpu": (2, "is not one of 'cpu', 'cuda'"),
     "explain model.lrp.onnx photo.png --composite c3-lrp": (1, "or compile it anew: lrp-onnx comp"),
     "explain model.lrp.onnx photo.png --top 2": (1, "compile it with --many-targets"),
+    "bulk model.onnx": (2, "Missing argument 'SOURCE...'. Write: lrp-onnx bulk model.onnx photos"),
+    "bulk model.onnx photos": (2, "Missing option '-o' / '--output'. Write: lrp-onnx bulk"),
+    "bulk model.onnx photos -o out --map png": (2, "'png' is not one of 'float32', 'float16',"),
     "evaluate model.onnx photos --metrics rank": (1, "give --masks DIR, or --labels FILE with the"),
     "evaluate model.onnx photos --metrics exakt": (1, "no metric 'exakt': did you mean exact?"),
     "evaluate model.onnx photos --method gradcam": (1, "did you mean grad-cam"),
