@@ -9,13 +9,14 @@ import pytest
 from lrp_onnx.compiler import Options
 from lrp_onnx.explanation import style_of
 from lrp_onnx.maps.chain import parse_chain
-from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
+from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT, TRANSFORMERS
 
 OWN = {
     "c3-lrp": "c3",
     "c3-lrp-zplus": "c3",
     "epsilon-gamma-plus": "smooth",
     DEFAULT: "c3(size=14, expansion=bilinear, outside=rank)",
+    TRANSFORMERS: "c3(size=14, expansion=bilinear, outside=rank)",
 }
 """Composites with a post-processing of their own."""
 
