@@ -30,6 +30,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "installs packages",
         "installs packages and runs this test",
     ],
+    "browser": ["serves until it is stopped", "installs packages", "settings of a host"],
     "installing": [
         "installs packages",
         "installs packages",

@@ -16,6 +16,7 @@ from lrp_onnx.cli.options import (
     COMPILING,
     INPUT_OPTIONS,
     PATH,
+    WEB_OPTIONS,
     compile_options,
     given_options,
     provider_option,
@@ -535,6 +536,71 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
         show(*doctor_lines(findings))
     if findings.faults:
         click.get_current_context().exit(1)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="DIR",
+    default="site",
+    show_default=True,
+    help="Folder for the site. It is created if it is missing.",
+)
+@click.option(
+    "--samples", type=PATH, metavar="DIR", help="Folder of pictures that the page offers."
+)
+@click.option(
+    "--runtime",
+    type=PATH,
+    metavar="DIR",
+    help="Copy onnxruntime-web from this npm package, node_modules/onnxruntime-web, so that the "
+    "site needs no other one. [default: the page loads it from jsDelivr]",
+)
+@click.option(
+    "--post",
+    metavar="CHAIN",
+    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
+    "own]",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print the site's files as JSON.")
+@some_options(*WEB_OPTIONS)
+def web(
+    model: Path,
+    output: Path,
+    samples: Path | None,
+    runtime: Path | None,
+    force: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Write a static site: a page that explains photos in the browser.
+
+    MODEL, compiled or not, runs in the page itself, by onnxruntime-web: photos stay on the
+    visitor's device.
+    """
+    from lrp_onnx.cli.web import make_site, site_lines
+
+    settled = given_options((*WEB_OPTIONS, "post"), but=("preprocess", "classes"))
+    site, notes = make_site(
+        model,
+        output,
+        options=to_options(**values),
+        settled=settled,
+        samples=samples,
+        runtime=runtime,
+        force=force,
+    )
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        click.echo(json.dumps({"output": str(output), "files": dict(site.sizes), "notes": notes}))
+    else:
+        for line in site_lines(site):
+            click.echo(shown(line))
 
 
 @main.command()

@@ -147,6 +147,8 @@ OPTIONS: Mapping[str, Decorator] = {
 """Parameter → option."""
 COMPILING = tuple(OPTIONS)
 """Parameters of a command that compiles."""
+WEB_OPTIONS = tuple(name for name in OPTIONS if name not in ("optimize_for", "inputs", "static"))
+"""Parameters of the command that compiles for browsers."""
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:

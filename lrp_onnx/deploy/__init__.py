@@ -1,0 +1,1 @@
+"""Compiled files where people use them: a page in the browser."""
