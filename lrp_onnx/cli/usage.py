@@ -34,6 +34,7 @@ EXAMPLES = {
     "verify": "lrp-onnx verify model.lrp.onnx --original model.onnx --image photo.jpg",
     "doctor": "lrp-onnx doctor model.onnx photos/ --labels labels.csv",
     "web": "lrp-onnx web model.onnx -o site",
+    "triton": "lrp-onnx triton model.onnx -o repository",
     "guide": "lrp-onnx guide explaining",
     "demo": "lrp-onnx demo; for your own model and pictures: lrp-onnx explain model.onnx photo.jpg",
 }

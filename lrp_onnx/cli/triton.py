@@ -1,0 +1,148 @@
+"""The `triton` command: a model repository for Triton and other servers of its protocol."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from lrp_onnx.cli.verify import runner_on
+from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.contract import is_compiled
+from lrp_onnx.deploy.triton import Repository, Serving, Tensor, check_repository, write_repository
+from lrp_onnx.errors import ModelFileError, RuleError
+from lrp_onnx.files.models import SIZE_LIMIT, load_proto, metadata_of, parse, read_bytes
+
+IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
+"""Triton's container image in what is printed."""
+
+
+def make_repository(
+    model: Path,
+    folder: Path,
+    *,
+    name: str | None,
+    options: Options,
+    serving: Serving,
+    target: bool | None = None,
+    settled: Sequence[str] = (),
+    force: bool = False,
+) -> tuple[Repository, list[str]]:
+    """Compile `model` for servers, unless it is compiled, and write it into a repository.
+
+    Args:
+        model: an ONNX file, compiled or not.
+        folder: the repository.
+        name: the model's name; None for that of its file.
+        options: how a model that is not compiled is compiled.
+        serving: how the server runs it.
+        target: whether requests say the class to explain; None for a file that is compiled as it
+            is, and True for others.
+        settled: options of a compilation that were given, which a compiled file cannot follow.
+        force: whether existing files are overwritten.
+
+    Returns:
+        The repository, and notes for whoever made it.
+
+    Raises:
+        RuleError: the file is compiled and `settled` is not empty.
+        What `compile_model` and `write_repository` raise.
+    """
+    metadata = metadata_of(model)  # a model that cannot be read is told before anything else
+    name = name_of(model) if name is None else name
+    check_repository(folder, name, weights=False, force=force)
+    notes: list[str] = []
+    weights: dict[str, Path] = {}
+    if is_compiled(metadata):
+        if settled:
+            raise RuleError(
+                f"{model} is compiled already, which settles {', '.join(settled)}: give the model "
+                "that it was compiled from"
+            )
+        proto, weights = _as_it_lies(model)
+    else:
+        inputs = "none" if target is False else "target"
+        compiled = compile_model(model, replace(options, inputs=inputs), runner=runner_on("cpu"))
+        proto, notes = compiled.model, list(compiled.plan.notes)
+        if proto.ByteSize() > SIZE_LIMIT:
+            raise ModelFileError(
+                f"{model} has {proto.ByteSize():,} bytes when it is compiled; files have at most "
+                f"{SIZE_LIMIT:,}: take a smaller model"
+            )
+    written = write_repository(
+        proto,
+        folder,
+        name=name,
+        serving=serving,
+        target=target,
+        labels=options.labels,
+        weights=weights,
+        force=force,
+    )
+    return written, [*notes, *written.notes]
+
+
+def name_of(model: Path) -> str:
+    """The name of a model's file as a server can have it."""
+    stem = model.stem.removesuffix(".lrp")
+    return re.sub(r"[^\w.-]|^[.-]", "_", stem, flags=re.ASCII)
+
+
+def _as_it_lies(model: Path) -> tuple[onnx.ModelProto, dict[str, Path]]:
+    """A model without the weights that lie in other files, and those files: name → path."""
+    proto = parse(read_bytes(model), str(model))
+    names = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    if names:
+        load_proto(model)  # raises where one of them cannot be read
+    return proto, {file: model.parent / file for file in sorted(names)}
+
+
+def repository_json(repository: Repository, notes: Sequence[str]) -> dict[str, Any]:
+    """What was written, as JSON-ready data."""
+
+    def tensors(those: Sequence[Tensor]) -> list[dict[str, Any]]:
+        return [{"name": t.name, "type": t.type, "dims": list(t.dims)} for t in those]
+
+    return {
+        "output": str(repository.folder),
+        "name": repository.name,
+        "max_batch_size": repository.max_batch_size,
+        "inputs": tensors(repository.inputs),
+        "outputs": tensors(repository.outputs),
+        "files": dict(repository.sizes),
+        "notes": list(notes),
+    }
+
+
+def repository_lines(repository: Repository) -> Iterator[str]:
+    """What was written, and how to serve it."""
+    batches = (
+        f"batches of up to {repository.max_batch_size}"
+        if repository.max_batch_size
+        else "no batching by the server"
+    )
+    size = sum(repository.sizes.values()) / 1e6
+    yield f"{repository.folder / repository.name}: {size:.1f} MB, {batches}"
+    for what, tensors in (("in", repository.inputs), ("out", repository.outputs)):
+        yield f"{what}: {', '.join(map(_written, tensors))}"
+    folder = shlex.quote(str(repository.folder.absolute()))
+    yield (
+        f"serve it: docker run --rm -p 8000:8000 -v {folder}:/models {IMAGE} tritonserver "
+        "--model-repository=/models"
+    )
+
+
+def _written(tensor: Tensor) -> str:
+    dims = ", ".join(map(str, tensor.dims))
+    return f"{tensor.name} {tensor.type.removeprefix('TYPE_')} [{dims}]"
