@@ -655,6 +655,12 @@ def web(
     help="Copies of the model that run side by side.",
 )
 @click.option(
+    "--optimize-for",
+    type=click.Choice(["cpu", "cuda", "tensorrt", "openvino", "portable"]),
+    help="Runtime or processor of the server. [default: cpu with --kind cpu, else cuda, which "
+    "the CPU runs too]",
+)
+@click.option(
     "--target/--no-target",
     default=None,
     help="Whether requests say the class to explain, -1 for the predicted one; without, they get "
@@ -679,6 +685,7 @@ def triton(
     queue_delay: int,
     kind: str,
     instances: int,
+    optimize_for: str | None,
     target: bool | None,
     force: bool,
     as_json: bool,
@@ -692,14 +699,13 @@ def triton(
     from lrp_onnx.cli.triton import make_repository, repository_json, repository_lines
     from lrp_onnx.deploy.triton import Serving
 
-    settled = given_options((*TRITON_OPTIONS, "outputs", "post"), but=("classes",))
-    if kind == "gpu" and "--optimize-for" not in settled:
-        values["optimize_for"] = "cuda"
+    settled = given_options((*TRITON_OPTIONS, "outputs", "post", "optimize_for"), but=("classes",))
+    form = optimize_for or ("cpu" if kind == "cpu" else "cuda")
     repository, notes = make_repository(
         model,
         output,
         name=name,
-        options=to_options(**values),
+        options=to_options(optimize_for=form, **values),
         serving=Serving(
             max_batch_size=max_batch_size,
             preferred=preferred,

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from lrp_onnx.cli.verify import runner_on
-from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.compiler import Options, compile_model, runtime_notes
 from lrp_onnx.contract import is_compiled
 from lrp_onnx.deploy.triton import Repository, Serving, Tensor, check_repository, write_repository
 from lrp_onnx.errors import ModelFileError, RuleError
@@ -68,7 +68,13 @@ def make_repository(
     else:
         inputs = "none" if target is False else "target"
         compiled = compile_model(model, replace(options, inputs=inputs), runner=runner_on("cpu"))
-        proto, notes = compiled.model, list(compiled.plan.notes)
+        proto, told = compiled.model, list(runtime_notes(options))
+        notes = [note for note in compiled.plan.notes if note not in told]
+        if told:
+            notes.append(
+                "the file is for ONNX Runtime, on the CPU and on CUDA; OpenVINO Model Server needs "
+                "--optimize-for openvino"
+            )
         if proto.ByteSize() > SIZE_LIMIT:
             raise ModelFileError(
                 f"{model} has {proto.ByteSize():,} bytes when it is compiled; files have at most "
