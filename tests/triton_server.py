@@ -77,9 +77,9 @@ class Served:
 
     def _check(self) -> None:
         assert not (self.batched and self.session.get_overridable_initializers())
-        for declared, values in (
-            (self.config.input, self.session.get_inputs()),
-            (self.config.output, self.session.get_outputs()),
+        for declared, values, exact in (
+            (self.config.input, self.session.get_inputs(), False),
+            (self.config.output, self.session.get_outputs(), True),
         ):
             known = {value.name: value for value in values}
             assert [one.name for one in declared] == list(known)
@@ -87,7 +87,8 @@ class Served:
                 value = known[one.name]
                 shape = [size if isinstance(size, int) else -1 for size in value.shape]
                 assert list(one.dims), f"{one.name}: dims must not be empty"
-                assert fits(shape, self._dims(one)), (one.name, shape, self._dims(one))
+                dims = self._dims(one)
+                assert shape == dims if exact else fits(shape, dims), (one.name, shape, dims)
                 assert not self.batched or shape[0] == -1, one.name
                 assert type_of(one)[0] == value.type
         for size in self.config.dynamic_batching.preferred_batch_size:
