@@ -31,7 +31,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "installs packages and runs this test",
     ],
     "browser": ["serves until it is stopped", "installs packages", "settings of a host"],
-    "datasets": ["needs pycocotools", "needs FiftyOne"],
+    "datasets": ["needs pycocotools", "needs FiftyOne and its database"],
     "installing": [
         "installs packages",
         "installs packages",

@@ -666,6 +666,12 @@ def web(
     help="Whether requests say the class to explain, -1 for the predicted one; without, they get "
     "the predicted one. [default: target, or as a compiled MODEL has it]",
 )
+@click.option(
+    "--pixels",
+    is_flag=True,
+    help="The model takes pixels, uint8 from 0 to 255, and normalises them itself; clients only "
+    "resize pictures.",
+)
 @click.option("--outputs", metavar="NAMES", help="Outputs to add, as for `lrp-onnx compile`.")
 @click.option(
     "--post",
@@ -687,6 +693,7 @@ def triton(
     instances: int,
     optimize_for: str | None,
     target: bool | None,
+    pixels: bool,
     force: bool,
     as_json: bool,
     **values: Any,
@@ -699,7 +706,10 @@ def triton(
     from lrp_onnx.cli.triton import make_repository, repository_json, repository_lines
     from lrp_onnx.deploy.triton import Serving
 
-    settled = given_options((*TRITON_OPTIONS, "outputs", "post", "optimize_for"), but=("classes",))
+    settled = given_options(
+        (*TRITON_OPTIONS, "outputs", "post", "optimize_for"),
+        but=("preprocess", "classes") if pixels else ("classes",),
+    )
     form = optimize_for or ("cpu" if kind == "cpu" else "cuda")
     repository, notes = make_repository(
         model,
@@ -714,6 +724,7 @@ def triton(
             instances=instances,
         ),
         target=target,
+        pixels=pixels,
         settled=settled,
         force=force,
     )

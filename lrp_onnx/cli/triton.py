@@ -13,10 +13,18 @@ import onnx
 
 from lrp_onnx.cli.verify import runner_on
 from lrp_onnx.compiler import Options, compile_model, runtime_notes
-from lrp_onnx.contract import is_compiled
-from lrp_onnx.deploy.triton import Repository, Serving, Tensor, check_repository, write_repository
+from lrp_onnx.contract import Preprocessing, is_compiled
+from lrp_onnx.deploy.triton import (
+    Repository,
+    Serving,
+    Tensor,
+    check_repository,
+    contract_of,
+    write_repository,
+)
 from lrp_onnx.errors import ModelFileError, RuleError
 from lrp_onnx.files.models import SIZE_LIMIT, load_proto, metadata_of, parse, read_bytes
+from lrp_onnx.runtime.preprocess import assumed
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
 """Triton's container image in what is printed."""
@@ -30,6 +38,7 @@ def make_repository(
     options: Options,
     serving: Serving,
     target: bool | None = None,
+    pixels: bool = False,
     settled: Sequence[str] = (),
     force: bool = False,
 ) -> tuple[Repository, list[str]]:
@@ -43,6 +52,7 @@ def make_repository(
         serving: how the server runs it.
         target: whether requests say the class to explain; None for a file that is compiled as it
             is, and True for others.
+        pixels: whether the file takes pixels and prepares them itself.
         settled: options of a compilation that were given, which a compiled file cannot follow.
         force: whether existing files are overwritten.
 
@@ -86,11 +96,29 @@ def make_repository(
         name=name,
         serving=serving,
         target=target,
+        pixels=_preparation(proto, options.preprocessing, notes) if pixels else None,
         labels=options.labels,
         weights=weights,
         force=force,
     )
     return written, [*notes, *written.notes]
+
+
+def _preparation(
+    model: onnx.ModelProto, given: Preprocessing | None, notes: list[str]
+) -> Preprocessing:
+    """How a picture becomes a compiled model's input; a note is added where that is not known."""
+    contract = contract_of(model)
+    stated = given or contract.preprocessing
+    if stated is None:
+        value = next(one for one in model.graph.input if one.name == contract.input)
+        channels = value.type.tensor_type.shape.dim[contract.layout.index("C")].dim_value
+        stated = assumed(channels)
+        notes.append(
+            "the model does not say how pictures become its input, so imagenet is assumed; if that "
+            "is wrong, classes and maps are wrong too: give --preprocess"
+        )
+    return stated.for_layout(contract.layout)
 
 
 def name_of(model: Path) -> str:

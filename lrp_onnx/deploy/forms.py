@@ -1,15 +1,20 @@
-"""The inputs of a compiled file, for servers: none that may be left out."""
+"""The inputs of a compiled file, for servers: none may be left out, and pixels for pictures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 
-from lrp_onnx.contract import PREFIX, START, TARGET, Contract
+from lrp_onnx.contract import PREFIX, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError
+
+PIXELS = "pixels"
+"""Name of the input of a file that prepares its pictures itself."""
 
 
 def without_optional_inputs(
@@ -60,6 +65,51 @@ def _settle(model: onnx.ModelProto, contract: Contract, *, target: bool) -> None
     for entry in model.metadata_props:
         if entry.key == f"{PREFIX}inputs":
             entry.value = json.dumps("target" if target else "none")
+
+
+def with_pixels(model: onnx.ModelProto, contract: Contract, how: Preprocessing) -> onnx.ModelProto:
+    """A compiled file that takes pixels: the input `PIXELS`, uint8 from 0 to 255, in the shape and
+    layout of the input that it has; the graph divides and normalises them.
+
+    Args:
+        model: a compiled file; it stays as it is.
+        contract: what it says of itself.
+        how: how a picture becomes its input. Pictures are resized and cropped as before.
+
+    Raises:
+        ContractError: it takes no pictures, or integers already.
+    """
+    picture = next(value for value in model.graph.input if value.name == contract.input)
+    element = picture.type.tensor_type.elem_type
+    kind = onnx.helper.tensor_dtype_to_np_dtype(element)
+    if not contract.takes_pictures or kind.kind == "i" or kind.kind == "u":
+        raise ContractError(
+            f"the model's input '{contract.input}' is {contract.layout} {kind}: --pixels is for "
+            "pictures that must be divided and normalised first; leave it out"
+        )
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    value = next(value for value in graph.input if value.name == contract.input)
+    value.name, value.type.tensor_type.elem_type = PIXELS, onnx.TensorProto.UINT8
+    shape = [-1 if letter == "C" else 1 for letter in contract.layout]
+    steps = [onnx.helper.make_node("Cast", [PIXELS], [f"{PIXELS}/float"], to=1)]
+    for op, numbers in (("Sub", how.mean), ("Div", how.std)):
+        constant = (np.asarray(numbers) * how.divisor).astype(np.float32).reshape(shape)
+        graph.initializer.append(onnx.numpy_helper.from_array(constant, f"{PIXELS}/{op}.by"))
+        inputs = [steps[-1].output[0], f"{PIXELS}/{op}.by"]
+        steps.append(onnx.helper.make_node(op, inputs, [f"{PIXELS}/{op}"]))
+    steps.append(onnx.helper.make_node("Cast", [f"{PIXELS}/Div"], [contract.input], to=element))
+    for number, step in enumerate(steps):
+        step.name = f"{PIXELS}/{number}"
+    _keep(graph.node, [*steps, *graph.node])
+    stored = replace(how, mean=(0.0,) * len(how.mean), std=(1.0,) * len(how.std), divisor=1.0)
+    said = {**contract.sources, "preprocessing": "the graph: it takes pixels of 0 to 255"}
+    told = replace(contract, input=PIXELS, preprocessing=stored, sources=said)
+    onnx.helper.set_model_props(
+        changed, {e.key: e.value for e in changed.metadata_props} | told.to_metadata()
+    )
+    return changed
 
 
 def _keep(field: Any, items: Iterable[Any]) -> None:

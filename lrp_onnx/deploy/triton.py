@@ -16,8 +16,8 @@ from pathlib import Path
 import onnx
 from google.protobuf.text_encoding import CEscape
 
-from lrp_onnx.contract import PREFIX, TARGET, Contract
-from lrp_onnx.deploy.forms import without_optional_inputs
+from lrp_onnx.contract import PREFIX, Contract, Preprocessing
+from lrp_onnx.deploy.forms import with_pixels, without_optional_inputs
 from lrp_onnx.errors import ContractError, OutputError, RuleError, shown
 from lrp_onnx.files.writing import check_folder, check_writable, make_folder, write_bytes
 
@@ -126,6 +126,7 @@ def write_repository(
     name: str,
     serving: Serving = Serving(),
     target: bool | None = None,
+    pixels: Preprocessing | None = None,
     labels: Sequence[str] = (),
     weights: Mapping[str, Path] | None = None,
     force: bool = False,
@@ -138,6 +139,8 @@ def write_repository(
         name: the model's name.
         serving: how the server runs it.
         target: whether requests say the class to explain; None for what the file has.
+        pixels: how a picture becomes the model's input, for a file that prepares pixels itself;
+            None for one that takes what it took.
         labels: class names; empty for those in the file.
         weights: name → path of the files that hold weights, where `model` refers to such.
         force: whether existing files are overwritten.
@@ -150,8 +153,11 @@ def write_repository(
         OutputError: the folder or a file cannot be written.
     """
     check_repository(folder, name, weights=bool(weights), force=force)
-    contract = Contract.from_metadata({e.key: e.value for e in model.metadata_props})
+    contract = contract_of(model)
     served = without_optional_inputs(model, contract, target=target)
+    if pixels is not None:
+        served = with_pixels(served, contract_of(served), pixels)
+    contract = contract_of(served)
     fault = batch_fault(served)
     if fault and serving.max_batch_size:
         raise RuleError(f"{fault}: leave --max-batch-size out, or compile a model without that")
@@ -185,6 +191,11 @@ def write_repository(
         sizes[file] = len(data)
     notes = (f"{fault}, so max_batch_size is 0",) if fault else ()
     return Repository(folder, name, largest, inputs, outputs, sizes, notes)
+
+
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """What a compiled file says of itself."""
+    return Contract.from_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
 def check_repository(folder: Path, name: str, *, weights: bool, force: bool) -> None:
@@ -301,8 +312,3 @@ def _parameters(contract: Contract) -> Iterator[tuple[str, str]]:
 def _quoted(text: str) -> str:
     """A text as protobuf's text format has it."""
     return f'"{CEscape(text, as_utf8=True)}"'
-
-
-def says_target(repository: Repository) -> bool:
-    """Whether requests say the class to explain."""
-    return any(tensor.name == TARGET for tensor in repository.inputs)

@@ -16,7 +16,7 @@ from conftest import relative
 from networks import picture
 from numpy.typing import NDArray
 from test_heads import of_one_number
-from triton_server import Served, parsed
+from triton_server import Served, parsed, type_of
 from zoo_files import feeds, manifest
 
 import lrp_onnx
@@ -27,6 +27,7 @@ from lrp_onnx.deploy.triton import Serving, config, write_repository
 from lrp_onnx.errors import ContractError, OutputError, RuleError
 from lrp_onnx.files.models import load_proto, metadata_of
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.runtime.preprocess import parse_preprocessing
 
 ROOT = Path(lrp_onnx.__file__).parents[1]
 MODEL = ROOT / "models" / "shapes-resnet.onnx"
@@ -204,6 +205,71 @@ def test_without_batching_by_the_server(size: int, tmp_path: Path) -> None:
     (found,) = served.infer([{"input": x, "target": target}])
     expected = Explainer(compile_model(MODEL).model.SerializeToString()).explain(x, target=3)
     assert relative(found["heatmap"], expected["heatmap"]) < NEAR
+
+
+@reads_configs
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("", None),
+        ("core.tf2onnx-nhwc", "imagenet"),
+        ("core.torchscript-op13-bn", "imagenet:channels=BGR,divisor=1,mean=100/110/120,std=50"),
+        ("core-fp16.torchscript", "imagenet"),
+        ("batches of 3", "imagenet"),
+    ],
+)
+def test_pixels_are_prepared_in_the_file(
+    name: str, spec: str | None, saved: Save, tmp_path: Path
+) -> None:
+    model = CASES[name]() if name in CASES else zoo(name) if name else onnx.load(MODEL)
+    path = saved(model)
+    given = ("--preprocess", spec) if spec else ()
+    made(path, tmp_path / "r", "--pixels", *given)
+    served = Served(tmp_path / "r", "m")
+    pictures, _ = served.config.input
+    assert (pictures.name, type_of(pictures)[1]) == ("pixels", np.uint8)
+    choices = {"preprocessing": parse_preprocessing(spec)} if spec else {}
+    reference = Explainer(compile_model(path, **choices).model.SerializeToString())
+    _, shape = reference.session.input_of(reference.contract.input)
+    pixels = np.random.default_rng(5).integers(0, 256, (3, *shape[1:])).astype(np.uint8)
+    how = reference.preprocessing
+    axes = [-1 if letter == "C" else 1 for letter in reference.contract.layout]
+    mean, std = (np.reshape(numbers, axes) for numbers in (how.mean, how.std))
+    x = ((pixels / how.divisor - mean) / std).astype(np.float32)
+    targets = np.array([1, 0, -1])
+    sent = targets if name == "batches of 3" else targets[:, None]
+    (found,) = served.infer([{"pixels": pixels, "target": sent}])
+    expected = reference.explain(x, target=targets)
+    # Rounded to float16, a number on the edge between two may become the other.
+    near = np.finfo(np.float16).eps if "fp16" in name else NEAR
+    for output, values in expected.items():
+        assert relative(found[output], values) < near, output
+    said = json.loads(served.config.parameters["lrp_onnx.preprocessing"].string_value)
+    assert set(said["mean"]) == {0.0} and set(said["std"]) == {1.0} and said["divisor"] == 1
+    assert said["channels"] == how.channels
+
+
+def test_a_file_of_pixels_explains_photos(tmp_path: Path) -> None:
+    """It is a compiled file as any other: it says how it takes pictures, and passes the audit."""
+    made(MODEL, tmp_path, "--pixels")
+    written = tmp_path / "m" / "1" / "model.onnx"
+    photo = ROOT / "models" / "samples" / "star.png"
+    found, expected = (lrp_onnx.explain(one, photo) for one in (written, MODEL))
+    assert found.target_name == expected.target_name == "star"
+    assert np.corrcoef(found.heatmap.ravel(), expected.heatmap.ravel())[0, 1] > 0.999
+    audited = CliRunner().invoke(main, ["verify", str(written)])
+    assert audited.exit_code == 0, audited.output
+    assert "input" not in {value.name for value in onnx.load(written).graph.input}
+
+
+def test_pixels_are_for_pictures_that_are_prepared(saved: Save, tmp_path: Path) -> None:
+    for name in ("core.torchscript-uint8-nhwc", "resnet-1d.torchscript"):
+        message = refused(saved(zoo(name)), "-o", tmp_path / "r", "--pixels")
+        assert "--pixels is for pictures that must be divided" in message
+    compiled = compile_model(MODEL).save(tmp_path / "c.onnx")
+    message = refused(compiled, "-o", tmp_path / "r", "--preprocess", "imagenet")
+    assert "settles --preprocess" in message
+    assert not (tmp_path / "r").exists()
 
 
 @reads_configs
