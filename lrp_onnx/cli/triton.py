@@ -155,6 +155,7 @@ def repository_json(repository: Repository, notes: Sequence[str]) -> dict[str, A
         "inputs": tensors(repository.inputs),
         "outputs": tensors(repository.outputs),
         "files": dict(repository.sizes),
+        "memory": repository.memory,
         "notes": list(notes),
     }
 
@@ -164,10 +165,11 @@ def repository_lines(repository: Repository) -> Iterator[str]:
     batches = (
         f"batches of up to {repository.max_batch_size}"
         if repository.max_batch_size
-        else "no batching by the server"
+        else "no batches by the server"
     )
     size = sum(repository.sizes.values()) / 1e6
-    yield f"{repository.folder / repository.name}: {size:.1f} MB, {batches}"
+    memory = f"{repository.memory / 1e6:,.0f} MB of memory for one run"
+    yield f"{repository.folder / repository.name}: {size:.1f} MB, {batches}, {memory}"
     for what, tensors in (("in", repository.inputs), ("out", repository.outputs)):
         yield f"{what}: {', '.join(map(_written, tensors))}"
     folder = shlex.quote(str(repository.folder.absolute()))

@@ -116,6 +116,8 @@ class Repository:
     outputs: tuple[Tensor, ...]
     sizes: Mapping[str, int]
     """Name of every file, relative to the folder → its bytes."""
+    memory: int
+    """Bytes of tensors, without weights, that a run of the largest batch needs at once."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -190,7 +192,8 @@ def write_repository(
         write_bytes(folder / file, data, force=force)
         sizes[file] = len(data)
     notes = (f"{fault}, so max_batch_size is 0",) if fault else ()
-    return Repository(folder, name, largest, inputs, outputs, sizes, notes)
+    memory = contract.memory_fixed + contract.memory_each * max(largest, 1)
+    return Repository(folder, name, largest, inputs, outputs, sizes, memory, notes)
 
 
 def contract_of(model: onnx.ModelProto) -> Contract:
