@@ -52,7 +52,7 @@ SHOWN: Mapping[str, str] = {
     "AVIF": ".avif",
 }
 """Formats that browsers read → their files' ending."""
-TYPES = ("float32", "float64", "float16", "uint8")
+TYPES = ("float32", "float64", "float16", "uint8", "int8")
 """Element types of inputs that the page can make."""
 BLOCKS = 8
 """Rows and columns of the means by which the page compares its map of the check with Python's."""
@@ -262,13 +262,16 @@ def check_picture(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _check(explainer: Explainer, batch: int, height: int, width: int) -> dict[str, Any]:
-    """Scores of the picture of the check, and the means of its map over blocks."""
+    """Scores of the picture of the check, the class that is explained, so that none of two that are
+    nearly equal is chosen there, and the means of its map over blocks.
+    """
     prepared = preprocess(check_picture(height, width), explainer.preprocessing, height, width)
     tensors = np.zeros((batch, *prepared.tensor.shape), np.float32)
     tensors[0] = prepared.tensor
     outputs = explainer.explain(tensors, target=PREDICTED)
     kind, name = kind_of(explainer.contract.outputs)
     scores = scores_of(kind, outputs[name][:1], explainer.contract.selection)[0]
+    target = PREDICTED if explainer.contract.inputs == "none" else int(scores.argmax())
     heatmap = outputs[_heatmap(explainer)][0].astype(np.float64)
     rows, columns = (np.arange(size) * BLOCKS // size for size in heatmap.shape)
     place = rows[:, None] * BLOCKS + columns
@@ -280,7 +283,7 @@ def _check(explainer: Explainer, batch: int, height: int, width: int) -> dict[st
             "the model's values are not finite for a drawn picture: check --preprocess, and "
             "whether its weights overflow in their type"
         )
-    return {name: values.tolist() for name, values in found.items()}
+    return {"target": target} | {name: values.tolist() for name, values in found.items()}
 
 
 def _samples(paths: Sequence[Path]) -> dict[str, bytes]:

@@ -123,6 +123,7 @@ def test_the_check_is_what_python_computes(site: Path) -> None:
     tensor = preprocess(picture, explainer.preprocessing, 96, 96).tensor
     outputs = explainer.explain(tensor[None])
     assert np.allclose(facts["check"]["scores"], outputs["logits"][0])
+    assert facts["check"]["target"] == outputs["logits"][0].argmax()
     blocks = outputs["heatmap"][0].astype(float).reshape(BLOCKS, 12, BLOCKS, 12).mean((1, 3))
     assert np.allclose(facts["check"]["heatmap"], blocks.ravel())
 

@@ -54,8 +54,10 @@ ASK = """async ({files, targets, processor}) => {
   const facts = await (await fetch("model.json")).json();
   const worker = new Worker("worker.mjs", {type: "module"});
   const ask = (task, message) => new Promise((resolve, reject) => {
-    worker.onmessage = ({data}) =>
-      data.error === undefined ? resolve(data.result) : reject(new Error(data.error));
+    worker.onmessage = ({data}) => {
+      if (data.error !== undefined) reject(new Error(data.error));
+      else if (data.result) resolve(data.result);
+    };
     worker.postMessage({id: 1, task, ...message});
   });
   const text = (array) => {
@@ -71,9 +73,8 @@ ASK = """async ({files, targets, processor}) => {
   for (const [place, file] of files.entries()) {
     const source = new Blob([Uint8Array.from(atob(file), (c) => c.charCodeAt(0))]);
     const found = await ask("explain", {source, target: targets[place]});
-    const {values} = await ask("prepared", {});
     photos.push({
-      ...found, heatmap: text(found.heatmap.values), input: text(values),
+      ...found, heatmap: text(found.heatmap.values), input: text(found.input),
       region: found.region && text(found.region.values),
     });
   }
@@ -500,7 +501,22 @@ def test_a_browser_that_computes_something_else(browser: Any, site: Path, tmp_pa
     facts["check"]["scores"][4] *= 1.1
     (changed / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     with opened(browser, changed) as page:
-        assert "computes something else" in page.locator("#fault").inner_text()
+        for _ in range(2):
+            assert "computes something else" in page.locator("#fault").inner_text()
+            page.locator("#samples button").first.click()
+            shown(page, "arrow")
+
+
+def test_files_of_two_sites(browser: Any, site: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "site"
+    shutil.copytree(site, changed)
+    with (changed / "model.onnx").open("ab") as model:
+        model.write(b"more")
+    with opened(browser, changed) as page:
+        assert "upload the whole site again" in page.locator("#fault").inner_text()
+    (changed / "model.onnx").unlink()
+    with opened(browser, changed, allowed=["404"]) as page:
+        assert "model.onnx is not there (404)" in page.locator("#fault").inner_text()
 
 
 def test_the_policy_holds(browser: Any, site: Path, tmp_path: Path) -> None:

@@ -5,18 +5,23 @@ import { Painter, outline, place, scaleOf, scaled } from "./drawing.mjs";
 
 const SIDES = [640, 1024]; // the photo's longer side on the page, in pixels
 const OUTSIDE = "rgb(0 0 0 / 0.5)"; // over what the model does not see
+const DISTRUST =
+  "Of a drawn picture this browser computes something else than Python does, or it keeps pages from " +
+  "reading pixels (a protection against tracking): answers and maps may be wrong. Allow canvas data " +
+  "for this site, or try another browser.";
 const MOST_NAMES = 5000; // more are not offered while one writes
 
 const at = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.mjs", import.meta.url), { type: "module" });
 const waiting = new Map();
 let facts, painter, photo, shown, camera;
+let distrust = ""; // why this browser's answers cannot be relied on
 
-worker.addEventListener("message", ({ data: { id, result, error } }) => {
+worker.addEventListener("message", ({ data: { id, result, error, loaded } }) => {
+  if (loaded !== undefined) return sayLoaded(loaded);
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
-  if (error === undefined) resolve(result);
-  else reject(new Error(error));
+  return error === undefined ? resolve(result) : reject(new Error(error));
 });
 worker.addEventListener("error", (event) => fail(`the page's worker failed: ${event.message}`));
 
@@ -36,7 +41,6 @@ function say(text) {
 function fail(text) {
   at("fault").textContent = text;
   at("fault").hidden = !text;
-  if (text) say("");
 }
 
 function describe(list, entries) {
@@ -51,10 +55,21 @@ function describe(list, entries) {
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
+// How much of the model is there: at every tenth, as screen readers read each text.
+function sayLoaded(loaded) {
+  const tenths = Math.floor((10 * loaded) / facts.bytes);
+  const runtime = facts.runtime.base.startsWith("http") ? "jsDelivr" : "this site";
+  const rest = `its runtime, onnxruntime-web from ${runtime}`;
+  const text =
+    tenths < 10
+      ? `Loading the model: ${10 * tenths} % of ${megabytes(facts.bytes)}; then ${rest} …`
+      : `The model is there; loading ${rest}, and trying both …`;
+  if (at("status").textContent !== text) say(text);
+}
+
 // The session of the chosen kind.
 async function load(processor) {
-  const runtime = facts.runtime.base.startsWith("http") ? "jsDelivr" : "this site";
-  say(`Loading the model (${megabytes(facts.bytes)}) and its runtime, from ${runtime} …`);
+  sayLoaded(0);
   const found = await ask("load", { facts, processor });
   const threads = `WebAssembly, ${found.threads} ${found.threads === 1 ? "thread" : "threads"}`;
   const where = found.provider === "webgpu" ? "WebGPU" : threads;
@@ -69,13 +84,7 @@ async function load(processor) {
     ],
     ...(found.refused ? [["Not used", found.refused]] : []),
   ]);
-  if (!found.same) {
-    fail(
-      "This browser computes something else than Python does, or keeps pages from reading pixels " +
-        "(a protection against tracking): its answers and maps cannot be relied on. Allow canvas " +
-        "data for this site, or try another browser.",
-    );
-  }
+  distrust = found.same ? "" : DISTRUST;
   say(`Ready, on ${where}.`);
 }
 
@@ -112,7 +121,8 @@ function draw() {
   brush.fillRect(0, 0, size.width, size.height);
   brush.putImageData(image, size.left, size.top);
   if (path && at("outline").checked) {
-    const line = Math.max(1, Math.round(Math.min(size.rows, size.columns) / 200));
+    const shrunk = Math.max(1, size.width / (canvas.clientWidth || size.width));
+    const line = shrunk * Math.max(1, Math.round(Math.min(size.rows, size.columns) / 200));
     brush.save();
     brush.translate(size.left, size.top);
     brush.lineCap = "round";
@@ -171,6 +181,8 @@ function show(found, target, bitmap) {
   at("for").textContent = name;
   at("against").hidden = scale.scheme !== "diverging";
   painter.bar(at("bar"), scale.scheme);
+  const start = scale.scheme === "diverging" ? "relevance against the class" : "none";
+  at("bar").setAttribute("aria-label", `The colours, from ${start} to most relevance for it`);
   const where = place(heatmap);
   at("where").textContent = `Where the relevance for ${name} lies: ${where}.`;
   at("canvas").setAttribute("aria-label", `${photo.name} with the relevance for ${name}`);
@@ -184,24 +196,29 @@ function show(found, target, bitmap) {
   at("empty").hidden = true;
   at("explained").hidden = false;
   draw();
-  say(`${photo.name}: ${first}, ${measured(ranked[0].value, facts.scores.kind)}.`);
+  if (!at("live").checked) say(`${photo.name}: ${first}, ${measured(ranked[0].value, facts.scores.kind)}.`);
 }
 
+// Whether the work was done; what failed is said.
 async function busy(work) {
   document.body.classList.add("busy");
   try {
     await work();
-    fail("");
+    fail(distrust);
+    return true;
   } catch (error) {
     fail(`${error.message}.`.replace(/\.\.$/, "."));
+    say("");
+    return false;
   } finally {
     document.body.classList.remove("busy");
   }
 }
 
-// A photo: a file, or a picture of the camera.
-async function explainPhoto(source, name) {
-  await busy(async () => {
+// A photo: `get` gives a file, or a picture of the camera.
+function explainPhoto(get, name) {
+  return busy(async () => {
+    const source = await get();
     const bitmap = await bitmapOf(source, name);
     const found = await ask("explain", { source, target: -1 });
     photo?.bitmap.close();
@@ -220,8 +237,8 @@ async function bitmapOf(source, name) {
   }
 }
 
-async function explainClass(target, keepFocus) {
-  await busy(async () => {
+function explainClass(target, keepFocus) {
+  return busy(async () => {
     show(await ask("explain", { source: null, target }), target, photo.bitmap);
     if (keepFocus) at("classes").querySelector('[aria-pressed="true"]')?.focus();
   });
@@ -244,7 +261,7 @@ function chooseOther(event) {
 }
 
 function takeFile(file) {
-  if (file) explainPhoto(file, file.name || "the pasted picture");
+  if (file) explainPhoto(() => file, file.name || "the pasted picture");
 }
 
 function offerSamples() {
@@ -255,17 +272,15 @@ function offerSamples() {
     button.type = "button";
     [image.src, image.alt, image.loading] = [file, name, "lazy"];
     button.append(image);
-    button.addEventListener("click", async () => {
-      const response = await fetch(file);
-      await explainPhoto(await response.blob(), name);
-    });
+    const get = async () => (await fetch(file)).blob();
+    button.addEventListener("click", () => explainPhoto(get, name));
     item.append(button);
     list.append(item);
   }
 }
 
-async function film() {
-  await busy(async () => {
+function film() {
+  return busy(async () => {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error("this browser gives pages no camera, or the page is not served over https");
     }
@@ -290,12 +305,12 @@ function stopFilming() {
   at("camera").setAttribute("aria-expanded", "false");
 }
 
-async function take() {
-  await explainPhoto(await createImageBitmap(at("video")), "the camera's picture");
+function take() {
+  return explainPhoto(() => createImageBitmap(at("video")), "the camera's picture");
 }
 
 async function keepExplaining() {
-  while (camera && at("live").checked) await take();
+  while (camera && at("live").checked && (await take()));
 }
 
 // Photos that are dropped or pasted anywhere on the page.
@@ -339,8 +354,12 @@ async function start() {
   at("names").append(...facts.labels.slice(0, MOST_NAMES).map((name) => new Option(name)));
   offerSamples();
   await load("auto");
+  fail(distrust);
   document.querySelector("main").hidden = false;
   listen();
 }
 
-start().catch((error) => fail(`The page cannot be used: ${error.message}.`));
+start().catch((error) => {
+  fail(`The page cannot be used: ${error.message}.`);
+  say("");
+});
