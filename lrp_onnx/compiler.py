@@ -503,7 +503,7 @@ def compile_model(
     options = replace(options, **choices)
     graph, plan, assigned = plan_model(path, options)
     options = _for_axes(options, plan)
-    plan = replace(plan, notes=(*plan.notes, *_runtime_notes(options)))
+    plan = replace(plan, notes=(*plan.notes, *runtime_notes(options)))
     options = options.of_family(plan)
     start = options.start or options.chosen.start
     graph = _for_runtime(graph, options, source=str(path))
@@ -640,7 +640,7 @@ def _unreached(plan: Plan, assigned: Mapping[str, Assigned], coarse: str | None)
             )
 
 
-def _runtime_notes(options: Options) -> Iterator[str]:
+def runtime_notes(options: Options) -> Iterator[str]:
     """A note where the compiled file is for ONNX Runtime alone."""
     if options.runtime in PURPOSES and options.runtime not in ELSEWHERE:
         yield (

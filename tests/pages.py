@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from v2_server import serving
 
 import lrp_onnx
 
@@ -24,6 +25,9 @@ PAGES: Mapping[str, Path] = {"README": ROOT / "README.md"} | {
 """Name → file."""
 BLOCK = re.compile(r"((?:^<!-- [^\n]* -->\n)*)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- not run: ([^\n]*) -->")
+
+SERVER = "localhost:8000"
+"""Where the pages have a model server, which has a free port here."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,24 @@ def shell(
     )
 
 
-def run(page: str, folder: Path) -> None:
+def run(page: str, folder: Path) -> dict[str, object]:
     """Run every block of a page in order; the folder is the working directory already.
+
+    A server in small answers what the page asks of `SERVER`. Returns the names that the Python
+    blocks have defined.
 
     Raises AssertionError with the block and its output where one fails.
     """
     programs = set_up(folder)
     names: dict[str, object] = {}
-    for block in blocks_of(page):
-        if block.not_run is not None:
-            continue
-        if block.language == "python":
-            exec(compile(block.text, f"{page}.md", "exec"), names)
-        else:
-            done = shell(block.text, folder, programs)
-            assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+    with serving(folder / "repository") as address:
+        for block in blocks_of(page):
+            if block.not_run is not None:
+                continue
+            text = block.text.replace(SERVER, address)
+            if block.language == "python":
+                exec(compile(text, f"{page}.md", "exec"), names)
+            else:
+                done = shell(text, folder, programs)
+                assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    return names

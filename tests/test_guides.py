@@ -54,6 +54,14 @@ NOT_RUN: Mapping[str, list[str]] = {
         "needs a C++ compiler and OpenCV",
         "needs MNN",
     ],
+    "serving": [
+        "needs a server",
+        "needs tritonclient and a server",
+        "needs a cluster",
+        "needs a server",
+        "needs OpenVINO",
+        "needs MLflow",
+    ],
 }
 """Page → why blocks of it are not run here. Everything else is."""
 

@@ -12,6 +12,7 @@ import click
 from lrp_onnx import __version__
 from lrp_onnx.cli.options import (
     ABOUT_THE_MODEL,
+    TRITON_OPTIONS,
     BATCH_SIZE,
     COMPILING,
     INPUT_OPTIONS,
@@ -625,6 +626,139 @@ def web(
         click.echo(json.dumps({"output": str(output), "files": dict(site.sizes), "notes": notes}))
     else:
         for line in site_lines(site):
+            click.echo(shown(line))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="DIR",
+    default="repository",
+    show_default=True,
+    help="The repository. It is created if it is missing, and may hold other models.",
+)
+@click.option("--name", help="The model's name. [default: that of its file]")
+@click.option(
+    "--max-batch-size",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Pictures of different requests that the server joins to one batch; 0: every request is "
+    "a batch of its own. [default: 8, or 0 where MODEL has a fixed batch]",
+)
+@click.option(
+    "--preferred-batch-size",
+    "preferred",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    help="A batch of this size does not wait for more pictures. Repeatable.",
+)
+@click.option(
+    "--queue-delay",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="MICROSECONDS",
+    help="How long a picture waits for others.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where the server runs the model; auto is a GPU where it has one.",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Copies of the model that run side by side.",
+)
+@click.option(
+    "--optimize-for",
+    type=click.Choice(["cpu", "cuda", "tensorrt", "openvino", "portable"]),
+    help="Runtime or processor of the server. [default: cpu with --kind cpu, else cuda, which "
+    "the CPU runs too]",
+)
+@click.option(
+    "--target/--no-target",
+    default=None,
+    help="Whether requests say the class to explain, -1 for the predicted one; without, they get "
+    "the predicted one. [default: target, or as a compiled MODEL has it]",
+)
+@click.option(
+    "--pixels",
+    is_flag=True,
+    help="The model takes pixels, uint8 from 0 to 255, and normalises them itself; clients only "
+    "resize pictures.",
+)
+@click.option("--outputs", metavar="NAMES", help="Outputs to add, as for `lrp-onnx compile`.")
+@click.option(
+    "--post",
+    metavar="CHAIN",
+    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
+    "own]",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@some_options(*TRITON_OPTIONS)
+def triton(
+    model: Path,
+    output: Path,
+    name: str | None,
+    max_batch_size: int | None,
+    preferred: tuple[int, ...],
+    queue_delay: int,
+    kind: str,
+    instances: int,
+    optimize_for: str | None,
+    target: bool | None,
+    pixels: bool,
+    force: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Write a model repository for Triton, KServe and OpenVINO Model Server.
+
+    MODEL, compiled or not, becomes NAME/1/model.onnx in it, which has no optional inputs;
+    NAME/config.pbtxt tells Triton its inputs, outputs and batches.
+    """
+    from lrp_onnx.cli.triton import make_repository, repository_json, repository_lines
+    from lrp_onnx.deploy.triton import Serving
+
+    settled = given_options(
+        (*TRITON_OPTIONS, "outputs", "post", "optimize_for"),
+        but=("preprocess", "classes") if pixels else ("classes",),
+    )
+    form = optimize_for or ("cpu" if kind == "cpu" else "cuda")
+    repository, notes = make_repository(
+        model,
+        output,
+        name=name,
+        options=to_options(optimize_for=form, **values),
+        serving=Serving(
+            max_batch_size=max_batch_size,
+            preferred=preferred,
+            queue_delay=queue_delay,
+            kind=kind,
+            instances=instances,
+        ),
+        target=target,
+        pixels=pixels,
+        settled=settled,
+        force=force,
+    )
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        click.echo(json.dumps(repository_json(repository, notes)))
+    else:
+        for line in repository_lines(repository):
             click.echo(shown(line))
 
 

@@ -157,6 +157,8 @@ COMPILING = tuple(OPTIONS)
 """Parameters of a command that compiles."""
 WEB_OPTIONS = tuple(name for name in OPTIONS if name not in ("optimize_for", "inputs", "static"))
 """Parameters of the command that compiles for browsers."""
+TRITON_OPTIONS = tuple(name for name in OPTIONS if name not in ("inputs", "optimize_for"))
+"""Parameters of the command that compiles for servers."""
 
 
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:

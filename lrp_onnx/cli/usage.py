@@ -36,6 +36,7 @@ EXAMPLES = {
     "web": "lrp-onnx web model.onnx -o site",
     "export": "lrp-onnx export explained --to coco -o regions.json",
     "bulk": "lrp-onnx bulk model.onnx photos -o explained",
+    "triton": "lrp-onnx triton model.onnx -o repository",
     "guide": "lrp-onnx guide explaining",
     "demo": "lrp-onnx demo; for your own model and pictures: lrp-onnx explain model.onnx photo.jpg",
 }

@@ -107,6 +107,14 @@ WRONG: dict[str, tuple[int, str]] = {
     "export photos": (2, "Missing option '--to'. Choose from: coco, label-studio,"),
     "export photos --to voc -o x.json": (2, "'voc' is not one of 'coco', 'label-studio',"),
     "export --to coco -o x.json": (2, "Write: lrp-onnx export explained --to coco -o regions.json"),
+    "triton model.onnx repository": (2, "Write: lrp-onnx triton model.onnx -o repository"),
+    "triton model.onnx -o photo.png": (1, "photo.png is a file: name a folder with -o/--output"),
+    "triton model.onnx -o r --name a/b": (1, "'a/b' cannot be a model's name: write letters,"),
+    "triton model.onnx -o r --kind tpu": (2, "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
+    "triton model.onnx -o r --preferred-batch-size 9": (1, "9 is not within 1 to the largest"),
+    "triton model.lrp.onnx -o r --post none": (1, "is compiled already, which settles --post"),
+    "triton model.onnx -o r --inputs none": (2, "--inputs is an option of compile"),
+    "triton model.onnx -o r --classes no,yes": (1, "2 class names, but model.onnx has 10"),
     "guide explain": (1, "did you mean explaining?"),
 }
 """Command → (exit status, what the message says)."""
