@@ -12,11 +12,11 @@ import click
 from lrp_onnx import __version__
 from lrp_onnx.cli.options import (
     ABOUT_THE_MODEL,
-    TRITON_OPTIONS,
     BATCH_SIZE,
     COMPILING,
     INPUT_OPTIONS,
     PATH,
+    TRITON_OPTIONS,
     WEB_OPTIONS,
     compile_options,
     given_options,
