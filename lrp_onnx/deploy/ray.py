@@ -154,7 +154,7 @@ def explain_into(
     """Explain files, and write their rows into a folder that every machine can write into.
 
     Args:
-        folder: it gets one Parquet file for every block, see `parts.write_part`.
+        folder: one that exists; it gets a Parquet file for every block, see `parts.write_part`.
         paths: pictures, each once; every machine can read them.
         model, target, preprocessing, labels, keep, pool: as for `explain`.
         address: the cluster, see `cluster`.

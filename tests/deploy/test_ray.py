@@ -223,7 +223,7 @@ def test_a_run_goes_on_with_what_is_missing(photos: Path, tmp_path: Path, compil
     assert first.exit_code == 1
     assert "9 explained, 1 could not be read: 07.png" in first.stderr
     assert "9 explained, 1 failed" in first.stdout
-    before = {part: part.stat().st_mtime_ns for part in parts_of(out)}
+    before = {part: part.stat().st_mtime_ns for part in parts_of(out / "parts")}
     for name in names:
         (own / name).write_bytes((photos / name).read_bytes())
     (own / "09.png").write_bytes((photos / "01.png").read_bytes())
@@ -231,7 +231,8 @@ def test_a_run_goes_on_with_what_is_missing(photos: Path, tmp_path: Path, compil
     assert '"explained": 20, "failed": 2, "earlier": 9' in second.stdout
     untouched = [part for part in before if part.exists()]
     assert untouched and all(part.stat().st_mtime_ns == before[part] for part in untouched)
-    assert_equal_to_explain(rows_in(out), compiled, own)
+    assert_equal_to_explain(rows_in(out / "parts"), compiled, own)
+    assert len(pq.read_table(out / "parts")) == 22, "other readers take the folder"
     third = bulk(out, photos=own)
     assert "20 explained (22 by earlier runs), 2 failed" in third.stdout
     other = bulk(out, "--target", "heart", photos=own)
