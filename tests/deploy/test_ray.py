@@ -206,6 +206,30 @@ def test_what_cannot_work_is_told_before_there_is_a_cluster(compiled: bytes) -> 
         Pool(batch=0)
 
 
+@pytest.mark.parametrize(
+    ("there", "pool", "alone", "beside_readers"),
+    [
+        ({"CPU": 8.0}, Pool(), 8, Pool(actors=7)),
+        ({"CPU": 8.0}, Pool(cpus=2), 4, Pool(cpus=2, actors=3)),
+        ({"CPU": 8.0}, Pool(actors=3), 3, Pool(actors=3)),
+        ({"CPU": 8.0, "GPU": 2.0}, Pool(gpus=0.5), 4, Pool(gpus=0.5, actors=4)),
+        ({"CPU": 1.0}, Pool(), 1, Pool(cpus=0, actors=1)),
+        ({"CPU": 4.0}, Pool(gpus=1), 1, Pool(gpus=1, actors=1)),
+    ],
+)
+def test_the_room_of_a_cluster(
+    there: dict[str, float],
+    pool: Pool,
+    alone: int,
+    beside_readers: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CPU is left for tasks that read: without one, they and the actors wait for each other."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    assert pool.size() == alone
+    assert pool.beside_readers() == beside_readers
+
+
 def bulk(folder: Path, *more: str, photos: Path) -> Result:
     """What the command does, with the cluster that there is."""
     arguments = ["bulk", str(MODEL), str(photos), "-o", str(folder), "--block", "8", *more]
