@@ -15,7 +15,7 @@ from lrp_onnx import __version__
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP_RAW, is_compiled
-from lrp_onnx.deploy.parts import Done, begin, check_settings, done_in, drop
+from lrp_onnx.deploy.parts import PARTS, Done, begin, check_settings, done_in, drop
 from lrp_onnx.deploy.ray import Pool, explain_into, need_ray
 from lrp_onnx.deploy.rows import Row
 from lrp_onnx.errors import ImageError, LrpOnnxError, RuleError, shown
@@ -50,6 +50,11 @@ class BulkCommand:
     batch: int = 8
     block: int | None = None
     force: bool = False
+
+    @property
+    def parts(self) -> Path:
+        """Where the Parquet files go."""
+        return self.output / PARTS
 
     @property
     def pool(self) -> Pool:
@@ -133,18 +138,18 @@ def _explain_missing(
     old: list[Done] = []
     if not command.force:
         check_settings(command.output, settings)
-        there, old = _stored(command.output, pictures)
+        there, old = _stored(command.parts, pictures)
     missing = [picture for picture in pictures if picture not in there]
     if missing:
         rows = _rows(command, missing)  # faults of the options show before anything is written
         begin(command.output, settings, force=command.force)
-        drop(command.output, old)
+        drop(command.parts, old)
         if there:
             report(f"{len(there)} of {len(pictures)} pictures are done already: going on")
         with Progress(len(pictures), done=len(there), report=report) as progress:
             for _ in rows:
                 progress.step()
-    return _counted(command.output, pictures, before=len(there))
+    return _counted(command, pictures, before=len(there))
 
 
 def _pictures(command: BulkCommand) -> list[str]:
@@ -172,7 +177,7 @@ def _rows(command: BulkCommand, missing: Sequence[str]) -> Iterator[Row]:
         compiled = compile_model(model, options).model.SerializeToString()
         labels = ()  # they are in the compiled file
     return explain_into(
-        command.output,
+        command.parts,
         missing,
         compiled,
         target=None if command.target is None else class_of(command.target),
@@ -211,7 +216,7 @@ def _checksum(path: str) -> str | None:
         return None
 
 
-def _counted(folder: Path, pictures: Sequence[str], *, before: int) -> Counts:
+def _counted(command: BulkCommand, pictures: Sequence[str], *, before: int) -> Counts:
     """What the folder has of the pictures: one row of each.
 
     Raises:
@@ -219,19 +224,22 @@ def _counted(folder: Path, pictures: Sequence[str], *, before: int) -> Counts:
     """
     wanted, twice = set(pictures), []
     rows: dict[str, Done] = {}
-    for row in done_in(folder):
+    for row in done_in(command.parts):
         if row.path in rows:
             twice.append(row)
         elif row.path in wanted:
             rows[row.path] = row
-    drop(folder, twice)
+    drop(command.parts, twice)
     if lacking := wanted - rows.keys():
         raise LrpOnnxError(
-            f"{len(lacking)} pictures have no row in {folder}: the same command goes on"
+            f"{len(lacking)} pictures have no row in {command.parts}: the same command goes on"
         )
     failed = sorted(path for path, row in rows.items() if row.error is not None)
     return Counts(
-        output=folder, explained=len(rows) - len(failed), before=before, failed=tuple(failed)
+        output=command.output,
+        explained=len(rows) - len(failed),
+        before=before,
+        failed=tuple(failed),
     )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a bulk run: Parquet files, each of some pictures, and the settings of all.
+"""The folder of a bulk run: the settings, and in `PARTS` Parquet files, each of some pictures.
 
 A part's name comes from its pictures' paths and contents. So a task that is repeated, as after the
 loss of a machine, writes the same file again, and nothing is there twice.
@@ -16,9 +16,12 @@ from typing import Any
 
 from lrp_onnx.deploy.rows import module, parquet_of
 from lrp_onnx.errors import OutputError, OutputExistsError, first_line
-from lrp_onnx.files.writing import write_bytes
+from lrp_onnx.files.writing import make_folder, write_bytes
 
-RUN = "run.json"
+RUN, PARTS = "run.json", "parts"
+"""The file of the settings and the folder of the parts. Parquet's readers take whole folders, and
+stumble over other files in them.
+"""
 PATTERN = "part-*.parquet"
 REMEDY = "give another -o/--output, or --force to start over"
 KEY = ("path", "sha256", "error")
@@ -49,7 +52,7 @@ def write_part(folder: Path, table: Any) -> Path:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, sorted."""
+    """The parts in a folder, sorted."""
     return sorted(folder.glob(PATTERN))
 
 
@@ -98,7 +101,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Check that a folder is free for rows of these settings, or has rows of the same.
 
     Args:
-        folder: one that exists.
+        folder: of the run.
         settings: all that decides the results, name → value for JSON.
 
     Raises:
@@ -107,7 +110,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     path = folder / RUN
     if not path.exists():
-        if parts_of(folder):
+        if parts_of(folder / PARTS):
             raise OutputExistsError(f"{folder} has parts, but no {RUN}: {REMEDY}")
         return
     here = _plain(settings)
@@ -131,17 +134,19 @@ def begin(folder: Path, settings: Mapping[str, Any], *, force: bool) -> None:
     """Make a folder ready for rows of these settings.
 
     Args:
-        folder: one that exists.
+        folder: of the run.
         settings: as for `check_settings`.
         force: whether its parts are removed, to start over.
 
     Raises:
         OutputError: a file cannot be written.
     """
+    parts = folder / PARTS
+    make_folder(parts)
     if force:
-        for part in parts_of(folder):
+        for part in parts_of(parts):
             part.unlink()
-    for path in folder.glob(f".{PATTERN}.*"):  # what a process leaves that is killed
+    for path in parts.glob(f".{PATTERN}.*"):  # what a process leaves that is killed
         path.unlink()
     text = json.dumps({"bulk": _plain(settings)}, indent=1)
     write_bytes(folder / RUN, text.encode(), force=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ from lrp_onnx.runtime.sources import ARRAY, BYTES, Source
 
 MOST_ROWS, MOST_BYTES = 128, 32_000_000
 """A block has so many pictures at most, and so many bytes of maps before they are compressed."""
-
+OPEN_SIDE = 256
+"""What stands for a side of the model's input that its file leaves open."""
+READERS = 1
+"""CPUs that stay free for tasks that read."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its processes' logs are no lines of ours
 }
+"""Variables of the environment for a cluster that is started here, where they are not set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,6 @@ class Pool:
         return replace(self, actors=min(self.size(), most))
 
 
-READERS = 1
 DEFAULT_POOL = Pool()
 
 
@@ -154,7 +158,7 @@ def explain_into(
     """Explain files, and write their rows into a folder that every machine can write into.
 
     Args:
-        folder: it gets one Parquet file for every block, see `parts.write_part`.
+        folder: one that exists; it gets a Parquet file for every block, see `parts.write_part`.
         paths: pictures, each once; every machine can read them.
         model, target, preprocessing, labels, keep, pool: as for `explain`.
         address: the cluster, see `cluster`.
@@ -232,10 +236,10 @@ def _prepared(
     if pool.block is not None:
         return job, pool.block
     _, shape = explainer.session.input_of(explainer.contract.input)
-    one = 4
-    for size in shape[1:]:
-        one *= size if isinstance(size, int) else 256
-    fitting = max(1, min(MOST_ROWS, MOST_BYTES // one))
+    outside = (0, explainer.contract.layout.index("C"))
+    sides = [size for axis, size in enumerate(shape) if axis not in outside]
+    values = prod(side if isinstance(side, int) else OPEN_SIDE for side in sides)
+    fitting = min(MOST_ROWS, MOST_BYTES // (4 * values))
     return job, max(fitting // pool.batch * pool.batch, pool.batch)
 
 

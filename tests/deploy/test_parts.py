@@ -114,25 +114,27 @@ class TestFolder:
         from lrp_onnx.deploy.parts import begin, check_settings, parts_of, write_part
 
         begin(tmp_path, {"target": None, "map": "none", "sizes": (1, 2)}, force=False)
-        write_part(tmp_path, self.table("a"))
-        (tmp_path / ".part-ab.parquet.x1y2z3w4").touch()
+        parts = tmp_path / "parts"
+        write_part(parts, self.table("a"))
+        (parts / ".part-ab.parquet.x1y2z3w4").touch()
         check_settings(tmp_path, {"target": None, "map": "none", "sizes": (1, 2)})
         with pytest.raises(OutputExistsError, match="target: not given there, heart here"):
             check_settings(tmp_path, {"target": "heart", "map": "none", "sizes": (1, 2)})
         begin(tmp_path, {"target": "heart"}, force=True)
-        assert not parts_of(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+        assert not parts_of(parts) and not list(parts.iterdir())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "run.json"]
 
     def test_damage_is_told(self, tmp_path: Path) -> None:
         from lrp_onnx.deploy.parts import begin, check_settings, done_in, write_part
 
-        part = write_part(tmp_path, self.table("a"))
+        (tmp_path / "parts").mkdir()
+        part = write_part(tmp_path / "parts", self.table("a"))
         with pytest.raises(OutputExistsError, match=r"has parts, but no run\.json"):
             check_settings(tmp_path, {})
         begin(tmp_path, {}, force=False)
         part.write_bytes(part.read_bytes()[:40])
         with pytest.raises(OutputError, match=f"{part.name} cannot be read"):
-            list(done_in(tmp_path))
+            list(done_in(tmp_path / "parts"))
         (tmp_path / "run.json").write_text("[]")
         with pytest.raises(OutputError, match=r"run\.json is not a file of bulk"):
             check_settings(tmp_path, {})

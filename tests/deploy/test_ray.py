@@ -206,6 +206,30 @@ def test_what_cannot_work_is_told_before_there_is_a_cluster(compiled: bytes) -> 
         Pool(batch=0)
 
 
+@pytest.mark.parametrize(
+    ("there", "pool", "alone", "beside_readers"),
+    [
+        ({"CPU": 8.0}, Pool(), 8, Pool(actors=7)),
+        ({"CPU": 8.0}, Pool(cpus=2), 4, Pool(cpus=2, actors=3)),
+        ({"CPU": 8.0}, Pool(actors=3), 3, Pool(actors=3)),
+        ({"CPU": 8.0, "GPU": 2.0}, Pool(gpus=0.5), 4, Pool(gpus=0.5, actors=4)),
+        ({"CPU": 1.0}, Pool(), 1, Pool(cpus=0, actors=1)),
+        ({"CPU": 4.0}, Pool(gpus=1), 1, Pool(gpus=1, actors=1)),
+    ],
+)
+def test_the_room_of_a_cluster(
+    there: dict[str, float],
+    pool: Pool,
+    alone: int,
+    beside_readers: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CPU is left for tasks that read: without one, they and the actors wait for each other."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    assert pool.size() == alone
+    assert pool.beside_readers() == beside_readers
+
+
 def bulk(folder: Path, *more: str, photos: Path) -> Result:
     """What the command does, with the cluster that there is."""
     arguments = ["bulk", str(MODEL), str(photos), "-o", str(folder), "--block", "8", *more]
@@ -223,7 +247,7 @@ def test_a_run_goes_on_with_what_is_missing(photos: Path, tmp_path: Path, compil
     assert first.exit_code == 1
     assert "9 explained, 1 could not be read: 07.png" in first.stderr
     assert "9 explained, 1 failed" in first.stdout
-    before = {part: part.stat().st_mtime_ns for part in parts_of(out)}
+    before = {part: part.stat().st_mtime_ns for part in parts_of(out / "parts")}
     for name in names:
         (own / name).write_bytes((photos / name).read_bytes())
     (own / "09.png").write_bytes((photos / "01.png").read_bytes())
@@ -231,7 +255,8 @@ def test_a_run_goes_on_with_what_is_missing(photos: Path, tmp_path: Path, compil
     assert '"explained": 20, "failed": 2, "earlier": 9' in second.stdout
     untouched = [part for part in before if part.exists()]
     assert untouched and all(part.stat().st_mtime_ns == before[part] for part in untouched)
-    assert_equal_to_explain(rows_in(out), compiled, own)
+    assert_equal_to_explain(rows_in(out / "parts"), compiled, own)
+    assert len(pq.read_table(out / "parts")) == 22, "other readers take the folder"
     third = bulk(out, photos=own)
     assert "20 explained (22 by earlier runs), 2 failed" in third.stdout
     other = bulk(out, "--target", "heart", photos=own)
