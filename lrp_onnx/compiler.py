@@ -110,7 +110,7 @@ _FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "boxes": (lambda v: v is None or (isinstance(v, str) and v != ""), "the name of an output"),
     "input_size": (
         lambda v: v is None or _is_size(v),
-        "(height, width), each at least 1, or one number for every axis",
+        "(height, width), each at least 1, or (size,) for every axis",
     ),
     "resolution": (
         lambda v: v is None or _is_size(v) or (isinstance(v, str) and v != ""),

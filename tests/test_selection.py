@@ -23,6 +23,7 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import ChoiceError
 from lrp_onnx.report.figure import figure
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.runtime.explanation import measure_of
 from lrp_onnx.selection import Selection, selected
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -201,6 +202,20 @@ def test_one_channel_is_one_number(saved: Save, tmp_path: Path) -> None:
     assert compiled.contract.labels == ("no", "yes") and compiled.contract.classes == 2
     first, second = found.top5
     assert first[2] + second[2] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("indices", "measure"),
+    [(":, :, 3, 5", "score"), (":, :, max, max", "score"), (":, :, 3, :", "mean"), ("", "mean")],
+)
+def test_the_measure_is_named(indices: str, measure: str, saved: Save, tmp_path: Path) -> None:
+    """The largest of a class's values, and the only one, are no mean."""
+    path = saved(segmenter())
+    name = onnx.load(path).graph.output[0].name + (indices and f"[{indices}]")
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (12, 12, 3)))
+    compiled = compile_model(path, explain=name).model.SerializeToString()
+    (found,) = Explainer(compiled).explain_images([tmp_path / "a.png"])
+    assert measure_of(found.kind) == measure
 
 
 def test_the_commands(saved: Save, tmp_path: Path) -> None:

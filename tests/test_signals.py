@@ -361,6 +361,19 @@ def test_python_takes_arrays(axes: int, saved: Save, tmp_path: Path) -> None:
         explainer(np.full(x.shape[1:], np.nan))
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_similarity_to_another_array(axes: int, saved: Save) -> None:
+    """One of the input's shape is a reference as a picture is; one of the output's, a vector."""
+    x = picture(resnet(axes))
+    explainer = Explainer(saved(resnet(axes)), composite="lrp-epsilon")
+    vectors = [one.scores for one in explainer(x)]
+    by_array, by_vector = (explainer(x[0], similar_to=one) for one in (x[1], vectors[1]))
+    assert relative(by_array.heatmap, by_vector.heatmap) < 1e-5
+    assert explainer(x[1], similar_to=x[1]).scores.item() == pytest.approx(1)
+    with pytest.raises(ImageError, match=r"what is explained has shape \(4,\)"):
+        explainer(x[0], similar_to=x[1][..., 1:])
+
+
 def test_an_array_for_pictures_and_a_missing_channel(saved: Save, tmp_path: Path) -> None:
     np.save(tmp_path / "signal.npy", np.zeros((2, 40)))
     with pytest.raises(ImageError, match="a picture is needed here"):

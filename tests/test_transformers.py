@@ -13,6 +13,7 @@ import pytest
 from conftest import relative, run_onnx
 from float64 import run_float64
 from networks import Network, picture, resnet, transformer
+from onnx import TensorProto
 
 from lrp_onnx.compiled.conservation import accounts_of, constants_of, expose, tensors_of
 from lrp_onnx.compiled.verify import audit
@@ -163,3 +164,55 @@ def test_the_defaults_of_all_families_are_shown_alike() -> None:
     """What `Options` says of outputs and post-processing before the model is read."""
     assert COMPOSITES[TRANSFORMERS].post == COMPOSITES[DEFAULT].post == str(Options().chain)
     assert COMPOSITES[TRANSFORMERS].fold_batch_norm and COMPOSITES[DEFAULT].fold_batch_norm
+
+
+def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with rounding in the QDQ format behind every node that attention may consist of,
+    and of its scalar constants; scales are those of one batch.
+    """
+    done = onnx.ModelProto()
+    done.CopyFrom(model)
+    operators = ("MatMul", "Softmax", "Mul", "Div", "Reshape", "Transpose")
+    moved = [o for n in model.graph.node if n.op_type in operators for o in n.output]
+    done.graph.output.extend(onnx.ValueInfoProto(name=name) for name in moved)
+    largest = {k: float(np.abs(v).max()) for k, v in run_onnx(done, {"x": picture(model)}).items()}
+    del done.graph.output[len(model.graph.output) :]
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not tensor.dims:
+            largest[tensor.name] = abs(float(onnx.numpy_helper.to_array(tensor)))
+    rounded = [name for name in largest if name not in {o.name for o in model.graph.output}]
+    for name in rounded:
+        scale, zero = np.float32(largest[name] / 127), np.int8(0)
+        for key, array in ((f"{name}.scale", scale), (f"{name}.zero", zero)):
+            done.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
+    nodes = [one for name in rounded if name not in moved for one in _rounding(name)]
+    for node in done.graph.node:
+        node.input[:] = [f"{name}.dq" if name in rounded else name for name in node.input]
+        nodes += [
+            node,
+            *(one for name in node.output if name in rounded for one in _rounding(name)),
+        ]
+    del done.graph.node[:]
+    done.graph.node.extend(nodes)
+    return done
+
+
+def _rounding(name: str) -> list[onnx.NodeProto]:
+    how = [f"{name}.scale", f"{name}.zero"]
+    return [
+        onnx.helper.make_node("QuantizeLinear", [name, *how], [f"{name}.q"]),
+        onnx.helper.make_node("DequantizeLinear", [f"{name}.q", *how], [f"{name}.dq"]),
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rounding_is_no_obstacle(form: str, saved: Save) -> None:
+    """In the QDQ format attention is read as without it, wherever it has the batch."""
+    plain, rounded = transformer(form), quantized(transformer(form))
+    before, after = (compile_model(saved(one)) for one in (plain, rounded))
+    assert before.contract.composite == after.contract.composite == TRANSFORMERS
+    feeds = {"x": picture(plain)}
+    one, two = (run_onnx(item.model, feeds)["heatmap"] for item in (before, after))
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.9
+    found = audit(after.model, after.contract, run_onnx, pictures=feeds["x"], original=None)
+    assert found.passed, found.checks

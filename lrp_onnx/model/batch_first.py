@@ -232,6 +232,13 @@ def _along(walk: _Walk, node: ir.Node) -> Place:
     return walk.place(value)
 
 
+def _quantized(walk: _Walk, node: ir.Node) -> Place:
+    """QuantizeLinear and DequantizeLinear with one scale for the whole tensor."""
+    if any(size != 1 for size in walk.shape(node.inputs[1])):
+        raise Unreadable("it has several scales where the batch is not first: not supported yet")
+    return _same(walk, node)
+
+
 def _per_channel(walk: _Walk, node: ir.Node) -> Place:
     """A BatchNormalization, whose reader learns where the view has the channels."""
     axis = walk.axis(node.inputs[0], 1)
@@ -366,6 +373,7 @@ def _product(walk: _Walk, node: ir.Node) -> Place:
 
 REWRITES: Mapping[str, Callable[[_Walk, ir.Node], Place]] = (
     dict.fromkeys(POINTWISE, _same)
+    | dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantized)
     | dict.fromkeys(RESHAPES, _reshape)
     | dict.fromkeys(("Split", "Concat", "Softmax"), _along)
     | dict.fromkeys(("Add", "Sum", "Sub", "Mul", "Div"), _arithmetic)

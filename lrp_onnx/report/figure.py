@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lrp_onnx.contract import SINGLE
 from lrp_onnx.report.colors import Scale, ground
 from lrp_onnx.report.legend import BAR, beside, color_bar
 from lrp_onnx.report.marks import with_marks
@@ -274,8 +275,8 @@ def _words(
         yield Line("Scale: every value of the map is zero.")
         return
     start = explanations[0].start
-    if start == "contrastive" and explanations[0].kind == "sigmoids":
-        start = "logit"  # a class with a sigmoid of its own has no rivals
+    if start == "contrastive" and explanations[0].kind in ("sigmoids", *SINGLE):
+        start = "logit"  # a class with a sigmoid of its own has no rivals, nor has one number
     whole = f"relevance of {scale.full:.2g} or more has the full colour"
     if style.percentile < 100:
         whole += f" (percentile {style.percentile:g})"

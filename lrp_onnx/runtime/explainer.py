@@ -484,7 +484,9 @@ class Explainer:
                 f"the output '{reading.name}' holds {reading.kind}, not an embedding to be "
                 "compared with another: name the embedding with --output-name"
             )
-        vector = reference_vector(source, self.contract.start_shape)
+        _, shape = self.session.input_of(self.contract.input)
+        sample = () if self.takes_pictures else tuple(shape[1:])
+        vector = reference_vector(source, self.contract.start_shape, sample)
         if vector is None:
             rows = self.rows(1)
             batch = read_batch([source], self._prepare(), pad_to=rows, strict=True)

@@ -56,7 +56,10 @@ class Reading:
             values = focused.scores(values[0])[None]
         scores = scores_of(self.kind, values, self.contract.selection)
         chances = probabilities_of(self.kind, scores)
-        return self.kind, scores[0].astype(np.float32), chances[0]
+        part = Selection.read(self.contract.selection)
+        mean = part is None or (part.several and not part.largest)
+        kind = self.kind if mean or self.kind != "features" else "scores"
+        return kind, scores[0].astype(np.float32), chances[0]
 
     def explained(self, outputs: Arrays) -> NDArray[np.float64]:
         """What is explained, in the shape of a start, (N, …)."""

@@ -152,8 +152,11 @@ class Reference:
         return np.asarray(terms, np.float32)
 
 
-def reference_vector(source: Source, shape: Sequence[int]) -> NDArray[np.float32] | None:
-    """The vector in a ``.npy`` file or a floating array; None where the source is a picture.
+def reference_vector(
+    source: Source, shape: Sequence[int], sample: Sequence[Any] = ()
+) -> NDArray[np.float32] | None:
+    """The vector in a ``.npy`` file or a floating array; None where the source is a picture, or has
+    the shape of one of the model's signals or volumes, `sample`, with or without axes of size 1.
 
     Raises:
         ImageError: it has not the shape of what is explained, `shape`.
@@ -169,6 +172,9 @@ def reference_vector(source: Source, shape: Sequence[int]) -> NDArray[np.float32
         return None
     if vector.ndim == len(shape) + 1 and len(vector) == 1:
         vector = vector[0]
+    inputs = (tuple(sample), tuple(size for size in sample if size != 1))
+    if sample and vector.shape != tuple(shape) and vector.shape in inputs:
+        return None
     if vector.shape != tuple(shape) or vector.dtype.kind not in "fiu":
         raise ImageError(
             f"the reference {'' if name == ARRAY else name + ' '}has shape {vector.shape}; what is "

@@ -517,7 +517,7 @@ def test_results_that_cannot_be_written_or_read(request_: Request, tmp_path: Pat
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(RuleError, match="of other settings"):
         evaluate(replace(small, results=tmp_path / "empty.jsonl"))
-    with pytest.raises(OutputError, match=r"folder\.jsonl cannot be written"):
+    with pytest.raises(OutputError, match=r"folder\.jsonl is a folder"):
         append_line(folder, "{}")
     assert blocked.read_bytes() == b"mine"
 

@@ -217,6 +217,17 @@ def test_channels_of_a_feature_map_have_means(said: list[str]) -> None:
     assert "cat, mean 1.5" in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "rivals"), [("logits", True), ("sigmoids", False), ("logit", False)]
+)
+def test_the_contrastive_start_names_rivals_where_there_are_some(
+    kind: str, rivals: bool, said: list[str]
+) -> None:
+    figure([explained(kind=kind, start="contrastive")], method="LRP")
+    assert ("the logit of the class against the others" in "\n".join(said)) == rivals
+    assert "Relevance starts from the logit of the class" in "\n".join(said)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize(
     "shape", [(1, 1), (32, 32), (3000, 20), (20, 3000), (1, 3000), (3000, 1), (64, 48), (500, 400)]

@@ -39,6 +39,7 @@ DERIVED = FOLDABLE | {
     "Gemm",
     "MatMul",
     "Pow",
+    "QuantizeLinear",
     "Reciprocal",
     "ReduceL2",
     "ReduceMean",

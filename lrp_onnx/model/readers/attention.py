@@ -9,10 +9,13 @@ from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.readers.reading import Unreadable, data_inputs, known_sizes, needed_constant
 from lrp_onnx.plan import kinds
 
-MOVES = ("Cast", "Dropout", "Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+MOVES = (
+    *("Cast", "DequantizeLinear", "Dropout", "Expand", "Identity", "QuantizeLinear", "Reshape"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+)
 MIXES = ("Add", "BatchNormalization", "Conv", "Mul", "Div", "MatMul")
-"""Operators that may lie between a softmax and the product with the values: moves, and with
-constants what mixes the heads ("talking heads").
+"""Operators that may lie between a softmax and the product with the values: moves, rounding,
+and with constants what mixes the heads ("talking heads").
 """
 
 
