@@ -122,7 +122,14 @@ def odd_number(model: onnx.ModelProto, rng: Random) -> None:
 
 def added_key(model: onnx.ModelProto, rng: Random) -> None:
     keys = ("selection", "boxes", "start_shape", "sources", "labels", "preprocessing")
-    texts = ["[:, 3]", "[:, 0:99]", "[:, :, :]", "[", "xyxy:logits[:, :4, :]", "cxcywh:logits[:, a]"]
+    texts = [
+        "[:, 3]",
+        "[:, 0:99]",
+        "[:, :, :]",
+        "[",
+        "xyxy:logits[:, :4, :]",
+        "cxcywh:logits[:, a]",
+    ]
     texts += [HOSTILE, json.dumps(odd(rng)), json.dumps({"mean": odd(rng), "std": odd(rng)})]
     texts += [json.dumps([HOSTILE] * 10), json.dumps({"preprocessing": HOSTILE})]
     key = PREFIX + str(rng.choice(keys))
@@ -344,7 +351,9 @@ def lie(sources: list[bytes], seed: int) -> tuple[str, bytes]:
 
 def controls(text: str) -> str:
     """The characters of a text that a terminal would obey."""
-    return "".join(sorted({c for c in text if (ord(c) < 32 and c not in "\n\t") or c in "\u202e\x7f"}))
+    return "".join(
+        sorted({c for c in text if (ord(c) < 32 and c not in "\n\t") or c in "\u202e\x7f"})
+    )
 
 
 def command(arguments: list[str]) -> tuple[str, str]:

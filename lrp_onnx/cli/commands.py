@@ -28,7 +28,7 @@ from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
 
 
 def _to_stderr(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(shown(text, lines=True), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,13 +117,14 @@ def compile_(
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
     else:
-        click.echo(
+        line = (
             f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
             f"blocks, outputs {', '.join(compiled.outputs)}"
             + (f", post-processing {compiled.contract.post}" if options.chain.steps else "")
         )
+        click.echo(shown(line))
         for note in compiled.plan.notes:
-            click.echo(f"note: {note}", err=True)
+            _to_stderr(f"note: {note}")
 
 
 @main.command()

@@ -15,6 +15,8 @@ from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from lrp_onnx.errors import shown
+
 EVERY = 5.0
 """Seconds between two lines, at least."""
 
@@ -91,6 +93,7 @@ class Progress(AbstractContextManager["Progress"]):
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print a line; on a terminal where a bar is shown, above the bar."""
+    text = shown(text, lines=True)
     stream = sys.stderr if err else sys.stdout
     if isinstance(stream, FileProxy):  # click writes past it
         stream.write(f"{text}\n")

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from lrp_onnx.cli.doctor import Findings
 from lrp_onnx.compiled.conservation import Account
+from lrp_onnx.errors import shown as harmless
 from lrp_onnx.evaluation.metrics.intervals import Mean
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
 from lrp_onnx.plan.plan import Plan
@@ -258,11 +260,26 @@ def doctor_lines(findings: Findings) -> list[RenderableType]:
     return lines
 
 
+class _PlainConsole(Console):
+    """A console that obeys nothing in the texts that it prints: names come from files."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield Segment(harmless(segment.text, lines=True), *segment[1:])
+
+
+def plain_console(width: int | None = None) -> Console:
+    """A console for texts without markup, in which control characters are shown."""
+    return _PlainConsole(highlight=False, markup=False, emoji=False, width=width)
+
+
 def show(*renderables: Any) -> None:
     """Print to standard output; tables keep their full width where it is not a terminal."""
-    console = Console(highlight=False)
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=1000)
+        console = plain_console(width=1000)
     for renderable in renderables:
         with console.capture() as captured:
             console.print(renderable, crop=False)
