@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def added_key(model: onnx.ModelProto, rng: Random) -> None:
         "[:, :, :]",
         "[",
         "xyxy:logits[:, :4, :]",
-        "cxcywh:logits[:, a]",
+        "logits[:, a]",
     ]
     texts += [HOSTILE, json.dumps(odd(rng)), json.dumps({"mean": odd(rng), "std": odd(rng)})]
     texts += [json.dumps([HOSTILE] * 10), json.dumps({"preprocessing": HOSTILE})]
@@ -214,7 +215,7 @@ def growing(model: onnx.ModelProto, rng: Random) -> None:
         whole("one", 1)
         whole("factor", 2**8)
         names = ["one", *(f"t{i}" for i in range(4)), "grown"]
-        nodes = [helper.make_node("Tile", [a, "factor"], [b]) for a, b in zip(names, names[1:])]
+        nodes = [helper.make_node("Tile", [a, "factor"], [b]) for a, b in pairwise(names)]
     else:
         whole("one", 1)
         nodes = [helper.make_node(op, ["one", "grow"], ["grown"])]

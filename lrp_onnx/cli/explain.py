@@ -10,11 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
-
 from lrp_onnx import __version__
 from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
-from lrp_onnx.cli.progress import Progress
+from lrp_onnx.cli.progress import WARNING, Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
@@ -357,9 +355,8 @@ def _beginning(
 
 
 def _warn(warnings: Sequence[str], report: Say) -> None:
-    """Warnings as nobody can miss them on a terminal."""
     for text in warnings:
-        report(click.style(f"WARNING: {shown(text)}", fg="yellow", bold=True))
+        report(f"{WARNING}{shown(text)}")
 
 
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:

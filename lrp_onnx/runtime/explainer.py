@@ -420,7 +420,7 @@ class Explainer:
                 self._one(batch, outputs, index, row, int(targets[row]), seconds, found[index])
                 for row in own
             ]
-            if all(np.isfinite(one.heatmap).all() for one in explained):
+            if all(map(_is_finite, explained)):
                 yield from explained
                 continue
             fault = ImageError(
@@ -556,3 +556,10 @@ class Explainer:
                 f"the start has shape {start.shape}; it must be ({batch} or 1, {sizes})"
             )
         return start.astype(np.float32, copy=False)
+
+
+def _is_finite(one: Explanation) -> bool:
+    """Whether the maps of an explanation are finite and its scores are numbers."""
+    maps = [values for values in (one.heatmap, one.heatmap_raw) if values is not None]
+    ranked = [value for _, _, value in one.top5]
+    return all(np.isfinite(values).all() for values in maps) and not np.isnan(ranked).any()
