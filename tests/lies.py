@@ -1,7 +1,7 @@
 """Compiled files that lie: their metadata and graphs changed at random, each explained and verified
 by the command line in a process of its own.
 
-    python tests/lies.py FIRST COUNT FOLDER
+    python tests/lies.py FIRST COUNT FOLDER [REPORT]
 
 Prints one JSON line: how many commands ended well, how many refused the file, what went wrong, the
 slowest, and the most memory.
@@ -21,8 +21,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2  # noqa: F401  imported once, here, and not in every child
 import numpy as np
 import onnx
+import onnxruntime  # noqa: F401
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
@@ -33,7 +35,6 @@ from zoo_files import manifest
 from lrp_onnx.cli.commands import main as command_line
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import PREFIX
-from lrp_onnx.report.page import Run  # noqa: F401  imported once, here, and not in every child
 
 SAMPLE = Path(__file__).parents[1] / "models" / "samples" / "star.png"
 SOURCES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -369,13 +370,12 @@ def command(arguments: list[str]) -> tuple[str, str]:
     return "well" if done.exit_code == 0 else "refused", done.output
 
 
-def both(folder: Path, first: Path) -> dict[str, str]:
-    """What `explain` and `verify` do with a file."""
-    path, where = str(folder / "model.onnx"), str(folder / "out")
-    picture = str(first)
-    made = [path, picture, "-o", where, "--provider", "cpu", "--threads", "1", "--force"]
-    explained = command(["explain", *made])
-    verified = command(["verify", path, "--provider", "cpu", "--threads", "1"])
+def both(folder: Path, first: Path, report: str) -> dict[str, str]:
+    """What `explain` and `verify` do with a file; `report` is as in ``--report``."""
+    path, common = str(folder / "model.onnx"), ["--provider", "cpu", "--threads", "1"]
+    where = ["-o", str(folder / "out"), "--force", "--report", report]
+    explained = command(["explain", path, str(first), *where, *common])
+    verified = command(["verify", path, *common])
     return {"explain": explained[0], "verify": verified[0], "said": explained[1] + verified[1]}
 
 
@@ -402,7 +402,7 @@ def apart(work: Callable[[], dict[str, str]]) -> tuple[dict[str, str], float, in
     return json.loads(text), seconds, size
 
 
-def main(first: int, count: int, folder: Path) -> None:
+def main(first: int, count: int, folder: Path, report: str = "none") -> None:
     folder.mkdir(exist_ok=True)
     sources = compiled_sources(folder)
     series = folder / "series.npy"
@@ -417,7 +417,7 @@ def main(first: int, count: int, folder: Path) -> None:
             continue
         (folder / "model.onnx").write_bytes(data)
         picture = series if seed % len(sources) == 5 else SAMPLE
-        found, seconds, size = apart(lambda picture=picture: both(folder, picture))
+        found, seconds, size = apart(lambda picture=picture: both(folder, picture, report))
         for name in ("explain", "verify"):
             result = found[name]
             kind = result if result in ("well", "refused") else "wrong"
@@ -434,4 +434,4 @@ def main(first: int, count: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

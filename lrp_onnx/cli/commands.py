@@ -18,6 +18,7 @@ from lrp_onnx.cli.options import (
     PATH,
     compile_options,
     given_options,
+    max_memory_option,
     provider_option,
     some_options,
     threads_option,
@@ -234,6 +235,7 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     help="Memory of the whole process, in GB, for --batch auto. [default: what it uses now plus "
     "half of the free memory]",
 )
+@max_memory_option
 @threads_option
 @click.option(
     "--labels",
@@ -492,6 +494,7 @@ def composites(as_json: bool) -> None:
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results of the checks as JSON.")
 @click.option("--all", "every", is_flag=True, help="Print every layer's account of relevance too.")
+@max_memory_option
 def verify(
     compiled: Path,
     original: Path | None,
@@ -500,6 +503,7 @@ def verify(
     threads: int | None,
     as_json: bool,
     every: bool,
+    max_memory: float | None,
 ) -> None:
     """Check a compiled file.
 
@@ -511,7 +515,12 @@ def verify(
     from lrp_onnx.cli.verify import verify_file
 
     audit = verify_file(
-        compiled, original=original, images=images, provider=provider, threads=threads
+        compiled,
+        original=original,
+        images=images,
+        provider=provider,
+        threads=threads,
+        max_memory=max_memory,
     )
     if as_json:
         click.echo(json.dumps(audit.to_json()))

@@ -61,6 +61,8 @@ class ExplainCommand:
     """Pictures per run; None for as many as `memory` allows."""
     memory: float | None = None
     """Bytes that the process may use; None adds half of the free memory to what it uses now."""
+    max_memory: float | None = None
+    """Bytes that the graph may take for one picture; None for half of the machine's."""
     threads: int | None = None
     labels: Path | None = None
     recursive: bool = False
@@ -378,6 +380,7 @@ def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explain
         preprocessing=command.options.preprocessing,
         labels=command.options.labels,
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
+        max_memory=command.max_memory,
     )
     if command.top is not None and command.top > explainer.classes.count:
         raise RuleError(

@@ -10,8 +10,9 @@ import onnx
 from google.protobuf.message import Error as MessageError
 from onnx import TensorProto
 
+from lrp_onnx.contract import is_added
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, first_line
-from lrp_onnx.files.structure import graphs_of, nested, where
+from lrp_onnx.files.structure import behind, graphs_of, nested, where
 
 SHARE = 0.5
 """The part of the machine's memory that a run of one picture may take."""
@@ -108,7 +109,9 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     """(the most bytes alive at once, the node that makes the largest tensor, nodes of `GROWING`
-    whose results' sizes are not known).
+    that maps depend on and whose results' sizes are not known).
+
+    What a detector does with its boxes may depend on how many there are: it counts as nothing.
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
@@ -117,6 +120,7 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
             f"{source} is damaged: its shapes do not fit each other ({first_line(error)})"
         ) from error
     sizes = _bytes_of(inferred)
+    aside = behind(inferred, [value.name for value in inferred.output if is_added(value.name)])
     last_use = {n: i for i, node in enumerate(inferred.node) for n in _read_by(node)}
     last_use |= {value.name: len(inferred.node) for value in inferred.output}
     alive = peak = most = 0
@@ -124,7 +128,11 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     for index, node in enumerate(inferred.node):
         inside = sum(_inner_bytes(node))
         made = [(name, sizes.get(name)) for name in node.output if name]
-        if node.op_type in GROWING and any(size is None for _, size in made):
+        if (
+            node.op_type in GROWING
+            and aside.isdisjoint(node.output)
+            and any(size is None for _, size in made)
+        ):
             open_ones.append(where(node))
         bytes_made = sum(size or 0 for _, size in made)
         alive += bytes_made
