@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
 from lrp_onnx.contract import Contract, Preprocessing, is_added, is_compiled
-from lrp_onnx.errors import ChoiceError, ContractError, ImageError, shown
+from lrp_onnx.errors import ChoiceError, ContractError, ImageError
 from lrp_onnx.files.compiled import checked
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.normalize.padded_pools import runnable
@@ -88,7 +88,13 @@ def verify_file(
             f"{compiled} is not a compiled file: it has no lrp_onnx.* metadata; run lrp-onnx "
             f"compile {compiled} first, and verify what that writes"
         )
-    contract = checked(model, shown(str(compiled)), folder=compiled.parent, max_memory=max_memory)
+    contract = checked(
+        model,
+        str(compiled),
+        folder=compiled.parent,
+        max_memory=max_memory,
+        ledger=True,
+    )
     check_texts(contract)
     reference = runnable(load_proto(original)) if original is not None else None
     if reference is not None:

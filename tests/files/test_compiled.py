@@ -17,7 +17,7 @@ from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import PREFIX, Contract
 from lrp_onnx.errors import ContractError, LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import machine_memory
-from lrp_onnx.files.compiled import read_compiled
+from lrp_onnx.files.compiled import checked, read_compiled
 from lrp_onnx.runtime.explainer import Explainer
 
 MODEL = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
@@ -96,7 +96,6 @@ def test_a_number_with_thousands_of_digits(honest: bytes) -> None:
         ("start_shape", "[5, 2]", "the input 'start' has the shape"),
         ("outputs", '{"other": "logits"}', "the outputs 'other' are not there"),
         ("labels", '["a", "b"]', "there are 2 class names, not 10"),
-        ("rules", "{}", "has no rule"),
         ("selection", "[:, 5:3]", "the selection"),
     ],
 )
@@ -112,8 +111,15 @@ def test_a_ledger_of_tensors_that_are_not_there(honest: bytes) -> None:
     contract = Contract.from_metadata({e.key: e.value for e in model.metadata_props})
     ledger = [dict(entry) for entry in contract.ledger]
     ledger[0]["received"] = ["nowhere"]
-    with pytest.raises(ContractError, match="names 'nowhere', which are no tensors"):
-        read_compiled(changed(honest, stating("ledger", json.dumps(ledger))))
+    for key, text, words in (
+        ("ledger", json.dumps(ledger), "names 'nowhere', which are no tensors"),
+        ("ledger", "[]", "the ledger is empty"),
+        ("rules", "{}", "has no rule"),
+        ("constants", '{"a": {"shape": [2], "float32": "AAAA"}}', "the constant 'a' is damaged"),
+    ):
+        lie = onnx.load_from_string(changed(honest, stating(key, text)))
+        with pytest.raises(ContractError, match=words):
+            checked(lie, "lie.onnx", ledger=True)
 
 
 def output_of(values: np.ndarray[Any, Any], name: str) -> Callable[[onnx.ModelProto], None]:
