@@ -87,10 +87,7 @@ def checked(
     that is asked.
     """
     contract = Contract.from_metadata({entry.key: entry.value for entry in proto.metadata_props})
-    if faults := list(dict.fromkeys(_unsafe(proto, folder))):
-        raise ModelFileError(
-            f"{source} is not a file as the compiler writes it: {_listed(faults)}; it is not run"
-        )
+    check_structure(proto, source, folder)
     misfits = [*_misfits(proto.graph, contract)]
     misfits += _ledger(proto.graph, contract) if ledger else []
     if faults := list(dict.fromkeys(misfits)):
@@ -104,6 +101,19 @@ def checked(
         most=max_memory,
     )
     return contract
+
+
+def check_structure(proto: onnx.ModelProto, source: str, folder: Path | None = None) -> None:
+    """Check that a graph has nothing but what the compiler writes: no operators but the standard
+    ones, no loops without end, no data outside `folder`.
+
+    Raises:
+        ModelFileError: it has.
+    """
+    if faults := list(dict.fromkeys(_unsafe(proto, folder))):
+        raise ModelFileError(
+            f"{source} is not a file as the compiler writes it: {_listed(faults)}; it is not run"
+        )
 
 
 def _listed(faults: Sequence[str]) -> str:

@@ -278,3 +278,38 @@ def test_the_explainer_refuses_before_any_runtime_sees_the_file(
     for change in (growing("Expand"), loop("long"), stating("classes", "11")):
         with pytest.raises(LrpOnnxError):
             Explainer(changed(honest, change), providers="cpu")
+
+
+def beside(kind: str) -> onnx.ModelProto:
+    """The embedded model with a second output, which takes 16 TB or has no end."""
+    model = onnx.load(MODEL)
+    long = numpy_helper.from_array(np.array(2**42), "long")
+    shape = numpy_helper.from_array(np.array([2**42]), "shape")
+    on = numpy_helper.from_array(np.array(True), "on")
+    model.graph.initializer.extend([long, shape, on])
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [info("i", 7, []), info("c", 9, []), info("v", 7, [])],
+        [info("d", 9, []), info("w", 7, [])],
+    )
+    nodes = {
+        "Loop": helper.make_node("Loop", ["long", "on", "long"], ["more"], body=body),
+        "ConstantOfShape": helper.make_node("ConstantOfShape", ["shape"], ["more"]),
+    }
+    model.graph.node.append(nodes[kind])
+    element = 7 if kind == "Loop" else 1
+    model.graph.output.append(info("more", element, [] if kind == "Loop" else [2**42]))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["Loop", "ConstantOfShape"])
+def test_the_compiler_does_not_run_an_original_without_bounds(kind: str, tmp_path: Path) -> None:
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("it ran")
+
+    path = tmp_path / "model.onnx"
+    onnx.save(beside(kind), path)
+    with pytest.raises(LrpOnnxError, match=r"turns|GB"):
+        compile_model(path, explain="logits", runner=never)
