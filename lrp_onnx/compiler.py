@@ -39,6 +39,7 @@ from lrp_onnx.contract import (
     is_compiled,
 )
 from lrp_onnx.errors import ChoiceError, ContractError, RuleError
+from lrp_onnx.files.compiled import checked
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
@@ -385,7 +386,7 @@ def plan_model(
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     compiled = is_compiled(metadata)
     if compiled:
-        contract = Contract.from_metadata(metadata)
+        contract = checked(proto, source, folder=Path(path).parent)
         if contract.randomized:
             raise RuleError(
                 f"the weights of {contract.randomized} layers of {source} are shuffled, for a "

@@ -7,11 +7,12 @@ that any language can read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lrp_onnx.errors import ContractError
+from lrp_onnx.values import Check, flag, listed, mapped, number, optional, record, text, whole
 
 HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels and post-processed
@@ -68,31 +69,76 @@ def is_added(name: str) -> bool:
 
 FORMAT = 1
 """Version of the metadata's format."""
-KEYS = (
-    "format",
-    "input",
-    "outputs",
-    "explained",
-    "layout",
-    "classes",
-    "composite",
-    "start_value",
-    "post",
-    "versions",
-    "rules",
-    "blocks",
-    "ledger",
-    "constants",
-    "inputs",
-    "many_targets",
-    "resolution",
-    "optimized_for",
-    "purpose",
-    "randomized",
-    "memory_fixed",
-    "memory_each",
+OUTPUTS = (
+    "logits",
+    "probabilities",
+    "log-probabilities",
+    "sigmoids",
+    *SINGLE,
+    "features",
+    "scores",
+    "other",
 )
-"""Fields of `Contract` that every compiled file's metadata holds."""
+"""What an output may hold, best first: of several outputs the first of these is read."""
+LAYOUTS = ("NCHW", "NHWC", "NCL", "NLC", "NCDHW", "NDHWC")
+"""Orders of axes of the input."""
+STARTS = ("logit", "probability", "one", "contrastive")
+"""What relevance may start from."""
+_NAMES = listed(text())
+_FACTORS = listed(text(), least=1)
+_LEDGER = record(
+    {
+        "step": text(),
+        "received": _FACTORS,
+        "passed": listed(_FACTORS),
+        "terms": listed(
+            record({"s": text(), "z": text(), "b": text(), "factor": number}, {"e": number})
+        ),
+    },
+    {
+        "views": mapped(
+            record({"of": text(), "shape": listed(whole(-1)), "order": listed(whole(0, 63))})
+        )
+    },
+)
+VALUES: Mapping[str, Check] = {
+    "format": whole(1),
+    "input": text(),
+    "outputs": mapped(text(*OUTPUTS), least=1),
+    "explained": text(),
+    "layout": text(*LAYOUTS),
+    "classes": whole(1, 2**31),
+    "composite": text(),
+    "start_value": text(*STARTS),
+    "post": text(),
+    "versions": mapped(text()),
+    "rules": mapped(text()),
+    "blocks": listed(
+        record({"block": text(), "fork": text(), "output": text(), "branches": listed(_NAMES)})
+    ),
+    "ledger": listed(_LEDGER),
+    "constants": mapped(record({"shape": listed(whole(0)), "float32": text()})),
+    "inputs": text(*INPUTS),
+    "many_targets": flag,
+    "resolution": optional(listed(whole(1), 1, 3)),
+    "optimized_for": text(),
+    "purpose": text(),
+    "randomized": whole(0),
+    "memory_fixed": whole(0),
+    "memory_each": whole(0),
+}
+"""Fields of `Contract` that every compiled file's metadata holds → what their values may be."""
+KEYS = tuple(VALUES)
+_PREPROCESSING: Mapping[str, Check] = {
+    "mean": listed(number, 1, 3),
+    "std": listed(number, 1, 3),
+    "divisor": number,
+    "channels": text(),
+    "layout": text(),
+    "resize": text(),
+    "crop_fraction": number,
+    "interpolation": text(),
+}
 PREFIX = "lrp_onnx."
 """Prefix of every metadata key."""
 SELECTION = f"{PREFIX}selection"
@@ -143,17 +189,17 @@ class Preprocessing:
         Raises:
             ContractError: a key is unknown, or a value has a wrong type.
         """
-        try:
-            values = json.loads(text)
-            values |= {
-                key: tuple(map(float, values[key])) for key in ("mean", "std") if key in values
-            }
-            values |= {k: float(values[k]) for k in ("divisor", "crop_fraction") if k in values}
-            return cls(**values)
-        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        values, faults = _parsed(text, record({}, _PREPROCESSING), "it")
+        if isinstance(values, dict) and (unknown := [k for k in values if k not in _PREPROCESSING]):
+            faults = [*faults, f"it has the unknown {', '.join(map(repr, unknown))}"]
+        if faults:
             raise ContractError(
-                f"the preprocessing {text!r} cannot be read ({error}); give --preprocess instead"
-            ) from error
+                f"the preprocessing {_cut(text)!r} cannot be read ({'; '.join(faults)}); give "
+                "--preprocess instead"
+            )
+        values |= {key: tuple(map(float, values[key])) for key in ("mean", "std") if key in values}
+        values |= {k: float(values[k]) for k in ("divisor", "crop_fraction") if k in values}
+        return cls(**values)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -274,54 +320,63 @@ class Contract:
                 "this is not a compiled file: it has no lrp_onnx.* metadata; "
                 "run `lrp-onnx compile` on it first"
             )
-        values = {}
-        for name in KEYS:
-            try:
-                values[name] = json.loads(metadata[PREFIX + name])
-            except (KeyError, ValueError) as error:
-                raise ContractError(
-                    f"the compiled file's metadata key {PREFIX + name} is missing or damaged; "
-                    "compile it again"
-                ) from error
-        if values["format"] > FORMAT:
+        newer, faults = _parsed(metadata.get(f"{PREFIX}format", "1"), whole(1), "")
+        if not faults and newer > FORMAT:
             raise ContractError(
-                f"the compiled file has format {values['format']}, "
+                f"the compiled file has format {newer}, "
                 f"this version reads up to {FORMAT}: upgrade lrp-onnx"
             )
-        preprocessing, labels = read_description(metadata)
+        values, faults = {}, []
+        checks = {PREFIX + name: check for name, check in VALUES.items()}
+        for key, check in {**checks, START_SHAPE: _START_SHAPE, SOURCES: mapped(text())}.items():
+            if key in metadata:
+                values[key], wrong = _parsed(metadata[key], check, key)
+                faults += wrong
+            elif key in checks:
+                faults.append(f"{key} is missing")
+        try:
+            preprocessing, labels = read_description(metadata)
+        except ContractError as error:
+            faults.append(str(error))
+        if faults:
+            raise ContractError(_damaged(faults))
+        named = {name: values[PREFIX + name] for name in KEYS}
         return cls(
-            **values | {"ledger": tuple(values["ledger"]), "blocks": tuple(values["blocks"])},
+            **named | {"ledger": tuple(named["ledger"]), "blocks": tuple(named["blocks"])},
             preprocessing=preprocessing,
             labels=labels,
             selection=metadata.get(SELECTION, ""),
-            start_shape=_sizes(metadata, START_SHAPE) or (values["classes"],),
+            start_shape=tuple(values.get(START_SHAPE) or (named["classes"],)),
             boxes=metadata.get(BOXES, ""),
-            sources=_texts(metadata, SOURCES),
+            sources=values.get(SOURCES, {}),
         )
 
 
-def _texts(metadata: Mapping[str, str], key: str) -> dict[str, str]:
-    """A mapping of texts in the metadata; empty where it is missing.
+_START_SHAPE = listed(whole(1, 2**31), most=8)
+MOST_FAULTS = 8
+"""Faults that a message lists."""
 
-    Raises:
-        ContractError: it is damaged.
-    """
+
+def _damaged(faults: Sequence[str]) -> str:
+    """What to say of metadata with faults."""
+    more = len(faults) - MOST_FAULTS
+    listed_faults = "; ".join(faults[:MOST_FAULTS]) + (f"; and {more} more" if more > 0 else "")
+    return f"the compiled file's metadata is damaged: {listed_faults}; compile it again"
+
+
+def _parsed(json_text: str, check: Check, where: str) -> tuple[Any, list[str]]:
+    """A value in JSON, and one message for everything in it that `check` does not take."""
     try:
-        return {str(name): str(text) for name, text in json.loads(metadata.get(key, "{}")).items()}
-    except (ValueError, AttributeError) as error:
-        raise ContractError(f"the metadata key {key} is damaged ({error})") from error
+        value = json.loads(json_text)
+    except RecursionError:
+        return None, [f"{where} is nested too deeply"]
+    except ValueError as error:
+        return None, [f"{where} is not JSON ({error})"]
+    return value, list(check(value, where))
 
 
-def _sizes(metadata: Mapping[str, str], key: str) -> tuple[int, ...]:
-    """Sizes in the metadata; empty where they are missing.
-
-    Raises:
-        ContractError: they are damaged.
-    """
-    try:
-        return tuple(int(size) for size in json.loads(metadata.get(key, "[]")))
-    except (ValueError, TypeError) as error:
-        raise ContractError(f"the metadata key {key} is damaged ({error})") from error
+def _cut(long_text: str, most: int = 200) -> str:
+    return long_text if len(long_text) <= most else f"{long_text[:most]}…"
 
 
 def is_compiled(metadata: Mapping[str, str]) -> bool:
@@ -345,15 +400,19 @@ def read_description(metadata: Mapping[str, str]) -> tuple[Preprocessing | None,
     Raises:
         ContractError: a value is damaged.
     """
-    text = metadata.get(PREFIX + "preprocessing")
-    try:
-        labels = json.loads(metadata.get(PREFIX + "labels", "[]"))
-        if not isinstance(labels, list):
-            raise ValueError("it is not a list")
-    except (ValueError, RecursionError) as error:
+    stated = metadata.get(PREFIX + "preprocessing")
+    key = f"{PREFIX}labels"
+    labels, faults = _parsed(metadata.get(key, "[]"), listed(_label), "")
+    if faults:
         raise ContractError(
-            f"the metadata key {PREFIX}labels is damaged ({error}): write class names as a list "
+            f"the metadata key {key} is damaged ({faults[0].strip()}): write class names as a list "
             "in JSON"
-        ) from error
+        )
     names = tuple(map(str, labels))
-    return (Preprocessing.from_json(text) if text is not None else None), names
+    return (Preprocessing.from_json(stated) if stated is not None else None), names
+
+
+def _label(value: Any, where: str) -> Iterator[str]:
+    """A class name: a text or a number."""
+    if isinstance(value, dict | list) or value is None:
+        yield f"{where} is not a name"

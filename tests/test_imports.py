@@ -18,7 +18,7 @@ import lrp_onnx
 
 ROOT = Path(lrp_onnx.__file__).parent
 
-EVERYWHERE = {"errors", "contract", "notation", "selection", "files"}
+EVERYWHERE = {"errors", "contract", "notation", "selection", "values", "files"}
 """Rooms that every room may use."""
 FORBIDDEN: Mapping[str, set[str]] = {
     "model": {"relevance"},
@@ -33,10 +33,11 @@ FORBIDDEN: Mapping[str, set[str]] = {
 """
 ALLOWED: Mapping[str, set[str]] = {
     "errors": set(),
-    "contract": {"errors"},
+    "contract": {"errors", "values"},
     "notation": {"errors"},
     "selection": set(),
-    "files": {"errors", "contract"},
+    "values": set(),
+    "files": {"errors", "contract", "selection"},
     "plan": {"errors"},
     "deploy": {"errors", "contract", "files", "runtime", "maps"},
 }

@@ -20,6 +20,7 @@ from lrp_onnx.cli.options import (
     WEB_OPTIONS,
     compile_options,
     given_options,
+    max_memory_option,
     provider_option,
     some_options,
     threads_option,
@@ -30,7 +31,7 @@ from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
 
 
 def _to_stderr(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(shown(text, lines=True), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,13 +120,14 @@ def compile_(
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
     else:
-        click.echo(
+        line = (
             f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
             f"blocks, outputs {', '.join(compiled.outputs)}"
             + (f", post-processing {compiled.contract.post}" if options.chain.steps else "")
         )
+        click.echo(shown(line))
         for note in compiled.plan.notes:
-            click.echo(f"note: {note}", err=True)
+            _to_stderr(f"note: {note}")
 
 
 @main.command()
@@ -235,6 +237,7 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     help="Memory of the whole process, in GB, for --batch auto. [default: what it uses now plus "
     "half of the free memory]",
 )
+@max_memory_option
 @threads_option
 @click.option(
     "--labels",
@@ -493,6 +496,7 @@ def composites(as_json: bool) -> None:
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results of the checks as JSON.")
 @click.option("--all", "every", is_flag=True, help="Print every layer's account of relevance too.")
+@max_memory_option
 def verify(
     compiled: Path,
     original: Path | None,
@@ -501,6 +505,7 @@ def verify(
     threads: int | None,
     as_json: bool,
     every: bool,
+    max_memory: float | None,
 ) -> None:
     """Check a compiled file.
 
@@ -512,7 +517,12 @@ def verify(
     from lrp_onnx.cli.verify import verify_file
 
     audit = verify_file(
-        compiled, original=original, images=images, provider=provider, threads=threads
+        compiled,
+        original=original,
+        images=images,
+        provider=provider,
+        threads=threads,
+        max_memory=max_memory,
     )
     if as_json:
         click.echo(json.dumps(audit.to_json()))

@@ -10,11 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
-
 from lrp_onnx import __version__
 from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
-from lrp_onnx.cli.progress import Progress
+from lrp_onnx.cli.progress import WARNING, Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
@@ -63,6 +61,8 @@ class ExplainCommand:
     """Pictures per run; None for as many as `memory` allows."""
     memory: float | None = None
     """Bytes that the process may use; None adds half of the free memory to what it uses now."""
+    max_memory: float | None = None
+    """Bytes that the graph may take for one picture; None for half of the machine's."""
     threads: int | None = None
     labels: Path | None = None
     recursive: bool = False
@@ -357,9 +357,8 @@ def _beginning(
 
 
 def _warn(warnings: Sequence[str], report: Say) -> None:
-    """Warnings as nobody can miss them on a terminal."""
     for text in warnings:
-        report(click.style(f"WARNING: {shown(text)}", fg="yellow", bold=True))
+        report(f"{WARNING}{shown(text)}")
 
 
 def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explainer:
@@ -381,6 +380,7 @@ def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explain
         preprocessing=command.options.preprocessing,
         labels=command.options.labels,
         compile=lambda path: compile_model(path, options).model.SerializeToString(),
+        max_memory=command.max_memory,
     )
     if command.top is not None and command.top > explainer.classes.count:
         raise RuleError(

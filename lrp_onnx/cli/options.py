@@ -153,6 +153,14 @@ OPTIONS: Mapping[str, Decorator] = {
     ),
 }
 """Parameter → option."""
+max_memory_option = click.option(
+    "--max-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=lambda ctx, parameter, value: None if value is None else value * 1e9,
+    metavar="GB",
+    help="Memory, in GB, that a model's graph may take for one picture; nothing that takes more is "
+    "run. [default: half of the machine's]",
+)
 COMPILING = tuple(OPTIONS)
 """Parameters of a command that compiles."""
 WEB_OPTIONS = tuple(name for name in OPTIONS if name not in ("optimize_for", "inputs", "static"))

@@ -15,6 +15,10 @@ from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from lrp_onnx.errors import shown
+
+WARNING = "WARNING: "
+"""What a warning begins with."""
 EVERY = 5.0
 """Seconds between two lines, at least."""
 
@@ -90,7 +94,13 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a line; on a terminal where a bar is shown, above the bar."""
+    """Print a line; on a terminal where a bar is shown, above the bar.
+
+    What it holds has no power over the terminal; warnings are coloured so that nobody misses them.
+    """
+    text = shown(text, lines=True)
+    if text.startswith(WARNING):
+        text = click.style(text, fg="yellow", bold=True)
     stream = sys.stderr if err else sys.stdout
     if isinstance(stream, FileProxy):  # click writes past it
         stream.write(f"{text}\n")

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
 
 from lrp_onnx.cli.doctor import Findings
 from lrp_onnx.compiled.conservation import Account
+from lrp_onnx.errors import shown as harmless
 from lrp_onnx.evaluation.metrics.intervals import Mean
 from lrp_onnx.evaluation.summary import columns_of, heading, shown, summary
 from lrp_onnx.plan.plan import Plan
 from lrp_onnx.plan.text import plan_rows, shape_text
 from lrp_onnx.relevance.composites.assign import Composite
+
+
+class Text(RichText):
+    """A text whose control characters are written out before anything is laid out."""
+
+    def __init__(self, text: str = "", *settings: Any, **more: Any) -> None:
+        super().__init__(harmless(text, lines=True), *settings, **more)
+
+    def append(self, text: RichText | str, style: str | Style | None = None) -> Self:
+        """Add text at the end."""
+        super().append(harmless(text, lines=True) if isinstance(text, str) else text, style)
+        return self
 
 
 def _table() -> Table:
@@ -45,7 +59,7 @@ WIDEST = 10_000
 """Columns that no table needs."""
 
 
-def _block(head: Text, *lines: str) -> RenderableType:
+def _block(head: RichText, *lines: str) -> RenderableType:
     """Lines below a head, indented; long names are folded."""
     texts = [Text(line, overflow="fold") for line in lines if line]
     head.overflow = "fold"
@@ -59,7 +73,8 @@ def plan_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str])
         table.add_column(column)
     for row in plan_rows(plan, rules, reasons):
         name = Text(f"  {row.name}" if row.inner else row.name, style="bold" if row.block else "")
-        table.add_row(name, row.op, row.role, row.output, Text(row.rule), Text(row.why))
+        cells = (row.op, row.role, row.output, row.rule, row.why)
+        table.add_row(name, *map(Text, cells))
         what = ", ".join(text for text in (row.op, row.role, row.output) if text)
         by = f"{row.rule}: {row.why}" if row.rule else row.why
         blocks.append(_block(name, what, by))
@@ -84,7 +99,7 @@ def rule_table(plan: Plan, rules: Mapping[str, str], reasons: Mapping[str, str])
         having = [row for row in rows if row.rule == rule]
         kinds = ", ".join(dict.fromkeys(row.op for row in having))
         first, last = having[0].name, having[-1].name
-        table.add_row(Text(rule), str(len(having)), kinds, Text(first), Text(last))
+        table.add_row(Text(rule), str(len(having)), Text(kinds), Text(first), Text(last))
         head = Text.assemble((rule, "bold"), f"  {len(having)} × {kinds}")
         ends = [first] if len(having) == 1 else [f"from {first}", f"to {last}"]
         blocks.append(_block(head, *ends))
@@ -132,7 +147,7 @@ def account_table(
         values = (row.received, row.passed, row.bias, row.epsilon, row.unexplained)
         texts = [f"{value[0]:.5g}" for value in values]
         verdict = _verdict(row, start)
-        table.add_row(row.step, Text(row.rule), *texts, verdict)
+        table.add_row(Text(row.step), Text(row.rule), *texts, verdict)
         name = Text(f"{row.step}  {row.rule}", overflow="fold", style=verdict.style)
         blocks += [name, _numbers(*texts, verdict.plain, style=verdict.style)]
     return Fitting(table, blocks)
@@ -213,9 +228,9 @@ def _short(mean: Mean) -> str:
 
 def check_lines(
     checks: Iterable[tuple[str, Sequence[str]]], notes: Sequence[str] = ()
-) -> list[Text]:
+) -> list[RichText]:
     """One line per check, its faults below it; then the notes."""
-    lines = []
+    lines: list[RichText] = []
     for name, faults in checks:
         result = ("FAILED  ", "bold red") if faults else ("ok      ", "green")
         lines.append(Text.assemble(result, name))
@@ -240,7 +255,7 @@ def doctor_lines(findings: Findings) -> list[RenderableType]:
             table.add_column(no_wrap=True)
             table.add_column(overflow="fold")
             for name, text in found.items():
-                table.add_row(f"  {name}", Text(text))
+                table.add_row(Text(f"  {name}"), Text(text))
             lines += [Text(title, style="bold"), table]
     if findings.trials:
         table = _table()
@@ -258,11 +273,26 @@ def doctor_lines(findings: Findings) -> list[RenderableType]:
     return lines
 
 
+class _PlainConsole(Console):
+    """A console that obeys nothing in the texts that it prints: names come from files."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield Segment(harmless(segment.text, lines=True), *segment[1:])
+
+
+def plain_console(width: int | None = None) -> Console:
+    """A console for texts without markup, in which control characters are shown."""
+    return _PlainConsole(highlight=False, markup=False, emoji=False, width=width)
+
+
 def show(*renderables: Any) -> None:
     """Print to standard output; tables keep their full width where it is not a terminal."""
-    console = Console(highlight=False)
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=1000)
+        console = plain_console(width=1000)
     for renderable in renderables:
         with console.capture() as captured:
             console.print(renderable, crop=False)

@@ -91,7 +91,7 @@ class Commands(click.Group):
             with ended_by_signals():
                 return super().invoke(ctx)
         except LrpOnnxError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {shown(error, lines=True)}", err=True)
             if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
         except Terminated:
@@ -102,10 +102,10 @@ class Commands(click.Group):
             raise
         except OSError as error:
             where = f"{shown(str(error.filename))}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            click.echo(f"Error: {where}{shown(error.strerror or error)}", err=True)
             _give_up_stdout()
         except MemoryError as error:
-            reason = first_line(error)
+            reason = shown(first_line(error))
             click.echo(
                 f"Error: out of memory{f' ({reason})' if reason else ''}: give a smaller --batch, "
                 "or more memory",

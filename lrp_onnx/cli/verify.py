@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
-from lrp_onnx.contract import Contract, Preprocessing, is_compiled
+from lrp_onnx.contract import Contract, Preprocessing, is_added, is_compiled
 from lrp_onnx.errors import ChoiceError, ContractError, ImageError
+from lrp_onnx.files.compiled import checked
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.batches import from_array, from_picture
 from lrp_onnx.runtime.preprocess import input_size
+from lrp_onnx.runtime.reading import Reading
 from lrp_onnx.runtime.session import Session, open_session
+from lrp_onnx.runtime.stated import check_outputs, check_texts
 
 PICTURES = 2
 """Random pictures to verify with where none are given: the fewest that make a batch."""
@@ -62,6 +65,7 @@ def verify_file(
     images: Sequence[Path],
     provider: str | None,
     threads: int | None = None,
+    max_memory: float | None = None,
 ) -> Audit:
     """Run and audit the file `compiled`.
 
@@ -71,6 +75,7 @@ def verify_file(
         images: pictures to run; empty for `PICTURES` of random noise.
         provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
         threads: CPU threads; None for all cores.
+        max_memory: bytes that a run of one picture may take; None for half of the machine's.
 
     Raises:
         ModelFileError, ContractError, ImageError, ProviderError: a file cannot be read or run.
@@ -83,17 +88,40 @@ def verify_file(
             f"{compiled} is not a compiled file: it has no lrp_onnx.* metadata; run lrp-onnx "
             f"compile {compiled} first, and verify what that writes"
         )
-    contract = Contract.from_metadata(metadata)
+    contract = checked(
+        model,
+        str(compiled),
+        folder=compiled.parent,
+        max_memory=max_memory,
+        ledger=True,
+    )
+    check_texts(contract)
     reference = runnable(load_proto(original)) if original is not None else None
     if reference is not None:
         _check_interface(reference, contract, original)
     return audit(
         model,
         contract,
-        runner_on(provider, threads),
+        _stating(runner_on(provider, threads), contract),
         pictures=_pictures(model, contract, images),
         original=reference,
     )
+
+
+def _stating(run: Runner, contract: Contract) -> Runner:
+    """`run`, whose outputs are checked against the contract where they are those of its file."""
+
+    def run_checked(
+        model: bytes, feeds: Mapping[str, NDArray[np.generic]], *, optimize: bool = True
+    ) -> Outputs:
+        outputs = dict(run(model, feeds, optimize=optimize))
+        if any(map(is_added, outputs)):
+            pictures = len(feeds[contract.input])
+            check_outputs(outputs, contract, pictures=pictures, targets=1)
+            Reading(contract).scores(outputs, 0)
+        return outputs
+
+    return run_checked
 
 
 def _check_interface(original: onnx.ModelProto, contract: Contract, path: Path | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lrp_onnx.contract import Contract
+from lrp_onnx.errors import ContractError, first_line
 from lrp_onnx.relevance.rules.table import parse_rule
 
 TOLERANCE = 1e-3
@@ -28,6 +30,9 @@ GROWTH = 100.0
 """Relevance without its signs, over the start, from which on a map shows what cancelled rather than
 what counted.
 """
+
+LARGEST_PRODUCT = 64
+"""Elements of a product of the ledger's tensors, over those of its largest factor, at most."""
 
 Array = NDArray[np.generic]
 
@@ -183,8 +188,18 @@ def _decoded(value: Mapping[str, Any]) -> Array:
 
 
 def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:
-    """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`."""
-    return list(_accounts(contract, dict(values)))
+    """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`.
+
+    Raises:
+        ContractError: the ledger's tensors do not fit each other, or are no numbers.
+    """
+    try:
+        return list(_accounts(contract, dict(values)))
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ContractError(
+            f"the compiled file's ledger does not fit its tensors ({first_line(error)}): compile "
+            "it again"
+        ) from error
 
 
 def _accounts(contract: Contract, tensors: dict[str, Array]) -> Iterator[Account]:
@@ -234,6 +249,9 @@ def _total(
     """The product of the tensors `factors`, summed over all elements per sample, (N,); its absolute
     values if `size`.
     """
+    shapes = [np.shape(values[name]) for name in factors]
+    if prod(np.broadcast_shapes(*shapes)) > LARGEST_PRODUCT * max(map(prod, shapes)):
+        raise ValueError(f"the product of {', '.join(factors)} is too large")
     product = np.asarray(values[factors[0]], np.float64)
     for name in factors[1:]:
         product = product * np.asarray(values[name], np.float64)

@@ -28,6 +28,8 @@ from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
 from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
 from lrp_onnx.contract import C3_REGION, HEATMAP, Contract, is_added
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
+from lrp_onnx.files.budget import check_memory
+from lrp_onnx.files.compiled import check_structure
 from lrp_onnx.maps.chain import parse_chain
 
 SAME_MAP = 1e-4
@@ -61,6 +63,7 @@ def check_compiled(
 
     Raises:
         VerificationError: a check failed, or the runner cannot run one of the models.
+        ModelFileError: the compiled model has loops without end, or takes too much memory to run.
     """
     faults = _validity(model)
     if faults:
@@ -69,6 +72,8 @@ def check_compiled(
         )
     if runner is None:
         return ()
+    check_structure(model, "the compiled model")
+    check_memory(model, "the compiled model", stated=None)
     pictures = random_picture(model, contract.input, batch=2)
     try:
         optimised = runner(model.SerializeToString(), {contract.input: pictures})

@@ -19,6 +19,7 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import Contract, Preprocessing, is_compiled
 from lrp_onnx.errors import RuleError
+from lrp_onnx.files.compiled import checked
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import (
@@ -142,7 +143,7 @@ def forward_of(
     proto = load_proto(model)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if is_compiled(metadata):
-        contract = Contract.from_metadata(metadata)
+        contract = checked(proto, str(model), folder=model.parent)
         if labels := (choices or {}).get("labels"):
             _ = Classes.of(contract.classes, labels)  # raises where their number is another
             sources = {**contract.sources, "labels": "the options"}

@@ -44,6 +44,16 @@ def metadata_of(model: Path | bytes) -> dict[str, str]:
     return {entry.key: entry.value for entry in _decode(data, source_name(model)).metadata_props}
 
 
+def read_proto(model: Path | bytes) -> onnx.ModelProto:
+    """A model with its texts valid, its external data left where it is.
+
+    Raises:
+        ModelFileError: the file is missing or unreadable, or is not an ONNX model.
+    """
+    data = model if isinstance(model, bytes) else read_bytes(model)
+    return parse(data, source_name(model))
+
+
 def checksum_of(path: Path) -> str:
     """SHA-256, in hexadecimal, of a model's file and of the files that hold its weights.
 
@@ -156,25 +166,31 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
     external = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if not external:
         return
-    spans_by_file: dict[str, list[tuple[str, int, int | None]]] = {}
-    faults = []
-    for tensor in external:
-        entries = {e.key: e.value for e in tensor.external_data}
-        try:
-            offset, length = int(entries.get("offset", "0")), entries.get("length")
-            span = (tensor.name, offset, None if length is None else int(length))
-        except ValueError:
-            faults.append(f"the offset or length of the weight '{tensor.name}' is not a number")
-            continue
-        spans_by_file.setdefault(entries.get("location", ""), []).append(span)
-    for location, spans in spans_by_file.items():
-        faults += _external_faults(path.parent, location, spans)
+    faults = list(external_faults(external, path.parent))
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
+
+
+def external_faults(tensors: Sequence[onnx.TensorProto], folder: Path) -> Iterator[str]:
+    """Reasons why the external data of `tensors`, of a model in `folder`, cannot be read: it must
+    lie in plain files of that folder.
+    """
+    spans_by_file: dict[str, list[tuple[str, int, int | None]]] = {}
+    for tensor in tensors:
+        entries = {e.key: e.value for e in tensor.external_data}
+        try:
+            offset, length = int(entries.get("offset", "0")), entries.get("length")
+            span = (tensor.name, offset, None if length is None else int(length))
+        except ValueError:
+            yield f"the offset or length of the weight '{tensor.name}' is not a number"
+            continue
+        spans_by_file.setdefault(entries.get("location", ""), []).append(span)
+    for location, spans in spans_by_file.items():
+        yield from _external_faults(folder, location, spans)
 
 
 def _external_faults(

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
-MOST_NODES = 50_000
-"""Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
+from lrp_onnx.files.structure import MOST_NODES, behind, nested, where
+
 MOST_RANK = 8
 """Largest number of a weight's axes."""
 ITEM_BYTES: dict[int, int] = {
@@ -73,10 +73,11 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
     """
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
-    behind = _behind(proto, explained)
+    known = explained in {value.name for value in proto.graph.output}
+    aside = behind(proto.graph, [str(explained)]) if known else frozenset()
     for node in _nodes(proto):
-        apart = not behind.isdisjoint(node.output)
-        for inner in _nested(node) if apart else [node]:
+        apart = not aside.isdisjoint(node.output)
+        for inner in nested(node) if apart else [node]:
             if (inner.domain, inner.op_type) not in functions:
                 faults += _operator(inner, apart=apart)
             faults += _attributes(inner)
@@ -90,32 +91,6 @@ def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from proto.graph.node
     for function in proto.functions:
         yield from function.node
-
-
-def _nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """A node, and all nodes in the graphs that it holds."""
-    yield node
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for graph in graphs:
-            for inner in graph.node:
-                yield from _nested(inner)
-
-
-def _behind(proto: onnx.ModelProto, explained: str | None) -> frozenset[str]:
-    """Outputs of the nodes that the output `explained` does not depend on; none where it is no
-    output.
-    """
-    if explained not in {value.name for value in proto.graph.output}:
-        return frozenset()
-    producers = {name: index for index, n in enumerate(proto.graph.node) for name in n.output}
-    needed, todo = set[int](), [str(explained)]
-    while todo:
-        index = producers.get(todo.pop())
-        if index is not None and index not in needed:
-            needed.add(index)
-            todo += [name for n in _nested(proto.graph.node[index]) for name in n.input]
-    return frozenset(name for name, index in producers.items() if index not in needed)
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -204,42 +179,42 @@ def _known() -> frozenset[str]:
 
 def _operator(node: onnx.NodeProto, *, apart: bool = False) -> Iterator[str]:
     """Faults of an operator; `apart` if what is explained does not depend on it."""
-    where = _where(node)
-    nested = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    place = where(node)
+    holding = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if node.op_type == "EPContext":
         yield (
-            f"{where} holds a program for one processor, which is never run: "
+            f"{place} holds a program for one processor, which is never run: "
             "compile the file that it was made from"
         )
     elif node.domain == "com.microsoft.nchwc":
         yield (
-            f"{where} is of the domain {node.domain!r}: the file was optimised for one processor; "
+            f"{place} is of the domain {node.domain!r}: the file was optimised for one processor; "
             "compile the file from before that"
         )
     elif node.domain == "com.microsoft" and node.op_type in SPLIT_OPERATORS:
         return
     elif node.op_type.startswith(QUANTISED) and node.op_type not in SPLIT_QUANTISED:
         yield (
-            f"{where} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
+            f"{place} computes in integers: quantise in the QDQ format instead (QuantFormat.QDQ "
             "in ONNX Runtime), or compile the model from before quantisation"
         )
     elif node.domain not in ("", "ai.onnx"):
         yield (
-            f"{where} is of the domain {node.domain!r}: only standard operators can be explained; "
+            f"{place} is of the domain {node.domain!r}: only standard operators can be explained; "
             "export without it"
         )
     elif node.op_type.startswith(RANDOM):
-        yield f"{where} draws random numbers: export the model in evaluation mode"
+        yield f"{place} draws random numbers: export the model in evaluation mode"
     elif apart and node.op_type in _known():
         return
-    elif any(a.type in nested for a in node.attribute):
+    elif any(a.type in holding for a in node.attribute):
         yield (
-            f"{where} is control flow: export the model with it resolved, or name an output that "
+            f"{place} is control flow: export the model with it resolved, or name an output that "
             "comes before it with --output-name"
         )
     elif node.op_type not in _standard() and node.op_type not in UNLISTED:
         yield (
-            f"{where} does not compute tensors from tensors, or is not in ONNX: "
+            f"{place} does not compute tensors from tensors, or is not in ONNX: "
             "export the model without it"
         )
 
@@ -250,12 +225,12 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
-            yield f"{_where(node)} has {name}={floats}: finite numbers are needed"
+            yield f"{where(node)} has {name}={floats}: finite numbers are needed"
         if name not in LARGEST or node.op_type == "Pad":
             continue
         least = 0 if name == "pads" else 1
         if any(not least <= number <= LARGEST[name] for number in numbers):
-            yield f"{_where(node)} has {name}={numbers}: {least} to {LARGEST[name]:,} can be read"
+            yield f"{where(node)} has {name}={numbers}: {least} to {LARGEST[name]:,} can be read"
 
 
 def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
@@ -313,9 +288,3 @@ def _typed_length(tensor: TensorProto) -> int:
         tensor.uint64_data,
     )
     return sum(map(len, fields))
-
-
-def _where(node: onnx.NodeProto) -> str:
-    """The name of a node in errors: its operator, and its name or that of its output."""
-    name = node.name or next(iter(node.output), "")
-    return f"{node.op_type} '{name}'"

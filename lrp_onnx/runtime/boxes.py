@@ -45,6 +45,10 @@ class Boxes:
         found = _TEXT.fullmatch(text)
         assert found is not None  # any text fits
         name, indices = selected(found["place"])
+        try:
+            _slices(indices)
+        except (ValueError, TypeError):
+            raise ContractError(f"boxes={text!r}: [{indices}] are not indices") from None
         if name not in shapes:
             raise ContractError(
                 f"boxes={text!r}: no output is called {name!r}; there are {', '.join(shapes)}"

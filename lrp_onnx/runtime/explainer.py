@@ -20,11 +20,11 @@ from lrp_onnx.contract import (
     RELEVANCE,
     START,
     TARGET,
-    Contract,
     Preprocessing,
     is_compiled,
 )
 from lrp_onnx.errors import ContractError, ImageError, shown
+from lrp_onnx.files.compiled import read_compiled
 from lrp_onnx.files.description import describe_model
 from lrp_onnx.files.models import metadata_of, source_name
 from lrp_onnx.maps.chain import NONE, parse_chain
@@ -60,6 +60,7 @@ from lrp_onnx.runtime.starts import (
     Reference,
     reference_vector,
 )
+from lrp_onnx.runtime.stated import check_outputs, check_texts
 
 SLACK = 2.0
 """Allowance for a runtime's memory, as a factor of what its tensors need at once.
@@ -80,10 +81,13 @@ class Explainer:
         preprocessing: how pictures become input; None for what the file says, else ImageNet's.
         labels: class names; empty for those in the file.
         compile: compiles a file that is not compiled, and returns the serialized model.
+        max_memory: bytes that a run of one picture may take (see `files.budget`); None for half of
+            the machine's memory.
 
     Raises:
-        ModelFileError: the file cannot be read or loaded.
-        ContractError: it is not compiled and `compile` is None, or the class names do not fit.
+        ModelFileError: the file cannot be read or loaded, or takes more memory.
+        ContractError: it is not compiled and `compile` is None, its metadata is damaged or does not
+            fit its graph, or the class names do not fit.
         ProviderError: no provider is available.
         ImageError: the preprocessing is not valid.
         What `compile` raises.
@@ -102,6 +106,7 @@ class Explainer:
         preprocessing: Preprocessing | None = None,
         labels: Sequence[str] = (),
         compile: Callable[[Path], bytes] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         source = model if isinstance(model, bytes) else Path(model)
         if not is_compiled(metadata_of(source)):
@@ -111,9 +116,10 @@ class Explainer:
                     "run `lrp-onnx compile` on it first"
                 )
             source = compile(source)
+        self.contract = read_compiled(source, max_memory=max_memory)
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
-        self.contract = Contract.from_metadata(self.session.metadata)
+        check_texts(self.contract)
         _, shape = self.session.input_of(self.contract.input)
         self.channels = 1 if shape[self.contract.layout.index("C")] == 1 else 3
         """Channels of a picture, 1 or 3."""
@@ -254,7 +260,9 @@ class Explainer:
             feeds[START] = np.broadcast_to(given, rows) if required else given
         if self._bound is None or not self._bound.fits(feeds):
             self._bound = Bound(self.session, feeds)
-        return self._bound.run(feeds)
+        outputs = self._bound.run(feeds)
+        check_outputs(outputs, self.contract, pictures=len(batch), targets=len(targets))
+        return outputs
 
     def _check_inputs(self, targets: NDArray[np.int64], start: NDArray[np.float32] | None) -> None:
         """Raise ContractError where the file has no input for what is asked."""
@@ -412,7 +420,7 @@ class Explainer:
                 self._one(batch, outputs, index, row, int(targets[row]), seconds, found[index])
                 for row in own
             ]
-            if all(np.isfinite(one.heatmap).all() for one in explained):
+            if all(map(_is_finite, explained)):
                 yield from explained
                 continue
             fault = ImageError(
@@ -518,6 +526,8 @@ class Explainer:
                 "the compiled file has none of heatmap, heatmap_raw and relevance among its "
                 "outputs: compile it with one of them"
             )
+        if not np.isfinite(raw).all():
+            return raw, raw
         before = raw
         if coarse:
             before = resample(raw, self.input_size, method="bilinear")
@@ -548,3 +558,10 @@ class Explainer:
                 f"the start has shape {start.shape}; it must be ({batch} or 1, {sizes})"
             )
         return start.astype(np.float32, copy=False)
+
+
+def _is_finite(one: Explanation) -> bool:
+    """Whether the maps of an explanation are finite and its scores are numbers."""
+    maps = [values for values in (one.heatmap, one.heatmap_raw) if values is not None]
+    ranked = [value for _, _, value in one.top5]
+    return all(np.isfinite(values).all() for values in maps) and not np.isnan(ranked).any()

@@ -11,21 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, RELEVANCE, SINGLE
+from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW, OUTPUTS, RELEVANCE, SINGLE
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 from lrp_onnx.selection import Selection
 
-KINDS = (
-    "logits",
-    "probabilities",
-    "log-probabilities",
-    "sigmoids",
-    *SINGLE,
-    "features",
-    "scores",
-    "other",
-)
+KINDS = OUTPUTS
 """What an output may hold, best first: of several outputs the first of these is read."""
 SIMILARITY = "similarity"
 """What is read where the similarity to a reference is explained: a cosine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,12 +55,33 @@ class Reading:
             return SIMILARITY, cosine.astype(np.float32), cosine
         if isinstance(focused, Mask):
             values = focused.scores(values[0])[None]
-        scores = scores_of(self.kind, values, self.contract.selection)
+        scores = self._scores(values)
         chances = probabilities_of(self.kind, scores)
         part = Selection.read(self.contract.selection)
         mean = part is None or (part.several and not part.largest)
         kind = self.kind if mean or self.kind != "features" else "scores"
         return kind, scores[0].astype(np.float32), chances[0]
+
+    def _scores(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The scores (N, classes) in the values of the explained output.
+
+        Raises:
+            ContractError: they are of another number of classes than the file states.
+        """
+        classes = self.contract.classes
+        try:
+            scores = scores_of(self.kind, values, self.contract.selection)
+        except (ValueError, IndexError) as error:
+            raise ContractError(
+                f"the output '{self.name}' of shape {values.shape} does not hold "
+                f"'{self.contract.selection}' ({error}): compile the file again"
+            ) from error
+        if scores.shape[1] != classes:
+            raise ContractError(
+                f"the output '{self.name}' of shape {values.shape} has {scores.shape[1]} classes, "
+                f"and the file states {classes}: compile it again"
+            )
+        return scores
 
     def explained(self, outputs: Arrays) -> NDArray[np.float64]:
         """What is explained, in the shape of a start, (N, …)."""
