@@ -39,7 +39,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "values": set(),
     "files": {"errors", "contract", "selection"},
     "plan": {"errors"},
-    "deploy": {"errors", "contract", "files", "runtime", "maps"},
+    "deploy": {"errors", "contract", "selection", "files", "runtime", "maps"},
 }
 """Room → all that it may import, where that is little."""
 ONLY: Mapping[str, set[str]] = {

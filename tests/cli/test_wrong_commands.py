@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[int, str]] = {
     "triton model.onnx -o r --kind tpu": (2, "'tpu' is not one of 'auto', 'cpu', 'gpu'"),
     "triton model.onnx -o r --preferred-batch-size 9": (1, "9 is not within 1 to the largest"),
     "triton model.lrp.onnx -o r --post none": (1, "is compiled already, which settles --post"),
-    "triton model.onnx -o r --inputs none": (2, "--inputs is an option of compile"),
+    "triton model.onnx -o r --inputs none": (2, "--inputs is an option of bulk, compile,"),
     "triton model.onnx -o r --classes no,yes": (1, "2 class names, but model.onnx has 10"),
     "guide explain": (1, "did you mean explaining?"),
 }
