@@ -184,6 +184,17 @@ def mutated(seed: int) -> bytes:
     return MUTATIONS[int(rng.integers(len(MUTATIONS)))](data, rng)
 
 
+def peak_memory() -> int:
+    """Bytes that this program has held at most. What ``ru_maxrss`` says on Linux may be the peak of
+    the process that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main(first: int, count: int, folder: Path) -> None:
     path, compiled, refused, wrong, slowest = folder / "model.onnx", 0, 0, [], 0.0
     folder.mkdir(exist_ok=True)
@@ -208,7 +219,7 @@ def main(first: int, count: int, folder: Path) -> None:
         slowest = max(slowest, time.monotonic() - begun)
         if [p.name for p in folder.iterdir()] != [path.name]:
             wrong.append(f"{seed}: wrote {sorted(p.name for p in folder.iterdir())}")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = peak_memory()
     print(
         json.dumps(
             {

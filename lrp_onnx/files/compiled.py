@@ -232,7 +232,14 @@ def _inputs(graph: onnx.GraphProto, contract: Contract) -> Iterator[str]:
             yield f"the input '{TARGET}' is not a list of whole numbers"
     if START in inputs:
         sizes = _sizes(inputs[START]) or []
-        if inputs[START].elem_type != TensorProto.FLOAT or sizes[1:] != [*contract.start_shape]:
+        fits = (
+            len(sizes) == 1 + len(contract.start_shape)
+            and all(
+                size in (None, wanted)  # the default of a large start has one element
+                for size, wanted in zip(sizes[1:], contract.start_shape, strict=True)
+            )
+        )
+        if inputs[START].elem_type != TensorProto.FLOAT or not fits:
             yield f"the input '{START}' has the shape {sizes}, not N, {contract.start_shape}"
 
 

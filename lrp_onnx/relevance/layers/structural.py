@@ -190,7 +190,14 @@ class FixedDeviationLayer(NormalizationLayer):
     def vjp(self, s: Value, w: Value) -> Value:
         x, back = self.input.reshape(-1, *self.kind.view), self._scaled(s)
         _, deviation = self._statistics(x)
-        return ((back - self._mean(back)) / deviation).reshape(-1, *self._sizes()[1:])
+        back = ((back - self._mean(back)) / deviation).reshape(-1, *self._sizes()[1:])
+        return back.zero(s.zeros if self._keeps(s.zeros) else None)
+
+    def _keeps(self, zeros: Zeros | None) -> bool:
+        """Whether what is zero before is zero behind: it lies along an axis without a mean."""
+        if zeros is None or tuple(self.kind.view) != tuple(self._sizes()[1:]):
+            return False
+        return zeros.axis not in self.kind.axes
 
 
 class LocalResponseLayer(Node[kinds.LocalResponse]):

@@ -79,6 +79,13 @@ def test_every_form_has_its_kernels(name: str, network: str, saved: Save) -> Non
         assert not unexcused(model, name), form
 
 
+LACKING = {
+    ("web", "resnet-3d"): "has no ConvTranspose (version 11) as it stands here: 3D",
+    ("tensorrt", "resnet-1d"): "has no MaxPool (version 12) as it stands here: not 2D or 3D",
+}
+"""(Runtime, family) → what it has no kernel for: such files run elsewhere, or on the CPU."""
+
+
 @pytest.mark.parametrize("file", CHOSEN)
 @pytest.mark.parametrize("name", LISTS)
 def test_every_family_has_its_kernels(name: str, file: str, tmp_path: Path) -> None:
@@ -87,7 +94,12 @@ def test_every_family_has_its_kernels(name: str, file: str, tmp_path: Path) -> N
     first = FIRST[entry.family] == file
     for composite in (DEFAULT, "lrp-resnet") if first else (DEFAULT,):
         model = compile_model(path, composite=composite, optimize_for=name, **entry.options).model
-        assert not unexcused(model, name), composite
+        found = unexcused(model, name)
+        lacking = LACKING.get((name, entry.family))
+        if lacking is not None:
+            assert all(lacking in message for message in found), found
+        else:
+            assert not found, composite
 
 
 @pytest.mark.parametrize("operator", ["Conv", "ConvTranspose", "MaxPool", "Where", "Div"])
