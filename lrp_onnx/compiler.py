@@ -27,6 +27,7 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     C3_REGION,
+    DESCRIBED,
     HEATMAP,
     INPUTS,
     PREDICTED,
@@ -559,7 +560,11 @@ def compile_model(
         boxes=_boxes(plan, options),
         sources=description.sources,
     )
-    metadata = {entry.key: entry.value for entry in forward.metadata_props}
+    metadata = {
+        entry.key: entry.value
+        for entry in forward.metadata_props
+        if entry.key not in DESCRIBED  # of what is explained, the contract says it
+    }
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     notes = check_compiled(model, forward, contract, runner)
