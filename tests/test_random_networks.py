@@ -239,25 +239,28 @@ def _disguised(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelPr
     return model
 
 
+def tried(examples: int) -> settings:
+    """The same seeds in every run, without limits of time."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("random")
 
 
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@tried(EXAMPLES)
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_of_a_random_network(folder: Path, seed: int) -> None:
     check_gradient(random_network(seed), folder, seed)
 
 
-@settings(
-    max_examples=EXAMPLES // 10,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@tried(EXAMPLES // 10)
 @given(seed=st.integers(0, 10**6))
 def test_the_gradient_of_a_random_transformer(folder: Path, seed: int) -> None:
     check_gradient(random_transformer(seed), folder, seed)
@@ -288,12 +291,7 @@ def check_gradient(model: onnx.ModelProto, folder: Path, seed: int) -> None:
     assert np.abs(found - gradient).max() <= 1e-3 * (np.abs(gradient).max() + 1e-9)
 
 
-@settings(
-    max_examples=EXAMPLES // 3,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@tried(EXAMPLES // 3)
 @given(seed=st.integers(0, 10**6))
 def test_lrp_0_of_a_random_network_is_gradient_times_input(folder: Path, seed: int) -> None:
     """Where everything is piecewise linear, LRP-0 telescopes
@@ -310,12 +308,7 @@ def test_lrp_0_of_a_random_network_is_gradient_times_input(folder: Path, seed: i
     assert np.abs(maps[0] - maps[1]).max() <= 1e-6 * (np.abs(maps[1]).max() + 1e-9)
 
 
-@settings(
-    max_examples=EXAMPLES // 3,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@tried(EXAMPLES // 3)
 @given(
     seed=st.integers(0, 10**6),
     composite=st.sampled_from(
@@ -326,12 +319,7 @@ def test_the_ledger_of_a_random_network(folder: Path, seed: int, composite: str)
     check_ledger(random_network(seed), folder, composite)
 
 
-@settings(
-    max_examples=EXAMPLES // 10,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@tried(EXAMPLES // 10)
 @given(
     seed=st.integers(0, 10**6),
     composite=st.sampled_from(["attn-lrp", "cp-lrp-gamma", "residual-c3", "lrp-resnet"]),
@@ -358,12 +346,7 @@ def lrp_0() -> Iterator[None]:
         yield
 
 
-@settings(
-    max_examples=EXAMPLES // 10,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@tried(EXAMPLES // 10)
 @given(seed=st.integers(0, 10**6), composite=st.sampled_from(["attn-lrp-0", "cp-lrp-gamma-0"]))
 def test_the_rules_of_a_random_transformer(
     folder: Path, lrp_0: None, seed: int, composite: str

@@ -7,24 +7,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx import __version__
+from lrp_onnx.cli.given import refuse_settled, run_settings
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP_RAW, is_compiled
 from lrp_onnx.deploy.parts import PARTS, Done, begin, check_settings, done_in, drop
 from lrp_onnx.deploy.ray import Pool, explain_into, need_ray
 from lrp_onnx.deploy.rows import Row
-from lrp_onnx.errors import ImageError, LrpOnnxError, RuleError, shown
-from lrp_onnx.files.description import describe_model, names_said
-from lrp_onnx.files.models import checksum_of, metadata_of
+from lrp_onnx.errors import ImageError, LrpOnnxError, shown
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.files.writing import check_folder, held_folder
 from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.images import bytes_of, find_images
-from lrp_onnx.runtime.installation import onnx_runtime
 
 NAMED = 5
 """Pictures that cannot be read are named up to this number; the rows name all."""
@@ -116,12 +114,9 @@ def explain_in_bulk(command: BulkCommand, *, report: Callable[[str], None]) -> C
         LrpOnnxError: an option, the model or the output is at fault, or Ray is not installed.
     """
     need_ray()
-    if command.without_effect and is_compiled(metadata_of(command.model)):
-        raise RuleError(
-            f"{command.model} is compiled already, which settles "
-            f"{', '.join(command.without_effect)}: give the model that it was compiled from"
-        )
-    metadata_of(command.model)  # a model that cannot be read is told before the pictures are
+    # A model that cannot be read is told before the pictures are.
+    if is_compiled(metadata_of(command.model)):
+        refuse_settled(command.model, command.without_effect)
     pictures = _pictures(command)
     check_folder(command.output)
     # Ray prints what it has to say of its machines: standard output is for results.
@@ -244,23 +239,9 @@ def _counted(command: BulkCommand, pictures: Sequence[str], *, before: int) -> C
 
 
 def _settings(command: BulkCommand) -> dict[str, Any]:
-    """All that decides a run's results: name → value for JSON.
-
-    Results of other processors, batches and numbers of threads differ by rounding alone.
-    """
-    options = asdict(command.options)
-    metadata = metadata_of(command.model)
-    described = describe_model(metadata, command.model).preprocessing
-    for name in ("many_targets", "randomize", "seed", "outputs"):
-        del options[name]
-    return {
-        "lrp-onnx": __version__,
-        "onnxruntime": onnx_runtime().__version__,
-        "model": checksum_of(command.model),
-        "target": command.target,
-        "map": command.keep,
-        "output-name": options.pop("explain"),
-        "preprocess": options.pop("preprocessing") or (asdict(described) if described else None),
-        "classes": options.pop("labels") or names_said(metadata, command.model),
-        **{name.replace("_", "-"): value for name, value in options.items()},
-    }
+    return run_settings(
+        command.model,
+        command.options,
+        {"target": command.target, "map": command.keep},
+        without=("many_targets", "randomize", "seed", "outputs"),
+    )

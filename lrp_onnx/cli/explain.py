@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx import __version__
 from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
+from lrp_onnx.cli.given import refuse_settled, run_settings
 from lrp_onnx.cli.progress import WARNING, Progress
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, Preprocessing, is_compiled
+from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, is_compiled
 from lrp_onnx.errors import ImageError, RuleError, shown
 from lrp_onnx.evaluation.explaining import MethodExplainer
 from lrp_onnx.explanation import style_of
-from lrp_onnx.files.description import describe_model, names_said
-from lrp_onnx.files.models import checksum_of, metadata_of
+from lrp_onnx.files.models import metadata_of
 from lrp_onnx.files.writing import check_folder, held_folder
 from lrp_onnx.maps.chain import Chain, parse_chain
 from lrp_onnx.report.entry import SCORES
@@ -31,7 +30,6 @@ from lrp_onnx.runtime.classes import class_of
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
-from lrp_onnx.runtime.installation import onnx_runtime
 
 Say = Callable[[str], None]
 
@@ -136,11 +134,9 @@ def _explain_files(command: ExplainCommand, report: Say) -> Iterator[str]:
 def _check_choices(command: ExplainCommand) -> None:
     """Raise RuleError where options of a compilation are given with a file that is compiled."""
     if command.without_effect and is_compiled(metadata_of(command.model)):
-        names = ", ".join(command.without_effect)
-        raise RuleError(
-            f"{command.model} is compiled already, which settles {names}: give the model that it "
-            f"was compiled from, or compile it anew: lrp-onnx compile {command.model} -o "
-            f"other.lrp.onnx {command.without_effect[0]} …"
+        anew = f"lrp-onnx compile {command.model} -o other.lrp.onnx {command.without_effect[0]} …"
+        refuse_settled(
+            command.model, command.without_effect, otherwise=f", or compile it anew: {anew}"
         )
 
 
@@ -419,30 +415,20 @@ def _by_picture(
 
 
 def _settings(command: ExplainCommand) -> dict[str, Any]:
-    """All that decides a run's results: name → value for JSON.
-
-    Results of other processors, batches and numbers of threads differ by rounding alone.
-    """
-    options = asdict(command.options)
-    metadata = metadata_of(command.model)
-    described = describe_model(metadata, command.model)
-    for name in ("many_targets", "post", "randomize", "seed"):
-        del options[name]
-    return {
-        "lrp-onnx": __version__,
-        "onnxruntime": onnx_runtime().__version__,
-        "model": checksum_of(command.model),
+    own = {
         "target": list(command.targets) or None,
         "top": command.top,
         "mask": _digests(command.mask),
         "similar-to": _digests(command.similar_to),
         "method": command.method,
         "post": None if command.post is None else str(_parse_post(command.post)),
-        "output-name": options.pop("explain"),
-        "preprocess": options.pop("preprocessing") or _plain_data(described.preprocessing),
-        "classes": options.pop("labels") or names_said(metadata, command.model),
-        **{name.replace("_", "-"): value for name, value in options.items()},
     }
+    return run_settings(
+        command.model,
+        command.options,
+        own,
+        without=("many_targets", "post", "randomize", "seed"),
+    )
 
 
 def _targets(command: ExplainCommand) -> list[int | str]:
@@ -483,10 +469,6 @@ def _parse_post(text: str) -> Chain:
         return parse_chain(text)
     except RuleError as error:
         raise RuleError(f"--post {text}: {error}") from error
-
-
-def _plain_data(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
-    return None if preprocessing is None else asdict(preprocessing)
 
 
 def _sentence(line: Mapping[str, Any]) -> str:

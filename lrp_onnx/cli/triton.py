@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from lrp_onnx.cli.given import IMAGENET_IS_ASSUMED, refuse_settled
 from lrp_onnx.cli.verify import runner_on
 from lrp_onnx.compiler import Options, compile_model, runtime_notes
 from lrp_onnx.contract import Preprocessing, is_compiled
@@ -22,7 +23,7 @@ from lrp_onnx.deploy.triton import (
     contract_of,
     write_repository,
 )
-from lrp_onnx.errors import ModelFileError, RuleError
+from lrp_onnx.errors import ModelFileError
 from lrp_onnx.files.models import SIZE_LIMIT, load_proto, metadata_of, parse, read_bytes
 from lrp_onnx.runtime.preprocess import assumed
 
@@ -69,11 +70,7 @@ def make_repository(
     notes: list[str] = []
     weights: dict[str, Path] = {}
     if is_compiled(metadata):
-        if settled:
-            raise RuleError(
-                f"{model} is compiled already, which settles {', '.join(settled)}: give the model "
-                "that it was compiled from"
-            )
+        refuse_settled(model, settled)
         proto, weights = _as_it_lies(model)
     else:
         inputs = "none" if target is False else "target"
@@ -114,10 +111,7 @@ def _preparation(
         value = next(one for one in model.graph.input if one.name == contract.input)
         channels = value.type.tensor_type.shape.dim[contract.layout.index("C")].dim_value
         stated = assumed(channels)
-        notes.append(
-            "the model does not say how pictures become its input, so imagenet is assumed; if that "
-            "is wrong, classes and maps are wrong too: give --preprocess"
-        )
+        notes.append(IMAGENET_IS_ASSUMED)
     return stated.for_layout(contract.layout)
 
 

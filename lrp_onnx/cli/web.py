@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lrp_onnx.cli.given import IMAGENET_IS_ASSUMED, refuse_settled
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import Contract, is_compiled
 from lrp_onnx.deploy.web import FACTS, MODEL, PAGE, Site, check_site, write_site
 from lrp_onnx.deploy.web_runtime import FOLDER, VERSION, installed_runtime
-from lrp_onnx.errors import ModelFileError, RuleError
+from lrp_onnx.errors import ModelFileError
 from lrp_onnx.explanation import style_of
 from lrp_onnx.files.models import SIZE_LIMIT, load_proto, metadata_of
 from lrp_onnx.maps.chain import parse_chain
@@ -73,10 +74,7 @@ def make_site(
         force=force,
     )
     if contract.preprocessing is None and options.preprocessing is None:
-        notes.append(
-            "the model does not say how pictures become its input, so imagenet is assumed; if that "
-            "is wrong, classes and maps are wrong too: give --preprocess"
-        )
+        notes.append(IMAGENET_IS_ASSUMED)
     if len(compiled) > LARGE:
         notes.append(
             f"the compiled model has {len(compiled) / 1e6:,.0f} MB: visitors load all of it, and "
@@ -93,13 +91,9 @@ def _compiled(
     model: Path, options: Options, settled: Sequence[str], *, is_compiled: bool
 ) -> tuple[bytes, list[str]]:
     """The compiled file's bytes, weights included, and the compiler's notes."""
-    if is_compiled and settled:
-        raise RuleError(
-            f"{model} is compiled already, which settles {', '.join(settled)}: give the model that "
-            "it was compiled from"
-        )
     notes: list[str] = []
     if is_compiled:
+        refuse_settled(model, settled)
         proto = load_proto(model)
     else:
         compiled = compile_model(model, replace(options, optimize_for=PURPOSE))

@@ -9,6 +9,10 @@ MOST_TEXT = 100_000_000
 """Largest text file in bytes: labels, class names, rules."""
 
 
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the byte order mark that spreadsheets write."""
+
+
 def regular_bytes(path: Path, most: int) -> bytes:
     """The bytes of a regular file: a pipe or a device might never end.
 
@@ -24,11 +28,11 @@ def regular_bytes(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
-def regular_text(path: Path, *, encoding: str = "utf-8-sig") -> str:
+def regular_text(path: Path) -> str:
     """The text of a regular file.
 
     Raises:
         OSError: as `regular_bytes` with `MOST_TEXT`.
-        UnicodeDecodeError: it is not in that encoding.
+        UnicodeDecodeError: it is not UTF-8.
     """
-    return regular_bytes(path, MOST_TEXT).decode(encoding)
+    return regular_bytes(path, MOST_TEXT).decode(ENCODING)

@@ -545,10 +545,15 @@ class Explainer:
         height, width = self.input_size
         return self.reading.place(outputs, index, target, (height, width))
 
-    def _start_value(self, *known: Any) -> float | None:
+    def _start_value(
+        self,
+        kind: str,
+        scores: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        target: int,
+    ) -> float | None:
         """The sum of the start relevance; None where the model's outputs do not tell it."""
-        value: float | None = self.reading.start_value(*known)
-        return value
+        return self.reading.start_value(kind, scores, probabilities, target)
 
     def _checked_start(self, start: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
         wanted = self.contract.start_shape

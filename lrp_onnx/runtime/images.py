@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lrp_onnx.errors import ImageError, first_line, shown
 from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import AGAIN, REMEDY, picture_fault, picture_format, picture_size
-from lrp_onnx.files.reading import regular_bytes, regular_text
+from lrp_onnx.files.reading import ENCODING, regular_bytes, regular_text
 from lrp_onnx.runtime.arrays import ARRAYS
 
 SUFFIXES = frozenset(
@@ -44,8 +44,6 @@ MOST_PIXELS = 100_000_000
 """Larger pictures are refused: they would need gigabytes of memory."""
 MOST_BYTES = 1 << 30
 """Larger files are refused."""
-ENCODING = "utf-8-sig"
-"""UTF-8, with or without the byte order mark that spreadsheets write."""
 
 LABEL_COLUMNS = ("file", "label")
 

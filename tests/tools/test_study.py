@@ -18,7 +18,7 @@ import pytest
 
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.methods import read_method
-from tools.study import default, families, harder, report, search
+from tools.study import comparing, default, families, harder, report, search
 from tools.study.pictures import KINDS
 from tools.study.run import CASES, embedded, pictures, shapes
 
@@ -215,7 +215,7 @@ def test_the_default_is_what_the_study_found_best() -> None:
     values = {column: mean for column, (mean, _, _) in found["methods"][default.OURS].items()}
     assert found["rightly"][default.OURS][0] >= 0.93  # of photos that are predicted rightly
     assert values["lattice phase"] <= 2 and values["lattice border"] <= 1.8
-    adjusted = default.corrected(report.stored_defaults(report.STORED))
+    adjusted = comparing.corrected(report.stored_defaults(report.STORED))
     for rival in default.RIVALS:
         for metric in ("exact", "srg", "mosaic"):
             gap = found["comparisons"][metric][rival]
@@ -247,7 +247,7 @@ def test_the_default_s_case_runs(tmp_path: Path) -> None:
     mean, low, high, p = found["comparisons"]["srg"]["grad-cam"]
     assert mean == pytest.approx((ours - grad).mean(), abs=1e-4) and low <= mean <= high
     assert 0 < p <= 1
-    adjusted = default.corrected({"one": found, "two": found})
+    adjusted = comparing.corrected({"one": found, "two": found})
     assert len(adjusted) == 2 * 3 * 7  # three metrics, seven rivals
     assert all(
         corrected >= found["comparisons"][metric][rival][3]

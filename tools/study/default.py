@@ -21,26 +21,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lrp_onnx import evaluate
 from lrp_onnx.errors import RuleError
 from lrp_onnx.evaluation.methods import with_own_post
-from lrp_onnx.evaluation.metrics.comparisons import holm, sign_flip_test
-from lrp_onnx.evaluation.metrics.intervals import difference_of
 from lrp_onnx.evaluation.photos import find_masks
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.runtime.images import thinned
+from tools.study.comparing import comparisons
 from tools.study.harder import TEST_SEED, make
 from tools.study.run import (
     KNOWING_NOTHING,
     ROOT,
     Case,
-    by_method,
     described,
     means,
-    paired,
-    plain,
     real,
     request_of,
     written,
@@ -89,8 +83,8 @@ COSTLY = (
 METRICS = ("exact", "srg", "rank", "mass", "pointing", "mosaic", "lattice")
 FILLS = ("srg-blur", "srg-noise")
 """Metrics of small networks: further fills; `exact` has black pixels, `srg` the mean colour."""
-FLIPS = 100_000
-"""Draws of every p-value: the least is 1 of them, times the number of all comparisons."""
+NO_RIVALS = (*KNOWING_NOTHING, "c3-lrp+c3")
+"""Methods that the default is not compared with."""
 COMPARED = ("exact", "srg", "mosaic")
 COMPARED_OF_DRAWN = ("exact", "srg", "mass")
 """The middle half of a drawn picture may lack the evidence: no mosaics, but masks are exact."""
@@ -216,7 +210,10 @@ def run(case: Case, folder: Path, threads: int) -> dict[str, Any]:
         **described(case, request, rows, (time.monotonic() - begun) / 60),
         "rightly": rightly(rows),
         "comparisons": comparisons(
-            rows, COMPARED if "mosaic" in case.metrics else COMPARED_OF_DRAWN
+            rows,
+            OURS,
+            COMPARED if "mosaic" in case.metrics else COMPARED_OF_DRAWN,
+            without=NO_RIVALS,
         ),
     }
 
@@ -225,33 +222,6 @@ def rightly(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Method → mosaic, of the photos that are predicted rightly alone."""
     right = [row for row in rows if row["target"] == row["label"]]
     return {name: found["mosaic"] for name, found in means(right).items() if "mosaic" in found}
-
-
-def comparisons(
-    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = COMPARED
-) -> dict[str, dict[str, list[float]]]:
-    """Metric → rival → mean of the default's paired differences, low and high end, p-value."""
-    by = by_method(rows)
-    found: dict[str, dict[str, list[float]]] = {}
-    rivals = [name for name in by if name not in (OURS, *KNOWING_NOTHING, "c3-lrp+c3")]
-    for metric in metrics:
-        for rival in rivals:
-            ours, theirs = paired(by[OURS], by[rival], metric)
-            p = sign_flip_test(np.subtract(ours, theirs), flips=FLIPS)
-            found.setdefault(metric, {})[rival] = [*plain(difference_of(ours, theirs)), p]
-    return found
-
-
-def corrected(cases: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
-    """(case, metric, rival) → p-value after Holm's correction over all of them."""
-    keys = [
-        (name, metric, rival)
-        for name, found in cases.items()
-        for metric, rivals in found["comparisons"].items()
-        for rival in rivals
-    ]
-    p_values = [cases[name]["comparisons"][metric][rival][3] for name, metric, rival in keys]
-    return dict(zip(keys, holm(p_values), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,10 +26,10 @@ import numpy as np
 
 from lrp_onnx import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
-from lrp_onnx.evaluation.metrics.comparisons import holm, sign_flip_test
-from lrp_onnx.evaluation.metrics.intervals import difference_of, mean_of
+from lrp_onnx.evaluation.metrics.intervals import mean_of
 from lrp_onnx.evaluation.photos import find_masks
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT, TRANSFORMERS
+from tools.study.comparing import comparisons
 from tools.study.modern import judged
 from tools.study.run import (
     KNOWING_NOTHING,
@@ -37,8 +37,6 @@ from tools.study.run import (
     Case,
     by_method,
     described,
-    paired,
-    plain,
     request_of,
     value,
     written,
@@ -51,7 +49,6 @@ TUNING, TEST = 50, 100
 POST = COMPOSITES[DEFAULT].post
 DECIDING = ("exact", "srg", "mosaic")
 METRICS = ("exact", "srg", "mosaic", "rank", "mass", "pointing")
-FLIPS = 100_000
 MODELS = "modern"
 """Folder of the networks, in the study's."""
 LINEAR = ("epsilon", "gamma(gamma=0.01)", "gamma(gamma=0.05)", "gamma(gamma=0.25)", "z-plus")
@@ -249,31 +246,12 @@ def judge(name: str, folder: Path, threads: int) -> dict[str, Any]:
         threads=threads,
     )
     rows = evaluate(request, say=_say)
-    by = by_method(rows)
-    found: dict[str, dict[str, list[float]]] = {}
-    for metric in DECIDING:
-        for rival in (name for name in by if name not in (ours, *KNOWING_NOTHING)):
-            mine, theirs = paired(by[ours], by[rival], metric)
-            p = sign_flip_test(np.subtract(mine, theirs), flips=FLIPS)
-            found.setdefault(metric, {})[rival] = [*plain(difference_of(mine, theirs)), p]
     return {
         **described(case, request, rows, (time.monotonic() - begun) / 60),
         "family": family.title,
         "default": ours,
-        "comparisons": found,
+        "comparisons": comparisons(rows, ours, DECIDING, without=KNOWING_NOTHING),
     }
-
-
-def corrected(cases: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
-    """(network, metric, rival) → p-value after Holm's correction over all of them."""
-    keys = [
-        (name, metric, rival)
-        for name, found in cases.items()
-        for metric, rivals in found["comparisons"].items()
-        for rival in rivals
-    ]
-    p_values = [cases[name]["comparisons"][metric][rival][3] for name, metric, rival in keys]
-    return dict(zip(keys, holm(p_values), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 from lrp_onnx.evaluation.baselines import BASELINES, Rise
 from lrp_onnx.evaluation.metrics.properties import rank_correlation
 from lrp_onnx.notation import build, parse, split
-from tools.study import default, families
+from tools.study import comparing, default, families
 from tools.study.run import BEST, DECIDING, KNOWING_NOTHING, RANK, RIVALS, SMOOTH
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +181,7 @@ NAMES = {"exact": "exact ID", "srg": "SRG", "mosaic": "mosaic", "mass": "mass"}
 
 def default_part(cases: Mapping[str, Found]) -> list[str]:
     """The default on photos and networks that nothing was chosen on."""
-    adjusted = default.corrected(cases)
+    adjusted = comparing.corrected(cases)
     first = len(default.HYPOTHESES) + 1
     parts = [
         "## The default",
@@ -227,7 +227,7 @@ def default_part(cases: Mapping[str, Found]) -> list[str]:
 def families_part(files: Mapping[str, Found]) -> list[str]:
     """The defaults of other families: the way of every search, then what was judged."""
     cases = {name: found for name, found in files.items() if "comparisons" in found}
-    adjusted = families.corrected(cases)
+    adjusted = comparing.corrected(cases)
     parts = ["## Transformers and modern CNNs", FAMILIES_TEXT, verdicts_line(cases, adjusted)]
     for name, (title, _) in families.NETWORKS.items():
         if name in cases:

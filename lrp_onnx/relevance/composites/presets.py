@@ -57,6 +57,7 @@ _TAIL: tuple[Entry, ...] = (
     ("gate path", Gradient()),
     ("concatenation", Parts()),
 )
+_C3_WITHOUT_TIES = "c3(size=14, expansion=bilinear, outside=rank)"
 _HEAD: tuple[Entry, ...] = (("preparation", Pass()),)
 _ZENNIT: tuple[Entry, ...] = (
     ("activation", Pass()),
@@ -197,7 +198,7 @@ COMPOSITES: dict[str, Composite] = {
         "shortcut takes is spread over the positions that it skips, and relevance stops at 1/8 of "
         "the picture; then C3 without ties",
         source="ours (models/EVALUATION.md), with the C3 of Doublet et al., JSAI 2024",
-        post="c3(size=14, expansion=bilinear, outside=rank)",
+        post=_C3_WITHOUT_TIES,
         start="contrastive",
         resolution="1/8",
         entries=(
@@ -253,7 +254,7 @@ COMPOSITES: dict[str, Composite] = {
         "a constant, epsilon on linear layers, layer normalisation by AttnLRP's rule, and "
         "relevance stops at 1/8 of the picture, or at the patches; then C3 without ties",
         source="ours, chosen by tools/study/families.py (models/EVALUATION.md)",
-        post="c3(size=14, expansion=bilinear, outside=rank)",
+        post=_C3_WITHOUT_TIES,
         start="contrastive",
         resolution="1/8",
         entries=(
