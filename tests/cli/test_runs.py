@@ -26,6 +26,7 @@ from click.testing import CliRunner, Result
 from networks import resnet
 
 import lrp_onnx.cli.explain
+import lrp_onnx.cli.given
 import lrp_onnx.report.results
 from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.explain import ExplainCommand, _batches_with, explain_files
@@ -368,7 +369,7 @@ def test_another_model_version_or_class_names_are_refused(
     names.write_text("\n".join("abcdefghiz"))
     assert "classes 9: j there, z here" in call(*command).stderr
     names.write_text("\n".join("abcdefghij"))
-    monkeypatch.setattr(lrp_onnx.cli.explain, "__version__", "99.0")
+    monkeypatch.setattr(lrp_onnx.cli.given, "__version__", "99.0")
     assert "lrp-onnx: " in (said := call(*command).stderr) and "there, 99.0 here" in said
     monkeypatch.undo()
     model.write_bytes((before := model.read_bytes()) + b"\x0a\x00")  # an empty domain follows
