@@ -123,6 +123,16 @@ def _out_size(
     return tuple(map(along, range(rank)))
 
 
+def _same_pads(x: Array, kernel: Any, strides: Any, dilations: Any, *, upper: bool) -> list[int]:
+    """Pads of ``auto_pad`` SAME: as many outputs as steps in the input, the odd one at the end."""
+    pads = [
+        max((-(-size // step) - 1) * step + dilation * (k - 1) + 1 - size, 0)
+        for size, k, step, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True)
+    ]
+    less, more = [pad // 2 for pad in pads], [-(-pad // 2) for pad in pads]
+    return less + more if upper else more + less
+
+
 def _channels(x: Array, w: Array) -> Array:
     """(N, C, …) times (O, C) → (N, O, …)."""
     return np.moveaxis(np.tensordot(x, w, axes=([1], [1])), -1, 1)
@@ -145,10 +155,11 @@ def conv(
     kernel_shape: Any = None,
     auto_pad: Any = b"NOTSET",
 ) -> Array:
-    assert auto_pad == b"NOTSET"
     kernel = w.shape[2:]
     ones = (1,) * len(kernel)
     strides, dilations, pads = strides or ones, dilations or ones, pads or (0, 0) * len(kernel)
+    if auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
+        pads = _same_pads(x, kernel, strides, dilations, upper=auto_pad == b"SAME_UPPER")
     out = _out_size(x, kernel, strides, pads, dilations)
     parts = []
     for xs, ws in zip(np.split(x, group, 1), np.split(w, group, 0), strict=True):

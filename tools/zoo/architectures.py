@@ -70,7 +70,7 @@ NETWORKS: tuple[Network, ...] = (
     *_timm("mobileone_s0", "rexnet_100", "starnet_s050", "selecsls42", "xception41"),
     *_timm("ese_vovnet19b_slim_dw", "cs3darknet_s", "hrnet_w18_small", "res2net50_14w_8s"),
     *_timm("gcresnext26ts", "fasternet_t0", "repghostnet_050", "lcnet_050"),
-    *_timm("convmixer_768_32", size=56, depth=4),
+    *_timm("convmixer_768_32", size=56),
     *_timm("convnext_atto", "convnextv2_atto", "inception_next_atto", "rdnet_tiny"),
     *_timm("focalnet_tiny_srf", "mambaout_femto", "poolformerv2_s12", "convformer_s18"),
     # attention
