@@ -459,6 +459,12 @@ def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
     return reduced
 
 
+def scatter_nd(x: Array, index: Array, updates: Array) -> Array:
+    y = x.copy()
+    y[tuple(np.moveaxis(index, -1, 0))] = updates
+    return y
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Cast": cast,
     "Celu": lambda x, *, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x / alpha)),
@@ -548,6 +554,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ReduceSum": _reduce(np.sum),
     "Reshape": reshape,
     "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
     "Shape": lambda x, *, start=0, end=None: np.asarray(x.shape, np.int64)[start:end],
     "Squeeze": lambda x, axes=(): x.squeeze(tuple(int(a) for a in axes) or None),
     "Slice": slice_,
