@@ -2,10 +2,11 @@
 
     python -m tools.release.archives -o dist
 
-Builds both from two copies of what is committed, which differ in folder, umask, time zone, language
-and times of files, and the wheel once more from the sdist: all have to be the same bytes. Then looks
-into them, installs the wheel into a new environment, and runs it from an empty folder with nothing
-else on the path. Beside the archives come SHA256SUMS and the SBOM (`tools.release.sbom`).
+Builds both from two copies of what is committed, which differ in folder, umask, time zone,
+language, modes and times of files, and the wheel once more from the sdist: all have to be the same
+bytes. Then looks into them, installs the wheel into a new environment, and runs it from an empty
+folder with nothing else on the path. Beside the archives come SHA256SUMS and the SBOM
+(`tools.release.sbom`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ CALLS = (
 
 
 def build(
-    source: Path, output: Path, *targets: str, umask: int = -1, variables: Mapping[str, str] = {}
+    source: Path,
+    output: Path,
+    *targets: str,
+    umask: int = -1,
+    variables: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Build the archives of a folder into another, `targets` (all: sdist, wheel); their paths.
 
@@ -59,7 +64,7 @@ def build(
     subprocess.run(
         command,
         cwd=source,
-        env=os.environ | variables,
+        env={**os.environ, **(variables or {})},
         umask=umask,
         check=True,
         capture_output=True,
@@ -68,7 +73,7 @@ def build(
 
 
 def faults(archive: Path, texts: tuple[str, ...]) -> Iterator[str]:
-    """What is wrong with an archive: files that do not belong there, or one of `texts` in a file."""
+    """What is wrong with an archive: files that do not belong there, or that hold a text."""
     for name, data in contents(archive):
         if UNWANTED.search(name):
             yield f"{archive.name} holds {name}"
@@ -103,6 +108,23 @@ def committed(folder: Path) -> Path:
     return folder
 
 
+def build_otherwise(source: Path, output: Path) -> list[Path]:
+    """As `build`, for another user on another day: the folder's modes and times are changed."""
+    for path in source.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (1e9, 1e9))
+    return build(source, output, umask=0o077, variables=OTHERWISE)
+
+
+def wheel_of(sdist: Path, folder: Path) -> Path:
+    """The wheel that an sdist builds, both in a new folder."""
+    with tarfile.open(sdist) as packed:
+        packed.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    (wheel,) = build(source, folder / "built", "wheel")
+    return wheel
+
+
 def built_thrice(output: Path, scratch: Path) -> list[Path]:
     """The archives, in `output`.
 
@@ -110,16 +132,9 @@ def built_thrice(output: Path, scratch: Path) -> list[Path]:
         ClickException: builds differ.
     """
     first = build(committed(scratch / "one"), output)
-    second_source = committed(scratch / "an other folder")
-    for path in second_source.rglob("*"):
-        os.utime(path, (1e9, 1e9))
-    second = build(second_source, scratch / "second", umask=0o077, variables=OTHERWISE)
+    second = build_otherwise(committed(scratch / "an other folder"), scratch / "second")
     sdist, wheel = (next(p for p in first if p.name.endswith(end)) for end in (".gz", ".whl"))
-    with tarfile.open(sdist) as packed:
-        packed.extractall(scratch / "unpacked", filter="data")
-    (source,) = (scratch / "unpacked").iterdir()
-    third = build(source, scratch / "third", "wheel")
-    for path in (*second, *third):
+    for path in (*second, wheel_of(sdist, scratch / "third")):
         if digest(path) != digest(output / path.name):
             raise click.ClickException(f"{path.name}: two builds differ")
     return [sdist, wheel]

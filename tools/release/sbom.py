@@ -59,7 +59,7 @@ def bill(report: Json, wheel: Path) -> Json:
     Raises:
         ValueError: the report is not of this wheel.
     """
-    packages = {canonicalize_name(one["metadata"]["name"]): one for one in report["install"]}
+    packages = {_name(one): one for one in report["install"]}
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     own = [name for name, one in packages.items() if one.get("is_direct")]
     if len(own) != 1 or _hash(packages[own[0]]) != digest:
@@ -104,9 +104,12 @@ def _component(package: Json) -> Json:
     }
 
 
+def _name(package: Json) -> str:
+    return canonicalize_name(package["metadata"]["name"])
+
+
 def _purl(package: Json) -> str:
-    metadata = package["metadata"]
-    return f"pkg:pypi/{canonicalize_name(metadata['name'])}@{metadata['version']}"
+    return f"pkg:pypi/{_name(package)}@{package['metadata']['version']}"
 
 
 def _hash(package: Json) -> str:

@@ -23,12 +23,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("oldest", "newest", "before")
-TESTS = """
-    tests/cli tests/compiled tests/deploy tests/files tests/maps tests/model tests/plan
-    tests/relevance/graph tests/relevance/post tests/report tests/runtime tests/test_api.py
-    tests/test_compiler.py tests/test_imports.py tests/test_inputs.py tests/test_kinds.py
-    tests/test_notation.py
-""".split()
+TESTS = (
+    *("tests/cli", "tests/compiled", "tests/deploy", "tests/files", "tests/maps", "tests/model"),
+    *("tests/plan", "tests/relevance/graph", "tests/relevance/post", "tests/report"),
+    *("tests/runtime", "tests/test_api.py", "tests/test_compiler.py", "tests/test_imports.py"),
+    *("tests/test_inputs.py", "tests/test_kinds.py", "tests/test_notation.py"),
+)
 """What calls the dependencies; the formulas of rules are numpy's whatever its version."""
 
 
