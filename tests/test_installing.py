@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT
 
+from tools.release import archives
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODEL = ROOT / "models" / "shapes-resnet.onnx"
 WITHOUT_RUNTIME = """
@@ -91,24 +93,62 @@ def test_what_needs_a_runtime_says_so(arguments: list[str], tmp_path: Path) -> N
     assert done.returncode == 1 and "ONNX Runtime cannot be imported" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of a copy of the repository, built without the network, and unpacked."""
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "copy"
+def copy_of_the_repository(folder: Path) -> Path:
     left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("lrp_onnx", "models"):
-        shutil.copytree(ROOT / name, copy / name, ignore=left_out)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q", "-w", str(folder)]
-    command = [sys.executable, "-m", "pip", *build, str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    with zipfile.ZipFile(built) as packed:
-        packed.extractall(folder / "unpacked")
-    return folder / "unpacked"
+    for name in ("lrp_onnx", "models", "tests/maps"):
+        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
+    for name in (
+        *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+        ".gitignore",
+    ):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The wheel and the sdist of a copy of the repository, built without the network."""
+    folder = tmp_path_factory.mktemp("built")
+    wheel, sdist = archives.build(copy_of_the_repository(folder / "copy"), folder / "dist")
+    assert wheel.suffix == ".whl" and sdist.suffix == ".gz"
+    return [wheel, sdist]
+
+
+@pytest.fixture(scope="module")
+def wheel(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(built[0]) as packed:
+        packed.extractall(folder)
+    return folder
+
+
+def test_archives_are_the_same_bytes_for_everyone(built: list[Path], tmp_path: Path) -> None:
+    again = archives.build_otherwise(copy_of_the_repository(tmp_path / "ä b"), tmp_path / "again")
+    for path in (*again, archives.wheel_of(built[1], tmp_path / "of the sdist")):
+        (first,) = [one for one in built if one.name == path.name]
+        assert path.read_bytes() == first.read_bytes(), path
+
+
+def test_archives_hold_nothing_of_the_machine(built: list[Path]) -> None:
+    own = (str(ROOT), str(built[0].parent))
+    for archive in built:
+        names = [name for name, _ in archives.contents(archive)]
+        assert any(name.endswith("lrp_onnx/py.typed") for name in names)
+        assert list(archives.faults(archive, own)) == []
+
+
+def test_what_does_not_belong_into_an_archive_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("a/__pycache__/b.cpython-311.pyc", b"")
+        packed.writestr("tests/test_b.py", b"")
+        packed.writestr("a/c.py", b"HOME = '/home/me/work'")
+    assert list(archives.faults(path, ("/home/me",))) == [
+        "a.whl holds a/__pycache__/b.cpython-311.pyc",
+        "a.whl holds tests/test_b.py",
+        "a/c.py of a.whl holds '/home/me'",
+    ]
 
 
 def test_a_wheel_holds_every_file_and_the_samples(wheel: Path) -> None:
@@ -121,6 +161,8 @@ def test_a_wheel_holds_every_file_and_the_samples(wheel: Path) -> None:
     assert files(wheel / "lrp_onnx") == files(ROOT / "lrp_onnx") | embedded
     assert {path.name.partition("-")[0] for path in wheel.iterdir()} == {"lrp_onnx"}
     assert sum(path.stat().st_size for path in wheel.rglob("*") if path.is_file()) < 5e6
+    (licence,) = wheel.glob("*.dist-info/licenses/LICENSE")
+    assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_the_demo_of_a_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError, first_line, shown
 from lrp_onnx.files.missing import advice
+from lrp_onnx.files.reading import check_readable
 from lrp_onnx.maps.flat import Tiles, montage
 
 ARRAYS = frozenset({".npy", ".wav"})
 """Endings of files that hold a signal or a volume."""
+MOST_BYTES = 1 << 32
+"""Larger files are refused."""
 WIDTH, LANE, LOWEST = 960, 96, 240
 """Pixels of a plot's width (a montage's is near it), of each channel's height, and of a plot's
 least height.
@@ -33,9 +36,11 @@ def read_array(path: Path) -> NDArray[Any]:
     """The array of an .npy file, or a .wav file's samples, (channels, samples) float32, -1 to 1.
 
     Raises:
-        ImageError: the file is missing, damaged, or holds something else.
+        ImageError: the file is missing, no file but a pipe or a device, damaged, larger than
+            `MOST_BYTES`, or holds something else.
     """
     try:
+        check_readable(path, MOST_BYTES)
         if path.suffix.lower() == ".wav":
             return _samples(path)
         values = np.load(path, allow_pickle=False)

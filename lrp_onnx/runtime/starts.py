@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrp_onnx.errors import ImageError, shown
+from lrp_onnx.files.reading import check_readable
 from lrp_onnx.maps.resample import resample
+from lrp_onnx.runtime.arrays import MOST_BYTES
 from lrp_onnx.runtime.images import Picture
 from lrp_onnx.runtime.preprocess import Box
 from lrp_onnx.runtime.sources import ARRAY, Source, path_of, read_source
@@ -105,6 +107,7 @@ def _weights(source: MaskSource, name: str) -> NDArray[np.float32]:
 def _array(path: Path, name: str) -> NDArray[Any]:
     """The array in a ``.npy`` file."""
     try:
+        check_readable(path, MOST_BYTES)
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise ImageError(f"{shown(name)} cannot be read as an array of NumPy: {error}") from error

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -27,8 +28,11 @@ from odd_pictures import (
 )
 
 from lrp_onnx.errors import ImageError, shown
-from lrp_onnx.runtime import images
+from lrp_onnx.runtime import arrays, images
+from lrp_onnx.runtime.arrays import read_array
 from lrp_onnx.runtime.images import decoded_image, find_images, read_image
+from lrp_onnx.runtime.preprocess import Box
+from lrp_onnx.runtime.starts import Mask
 
 SMOOTH = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8),
@@ -246,6 +250,36 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
     assert "is a folder: name the pictures in it" in refusal(tmp_path)
     assert "cannot be read" in refusal(tmp_path / ("x" * 300 + ".png"))
     assert "cannot be read" in refusal(Path("a\0b.png"))
+
+
+def test_arrays_and_masks_are_regular_files_of_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pipe.npy", "pipe.wav"):
+        os.mkfifo(tmp_path / name)
+    box = Box(top=0, left=0, height=8, width=8)
+    photo = np.zeros((8, 8, 3), np.uint8)
+    messages: list[str] = []
+
+    def refused(read: Callable[[], object]) -> None:
+        with pytest.raises(ImageError) as caught:
+            read()
+        messages.append(str(caught.value))
+
+    for read in (
+        lambda: read_array(tmp_path / "pipe.npy"),
+        lambda: read_array(tmp_path / "pipe.wav"),
+        lambda: Mask.read(tmp_path / "pipe.npy", photo, box, (8, 8)),
+    ):
+        thread = threading.Thread(target=refused, args=(read,), daemon=True)
+        thread.start()
+        thread.join(timeout=5)
+    assert len(messages) == 3 and all("a pipe or a device" in message for message in messages)
+    np.save(tmp_path / "large.npy", np.zeros((2, 100)))
+    assert read_array(tmp_path / "large.npy").shape == (2, 100)
+    monkeypatch.setattr(arrays, "MOST_BYTES", 1000)
+    with pytest.raises(ImageError, match="at most 1,000 are read"):
+        read_array(tmp_path / "large.npy")
 
 
 @pytest.mark.parametrize(
