@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from lrp_onnx.contract import (
     is_added,
 )
 from lrp_onnx.errors import ContractError, ModelFileError
-from lrp_onnx.files.budget import check_memory
+from lrp_onnx.files.budget import Footprint
+from lrp_onnx.files.forward import remark_on
 from lrp_onnx.files.models import external_faults, read_proto, source_name
 from lrp_onnx.files.structure import MOST_NODES, behind, graphs_of, nested, where
 from lrp_onnx.selection import Selection
@@ -53,13 +55,23 @@ Sizes = list[int | None]
 """A shape; None for a size that is symbolic."""
 
 
-def read_compiled(model: Path | bytes, *, max_memory: float | None = None) -> Contract:
-    """The contract of a compiled file that has passed the gate.
+@dataclass(frozen=True, slots=True)
+class CompiledFile:
+    """A compiled file that has passed the gate."""
+
+    contract: Contract
+    footprint: Footprint
+    """What its runs take."""
+    changed: str
+    """What to say where its part that predicts is not the one that was compiled, or empty."""
+
+
+def read_compiled(model: Path | bytes, *, max_memory: float | None = None) -> CompiledFile:
+    """A compiled file, checked.
 
     Args:
         model: a file or a serialized model.
-        max_memory: bytes that a run of one picture may take; None for `budget.SHARE` of the
-            machine's.
+        max_memory: bytes that a run may take; None for `budget.SHARE` of the machine's.
 
     Raises:
         ModelFileError: the file cannot be read, or its graph is not one that the compiler writes,
@@ -81,7 +93,7 @@ def checked(
     folder: Path | None = None,
     max_memory: float | None = None,
     ledger: bool = False,
-) -> Contract:
+) -> CompiledFile:
     """As `read_compiled`, of a model that was read from `source`; `folder` is where its external
     data lies, None where it has none. The `ledger`, which verifying alone reads, is checked where
     that is asked.
@@ -94,13 +106,9 @@ def checked(
         raise ContractError(
             f"the metadata of {source} does not fit its graph: {_listed(faults)}; compile it again"
         )
-    check_memory(
-        proto,
-        source,
-        stated=contract.memory_fixed + contract.memory_each,
-        most=max_memory,
-    )
-    return contract
+    footprint = Footprint.of(proto, source, max_memory)
+    footprint.check(stated=contract.memory_fixed + contract.memory_each)
+    return CompiledFile(contract, footprint, remark_on(proto, contract, source, folder))
 
 
 def check_structure(proto: onnx.ModelProto, source: str, folder: Path | None = None) -> None:
