@@ -9,13 +9,13 @@ from math import prod
 
 import numpy as np
 import onnx
-from google.protobuf.message import Error as MessageError
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from lrp_onnx.contract import is_added
-from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, first_line
-from lrp_onnx.files.structure import behind, graphs_of, nested, where
+from lrp_onnx.errors import ModelFileError, first_line
+from lrp_onnx.files.loops import INFERENCE_ERRORS, Loops
+from lrp_onnx.files.structure import behind, bytes_of, graphs_of, nested, where
 
 Sizes = Mapping[str, Sequence[int]]
 """Input → its shape."""
@@ -81,15 +81,15 @@ class Footprint:
         if peak > self.most:
             smaller = "" if pictures == 1 else "take fewer at once, or "
             raise ModelFileError(
-                f"{self.source} takes {peak / 1e9:,.1f} GB for {run} (most of it for {largest}), "
-                f"and {self.most / 1e9:,.1f} GB are allowed: {smaller}give --max-memory if that "
+                f"{self.source} takes {_bytes_as_text(peak)} for {run} (most of it for {largest}), "
+                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory if that "
                 "is meant"
             )
         if stated is not None and peak > max(TOLERATED * (stated + self.weights), SMALL):
             raise ModelFileError(
-                f"{self.source} states that it takes {stated / 1e9:,.3f} GB for {run}, and it "
-                f"takes {peak / 1e9:,.1f} GB (most of it for {largest}): it is not run; compile it "
-                "again"
+                f"{self.source} states that it takes {_bytes_as_text(stated)} for {run}, and it "
+                f"takes {_bytes_as_text(peak)} (most of it for {largest}): it is not run; compile "
+                "it again"
             )
 
 
@@ -103,8 +103,8 @@ def check_weights(sizes: Iterable[int], source: str, most: float | None = None) 
     total = sum(sizes)
     if total > limit:
         raise ModelFileError(
-            f"the weights of {source} that lie in other files take {total / 1e9:,.1f} GB, and "
-            f"{limit / 1e9:,.1f} GB are allowed: give --max-memory if that is meant"
+            f"the weights of {source} that lie in other files take {_bytes_as_text(total)}, and "
+            f"{_bytes_as_text(limit)} are allowed: give --max-memory if that is meant"
         )
 
 
@@ -119,9 +119,9 @@ def bytes_made(proto: onnx.ModelProto, inputs: Mapping[str, NDArray[np.generic]]
             known.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     try:
         inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS):
+    except INFERENCE_ERRORS:
         return None
-    sizes = [_bytes(value.type.tensor_type) for value in inferred.output if value.name]
+    sizes = [bytes_of(value.type.tensor_type) for value in inferred.output if value.name]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
@@ -130,6 +130,10 @@ def _external_bytes(proto: onnx.ModelProto) -> Iterator[int]:
     for tensor in proto.graph.initializer:
         lengths = [one.value for one in tensor.external_data if one.key == "length"]
         yield from (int(length) for length in lengths if length.isdecimal())
+
+
+def _bytes_as_text(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
 def machine_memory() -> float:
@@ -188,18 +192,19 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS) as error:
+    except INFERENCE_ERRORS as error:
         raise ModelFileError(
             f"{source} is damaged: its shapes do not fit each other ({first_line(error)})"
         ) from error
     sizes = _bytes_of(inferred)
+    loops = Loops(bare, inferred)
     aside = behind(inferred, [value.name for value in inferred.output if is_added(value.name)])
     last_use = {n: i for i, node in enumerate(inferred.node) for n in _read_by(node)}
     last_use |= {value.name: len(inferred.node) for value in inferred.output}
     alive = peak = most = 0
     largest, open_ones = "", []
     for index, node in enumerate(inferred.node):
-        inside = sum(_inner_bytes(node))
+        inside = sum(_inner_bytes(node)) + loops.grown(node, source)
         made = [(name, sizes.get(name)) for name in node.output if name]
         if (
             node.op_type in GROWING
@@ -232,16 +237,4 @@ def _inner_bytes(node: onnx.NodeProto) -> Iterator[int]:
 
 def _bytes_of(graph: onnx.GraphProto) -> dict[str, int | None]:
     """Name of every computed tensor → its bytes; None where its shape is not known."""
-    return {v.name: _bytes(v.type.tensor_type) for v in (*graph.value_info, *graph.output)}
-
-
-def _bytes(tensor: onnx.TypeProto.Tensor) -> int | None:
-    if not tensor.HasField("shape") or any(
-        not dim.HasField("dim_value") for dim in tensor.shape.dim
-    ):
-        return None
-    try:
-        item = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
-    except KeyError:
-        item = 8
-    return item * prod(int(dim.dim_value) for dim in tensor.shape.dim)
+    return {v.name: bytes_of(v.type.tensor_type) for v in (*graph.value_info, *graph.output)}

@@ -109,7 +109,8 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
     present = [value for value in inputs if value is not None]
     if len(present) != sum(value is not None for value in node.inputs) or not present:
         return None
-    return evaluate(node, inputs)
+    found = evaluate_all(node, inputs, MOST_BYTES)
+    return found[0] if found else None
 
 
 def _constant(value: ir.Value, model: ir.Model) -> Array | None:
@@ -145,12 +146,6 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
     if value is None or pattern is None or pattern.dtype is None or pattern.dtype not in ITEM_BYTES:
         return None
     return value.astype(pattern.dtype.numpy())
-
-
-def evaluate(node: ir.Node, inputs: Sequence[Array | None], most: int = MOST_BYTES) -> Array | None:
-    """The first output of a node, as `evaluate_all`."""
-    found = evaluate_all(node, inputs, most)
-    return found[0] if found else None
 
 
 def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> list[Array] | None:
