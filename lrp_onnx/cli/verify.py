@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
-from lrp_onnx.contract import Contract, Preprocessing, is_added, is_compiled
-from lrp_onnx.errors import ChoiceError, ContractError, ImageError
+from lrp_onnx.contract import OUTPUTS, Contract, Preprocessing, is_added, is_compiled
+from lrp_onnx.errors import ChoiceError, ContractError, ImageError, UnsupportedModelError
+from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.compiled import CompiledFile, checked
+from lrp_onnx.files.loops import loop_faults
 from lrp_onnx.files.models import load_proto
+from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.batches import from_array, from_picture
 from lrp_onnx.runtime.preprocess import input_size
@@ -102,9 +105,7 @@ def verify_file(
     file.footprint.check(sizes={contract.input: pictures.shape})
     reference = None
     if original is not None:
-        reference = runnable(load_proto(original, max_memory=max_memory))
-    if reference is not None:
-        _check_interface(reference, contract, original)
+        reference = _reference(original, contract, pictures.shape, max_memory)
     found = audit(
         model,
         contract,
@@ -113,6 +114,20 @@ def verify_file(
         original=reference,
     )
     return _with_origin(found, file, original)
+
+
+def _reference(
+    path: Path, contract: Contract, shape: Sequence[int], max_memory: float | None
+) -> onnx.ModelProto:
+    """The original at `path`, checked as before a compilation, for pictures of this shape."""
+    proto = load_proto(path, max_memory=max_memory)
+    explained = min(contract.outputs, key=lambda name: OUTPUTS.index(contract.outputs[name]))
+    if faults := [*faults_of(proto, explained), *loop_faults(proto.graph)]:
+        raise UnsupportedModelError(f"{path} is not run:", faults)
+    Footprint.of(proto, str(path), max_memory).check(sizes={contract.input: shape})
+    original = runnable(proto)
+    _check_interface(original, contract, path)
+    return original
 
 
 def _with_origin(found: Audit, file: CompiledFile, original: Path | None) -> Audit:

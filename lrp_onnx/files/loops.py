@@ -84,6 +84,16 @@ class Turns:
         return True
 
 
+def loop_faults(graph: onnx.GraphProto) -> list[str]:
+    """One message for every Loop of an original that may have more than `MOST_TURNS`, and than a
+    tensor has elements along an axis.
+    """
+    turns = Turns(graph)
+    nodes = (inner for node in graph.node for inner in nested(node))
+    found = (turns.fault(node, computed=True) for node in nodes if node.op_type == "Loop")
+    return [fault for fault in found if fault]
+
+
 def _number(tensor: TensorProto) -> int | None:
     """The whole number in a stored tensor; None where it is something else."""
     if prod(tensor.dims) != 1 or tensor.data_location == TensorProto.EXTERNAL:
