@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from lrp_onnx.contract import is_added
 from lrp_onnx.errors import ModelFileError, first_line
@@ -29,6 +31,8 @@ TOLERATED = 3.0
 """How many times what a compiled file states its graph may take, and as often its weights, of which
 others are made when it is loaded.
 """
+ITEM = 16
+"""Bytes of an element, at most."""
 SMALL = 1 << 28
 """Bytes that any graph may take, whatever its file states."""
 MOST_FOLDED = 1024
@@ -53,10 +57,20 @@ class Footprint:
     """The model without its large weights and without the shapes that it states."""
 
     @classmethod
-    def of(cls, proto: onnx.ModelProto, source: str, most: float | None = None) -> Footprint:
-        """That of a model; `most` is None for `SHARE` of the machine's memory."""
+    def of(
+        cls,
+        proto: onnx.ModelProto,
+        source: str,
+        most: float | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> Footprint:
+        """That of a model; `most` is None for `SHARE` of the machine's memory, `folder` is where
+        external data lies that fits (see `models.external_faults`).
+        """
         limit = most if most is not None else machine_memory() * SHARE
-        return cls(source, limit, proto.ByteSize() + sum(_external_bytes(proto)), _skeleton(proto))
+        weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
+        return cls(source, limit, weights, _skeleton(proto, folder))
 
     def check(self, *, sizes: Sizes = ONE_PICTURE, stated: int | None = None) -> None:
         """Check a run.
@@ -125,11 +139,10 @@ def bytes_made(proto: onnx.ModelProto, inputs: Mapping[str, NDArray[np.generic]]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def _external_bytes(proto: onnx.ModelProto) -> Iterator[int]:
-    """Bytes of the weights in other files, as far as they are stated."""
-    for tensor in proto.graph.initializer:
-        lengths = [one.value for one in tensor.external_data if one.key == "length"]
-        yield from (int(length) for length in lengths if length.isdecimal())
+def _external_bytes(tensor: TensorProto) -> int:
+    """Bytes of a weight in another file, 0 where they are not stated."""
+    lengths = [one.value for one in tensor.external_data if one.key == "length"]
+    return sum(int(length) for length in lengths if length.isdecimal())
 
 
 def _bytes_as_text(size: float) -> str:
@@ -144,7 +157,7 @@ def machine_memory() -> float:
         return UNKNOWN / SHARE
 
 
-def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _skeleton(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
     """The model without large weights and without the shapes that it states."""
     bare = onnx.ModelProto(ir_version=proto.ir_version)
     bare.opset_import.extend(proto.opset_import)
@@ -154,8 +167,12 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     stored = set()
     for tensor in proto.graph.initializer:
         stored.add(tensor.name)
-        if prod(tensor.dims) <= MOST_FOLDED and tensor.data_location != TensorProto.EXTERNAL:
+        external = tensor.data_location == TensorProto.EXTERNAL
+        near = not external or (folder and 0 < _external_bytes(tensor) <= ITEM * MOST_FOLDED)
+        if prod(tensor.dims) <= MOST_FOLDED and near:
             bare.graph.initializer.append(tensor)
+            if external:
+                load_external_data_for_tensor(bare.graph.initializer[-1], str(folder))
         else:
             value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             bare.graph.input.append(value)

@@ -107,7 +107,7 @@ def checked(
         raise ContractError(
             f"the metadata of {source} does not fit its graph: {_listed(faults)}; compile it again"
         )
-    footprint = Footprint.of(proto, source, max_memory)
+    footprint = Footprint.of(proto, source, max_memory, folder=folder)
     footprint.check(stated=contract.memory_fixed + contract.memory_each)
     return CompiledFile(contract, footprint, remark_on(proto, contract, source, folder))
 

@@ -54,4 +54,4 @@ def bytes_of(tensor: onnx.TypeProto.Tensor) -> int | None:
         item = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
     except KeyError:
         item = 8
-    return item * prod(int(dim.dim_value) for dim in tensor.shape.dim)
+    return item * prod(max(int(dim.dim_value), 0) for dim in tensor.shape.dim)
