@@ -78,7 +78,7 @@ class Explainer(explainer.Explainer):
         source = _source(model)
         if not is_compiled(metadata_of(source)):
             source = _compiled(source, chosen)
-        elif replace(chosen, preprocessing=None, labels=()) != Options():
+        elif replace(chosen, preprocessing=None, labels=(), max_memory=None) != Options():
             raise RuleError(
                 "the model is compiled already, so options of a compilation change nothing: "
                 "give the model that it was compiled from"
@@ -90,8 +90,14 @@ class Explainer(explainer.Explainer):
             tuning=tuning,
             preprocessing=chosen.preprocessing,
             labels=chosen.labels,
+            max_memory=chosen.max_memory,
         )
         self._warned = False
+        if self.changed:
+            warnings.warn(
+                f"{self.changed}: `lrp-onnx verify FILE --original MODEL` compares them",
+                stacklevel=2,
+            )
 
     def __call__(
         self,

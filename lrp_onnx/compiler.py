@@ -42,6 +42,7 @@ from lrp_onnx.contract import (
 from lrp_onnx.errors import ChoiceError, ContractError, RuleError
 from lrp_onnx.files.compiled import checked
 from lrp_onnx.files.description import Description, describe_model
+from lrp_onnx.files.forward import hash_of
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.writing import write_bytes
 from lrp_onnx.maps.c3 import C3Options
@@ -126,6 +127,10 @@ _FITTING: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "preprocessing": (
         lambda v: v is None or isinstance(v, Preprocessing),
         "a Preprocessing, such as runtime.preprocess.parse_preprocessing('imagenet')",
+    ),
+    "max_memory": (
+        lambda v: v is None or (isinstance(v, int | float) and v > 0),
+        "a number of bytes above 0",
     ),
     "labels": (
         lambda v: isinstance(v, tuple) and all(isinstance(name, str) for name in v),
@@ -213,6 +218,10 @@ class Options:
     """How a picture becomes the model's input; None for what the file's metadata states."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for those in the file's metadata."""
+    max_memory: float | None = None
+    """Bytes that the model's weights in other files, and a run of it, may take; nothing that takes
+    more is read or run. None for half of the machine's memory.
+    """
 
     def __post_init__(self) -> None:
         for name in ("outputs", "input_size", "resolution", "labels"):
@@ -383,11 +392,13 @@ def plan_model(
     """
     _ = options.chain  # raises RuleError before the file is read
     source = str(path)
-    proto = load_proto(path)
+    proto = load_proto(path, max_memory=options.max_memory)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     compiled = is_compiled(metadata)
+    remarks: tuple[str, ...] = ()
     if compiled:
-        contract = checked(proto, source, folder=Path(path).parent)
+        file = checked(proto, source, folder=Path(path).parent, max_memory=options.max_memory)
+        contract, remarks = file.contract, tuple(filter(None, [file.changed]))
         if contract.randomized:
             raise RuleError(
                 f"the weights of {contract.randomized} layers of {source} are shuffled, for a "
@@ -404,7 +415,9 @@ def plan_model(
     names = {value.name for value in proto.graph.output}
     asked = options.explain
     asked = asked if asked is None or asked in names else selected(asked)[0]
-    graph = normalise(proto, source, input_size=size, explained=asked)
+    graph = normalise(
+        proto, source, input_size=size, explained=asked, max_memory=options.max_memory
+    )
     if options.static:
         graph = one_picture(graph, source=source)
     head = find_head(graph, source=source, output=options.explain)
@@ -417,7 +430,7 @@ def plan_model(
     description = description_of(path, options, graph, plan)
     notes = (*_notes(plan, options), *description.remarks)
     if compiled:
-        notes += ("the file is compiled: the part of it that predicts is compiled anew",)
+        notes += ("the file is compiled: the part of it that predicts is compiled anew", *remarks)
     plan = replace(plan, notes=(*plan.notes, *notes))
     preparation = description.preprocessing or IMAGENET
     box = pixel_box(preparation, plan) if plan.axes == 2 else None
@@ -559,6 +572,7 @@ def compile_model(
         start_shape=plan.start_shape,
         boxes=_boxes(plan, options),
         sources=description.sources,
+        forward=hash_of(model, [*plan.outputs]),
     )
     metadata = {
         entry.key: entry.value
@@ -567,7 +581,7 @@ def compile_model(
     }
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
-    notes = check_compiled(model, forward, contract, runner)
+    notes = check_compiled(model, forward, contract, runner, max_memory=options.max_memory)
     return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
 
 

@@ -147,6 +147,8 @@ START_SHAPE = f"{PREFIX}start_shape"
 """Metadata key of `Contract.start_shape`, where that is not (classes,)."""
 BOXES = f"{PREFIX}boxes"
 """Metadata key of `Contract.boxes`, where they are known."""
+FORWARD = f"{PREFIX}forward"
+"""Metadata key of `Contract.forward`, which files of early versions lack."""
 SOURCES = f"{PREFIX}sources"
 """Metadata key of `Contract.sources`, which files without preprocessing and names lack."""
 
@@ -282,6 +284,10 @@ class Contract:
     """Where the boxes lie that detections belong to, as `runtime.boxes` reads it, or empty."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """``preprocessing`` and ``labels`` → what said them, where they are known."""
+    forward: str = ""
+    """Hash of the part that predicts, as `files.forward.hash_of` computes it; empty in files of
+    early versions.
+    """
     format: int = FORMAT
     """Version of the metadata's format."""
 
@@ -305,6 +311,8 @@ class Contract:
             metadata[BOXES] = self.boxes
         if self.sources:
             metadata[SOURCES] = json.dumps(dict(self.sources))
+        if self.forward:
+            metadata[FORWARD] = self.forward
         return metadata | describe(self.preprocessing, self.labels)
 
     @classmethod
@@ -349,6 +357,7 @@ class Contract:
             start_shape=tuple(values.get(START_SHAPE) or (named["classes"],)),
             boxes=metadata.get(BOXES, ""),
             sources=values.get(SOURCES, {}),
+            forward=metadata.get(FORWARD, ""),
         )
 
 

@@ -47,6 +47,9 @@ def warnings_of(
             f"the weights of {explainer.contract.randomized} layers are shuffled: predictions and "
             "heatmaps mean nothing"
         )
+    if explainer.changed:
+        check = shlex.join(["lrp-onnx", "verify", str(model)])
+        yield f"{explainer.changed}: {check} --original MODEL compares them"
     most = explainer.classes.count - 1
     outside = {name: label for name, label in labels.items() if not 0 <= label <= most}
     if outside:

@@ -28,6 +28,7 @@ from lrp_onnx.cli.options import (
 )
 from lrp_onnx.cli.usage import Commands
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
+from lrp_onnx.files.writing import STDOUT
 
 
 def _to_stderr(text: str) -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     "--output",
     type=PATH,
     metavar="PATH",
-    help="File to write. [default: MODEL's name, ending in .lrp.onnx]",
+    help="File to write, or - for standard output. [default: MODEL's name, ending in .lrp.onnx]",
 )
 @click.option(
     "--outputs",
@@ -89,6 +90,7 @@ def main() -> None:
     default=True,
     help="Run the compiled file and compare its outputs with MODEL's.  [default: check]",
 )
+@max_memory_option
 @threads_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
@@ -106,26 +108,36 @@ def compile_(
     **values: Any,
 ) -> None:
     """Compile MODEL into an ONNX file that also computes relevance."""
+    from lrp_onnx.cli.stdout import check_no_terminal, write_stdout
     from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files.models import metadata_of
     from lrp_onnx.files.writing import check_writable
 
+    if output == STDOUT and as_json:
+        raise click.UsageError("-o - and --json both write to standard output: give one of them")
     options = to_options(outputs, post=post, **values)
     metadata_of(model)  # a model that cannot be read is told before a file that is in the way
     target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
-    check_writable(target, force=force)
+    if target == STDOUT:
+        check_no_terminal("a model")
+    else:
+        check_writable(target, force=force)
     compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
-    compiled.save(target, force=force)
+    if target == STDOUT:
+        write_stdout([compiled.model.SerializeToString()])
+    else:
+        compiled.save(target, force=force)
     if as_json:
         click.echo(json.dumps({"output": str(target), **compiled.summary()}))
     else:
+        where = "standard output" if target == STDOUT else target
         line = (
-            f"{target}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
+            f"{where}: {compiled.contract.composite}, {len(compiled.plan.blocks)} residual "
             f"blocks, outputs {', '.join(compiled.outputs)}"
             + (f", post-processing {compiled.contract.post}" if options.chain.steps else "")
         )
-        click.echo(shown(line))
+        click.echo(shown(line), err=target == STDOUT)
         for note in compiled.plan.notes:
             _to_stderr(f"note: {note}")
 
@@ -134,6 +146,7 @@ def compile_(
 @click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--all", "every", is_flag=True, help="One line per step instead of one per rule.")
+@max_memory_option
 @compile_options
 def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     """Print the structure of MODEL and its layers' rules.
@@ -293,7 +306,10 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     if values["memory"] is not None:
         values["memory"] *= 1e9
     settled = given_options(COMPILING, but=("preprocess", "classes"))
-    options = to_options(**{name: values.pop(name) for name in (*COMPILING, "outputs")})
+    options = to_options(
+        **{name: values.pop(name) for name in (*COMPILING, "outputs")},
+        max_memory=values["max_memory"],
+    )
     command = ExplainCommand(
         model=model, images=images, options=options, without_effect=settled, **values
     )
@@ -782,7 +798,12 @@ def triton(
     "heatmaps too.",
 )
 @click.option(
-    "-o", "--output", type=PATH, metavar="FILE", required=True, help="JSON file to write."
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    required=True,
+    help="JSON file to write, or - for standard output.",
 )
 @click.option(
     "--images",
@@ -798,7 +819,8 @@ def export(results: Path, to: str, output: Path, images: str | None, force: bool
     """
     from lrp_onnx.cli.export import export_results
 
-    click.echo(export_results(results, to, output, images=images, force=force))
+    said = export_results(results, to, output, images=images, force=force)
+    click.echo(said, err=output == STDOUT)
 
 
 @main.command()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lrp_onnx.cli.stdout import write_stdout
 from lrp_onnx.deploy.annotations import FORMATS, common_folder
 from lrp_onnx.deploy.findings import Finding
 from lrp_onnx.errors import OutputError, shown
-from lrp_onnx.files.writing import check_writable, write_bytes
+from lrp_onnx.files.writing import STDOUT, check_writable, write_bytes
 from lrp_onnx.report.results import stored_lines
 
 
@@ -19,7 +20,7 @@ def export_results(
     Args:
         folder: results of `lrp-onnx explain`.
         to: one of `FORMATS`.
-        output: the file.
+        output: the file, or `STDOUT`.
         images: what the photos' names begin with in the file; None for the format's own.
         force: whether an existing file is overwritten.
 
@@ -30,13 +31,19 @@ def export_results(
         OutputExistsError: the file exists and `force` is not set.
     """
     lines = [line for line in stored_lines(folder) if "error" not in line]
-    check_writable(output, force=force)
+    if output != STDOUT:
+        check_writable(output, force=force)
     if not lines:
         raise OutputError(f"{shown(folder)} holds no explanation: no picture there could be read")
     photos = {Path(line["image"]) for line in lines}
     findings = (Finding.stored(line, folder) for line in lines)
     options = {} if images is None else {"images": images}
-    write_bytes(output, FORMATS[to](findings, common_folder(photos), **options), force=force)
+    parts = FORMATS[to](findings, common_folder(photos), **options)
+    if output == STDOUT:
+        write_stdout(parts)
+    else:
+        write_bytes(output, parts, force=force)
     counts = ((len(lines), "map"), (len(photos), "photo"))
     maps, of = (f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
-    return f"{shown(output)}: {maps} of {of}, for {to}"
+    where = "standard output" if output == STDOUT else shown(output)
+    return f"{where}: {maps} of {of}, for {to}"

@@ -45,6 +45,7 @@ def run_settings(
         own: the command's own settings.
         without: fields of `options` that decide nothing, or that `own` has.
     """
+    without = {*without, "max_memory"}
     fields = {name: value for name, value in asdict(options).items() if name not in without}
     metadata = metadata_of(model)
     described = describe_model(metadata, model).preprocessing

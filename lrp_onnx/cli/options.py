@@ -158,8 +158,8 @@ max_memory_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     callback=lambda ctx, parameter, value: None if value is None else value * 1e9,
     metavar="GB",
-    help="Memory, in GB, that a model's graph may take for one picture; nothing that takes more is "
-    "run. [default: half of the machine's]",
+    help="Memory, in GB, that the model's weights in other files, and a run of its graph, may "
+    "take; nothing that takes more is read or run. [default: half of the machine's]",
 )
 COMPILING = tuple(OPTIONS)
 """Parameters of a command that compiles."""

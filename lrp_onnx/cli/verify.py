@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
-from lrp_onnx.contract import Contract, Preprocessing, is_added, is_compiled
-from lrp_onnx.errors import ChoiceError, ContractError, ImageError
-from lrp_onnx.files.compiled import checked
+from lrp_onnx.contract import OUTPUTS, Contract, Preprocessing, is_added, is_compiled
+from lrp_onnx.errors import ChoiceError, ContractError, ImageError, UnsupportedModelError
+from lrp_onnx.files.budget import Footprint
+from lrp_onnx.files.compiled import CompiledFile, checked
+from lrp_onnx.files.loops import loop_faults
 from lrp_onnx.files.models import load_proto
+from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.batches import from_array, from_picture
 from lrp_onnx.runtime.preprocess import input_size
@@ -75,37 +79,73 @@ def verify_file(
         images: pictures to run; empty for `PICTURES` of random noise.
         provider: ``cpu`` or ``cuda``; None for CUDA if it is available.
         threads: CPU threads; None for all cores.
-        max_memory: bytes that a run of one picture may take; None for half of the machine's.
+        max_memory: bytes that a run may take; None for half of the machine's.
 
     Raises:
         ModelFileError, ContractError, ImageError, ProviderError: a file cannot be read or run.
         ChoiceError: `original` has other inputs or outputs.
     """
-    model = load_proto(compiled)
+    model = load_proto(compiled, max_memory=max_memory)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if not is_compiled(metadata):
         raise ContractError(
             f"{compiled} is not a compiled file: it has no lrp_onnx.* metadata; run lrp-onnx "
             f"compile {compiled} first, and verify what that writes"
         )
-    contract = checked(
+    file = checked(
         model,
         str(compiled),
         folder=compiled.parent,
         max_memory=max_memory,
         ledger=True,
     )
+    contract = file.contract
     check_texts(contract)
-    reference = runnable(load_proto(original)) if original is not None else None
-    if reference is not None:
-        _check_interface(reference, contract, original)
-    return audit(
+    pictures = _pictures(model, contract, images)
+    file.footprint.check(sizes={contract.input: pictures.shape})
+    reference = None
+    if original is not None:
+        reference = _reference(original, contract, pictures.shape, max_memory)
+    found = audit(
         model,
         contract,
         _stating(runner_on(provider, threads), contract),
-        pictures=_pictures(model, contract, images),
+        pictures=pictures,
         original=reference,
     )
+    return _with_origin(found, file, original)
+
+
+def _reference(
+    path: Path, contract: Contract, shape: Sequence[int], max_memory: float | None
+) -> onnx.ModelProto:
+    """The original at `path`, checked as before a compilation, for pictures of this shape."""
+    proto = load_proto(path, max_memory=max_memory)
+    explained = min(contract.outputs, key=lambda name: OUTPUTS.index(contract.outputs[name]))
+    if faults := [*faults_of(proto, explained), *loop_faults(proto.graph)]:
+        raise UnsupportedModelError(f"{path} is not run:", faults)
+    Footprint.of(proto, str(path), max_memory).check(sizes={contract.input: shape})
+    original = runnable(proto)
+    _check_interface(original, contract, path)
+    return original
+
+
+def _with_origin(found: Audit, file: CompiledFile, original: Path | None) -> Audit:
+    """The audit, with whether the part that predicts is the one that was compiled: a fault where it
+    is not and its outputs were compared with themselves alone.
+    """
+    if not file.contract.forward:
+        note = (
+            "the file does not state a hash of the part that predicts, as those of early versions: "
+            "whether it was changed since is not known"
+        )
+        return replace(found, notes=(*found.notes, note))
+    if file.changed and original is not None:
+        note = f"{file.changed}; its outputs were compared with those of {original}"
+        return replace(found, notes=(*found.notes, note))
+    faults = (f"{file.changed}: give --original MODEL to compare them, or compile it again",)
+    check = ("the part that predicts is as it was compiled", faults if file.changed else ())
+    return replace(found, checks=(check, *found.checks))
 
 
 def _stating(run: Runner, contract: Contract) -> Runner:

@@ -28,7 +28,7 @@ from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
 from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
 from lrp_onnx.contract import C3_REGION, HEATMAP, Contract, is_added
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
-from lrp_onnx.files.budget import check_memory
+from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.compiled import check_structure
 from lrp_onnx.maps.chain import parse_chain
 
@@ -47,7 +47,12 @@ CHECKER_ERRORS = (
 
 
 def check_compiled(
-    model: onnx.ModelProto, original: onnx.ModelProto, contract: Contract, runner: Runner | None
+    model: onnx.ModelProto,
+    original: onnx.ModelProto,
+    contract: Contract,
+    runner: Runner | None,
+    *,
+    max_memory: float | None = None,
 ) -> tuple[str, ...]:
     """Check that `model` is valid and, if there is a runner, that it predicts what `original` does.
 
@@ -56,6 +61,7 @@ def check_compiled(
         original: the normalised model that it was made from.
         contract: the metadata of `model`.
         runner: runs a model; None for the checks that run nothing.
+        max_memory: bytes that a run may take; None for half of the machine's.
 
     Returns:
         Notes for users: how far the runtime's optimisations move the outputs, where this is more
@@ -73,8 +79,9 @@ def check_compiled(
     if runner is None:
         return ()
     check_structure(model, "the compiled model")
-    check_memory(model, "the compiled model", stated=None)
     pictures = random_picture(model, contract.input, batch=2)
+    footprint = Footprint.of(model, "the compiled model", max_memory)
+    footprint.check(sizes={contract.input: pictures.shape})
     try:
         optimised = runner(model.SerializeToString(), {contract.input: pictures})
         # One picture is enough to compare bits, and runs without optimisations are slow.

@@ -12,6 +12,7 @@ import onnx
 
 from lrp_onnx.contract import PREFIX, START, TARGET, Contract, Preprocessing
 from lrp_onnx.errors import ContractError
+from lrp_onnx.files.forward import hash_of
 
 PIXELS = "pixels"
 """Name of the input of a file that prepares its pictures itself."""
@@ -106,6 +107,7 @@ def with_pixels(model: onnx.ModelProto, contract: Contract, how: Preprocessing) 
     stored = replace(how, mean=(0.0,) * len(how.mean), std=(1.0,) * len(how.std), divisor=1.0)
     said = {**contract.sources, "preprocessing": "the graph: it takes pixels of 0 to 255"}
     told = replace(contract, input=PIXELS, preprocessing=stored, sources=said)
+    told = replace(told, forward=told.forward and hash_of(changed, [*told.outputs]))
     onnx.helper.set_model_props(
         changed, {e.key: e.value for e in changed.metadata_props} | told.to_metadata()
     )

@@ -143,7 +143,7 @@ def forward_of(
     proto = load_proto(model)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if is_compiled(metadata):
-        contract = checked(proto, str(model), folder=model.parent)
+        contract = checked(proto, str(model), folder=model.parent).contract
         if labels := (choices or {}).get("labels"):
             _ = Classes.of(contract.classes, labels)  # raises where their number is another
             sources = {**contract.sources, "labels": "the options"}

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
+import numpy as np
 import onnx
-from google.protobuf.message import Error as MessageError
+from numpy.typing import NDArray
 from onnx import TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from lrp_onnx.contract import is_added
-from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, first_line
-from lrp_onnx.files.structure import behind, graphs_of, nested, where
+from lrp_onnx.errors import ModelFileError, first_line
+from lrp_onnx.files.loops import INFERENCE_ERRORS, Loops
+from lrp_onnx.files.structure import behind, bytes_of, graphs_of, nested, where
 
+Sizes = Mapping[str, Sequence[int]]
+"""Input → its shape."""
+ONE_PICTURE: Sizes = {}
+"""A run in which every symbolic size is 1."""
 SHARE = 0.5
-"""The part of the machine's memory that a run of one picture may take."""
+"""The part of the machine's memory that a run may take."""
 UNKNOWN = 4e9
 """Bytes that a run may take where the machine does not say how many it has."""
 TOLERATED = 3.0
 """How many times what a compiled file states its graph may take, and as often its weights, of which
 others are made when it is loaded.
 """
+ITEM = 16
+"""Bytes of an element, at most."""
 SMALL = 1 << 28
 """Bytes that any graph may take, whatever its file states."""
 MOST_FOLDED = 1024
@@ -32,45 +43,110 @@ GROWING = frozenset(
 """Operators whose result is as large as the values of an input say."""
 
 
-def check_memory(
-    proto: onnx.ModelProto, source: str, *, stated: int | None, most: float | None = None
-) -> None:
-    """Check what a run of one picture takes: the tensors that are alive at once, without weights.
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """What runs of a model take: the tensors that are alive at once, without weights."""
 
-    Args:
-        proto: the model.
-        source: its name in errors.
-        stated: bytes that the file says it takes; None where it does not say.
-        most: bytes that it may take; None for `SHARE` of the machine's.
+    source: str
+    """The model's name in errors."""
+    most: float
+    """Bytes that a run may take."""
+    weights: int
+    """Bytes of the model's stored tensors."""
+    bare: onnx.ModelProto
+    """The model without its large weights and without the shapes that it states."""
+
+    @classmethod
+    def of(
+        cls,
+        proto: onnx.ModelProto,
+        source: str,
+        most: float | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> Footprint:
+        """That of a model; `most` is None for `SHARE` of the machine's memory, `folder` is where
+        external data lies that fits (see `models.external_faults`).
+        """
+        limit = most if most is not None else machine_memory() * SHARE
+        weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
+        return cls(source, limit, weights, _skeleton(proto, folder))
+
+    def check(self, *, sizes: Sizes = ONE_PICTURE, stated: int | None = None) -> None:
+        """Check a run.
+
+        Args:
+            sizes: input → the shape that it has in the run. In others, sizes that are symbolic are
+                1: one picture.
+            stated: bytes that the file says a run takes; None where it does not say.
+
+        Raises:
+            ModelFileError: it takes more than is allowed or stated, or how much it takes cannot be
+                told.
+        """
+        peak, largest, open_ones = _peak(_sized(self.bare, sizes), self.source)
+        if open_ones:
+            raise ModelFileError(
+                f"{self.source} makes tensors of sizes that cannot be told before it runs "
+                f"({', '.join(open_ones[:3])}): it is not run"
+            )
+        pictures = max((shape[0] for shape in sizes.values() if shape), default=1)
+        run = "one picture" if pictures == 1 else f"{pictures} pictures or targets at once"
+        if peak > self.most:
+            smaller = "" if pictures == 1 else "take fewer at once, or "
+            raise ModelFileError(
+                f"{self.source} takes {_bytes_as_text(peak)} for {run} (most of it for {largest}), "
+                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory if that "
+                "is meant"
+            )
+        if stated is not None and peak > max(TOLERATED * (stated + self.weights), SMALL):
+            raise ModelFileError(
+                f"{self.source} states that it takes {_bytes_as_text(stated)} for {run}, and it "
+                f"takes {_bytes_as_text(peak)} (most of it for {largest}): it is not run; compile "
+                "it again"
+            )
+
+
+def check_weights(sizes: Iterable[int], source: str, most: float | None = None) -> None:
+    """Check what weights take in memory that lie in other files; each is `sizes` bytes.
 
     Raises:
-        ModelFileError: it takes more, or how much it takes cannot be told.
+        ModelFileError: they take more than `most` bytes; None is `SHARE` of the machine's memory.
     """
     limit = most if most is not None else machine_memory() * SHARE
-    peak, largest, open_ones = _peak(_skeleton(proto), source)
-    if open_ones:
+    total = sum(sizes)
+    if total > limit:
         raise ModelFileError(
-            f"{source} makes tensors of sizes that cannot be told before it runs "
-            f"({', '.join(open_ones[:3])}): it is not run"
-        )
-    if peak > limit:
-        raise ModelFileError(
-            f"{source} takes {peak / 1e9:,.1f} GB for one picture (most of it for {largest}), and "
-            f"{limit / 1e9:,.1f} GB are allowed: give --max-memory if that is meant"
-        )
-    weights = proto.ByteSize() + sum(_external_bytes(proto))
-    if stated is not None and peak > max(TOLERATED * (stated + weights), SMALL):
-        raise ModelFileError(
-            f"{source} states that it takes {stated / 1e9:,.3f} GB for one picture, and it takes "
-            f"{peak / 1e9:,.1f} GB (most of it for {largest}): it is not run; compile it again"
+            f"the weights of {source} that lie in other files take {_bytes_as_text(total)}, and "
+            f"{_bytes_as_text(limit)} are allowed: give --max-memory if that is meant"
         )
 
 
-def _external_bytes(proto: onnx.ModelProto) -> Iterator[int]:
-    """Bytes of the weights in other files, as far as they are stated."""
-    for tensor in proto.graph.initializer:
-        lengths = [one.value for one in tensor.external_data if one.key == "length"]
-        yield from (int(length) for length in lengths if length.isdecimal())
+def bytes_made(proto: onnx.ModelProto, inputs: Mapping[str, NDArray[np.generic]]) -> int | None:
+    """Bytes of all outputs of a model whose `inputs` have these values; None where that cannot be
+    told before it runs. Of large inputs the shapes alone count.
+    """
+    known = onnx.ModelProto()
+    known.CopyFrom(proto)
+    for name, array in inputs.items():
+        if array.size <= MOST_FOLDED:
+            known.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
+    except INFERENCE_ERRORS:
+        return None
+    sizes = [bytes_of(value.type.tensor_type) for value in inferred.output if value.name]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def _external_bytes(tensor: TensorProto) -> int:
+    """Bytes of a weight in another file, 0 where they are not stated."""
+    lengths = [one.value for one in tensor.external_data if one.key == "length"]
+    return sum(int(length) for length in lengths if length.isdecimal())
+
+
+def _bytes_as_text(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
 def machine_memory() -> float:
@@ -81,30 +157,48 @@ def machine_memory() -> float:
         return UNKNOWN / SHARE
 
 
-def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model for one picture, without large weights and without the shapes that it states."""
+def _skeleton(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
+    """The model without large weights and without the shapes that it states."""
     bare = onnx.ModelProto(ir_version=proto.ir_version)
     bare.opset_import.extend(proto.opset_import)
+    bare.functions.extend(proto.functions)
     bare.graph.name = "skeleton"
     bare.graph.node.extend(proto.graph.node)
     stored = set()
     for tensor in proto.graph.initializer:
         stored.add(tensor.name)
-        if prod(tensor.dims) <= MOST_FOLDED and tensor.data_location != TensorProto.EXTERNAL:
+        external = tensor.data_location == TensorProto.EXTERNAL
+        near = not external or (folder and 0 < _external_bytes(tensor) <= ITEM * MOST_FOLDED)
+        if prod(tensor.dims) <= MOST_FOLDED and near:
             bare.graph.initializer.append(tensor)
+            if external:
+                load_external_data_for_tensor(bare.graph.initializer[-1], str(folder))
         else:
             value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             bare.graph.input.append(value)
-    for value in proto.graph.input:
-        if value.name not in stored:
-            one = bare.graph.input.add()
-            one.CopyFrom(value)
-            for dim in one.type.tensor_type.shape.dim:
-                dim.dim_value = dim.dim_value if dim.HasField("dim_value") else 1
+    bare.graph.input.extend(value for value in proto.graph.input if value.name not in stored)
     for value in proto.graph.output:
         one = bare.graph.output.add()
         one.name = value.name
     return bare
+
+
+def _sized(bare: onnx.ModelProto, sizes: Sizes) -> onnx.ModelProto:
+    """A copy of a skeleton whose inputs have these sizes; 1 where they are symbolic."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(bare)
+    graph = sized.graph
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        given = sizes.get(value.name, ())
+        own = [max(dim.dim_value, 1) for dim in dims]
+        for dim, size in zip(dims, given if len(given) == len(own) else own, strict=True):
+            dim.dim_value = size
+    for tensor in [one for one in graph.initializer if one.name in sizes]:  # defaults
+        shape = sizes[tensor.name]
+        graph.initializer.remove(tensor)
+        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape))
+    return sized
 
 
 def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
@@ -115,18 +209,19 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS) as error:
+    except INFERENCE_ERRORS as error:
         raise ModelFileError(
             f"{source} is damaged: its shapes do not fit each other ({first_line(error)})"
         ) from error
     sizes = _bytes_of(inferred)
+    loops = Loops(bare, inferred)
     aside = behind(inferred, [value.name for value in inferred.output if is_added(value.name)])
     last_use = {n: i for i, node in enumerate(inferred.node) for n in _read_by(node)}
     last_use |= {value.name: len(inferred.node) for value in inferred.output}
     alive = peak = most = 0
     largest, open_ones = "", []
     for index, node in enumerate(inferred.node):
-        inside = sum(_inner_bytes(node))
+        inside = sum(_inner_bytes(node)) + loops.grown(node, source)
         made = [(name, sizes.get(name)) for name in node.output if name]
         if (
             node.op_type in GROWING
@@ -159,16 +254,4 @@ def _inner_bytes(node: onnx.NodeProto) -> Iterator[int]:
 
 def _bytes_of(graph: onnx.GraphProto) -> dict[str, int | None]:
     """Name of every computed tensor → its bytes; None where its shape is not known."""
-    return {v.name: _bytes(v.type.tensor_type) for v in (*graph.value_info, *graph.output)}
-
-
-def _bytes(tensor: onnx.TypeProto.Tensor) -> int | None:
-    if not tensor.HasField("shape") or any(
-        not dim.HasField("dim_value") for dim in tensor.shape.dim
-    ):
-        return None
-    try:
-        item = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
-    except KeyError:
-        item = 8
-    return item * prod(int(dim.dim_value) for dim in tensor.shape.dim)
+    return {v.name: bytes_of(v.type.tensor_type) for v in (*graph.value_info, *graph.output)}

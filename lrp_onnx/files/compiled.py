@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,15 @@ from lrp_onnx.contract import (
     is_added,
 )
 from lrp_onnx.errors import ContractError, ModelFileError
-from lrp_onnx.files.budget import check_memory
+from lrp_onnx.files.budget import Footprint
+from lrp_onnx.files.forward import remark_on
+from lrp_onnx.files.loops import Turns
 from lrp_onnx.files.models import external_faults, read_proto, source_name
 from lrp_onnx.files.structure import MOST_NODES, behind, graphs_of, nested, where
 from lrp_onnx.selection import Selection
 
-MOST_TURNS = 10_000
-"""Most turns of a Loop: that of C3 takes as many as its mask has pixels, at most."""
+REPEATING = ("Loop", "Scan")
+"""Operators that repeat what is inside."""
 MOST_LISTED = 8
 """Faults in one message."""
 PICTURES = (
@@ -53,13 +56,23 @@ Sizes = list[int | None]
 """A shape; None for a size that is symbolic."""
 
 
-def read_compiled(model: Path | bytes, *, max_memory: float | None = None) -> Contract:
-    """The contract of a compiled file that has passed the gate.
+@dataclass(frozen=True, slots=True)
+class CompiledFile:
+    """A compiled file that has passed the gate."""
+
+    contract: Contract
+    footprint: Footprint
+    """What its runs take."""
+    changed: str
+    """What to say where its part that predicts is not the one that was compiled, or empty."""
+
+
+def read_compiled(model: Path | bytes, *, max_memory: float | None = None) -> CompiledFile:
+    """A compiled file, checked.
 
     Args:
         model: a file or a serialized model.
-        max_memory: bytes that a run of one picture may take; None for `budget.SHARE` of the
-            machine's.
+        max_memory: bytes that a run may take; None for `budget.SHARE` of the machine's.
 
     Raises:
         ModelFileError: the file cannot be read, or its graph is not one that the compiler writes,
@@ -81,7 +94,7 @@ def checked(
     folder: Path | None = None,
     max_memory: float | None = None,
     ledger: bool = False,
-) -> Contract:
+) -> CompiledFile:
     """As `read_compiled`, of a model that was read from `source`; `folder` is where its external
     data lies, None where it has none. The `ledger`, which verifying alone reads, is checked where
     that is asked.
@@ -94,13 +107,9 @@ def checked(
         raise ContractError(
             f"the metadata of {source} does not fit its graph: {_listed(faults)}; compile it again"
         )
-    check_memory(
-        proto,
-        source,
-        stated=contract.memory_fixed + contract.memory_each,
-        most=max_memory,
-    )
-    return contract
+    footprint = Footprint.of(proto, source, max_memory, folder=folder)
+    footprint.check(stated=contract.memory_fixed + contract.memory_each)
+    return CompiledFile(contract, footprint, remark_on(proto, contract, source, folder))
 
 
 def check_structure(proto: onnx.ModelProto, source: str, folder: Path | None = None) -> None:
@@ -137,47 +146,30 @@ def _unsafe(proto: onnx.ModelProto, folder: Path | None) -> Iterator[str]:
 
 
 def _control_flow(graph: onnx.GraphProto) -> Iterator[str]:
-    """Faults of control flow: none but a Loop with a stored end may stand where maps are made."""
-    stored = {t.name: t for t in graph.initializer} | {
-        node.output[0]: attribute.t
-        for node in graph.node
-        if node.op_type == "Constant" and node.output
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
+    """Faults of control flow: none but a Loop with a stored end may stand where maps are made.
+
+    Elsewhere it is what the original does with its outputs (a detector's boxes), and a Loop may
+    have as many turns as a tensor has elements along an axis.
+    """
+    turns = Turns(graph)
     added = [value.name for value in graph.output if is_added(value.name)]
     aside = behind(graph, added)
     for node in graph.node:
         if any(True for _ in graphs_of(node)):
-            yield from _loops(node, stored, aside=not aside.isdisjoint(node.output))
+            yield from _loops(node, turns, aside=not aside.isdisjoint(node.output))
 
 
-def _loops(
-    node: onnx.NodeProto, stored: Mapping[str, TensorProto], *, aside: bool
-) -> Iterator[str]:
+def _loops(node: onnx.NodeProto, turns: Turns, *, aside: bool) -> Iterator[str]:
     """Faults of one node with inner graphs; `aside` if no map depends on it."""
     inside = [inner for graph in graphs_of(node) for one in graph.node for inner in nested(one)]
     holding = [inner for inner in inside if any(True for _ in graphs_of(inner))]
     if not aside and (node.op_type != "Loop" or holding):
         yield f"{where(node)} is control flow that the compiler does not write"
-    if node.op_type == "Loop" and any(inner.op_type == "Loop" for inner in inside):
-        yield f"{where(node)} is a Loop with another inside"
+    if node.op_type in REPEATING and any(inner.op_type in REPEATING for inner in inside):
+        yield f"{where(node)} is a {node.op_type} with another inside"
     for loop in (one for one in (node, *inside) if one.op_type == "Loop"):
-        count = loop.input[0] if loop.input else ""
-        turns = _number(stored[count]) if count in stored else None
-        if not count or (turns is None and not aside) or (turns or 0) > MOST_TURNS:
-            said = f"{turns:,} turns" if turns is not None else "no stored number of turns"
-            yield f"{where(loop)} has {said}: up to {MOST_TURNS:,} are run"
-
-
-def _number(tensor: TensorProto) -> int | None:
-    """The whole number in a stored tensor; None where it is something else."""
-    if prod(tensor.dims) != 1 or tensor.data_location == TensorProto.EXTERNAL:
-        return None
-    try:
-        return int(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
-    except (TypeError, ValueError, OverflowError):
-        return None
+        if fault := turns.fault(loop, computed=aside):
+            yield fault
 
 
 def _weights(
@@ -185,7 +177,9 @@ def _weights(
 ) -> Iterator[str]:
     """Faults of stored tensors: those of the outer graph alone may lie in other files."""
     inner = [one for node in nodes for one in graphs_of(node)]
-    if any(one.sparse_initializer for one in (graph, *inner)):
+    if any(one.sparse_initializer for one in (graph, *inner)) or any(
+        a.HasField("sparse_tensor") or a.sparse_tensors for node in nodes for a in node.attribute
+    ):
         yield "it has sparse weights"
     in_nodes = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
     in_nodes += [tensor for one in inner for tensor in one.initializer]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, Message
 
 from lrp_onnx.errors import ModelFileError, shown
+from lrp_onnx.files.budget import check_weights
 from lrp_onnx.files.first_bytes import looks_like, way_to_onnx
 from lrp_onnx.files.missing import advice
 from lrp_onnx.files.pictures import picture_format
@@ -22,15 +24,16 @@ SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
 
 
-def load_proto(path: Path | str) -> onnx.ModelProto:
-    """The unchanged model at `path`, with its external data in memory.
+def load_proto(path: Path | str, *, max_memory: float | None = None) -> onnx.ModelProto:
+    """The unchanged model at `path`, with its external data in memory: `max_memory` bytes at most,
+    None for half of the machine's.
 
     Raises:
         ModelFileError: the file or its external data cannot be read, or is not an ONNX model.
     """
     path = Path(path)
     proto = parse(read_bytes(path), str(path))
-    _load_external_data(proto, path)
+    _load_external_data(proto, path, max_memory)
     return proto
 
 
@@ -158,10 +161,11 @@ def _undecodable(message: Message) -> Iterator[bytes]:
                 yield item
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
+def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | None) -> None:
     """Load weights from other files in the model's folder into `proto`.
 
-    No file outside the model's folder is read.
+    No file outside the model's folder is read, and nothing if the weights take more than
+    `max_memory`.
     """
     external = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if not external:
@@ -169,10 +173,20 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
     faults = list(external_faults(external, path.parent))
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
+    check_weights(
+        map(partial(_external_bytes, folder=path.parent), external), str(path), max_memory
+    )
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
+
+
+def _external_bytes(tensor: onnx.TensorProto, folder: Path) -> int:
+    """Bytes that a weight takes in another file, which fits (see `external_faults`)."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    whole = (folder / entries["location"]).stat().st_size - int(entries.get("offset", "0"))
+    return int(entries.get("length", whole))
 
 
 def external_faults(tensors: Sequence[onnx.TensorProto], folder: Path) -> Iterator[str]:

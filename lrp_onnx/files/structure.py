@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from math import prod
 
 import onnx
 from onnx import AttributeProto
@@ -41,3 +42,16 @@ def where(node: onnx.NodeProto) -> str:
     """The name of a node in errors: its operator, and its name or that of its output."""
     name = node.name or next(iter(node.output), "")
     return f"{node.op_type} '{name}'"
+
+
+def bytes_of(tensor: onnx.TypeProto.Tensor) -> int | None:
+    """Bytes of a tensor of a stated type; None where not every size is stated."""
+    if not tensor.HasField("shape") or any(
+        not dim.HasField("dim_value") for dim in tensor.shape.dim
+    ):
+        return None
+    try:
+        item = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
+    except KeyError:
+        item = 8
+    return item * prod(max(int(dim.dim_value), 0) for dim in tensor.shape.dim)

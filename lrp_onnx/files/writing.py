@@ -17,14 +17,20 @@ if sys.platform != "win32":
     import fcntl
 
 
+STDOUT = Path("-")
+"""What stands for standard output in the place of a file."""
+
+
 def check_writable(path: Path, *, force: bool) -> None:
     """Check that a file can be written, before the work that produces it.
 
     Raises:
         OutputExistsError: the file exists and `force` is not set.
         OutputError: `path` is a folder, a device, a pipe, a socket, or a link to one; or its folder
-            is missing or is a file.
+            is missing or is a file; or it is `STDOUT`.
     """
+    if path == STDOUT:
+        raise OutputError("- is standard output, where this cannot be written: name a file (./-)")
     check_regular(path)
     if path.exists() and not force:
         raise OutputExistsError(
@@ -75,8 +81,12 @@ def check_folder(path: Path) -> None:
     """Check that a path can be a folder for results.
 
     Raises:
-        OutputError: it is a file, or a name of one.
+        OutputError: it is a file, or a name of one, or `STDOUT`.
     """
+    if path == STDOUT:
+        raise OutputError(
+            "- is standard output, and there are several results: name a folder with -o/--output"
+        )
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file: name a folder with -o/--output")
     if path.suffix.lower() in FILE_ENDINGS and not path.is_dir():

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lrp_onnx.model.normalize.fold import DERIVED, evaluate_all, is_small
+from lrp_onnx.model.normalize.fold import DERIVED, MOST_DERIVED, evaluate_all
 from lrp_onnx.model.shapes import name_of, shape_of
 from lrp_onnx.plan.kinds import Shape
 
 __all__ = ["Graph", "Shape", "label", "name_of", "shape_of"]
-
-LARGEST_DERIVED = 1 << 27
-"""Largest number of elements of a weight that is computed from others; the largest layer of
-ResNet-152 has 2.4 million.
-"""
-
 
 SIZES = "Shape"
 """The operator whose result is the same for every picture, whatever its input holds."""
@@ -141,12 +134,7 @@ def _evaluated(
     known = [array for array in inputs if array is not None]
     if len(known) != sum(value is not None for value in node.inputs):
         return None
-    sizes = _of_one_picture(node.outputs[0])
-    # No operator makes more elements of its inputs than their product, but for those that grow.
-    elements = prod(array.size for array in known) if sizes is None else prod(sizes)
-    if elements > LARGEST_DERIVED or not is_small(node, known, LARGEST_DERIVED):
-        return None
-    return evaluate_all(node, inputs)
+    return evaluate_all(node, inputs, MOST_DERIVED)
 
 
 def _of_one_picture(value: ir.Value | None) -> list[int] | None:

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
+from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.graph import Graph
@@ -46,15 +47,17 @@ def normalise(
     *,
     input_size: Sequence[int] | None = None,
     explained: str | None = None,
+    max_memory: float | None = None,
 ) -> Graph:
     """A model of opset 7 to 25 as a normalised graph.
 
     A normalised graph has opset 18 to 20 (22 with bfloat16 weights), constants as initializers,
     nodes sorted and named, and shapes inferred. `source` is the model's name in errors, `explained`
-    that of the output that is explained, where it is known.
+    that of the output that is explained, where it is known, and `max_memory` the bytes that a run
+    of one picture may take, None for half of the machine's.
 
     Raises:
-        ModelFileError: the model is damaged.
+        ModelFileError: the model is damaged, or takes too much memory.
         UnsupportedModelError: the model's opset, operators or sizes are not supported.
     """
     faults = faults_of(proto, explained)
@@ -77,6 +80,7 @@ def normalise(
     faults = list(oversized(graph))
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
+    Footprint.of(ir.to_proto(graph.model), source, max_memory).check()
     return graph
 
 

@@ -81,8 +81,8 @@ class Explainer:
         preprocessing: how pictures become input; None for what the file says, else ImageNet's.
         labels: class names; empty for those in the file.
         compile: compiles a file that is not compiled, and returns the serialized model.
-        max_memory: bytes that a run of one picture may take (see `files.budget`); None for half of
-            the machine's memory.
+        max_memory: bytes that a run may take (see `files.budget`); None for half of the machine's
+            memory.
 
     Raises:
         ModelFileError: the file cannot be read or loaded, or takes more memory.
@@ -95,6 +95,8 @@ class Explainer:
 
     explanation: ClassVar[type[Explanation]] = Explanation
     """What an explainer yields."""
+    changed: str = ""
+    """What to say where the part that predicts is not the one that was compiled, or empty."""
 
     def __init__(
         self,
@@ -116,7 +118,10 @@ class Explainer:
                     "run `lrp-onnx compile` on it first"
                 )
             source = compile(source)
-        self.contract = read_compiled(source, max_memory=max_memory)
+        file = read_compiled(source, max_memory=max_memory)
+        self.contract, self.changed = file.contract, file.changed
+        self._footprint = file.footprint
+        self._checked: list[dict[str, tuple[int, ...]]] = []
         self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
         self._bound: Bound | None = None
         check_texts(self.contract)
@@ -259,10 +264,17 @@ class Explainer:
             rows = (len(targets), *self.contract.start_shape)
             feeds[START] = np.broadcast_to(given, rows) if required else given
         if self._bound is None or not self._bound.fits(feeds):
+            self._check_memory({name: array.shape for name, array in feeds.items()})
             self._bound = Bound(self.session, feeds)
         outputs = self._bound.run(feeds)
         check_outputs(outputs, self.contract, pictures=len(batch), targets=len(targets))
         return outputs
+
+    def _check_memory(self, sizes: dict[str, tuple[int, ...]]) -> None:
+        """Raise ModelFileError where a run with inputs of these shapes takes too much memory."""
+        if sizes not in self._checked:
+            self._footprint.check(sizes=sizes)
+            self._checked.append(sizes)
 
     def _check_inputs(self, targets: NDArray[np.int64], start: NDArray[np.float32] | None) -> None:
         """Raise ContractError where the file has no input for what is asked."""

@@ -44,7 +44,7 @@ def stating(key: str, text: str) -> Callable[[onnx.ModelProto], None]:
 
 
 def test_an_honest_file_passes(honest: bytes) -> None:
-    assert read_compiled(honest).classes == 10
+    assert read_compiled(honest).contract.classes == 10
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def loop(count: str) -> Callable[[onnx.ModelProto], None]:
 
 
 def test_a_loop_must_end(honest: bytes) -> None:
-    assert read_compiled(changed(honest, loop("short"))).classes == 10
+    assert read_compiled(changed(honest, loop("short"))).contract.classes == 10
     with pytest.raises(ModelFileError, match="1,099,511,627,776 turns: up to 10,000 are run"):
         read_compiled(changed(honest, loop("long")))
     with pytest.raises(ModelFileError, match="no stored number of turns"):
@@ -264,7 +264,7 @@ def test_the_memory_that_is_allowed(honest: bytes) -> None:
     stated = changed(large, stating("memory_each", "5000000000"))
     with pytest.raises(ModelFileError, match=r"takes 4\.3 GB .* 1\.0 GB are allowed.*--max-memory"):
         read_compiled(stated, max_memory=1e9)
-    assert read_compiled(stated, max_memory=5e9).memory_each == 5_000_000_000
+    assert read_compiled(stated, max_memory=5e9).contract.memory_each == 5_000_000_000
     assert machine_memory() > 1e8
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from lrp_onnx.files.budget import bytes_made
 from lrp_onnx.model.gate import ITEM_BYTES
 from lrp_onnx.model.shapes import shape_of
 
 MOST_ELEMENTS = 1 << 16
-"""Largest result, in elements. Shapes are tiny, and an untrusted file could demand terabytes."""
+"""Largest tensor that is folded, in elements. Shapes are tiny."""
+MOST_BYTES = 8 * MOST_ELEMENTS
+"""Largest result of folding, in bytes: an untrusted file could demand terabytes."""
+MOST_DERIVED = 1 << 29
+"""Largest weight that is computed from others, in bytes; the largest layer of ResNet-152 has ten
+million.
+"""
+MOST_RESIZED = 1 << 22
+"""Largest result of a Resize, in bytes: ONNX's evaluator computes element by element."""
 # fmt: off
 FOLDABLE = frozenset((
     "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
@@ -98,13 +107,10 @@ def _evaluate(node: ir.Node, model: ir.Model) -> Array | None:
         return _cast_like(node, model)
     inputs = [_constant(value, model) if value is not None else None for value in node.inputs]
     present = [value for value in inputs if value is not None]
-    if (
-        len(present) != sum(value is not None for value in node.inputs)
-        or not present
-        or not is_small(node, present)
-    ):
+    if len(present) != sum(value is not None for value in node.inputs) or not present:
         return None
-    return evaluate(node, inputs)
+    found = evaluate_all(node, inputs, MOST_BYTES)
+    return found[0] if found else None
 
 
 def _constant(value: ir.Value, model: ir.Model) -> Array | None:
@@ -142,41 +148,19 @@ def _cast_like(node: ir.Node, model: ir.Model) -> Array | None:
     return value.astype(pattern.dtype.numpy())
 
 
-def is_small(node: ir.Node, inputs: list[Array], most: int = MOST_ELEMENTS) -> bool:
-    """Whether the result has at most `most` elements.
-
-    Where an operator's result can be larger than its inputs, the inputs state its size.
+def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> list[Array] | None:
+    """Every output of a node with constant inputs; None if they take more than `most` bytes, how
+    many cannot be told before, or ONNX's evaluator fails.
     """
-    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        sizes = inputs[-1].reshape(-1)
-        if sizes.dtype.kind not in "iu":
-            return False
-        elements = prod(max(int(size), 0) for size in sizes)
-        if node.op_type == "Tile":
-            elements *= inputs[0].size
-        return elements <= most
-    if node.op_type == "Range":
-        if len(inputs) != 3 or any(value.size != 1 for value in inputs):
-            return False
-        start, end, step = (float(value.reshape(())) for value in inputs)
-        return isfinite(start) and abs(end - start) <= most * abs(step)
-    return sum(value.size for value in inputs) <= most
-
-
-def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    """The first output of a node with constant inputs; None if ONNX's evaluator fails."""
-    found = evaluate_all(node, inputs)
-    return found[0] if found else None
-
-
-def evaluate_all(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array] | None:
-    """Every output of a node with constant inputs; None if ONNX's evaluator fails."""
+    model, feeds = _single_node_model(node, inputs)
+    made = bytes_made(model, feeds)
+    if made is None or made * _repeated(node, inputs) > most:
+        return None
     if node.op_type == "Pow" and all(x is not None and x.dtype == np.float32 for x in inputs):
         base, exponent = (np.asarray(x, np.float64) for x in inputs)
         with np.errstate(all="ignore"):
             # NumPy's power of float32 is not rounded as runtimes round it.
             return [np.asarray(np.power(base, exponent), np.float32)]
-    model, feeds = _single_node_model(node, inputs)
     try:
         results: Any = ReferenceEvaluator(model).run(None, feeds)
     # The evaluator is Python code without checks: a damaged node can raise any built-in or NumPy
@@ -186,6 +170,13 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array] |
     arrays = [np.asarray(result) for result in results]
     types = {onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for array in arrays}
     return arrays if types.issubset(ITEM_BYTES) else None
+
+
+def _repeated(node: ir.Node, inputs: Sequence[Array | None]) -> int:
+    """How many times the size of its result the evaluation of a node may take."""
+    if node.op_type == "Conv" and len(inputs) > 1 and inputs[1] is not None:
+        return max(1, prod(inputs[1].shape[1:]))
+    return MOST_DERIVED // MOST_RESIZED if node.op_type == "Resize" else 1
 
 
 def _single_node_model(

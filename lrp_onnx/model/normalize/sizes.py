@@ -1,4 +1,4 @@
-"""The size of the picture, and limits on the sizes of tensors."""
+"""The size of the picture, and limits on it; `files.budget` bounds what is computed from it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ LARGEST_PICTURE = 1 << 25
 """Most elements of one picture: three channels of about 3,300 × 3,300 pixels."""
 LONGEST_SIDE = 1 << 15
 """Largest size of the picture along any axis."""
-LARGEST_TENSOR = 1 << 28
-"""Most elements of an activation per picture: 64 channels of 2,048 × 2,048 pixels."""
 
 
 def fix_size(graph: Graph, input_size: Sequence[int], *, source: str) -> Graph:
@@ -69,7 +67,9 @@ def _channels_of(picture: ir.Value) -> int | None:
 
 
 def oversized(graph: Graph) -> Iterator[str]:
-    """One message for the input and for every node whose output is larger than the limits."""
+    """One message for an input that is larger than the limits, and for every node whose output has
+    a size below 0.
+    """
     model = graph.model
     for value in model.graph.inputs:
         sizes = [size for size in shape_of(value) or () if size is not None]
@@ -81,8 +81,8 @@ def oversized(graph: Graph) -> Iterator[str]:
     for node in model.graph:
         for value in node.outputs:
             sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]
-            if prod(sizes) > LARGEST_TENSOR or any(size < 0 for size in sizes):
+            if any(size < 0 for size in sizes):
                 yield (
                     f"{node.op_type} '{node.name}' makes a tensor of shape {sizes} per picture: "
-                    f"up to {LARGEST_TENSOR:,} elements can be explained"
+                    "the input is too small for it, or the file is damaged"
                 )

@@ -12,7 +12,8 @@ import pytest
 from conftest import run_onnx
 from networks import Network, picture
 
-from lrp_onnx.model.load import load_model
+from lrp_onnx.errors import ModelFileError
+from lrp_onnx.model.load import load_model, normalise
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -97,7 +98,9 @@ def test_padding_that_is_computed_from_the_size(saved: Save) -> None:
 
 @pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Range"])
 def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
-    """A file may ask for terabytes in a few bytes: nothing is allocated for it."""
+    """A file may ask for terabytes in a few bytes: nothing is allocated for it, and it is refused
+    where these are not allowed.
+    """
     net = Network(0)
     huge = net.constant("huge", np.array([1 << 20, 1 << 20]))
     if op == "ConstantOfShape":
@@ -111,7 +114,10 @@ def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
     y = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
     y = net.node("Add", y, net.node("ReduceSum", bomb, keepdims=0))
     model = net.model(net.dense(net.node("Flatten", y), (4, 5)), ["N", 3, 8, 8], classes=5)
-    assert op in [node.op_type for node in load_model(saved(model)).nodes]
+    allowed = normalise(model, "model.onnx", max_memory=1e13)
+    assert op in [node.op_type for node in allowed.nodes]
+    with pytest.raises(ModelFileError, match=rf"takes 4,\d+\.0 GB .* {op} .*--max-memory"):
+        load_model(saved(model))
 
 
 def test_a_constant_in_the_type_of_a_tensor(saved: Save) -> None:

@@ -1,0 +1,295 @@
+"""Memory is bounded before anything unfolds or runs, in originals and with the sizes of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from networks import Network, resnet
+from onnx import TensorProto, helper, numpy_helper
+
+import lrp_onnx
+from lrp_onnx.cli.commands import main
+from lrp_onnx.compiler import compile_model, plan_model
+from lrp_onnx.errors import LrpOnnxError, ModelFileError
+from lrp_onnx.files.budget import Footprint, bytes_made
+from lrp_onnx.files.compiled import read_compiled
+from lrp_onnx.files.loops import loop_faults
+from lrp_onnx.model.load import load_model
+from lrp_onnx.runtime.explainer import Explainer
+
+MODELS = Path(__file__).parents[2] / "models"
+MODEL, STAR = MODELS / "shapes-resnet.onnx", MODELS / "samples" / "star.png"
+Save = Callable[[onnx.ModelProto], Path]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> bytes:
+    return compile_model(MODEL, composite="lrp-resnet").model.SerializeToString()
+
+
+def taken(data: bytes, sizes: dict[str, tuple[int, ...]]) -> float:
+    """Bytes of a run."""
+    with pytest.raises(ModelFileError, match="MB for") as caught:
+        Footprint.of(onnx.load_from_string(data), "m", 1).check(sizes=sizes)
+    return 1e6 * float(str(caught.value).split(" takes ")[1].split(" MB")[0])
+
+
+def test_a_batch_is_bounded_as_it_is_run(compiled: bytes) -> None:
+    two, three = (taken(compiled, {"input": (n, 3, 96, 96), "target": (n,)}) for n in (2, 3))
+    assert 1.2 * two < three < 1.6 * two
+    most = (two + three) / 2
+    explainer = Explainer(compiled, providers="cpu", threads=1, max_memory=most)
+    explainer.explain(np.zeros((2, 3, 96, 96), np.float32))
+    words = r"for 3 pictures or targets at once.*take fewer at once, or give --max-memory"
+    with pytest.raises(ModelFileError, match=words):
+        explainer.explain(np.zeros((3, 3, 96, 96), np.float32))
+
+
+def test_targets_are_bounded_too() -> None:
+    data = compile_model(MODEL, composite="lrp-resnet", many_targets=True).model.SerializeToString()
+    shape = (1, 3, 96, 96)
+    most = (taken(data, {"target": (1,)}) + taken(data, {"target": (10,)})) / 2
+    explainer = Explainer(data, providers="cpu", threads=1, max_memory=most)
+    explainer.explain(np.zeros(shape, np.float32), target=[0])
+    with pytest.raises(ModelFileError, match="10 pictures or targets at once"):
+        explainer.explain(np.zeros(shape, np.float32), target=[*range(10)])
+
+
+def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
+    """A file with an open height and width: 100 times the pixels take 100 times the memory."""
+    net = Network(0)
+    model = net.model(net.conv("x", (4, 3)), [None, 3, None, None], classes=4)
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info(model.graph.output[0].name, 1, None)
+    )
+    footprint = Footprint.of(model, "m", 1e6)
+    footprint.check()
+    footprint.check(sizes={"x": (1, 3, 100, 100)})
+    with pytest.raises(ModelFileError, match="most of it for Conv"):
+        footprint.check(sizes={"x": (1, 3, 1000, 1000)})
+    with pytest.raises(ModelFileError, match="16 pictures"):
+        footprint.check(sizes={"x": (16, 3, 100, 100)})
+
+
+@pytest.mark.parametrize("command", ["compile", "plan", "explain"])
+def test_the_option(command: str, tmp_path: Path) -> None:
+    more = [str(STAR), "-o", str(tmp_path / "out")] if command == "explain" else []
+    arguments = [command, str(MODEL), *more, "--max-memory", "0.0001"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert "takes" in done.stderr and "0.1 MB are allowed: give --max-memory" in done.stderr
+    assert not list(tmp_path.glob("**/*.*"))
+
+
+def test_the_option_in_python(compiled: bytes) -> None:
+    with pytest.raises(ModelFileError, match=r"0\.1 MB are allowed"):
+        compile_model(MODEL, max_memory=1e5)
+    with pytest.raises(ModelFileError, match=r"0\.1 MB are allowed"):
+        lrp_onnx.Explainer(compiled, max_memory=1e5, provider="cpu")
+    # Of a compiled file it is the only choice that is not made already.
+    assert lrp_onnx.Explainer(compiled, max_memory=1e9, provider="cpu").contract.classes == 10
+
+
+def test_the_run_that_checks_a_compilation_is_bounded() -> None:
+    """The forward pass fits, the compiled file does not."""
+
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("it ran")
+
+    with pytest.raises(ModelFileError, match="the compiled model takes"):
+        compile_model(MODEL, composite="lrp-resnet", max_memory=1.5e6, runner=never)
+
+
+def shared_weights(path: Path, copies: int) -> None:
+    """A model whose weights are all the same bytes of one file."""
+    model = resnet()
+    onnx.save(model, path, save_as_external_data=True, location="w", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    (path.parent / "w").write_bytes(bytes(1_000_000))
+    for number in range(copies):
+        one = model.graph.initializer.add(name=f"copy{number}", data_type=1, dims=[250_000])
+        one.data_location = TensorProto.EXTERNAL
+        one.external_data.add(key="location", value="w")
+    path.write_bytes(model.SerializeToString())
+
+
+def test_weights_that_are_read_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    shared_weights(path, 100)
+    with pytest.raises(
+        ModelFileError, match=r"in other files take 0\.1 GB, and 50\.0 MB are allowed"
+    ):
+        plan_model(path, lrp_onnx.Options(max_memory=5e7))
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Add", [np.zeros((2**15, 1), np.int64), np.zeros((1, 2**15), np.int64)], {}),
+        ("Where", [np.zeros((2**15, 1), bool), np.int64(1), np.zeros((1, 2**15), np.int64)], {}),
+        ("Gather", [np.zeros((2, 2**14), np.int64), np.zeros(2**15, np.int64)], {}),
+        ("Expand", [np.zeros(1, np.int64), np.array([2**40])], {}),
+        ("Tile", [np.zeros(2**10, np.int64), np.array([2**20])], {}),
+        ("ConstantOfShape", [np.array([2**20, 2**20])], {}),
+        ("Range", [np.int64(0), np.int64(2**40), np.int64(1)], {}),
+        ("MatMul", [np.zeros((2**15, 1), np.float32), np.zeros((1, 2**15), np.float32)], {}),
+    ],
+)
+def test_what_constants_unfold_to_is_known_before(
+    op: str,
+    inputs: list[Any],
+    attributes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    saved: Save,
+) -> None:
+    """Neither folded nor computed as a weight: nothing is evaluated."""
+    arrays = {f"in{number}": np.asarray(value) for number, value in enumerate(inputs)}
+    node = helper.make_node(op, [*arrays], ["grown"], **attributes)
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for name, a in arrays.items()
+    ]
+    single = helper.make_graph([node], "g", values, [onnx.ValueInfoProto(name="grown")])
+    single_model = helper.make_model(single, opset_imports=[helper.make_opsetid("", 20)])
+    made = bytes_made(single_model, arrays)
+    assert made is not None and made >= 2**22 * 4
+
+    model = resnet(opset=18)
+    model.graph.node.insert(0, node)
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items())
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(1, helper.make_node("ReduceMax", ["grown"], ["most"], keepdims=0))
+    model.graph.node.insert(2, helper.make_node("Cast", ["most"], ["cast"], to=1))
+    model.graph.node.insert(3, helper.make_node("Add", [conv.input[1], "cast"], ["weight"]))
+    conv.input[1] = "weight"
+    path = saved(model)
+    evaluated = []
+
+    class Never:
+        def __init__(self, proto: onnx.ModelProto) -> None:
+            evaluated.append(proto.graph.node[0].op_type)
+
+        def run(self, *_: object) -> Any:
+            raise AssertionError("it was evaluated")
+
+    monkeypatch.setattr("lrp_onnx.model.normalize.fold.ReferenceEvaluator", Never)
+    with pytest.raises(LrpOnnxError):
+        plan_model(path, lrp_onnx.Options(max_memory=1e12))
+    assert op not in evaluated
+
+
+def test_a_large_weight_is_not_computed(saved: Save) -> None:
+    """More than `MOST_DERIVED`, and its shape is right."""
+    net = Network(0)
+    x = net.conv("x", (4, 3))
+    shape = net.constant("shape", np.array([2**28], np.int64))
+    large = net.node("ConstantOfShape", shape)
+    model = net.model(net.dense(net.node("Flatten", x), (256, 5)), [1, 3, 10, 10], classes=5)
+    model.graph.output.append(helper.make_tensor_value_info(large, 1, [2**28]))
+    graph = load_model(saved(model))
+    value = next(one for one in graph.outputs if one.name == large)
+    assert graph.is_constant(value) and graph.constant(value) is None
+
+
+def with_loop(
+    count: list[onnx.NodeProto], name: str, body: list[onnx.NodeProto], state: np.ndarray[Any, Any]
+) -> onnx.ModelProto:
+    """``x`` (N, 3, 4) → ``y``, a Loop over the stored `state` with `name` turns, and ``x``."""
+    info = helper.make_tensor_value_info
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), *body],
+        "body",
+        [info("i", 7, []), info("c", 9, []), info("v", 1, None)],
+        [info("d", 9, []), info("w", 1, None)],
+    )
+    loop = helper.make_node("Loop", [name, "on", "state"], ["y"], body=inner)
+    stored = {"on": np.array(True), "state": state, "ten": np.array(10), "long": np.array(2**40)}
+    stored |= {"zero": np.array(0)}
+    graph = helper.make_graph(
+        [*count, loop, helper.make_node("Identity", ["x"], ["z"])],
+        "g",
+        [info("x", 1, ["N", 3, 4])],
+        [info("y", 1, None), info("z", 1, None)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+STILL = [helper.make_node("Identity", ["v"], ["w"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "name", "fine"),
+    [
+        ([], "ten", True),
+        ([], "long", False),
+        ([], "", False),
+        ([("Shape", ["x"], "s"), ("Gather", ["s", "zero"], "n")], "n", True),
+        ([("Size", ["x"], "s"), ("Min", ["s", "ten"], "n")], "n", True),
+        ([("Size", ["x"], "s"), ("Max", ["s", "long"], "n")], "n", False),
+        ([("Size", ["x"], "s"), ("Mul", ["s", "s"], "n")], "n", False),
+        ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n")], "n", False),
+    ],
+)
+def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
+    made = [
+        helper.make_node(op, inputs, [output], **({"to": 7} if op == "Cast" else {}))
+        for op, inputs, output in nodes
+    ]
+    faults = loop_faults(with_loop(made, name, STILL, np.zeros(3, np.float32)).graph)
+    assert faults == [] if fine else "up to 10,000 are run" in faults[0]
+
+
+def test_what_a_loop_gathers() -> None:
+    state = np.zeros((1000, 4), np.float32)
+
+    def check(name: str, nodes: list[tuple[str, list[str]]], most: float) -> None:
+        outputs = [*(f"t{i}" for i in range(len(nodes) - 1)), "w"]
+        more: dict[str, Any] = {"Concat": {"axis": 0}}
+        body = [
+            helper.make_node(
+                op,
+                [outputs[i - 1] if one == "^" else one for one in inputs],
+                [out],
+                **more.get(op, {}),
+            )
+            for i, ((op, inputs), out) in enumerate(zip(nodes, outputs, strict=True))
+        ]
+        Footprint.of(with_loop([], name, body, state), "m", most).check()
+
+    check("ten", [("Identity", ["v"])], 1e5)
+    longer = [("Concat", ["v", "state"])]
+    check("ten", longer, 1e6)  # ten times 16 kB
+    with pytest.raises(ModelFileError, match="most of it for Loop 'y'"):
+        check("long", longer, 1e12)
+    with pytest.raises(ModelFileError, match="that grow faster from turn to turn"):
+        check("ten", [("Concat", ["v", "v"])], 1e12)
+
+
+def test_growing_loops_are_refused_in_compiled_files(compiled: bytes) -> None:
+    model = onnx.load_from_string(compiled)
+    other = with_loop(
+        [], "ten", [helper.make_node("Concat", ["v", "v"], ["w"], axis=0)], np.zeros(9)
+    )
+    for tensor in other.graph.initializer:
+        model.graph.initializer.append(tensor)
+    model.graph.node.append(other.graph.node[0])
+    model.graph.output.append(other.graph.output[0])
+    with pytest.raises(ModelFileError, match="grow faster"):
+        read_compiled(model.SerializeToString())
+
+
+def test_sparse_constants_are_refused(compiled: bytes) -> None:
+    model = onnx.load_from_string(compiled)
+    one = numpy_helper.from_array(np.ones(1, np.float32), "values")
+    where = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+    sparse = helper.make_sparse_tensor(one, where, [2**40])
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["large"], sparse_value=sparse))
+    with pytest.raises(ModelFileError, match="sparse weights"):
+        read_compiled(model.SerializeToString())
