@@ -42,10 +42,19 @@ from lrp_onnx.files.compiled import read_compiled
 
 EACH = 200
 """Mutants of one process, at most."""
+STUCK = 180
+"""Seconds after which a process that says nothing is ended: it hangs in native code."""
 MOST_WORDS = 10_000
 """Characters of a refusal."""
-CODE = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), "/proc/", "/sys/")
-"""Where the program itself reads."""
+CODE = (
+    sys.prefix,
+    sys.base_prefix,
+    str(Path(__file__).parents[1]),
+    "/proc/",
+    "/sys/",
+    "/etc/os-release",
+)
+"""Where the program itself and Python's library read."""
 CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink", "subprocess.Popen")
 """Events of Python's audit that change files."""
 
@@ -77,9 +86,9 @@ class Watch:
         if not self.watching:
             return
         if event == "open" and not isinstance(arguments[0], int):
-            path = os.path.abspath(os.fsdecode(arguments[0]))
+            path = Path(os.fsdecode(arguments[0])).absolute()
             writes = bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
-            own = os.path.dirname(path) == self.folder or path.startswith(CODE)
+            own = str(path.parent) == self.folder or str(path).startswith(CODE)
             if writes or not own:
                 self.opened.append(f"{'wrote' if writes else 'read'} {path}")
         elif event in CHANGING:
@@ -114,6 +123,7 @@ class Result:
     compared: str = ""
     """``equal``, ``rounding``, ``refused by the runtime``; empty where nothing was compared."""
     seconds: float = 0.0
+    """Of a processor."""
     memory: int = 0
     said: str = ""
 
@@ -172,9 +182,9 @@ def work(seeds: list[int], folder: Path, arguments: argparse.Namespace, pipe: An
     """Compile mutants; one line of JSON for the start of each, and one for its result."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {SECONDS} seconds")
+        raise TimeoutError(f"more than {SECONDS} seconds of a processor")
 
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     watch = Watch(folder, folder.parent / "secret")
     for seed in seeds:
         one = mutant(seed, small=arguments.small)
@@ -182,12 +192,12 @@ def work(seeds: list[int], folder: Path, arguments: argparse.Namespace, pipe: An
         there = listing(folder)
         print(json.dumps(seed), file=pipe, flush=True)
         reset_peak()
-        begun = time.monotonic()
-        signal.alarm(SECONDS)
+        begun = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         with watch:
             result = compiles(one, folder / "model.onnx", compare=seed % arguments.every == 0)
-            signal.alarm(0)
-        result.seconds, result.memory = time.monotonic() - begun, peak_memory()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        result.seconds, result.memory = time.process_time() - begun, peak_memory()
         faults = [result.wrong, *watch.found()]
         if listing(folder) != there:
             faults.append(f"the folder holds {sorted(listing(folder))}")
@@ -211,7 +221,7 @@ def apart(seeds: list[int], folder: Path, arguments: argparse.Namespace) -> Iter
         os.close(writing)
         current, done = None, 0
         with os.fdopen(reading, encoding="utf-8") as pipe:
-            while select.select([pipe], [], [], 6 * SECONDS)[0] and (line := pipe.readline()):
+            while select.select([pipe], [], [], STUCK)[0] and (line := pipe.readline()):
                 found = json.loads(line)
                 if isinstance(found, int):
                     current = found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import AttributeProto, helper, numpy_helper
@@ -209,23 +212,30 @@ def with_number_inserted(model: onnx.ModelProto, rng: Random) -> None:
 
 def movement_inserted(model: onnx.ModelProto, rng: Random) -> None:
     """Reshape, Transpose, Slice, Pad, Cast and the like with arguments at random."""
-    whole = lambda *sizes: stored(model, np.array(sizes, np.int64), rng)  # noqa: E731
+
+    def whole(*sizes: int) -> str:
+        return stored(model, np.array(sizes, np.int64), rng)
+
+    def scales() -> str:
+        return stored(model, np.array([1, 1, *rng.choice([0, 1, 2, 0.5, 1e6], 2)], "f"), rng)
+
     few = [int(one) for one in rng.integers(-1, 5, 4)]
-    kind = int(rng.integers(10))
-    bounds = tuple(int(pick(rng, WHOLE)) for _ in range(2))
-    extra = {
-        0: lambda: ("Reshape", [whole(*few)], {"allowzero": int(rng.integers(2))}),
-        1: lambda: ("Reshape", [whole(*pick(rng, ((0, -1), (0, 0, 0, 0), (-1,), (0, 0, -1))))], {}),
-        2: lambda: ("Transpose", [], {"perm": [int(i) for i in rng.permutation(4)]}),
-        3: lambda: ("Slice", [whole(bounds[0]), whole(bounds[1]), whole(few[0]), whole(few[1])], {}),
-        4: lambda: ("Pad", [whole(0, 0, *few[:2], 0, 0, *few[2:])], {"mode": pick(rng, TEXTS[8:12])}),
-        5: lambda: ("Cast", [], {"to": int(rng.integers(0, 24))}),
-        6: lambda: ("Unsqueeze", [whole(few[0])], {}),
-        7: lambda: ("Squeeze", [whole(few[0])] if rng.random() < 0.5 else [], {}),
-        8: lambda: ("Resize", ["", stored(model, np.array([1, 1, *rng.choice([0, 1, 2, 0.5, 1e6], 2)], "f"), rng)], {}),
-        9: lambda: ("Expand", [whole(1, 1, *np.abs(few[:2]))], {}),
-    }  # fmt: skip
-    operator, names, attributes = extra[kind]()
+    low, high = (int(pick(rng, WHOLE)) for _ in range(2))
+    order, mode = [int(i) for i in rng.permutation(4)], str(pick(rng, TEXTS[8:12]))
+    usual = pick(rng, ((0, -1), (0, 0, 0, 0), (-1,), (0, 0, -1)))
+    forms: list[Callable[[], tuple[str, list[str], dict[str, Any]]]] = [
+        lambda: ("Reshape", [whole(*few)], {"allowzero": int(rng.integers(2))}),
+        lambda: ("Reshape", [whole(*usual)], {}),
+        lambda: ("Transpose", [], {"perm": order}),
+        lambda: ("Slice", [whole(low), whole(high), whole(few[0]), whole(few[1])], {}),
+        lambda: ("Pad", [whole(0, 0, *few[:2], 0, 0, *few[2:])], {"mode": mode}),
+        lambda: ("Cast", [], {"to": int(rng.integers(0, 24))}),
+        lambda: ("Unsqueeze", [whole(few[0])], {}),
+        lambda: ("Squeeze", [whole(few[0])] if rng.random() < 0.5 else [], {}),
+        lambda: ("Resize", ["", scales()], {}),
+        lambda: ("Expand", [whole(1, 1, *map(abs, few[:2]))], {}),
+    ]
+    operator, names, attributes = pick(rng, forms)()
     inserted(model, rng, lambda x, y: [helper.make_node(operator, [x, *names], [y], **attributes)])
 
 
