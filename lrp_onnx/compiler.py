@@ -27,10 +27,10 @@ from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
     C3_REGION,
-    DESCRIBED,
     HEATMAP,
     INPUTS,
     PREDICTED,
+    PREFIX,
     RELEVANCE,
     START,
     TARGET,
@@ -577,7 +577,7 @@ def compile_model(
     metadata = {
         entry.key: entry.value
         for entry in forward.metadata_props
-        if entry.key not in DESCRIBED  # of what is explained, the contract says it
+        if not entry.key.startswith(PREFIX)  # of what is explained, the contract says it
     }
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__

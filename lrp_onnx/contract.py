@@ -393,10 +393,6 @@ def is_compiled(metadata: Mapping[str, str]) -> bool:
     return PREFIX + "ledger" in metadata and PREFIX + "composite" in metadata
 
 
-DESCRIBED = (PREFIX + "preprocessing", PREFIX + "labels")
-"""Metadata keys of `describe`."""
-
-
 def describe(preprocessing: Preprocessing | None, labels: tuple[str, ...]) -> dict[str, str]:
     """Metadata that any model may have, compiled or not: its preprocessing and class names."""
     metadata = {}

@@ -130,6 +130,16 @@ _JOINERS = "\u200c\u200d"
 """Characters without width that words and emoji need; they move nothing in a terminal."""
 
 
+MOST_NUMBERS = 16
+"""Numbers of a list in a message, at most."""
+
+
+def few(numbers: Sequence[float]) -> str:
+    """The first numbers of a list from a file, as text: it may have very many."""
+    more = len(numbers) - MOST_NUMBERS
+    return f"{[*numbers[:MOST_NUMBERS]]}" + (f" and {more:,} more" if more > 0 else "")
+
+
 def shown(text: object, *, lines: bool = False) -> str:
     """`text` as it may stand in a message: on one line, and without power over a terminal.
 

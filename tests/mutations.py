@@ -1,48 +1,40 @@
-"""Damaged models: files mutated at random, compiled one after another in a process of their own.
+"""Damaged models: files of the zoo, mutated at random.
 
-    python tests/mutations.py FIRST COUNT FOLDER
-
-Prints one JSON line: how many compiled, how many were
-refused, what went wrong, the slowest, and the most memory.
+`compiling_mutants.py` compiles them.
 """
 
 from __future__ import annotations
 
-import json
 import resource
-import signal
 import sys
-import time
-import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from zoo_files import manifest
+from changes import FILE, NODES, TENSORS, Change, Random, pick
+from zoo_files import ZooFile, manifest
 
-from lrp_onnx.cli.verify import run_once
-from lrp_onnx.compiler import compile_model
-from lrp_onnx.errors import LrpOnnxError
-
-SOURCES = (
-    "core.torchscript-op20",
-    "core.torchscript-op7",
-    "core.dynamo-unoptimised",
-    "core.tf2onnx-nhwc",
-    "core.onnxruntime-extended",
-    "core.torchscript-uint8-nhwc",
-    "core-qdq.onnxruntime",
-    "core-fp16.torchscript",
-    "option-a.torchscript",
-    "se.dynamo",
-    "densenet.dynamo",
-    "group-norm.torchscript",
-)
+SMALL = 48_000
+"""Bytes of the files of the zoo that the tests mutate."""
 SECONDS, BYTES = 10, 2 << 30
-Random = np.random.Generator
+CHOICES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"composite": "c3-lrp"},
+    {"composite": "gradient", "outputs": ("relevance",)},
+    {"composite": "epsilon-plus", "many_targets": True},
+    {"optimize_for": "portable"},
+    {"static": True, "composite": "epsilon-plus"},
+    {"input_size": (32, 32)},
+)
+"""Options that mutants are compiled with."""
 
 
 def flipped(data: bytes, rng: Random) -> bytes:
@@ -61,18 +53,19 @@ def doubled(data: bytes, rng: Random) -> bytes:
     return data[:end] + data[start:]
 
 
-def on_model(change: Callable[[onnx.ModelProto, Random], None]) -> Callable[[bytes, Random], bytes]:
+def on_model(change: Change) -> Callable[[bytes, Random], bytes]:
+    """The change, once to three times, of a file; as often as it can be made."""
+
     def mutate(data: bytes, rng: Random) -> bytes:
         model = onnx.load_from_string(data)
         for _ in range(int(rng.integers(1, 4))):
-            change(model, rng)
+            try:
+                change(model, rng)
+            except (ValueError, TypeError, IndexError, StopIteration):  # nothing is left to change
+                break
         return model.SerializeToString()
 
     return mutate
-
-
-def pick(rng: Random, items: object) -> object:
-    return items[int(rng.integers(len(items)))]  # type: ignore[index, arg-type]
 
 
 def swapped_dims(model: onnx.ModelProto, rng: Random) -> None:
@@ -155,33 +148,70 @@ def odd_shape_constant(model: onnx.ModelProto, rng: Random) -> None:
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
-MUTATIONS: tuple[Callable[[bytes, Random], bytes], ...] = (
-    flipped,
-    truncated,
-    doubled,
-    *map(
-        on_model,
-        (
-            swapped_dims,
-            odd_dims,
-            odd_input,
-            renamed_operator,
-            odd_attribute,
-            rewired,
-            dropped,
-            odd_type,
-            odd_shape_constant,
-        ),
-    ),
+CHANGES: tuple[Change, ...] = (
+    swapped_dims,
+    odd_dims,
+    odd_input,
+    renamed_operator,
+    odd_attribute,
+    rewired,
+    dropped,
+    odd_type,
+    odd_shape_constant,
+    *NODES,
+    *TENSORS,
+    *FILE,
 )
+MUTATIONS: dict[str, Callable[[bytes, Random], bytes]] = {
+    "flipped": flipped,
+    "truncated": truncated,
+    "doubled": doubled,
+    **{change.__name__: on_model(change) for change in CHANGES},
+}
+
+
+@cache
+def sources(*, small: bool) -> tuple[ZooFile, ...]:
+    """The files that are mutated, in an order that mixes families."""
+    files = [file for file in manifest() if not small or file.bytes <= SMALL]
+    return tuple(files[int(i)] for i in np.random.default_rng(0).permutation(len(files)))
+
+
+@cache
+def original(name: str) -> bytes:
+    return next(file for file in manifest() if file.name == name).data
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A damaged file."""
+
+    seed: int
+    source: str
+    kinds: tuple[str, ...]
+    data: bytes
+    options: dict[str, Any]
+
+
+def mutant(seed: int, *, small: bool = True) -> Mutant:
+    """The damaged file number `seed`: of one mutation, or of two."""
+    rng = np.random.default_rng(seed)
+    files = sources(small=small)
+    source = files[seed % len(files)].name
+    data, kinds = original(source), []
+    for _ in range(1 if rng.random() < 0.75 else 2):
+        kind = str(rng.choice(list(MUTATIONS)))
+        try:
+            data = MUTATIONS[kind](data, rng)
+        except (ValueError, TypeError, DecodeError):  # the first mutation left no model
+            break
+        kinds.append(kind)
+    return Mutant(seed, source, tuple(kinds), data, pick(rng, CHOICES))
 
 
 def mutated(seed: int) -> bytes:
-    """The damaged file number `seed`."""
-    rng = np.random.default_rng(seed)
-    files = {file.name: file for file in manifest()}
-    data = files[SOURCES[seed % len(SOURCES)]].data
-    return MUTATIONS[int(rng.integers(len(MUTATIONS)))](data, rng)
+    """The bytes of the damaged file number `seed`."""
+    return mutant(seed).data
 
 
 def peak_memory() -> int:
@@ -193,45 +223,3 @@ def peak_memory() -> int:
         (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def main(first: int, count: int, folder: Path) -> None:
-    path, compiled, refused, wrong, slowest = folder / "model.onnx", 0, 0, [], 0.0
-    folder.mkdir(exist_ok=True)
-
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {SECONDS} seconds")
-
-    signal.signal(signal.SIGALRM, stop)
-    for seed in range(first, first + count):
-        path.write_bytes(mutated(seed))
-        begun = time.monotonic()
-        signal.alarm(SECONDS)
-        try:
-            compile_model(path, composite="c3-lrp", runner=run_once)
-            compiled += 1
-        except LrpOnnxError:
-            refused += 1
-        except BaseException:
-            wrong.append(f"{seed}: {traceback.format_exc(limit=-3)}")
-        finally:
-            signal.alarm(0)
-        slowest = max(slowest, time.monotonic() - begun)
-        if [p.name for p in folder.iterdir()] != [path.name]:
-            wrong.append(f"{seed}: wrote {sorted(p.name for p in folder.iterdir())}")
-    memory = peak_memory()
-    print(
-        json.dumps(
-            {
-                "compiled": compiled,
-                "refused": refused,
-                "wrong": wrong,
-                "slowest": slowest,
-                "memory": memory,
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

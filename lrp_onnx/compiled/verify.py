@@ -27,7 +27,7 @@ from lrp_onnx.compiled.opset import OLDEST
 from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
 from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
 from lrp_onnx.contract import C3_REGION, HEATMAP, Contract, is_added
-from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, VerificationError
+from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, ModelFileError, VerificationError
 from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.compiled import check_structure
 from lrp_onnx.maps.chain import parse_chain
@@ -69,9 +69,12 @@ def check_compiled(
 
     Raises:
         VerificationError: a check failed, or the runner cannot run one of the models.
-        ModelFileError: the compiled model has loops without end, or takes too much memory to run.
+        ModelFileError: the original is not valid itself, or the compiled model has loops without
+            end, or takes too much memory to run.
     """
     faults = _validity(model)
+    if faults and (own := _validity(original)):
+        raise ModelFileError(f"the model is not valid ONNX: {own[0].strip()}; export it again")
     if faults:
         raise VerificationError(
             "the compiled model is not valid; please report this with the model:", faults

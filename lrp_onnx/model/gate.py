@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from lrp_onnx.errors import few
 from lrp_onnx.files.structure import MOST_NODES, behind, nested, where
 
 MOST_RANK = 8
@@ -111,6 +112,12 @@ def _structure(proto: onnx.ModelProto) -> Iterator[str]:
             yield (
                 f"'{value.name}' is {value.type.WhichOneof('value') or 'of no type'}: "
                 "only tensors can be read"
+            )
+    for function in proto.functions:
+        if function.domain in ("", "ai.onnx") and function.name in _known():
+            yield (
+                f"it has a function with the name of the operator {function.name}, and runtimes "
+                "differ in which of the two they run: give the function a domain of its own"
             )
     expanded = _expanded(proto)
     if expanded is None:
@@ -225,17 +232,22 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
-            yield f"{where(node)} has {name}={floats}: finite numbers are needed"
+            yield f"{where(node)} has {name}={few(floats)}: finite numbers are needed"
         if name not in LARGEST or node.op_type == "Pad":
             continue
         least = 0 if name == "pads" else 1
         if any(not least <= number <= LARGEST[name] for number in numbers):
-            yield f"{where(node)} has {name}={numbers}: {least} to {LARGEST[name]:,} can be read"
+            yield (
+                f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
+            )
 
 
 def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
     """Faults of a weight; minus infinity is none where it is added, as a `mask` is."""
     where = f"the weight '{tensor.name}'"
+    if tensor.data_location == TensorProto.EXTERNAL:
+        yield f"{where} inside a node lies in another file: keep it in the model"
+        return
     if tensor.data_type not in ITEM_BYTES:
         name = f"number {tensor.data_type}"
         if tensor.data_type in TensorProto.DataType.values():
@@ -246,7 +258,7 @@ def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
         )
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
-        yield f"{where} has the shape {list(tensor.dims)}: the file is damaged"
+        yield f"{where} has the shape {few(tensor.dims)}: the file is damaged"
         return
     expected = prod(tensor.dims) * ITEM_BYTES[tensor.data_type]
     if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:

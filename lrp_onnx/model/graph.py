@@ -75,7 +75,7 @@ class Graph:
         name = name_of(value)
         if name not in self._values:
             computed = self._compute(value)
-            if computed is None:
+            if computed is None or computed.dtype.kind in "OSU":  # text is no weight
                 return None
             self._values[name] = computed
         return self._values[name]

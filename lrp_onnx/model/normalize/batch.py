@@ -324,13 +324,15 @@ def _is_free(value: ir.Value) -> bool:
 
 
 def one_picture(graph: Graph, *, source: str) -> Graph:
-    """A copy of the graph with its symbolic batch fixed to 1; one that is 1 stays.
+    """A copy of the graph with its symbolic batch fixed to 1; one that is 1 stays, and so does a
+    graph without one input of one picture, which is refused later.
 
     Raises:
         UnsupportedModelError: the batch is fixed to more than 1.
     """
-    (picture,) = graph.inputs
-    assert picture.shape is not None
+    picture = graph.inputs[0] if len(graph.inputs) == 1 else None
+    if picture is None or not picture.shape:
+        return graph
     batch = picture.shape[0]
     if isinstance(batch, int) and batch != 1:
         fault = (

@@ -19,6 +19,8 @@ ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it if no operator has changed its meaning since."""
+LARGEST_OPSET = 10_000
+"""No opset has a larger number; what is larger is damage."""
 LAYER_NORMALIZATION_OPSET = 17
 """The first with LayerNormalization."""
 BFLOAT16_OPSET = 22
@@ -62,6 +64,8 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     if len(versions) != 1:
         raise ModelFileError(f"{source} does not say which version of the ONNX operators it uses")
     opset = versions[0]
+    if opset > LARGEST_OPSET:
+        raise ModelFileError(f"{source} states opset {opset}, which ONNX does not have")
     if opset < OLDEST_OPSET:
         raise UnsupportedModelError(
             f"{source} cannot be compiled:",

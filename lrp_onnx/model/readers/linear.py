@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lrp_onnx.errors import few
 from lrp_onnx.model.graph import Graph, name_of, shape_of
 from lrp_onnx.model.readers.attention import constant_product, matrix_product
 from lrp_onnx.model.readers.reading import (
@@ -32,7 +33,7 @@ from lrp_onnx.plan import kinds
 @reads("Conv")
 def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
     channels, *sizes = need_spatial(node)
-    weight = needed_constant(graph, node, 1, "weight")
+    weight = _windows_weight(graph, node)
     group = int(attribute(node, "group", 1))
     if (
         weight.ndim != 2 + len(sizes)
@@ -59,10 +60,21 @@ def _convolution(graph: Graph, node: ir.Node) -> kinds.Convolution:
     )
 
 
+def _windows_weight(graph: Graph, node: ir.Node) -> NDArray[np.generic]:
+    """The weight of a convolution; its windows are as large as the node says."""
+    weight = needed_constant(graph, node, 1, "weight")
+    stated = attribute(node, "kernel_shape", None)
+    if stated is not None and tuple(stated) != weight.shape[2:]:
+        raise Unreadable(
+            f"its weight of shape {weight.shape} does not fit kernel_shape={few(stated)}"
+        )
+    return weight
+
+
 @reads("ConvTranspose")
 def _deconvolution(graph: Graph, node: ir.Node) -> kinds.Deconvolution:
     channels, *sizes = need_spatial(node)
-    weight = needed_constant(graph, node, 1, "weight")
+    weight = _windows_weight(graph, node)
     group = int(attribute(node, "group", 1))
     rank = 2 + len(sizes)
     if weight.ndim != rank or group < 1 or weight.shape[0] != channels or channels % group:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from lrp_onnx.errors import few
 from lrp_onnx.model.graph import Graph, shape_of
 from lrp_onnx.plan import kinds
 
@@ -85,7 +86,7 @@ def pads(node: ir.Node, kernel: tuple[int, ...]) -> tuple[int, ...]:
     stated = tuple(int(p) for p in attribute(node, "pads", none))
     if len(stated) != len(none) or automatic not in ("", "NOTSET"):
         raise Unreadable(
-            f"its pads are {stated} and its auto_pad is {automatic!r}: the file is damaged"
+            f"its pads are {few(stated)} and its auto_pad is {automatic!r}: the file is damaged"
         )
     return stated
 

@@ -38,6 +38,10 @@ def append(
         ),
         do_type_check=False,
     )
+    taken = {node.name for node in proto.graph.node}
+    for node in addition.graph.node:
+        while node.name in taken:
+            node.name += "_"
     extended = onnx.ModelProto()
     extended.CopyFrom(proto)
     stored = {tensor.name for tensor in proto.graph.initializer}
