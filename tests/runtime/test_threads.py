@@ -51,13 +51,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 
 @pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled file whose runs take long enough to meet."""
+    return written(tmp_path_factory.mktemp("large"), size=(96, 96))
+
+
+@pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A compiled file that takes a class and a start."""
     return written(tmp_path_factory.mktemp("one"))
 
 
-def written(folder: Path, **choices: Any) -> Path:
-    onnx.save(resnet(size=(32, 32)), folder / "model.onnx")
+def written(folder: Path, size: tuple[int, int] = (32, 32), **choices: Any) -> Path:
+    onnx.save(resnet(size=size), folder / "model.onnx")
     choices = {
         "composite": "lrp-resnet",
         "preprocessing": parse_preprocessing("zero-one"),
@@ -115,6 +121,15 @@ def test_eight_threads_get_what_one_gets(compiled: Path) -> None:
     assert_same(together(works), [work() for work in works])
 
 
+def test_eight_threads_with_inputs_of_one_shape(large: Path) -> None:
+    explainer = opened(large)
+    works = [
+        partial(explainer.explain, picture(resnet(size=(96, 96)), seed=seed), target=seed % 10)
+        for seed in range(64)
+    ]
+    assert_same(together([*works]), [work() for work in works])
+
+
 def test_eight_threads_of_many_targets(tmp_path: Path) -> None:
     explainer = opened(written(tmp_path, many_targets=True))
     works = [
@@ -122,7 +137,7 @@ def test_eight_threads_of_many_targets(tmp_path: Path) -> None:
         for seed in range(24)
         for count in (1, 3)
     ]
-    assert_same(together(works), [work() for work in works])
+    assert_same(together([*works]), [work() for work in works])
 
 
 def test_eight_threads_with_pictures(compiled: Path) -> None:
@@ -142,19 +157,22 @@ def test_eight_threads_with_pictures(compiled: Path) -> None:
 def test_runs_overlap_unless_cuda_graphs_forbid_it(
     compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, most, usual = [0], [0], Bound.run
+    """Those that do have buffers of their own."""
+    inside: list[Bound] = []
+    most, usual = [0], Bound.run
 
     def run(bound: Bound, feeds: Any) -> Arrays:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
+        assert bound not in inside
+        inside.append(bound)
+        most[0] = max(most[0], len(inside))
         time.sleep(0.05)
-        inside[0] -= 1
+        inside.remove(bound)
         return usual(bound, feeds)
 
     monkeypatch.setattr(Bound, "run", run)
     for tuning, expected in ((Tuning(), True), (Tuning(cuda_graph=True), False)):
         explainer, most[0] = opened(compiled, tuning=tuning), 0
-        together([partial(explainer.explain, batch())] * 8)
+        together([partial(explainer.explain, batch())] * 16)
         assert (most[0] > 1) is expected
 
 
