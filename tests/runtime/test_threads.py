@@ -345,7 +345,7 @@ def test_forked_while_a_lock_is_held(compiled: Path) -> None:
 
 @forks
 def test_results_that_were_begun_before_a_fork() -> None:
-    results: Iterator[int] = ahead([lambda n=n: n for n in range(9)])  # type: ignore[misc]
+    results: Iterator[int] = ahead([lambda n=n: n for n in range(9)])
     assert next(results) == 0
     error = forked(lambda: next(results))
     assert isinstance(error, RuntimeError) and "begin again there" in str(error)
