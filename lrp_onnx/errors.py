@@ -5,10 +5,11 @@ Every message is one paragraph: what was found, what is supported, what to do.
 
 from __future__ import annotations
 
+import copyreg
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LrpOnnxError(Exception):
@@ -16,6 +17,10 @@ class LrpOnnxError(Exception):
 
     The command line prints it and exits with status 1.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled and copied: with its message and fields, whatever `__init__` takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ModelFileError(LrpOnnxError):

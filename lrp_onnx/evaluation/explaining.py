@@ -17,7 +17,7 @@ from lrp_onnx.maps.chain import Chain
 from lrp_onnx.notation import split
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explainer import Explainer
-from lrp_onnx.runtime.session import Arrays
+from lrp_onnx.runtime.session import Arrays, Session
 
 
 class MethodExplainer(Explainer):
@@ -51,7 +51,6 @@ class MethodExplainer(Explainer):
         base = split(method, "+")[0].strip()
         self._subject, self._chain = subject, read_method(method).post
         self._maps = find_method(base, subject).maps
-        self.session = subject.forward
         self.preprocessing = subject.preprocessing
         self.assumed_preprocessing = subject.assumed_preprocessing
         self.sources = dict(subject.sources)
@@ -74,6 +73,10 @@ class MethodExplainer(Explainer):
             selection=subject.selection,
             boxes=choices.get("boxes") or "",
         )
+
+    @property
+    def session(self) -> Session:
+        return self._subject.forward
 
     @property
     def gives_raw(self) -> bool:

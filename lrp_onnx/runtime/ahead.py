@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,15 +17,29 @@ def ahead(tasks: Iterable[Callable[[], T]], *, most: int = WORKERS) -> Iterator[
     """Every task's result, in order, while up to `most` of the next tasks run on other threads.
 
     A task's exception is raised in place of its result.
+
+    Raises:
+        RuntimeError: the process was forked since, and the other threads are not in it.
     """
+    process = os.getpid()
     pool = ThreadPoolExecutor(most)
     pending: deque[Future[T]] = deque()
     try:
         for task in tasks:
             pending.append(pool.submit(task))
             if len(pending) > most:
-                yield pending.popleft().result()
+                yield _next(pending, process)
         while pending:
-            yield pending.popleft().result()
+            yield _next(pending, process)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _next(pending: deque[Future[T]], process: int) -> T:
+    """The next result, in the process that started the work."""
+    if os.getpid() != process:
+        raise RuntimeError(
+            "results that a process began to read cannot be read on in a process forked from it: "
+            "begin again there"
+        )
+    return pending.popleft().result()

@@ -38,7 +38,6 @@ from lrp_onnx.runtime.batches import (
     prepared_batch,
     read_batch,
 )
-from lrp_onnx.runtime.bound import Bound
 from lrp_onnx.runtime.boxes import Shares
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explanation import (
@@ -49,7 +48,15 @@ from lrp_onnx.runtime.explanation import (
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
 from lrp_onnx.runtime.reading import Reading
-from lrp_onnx.runtime.session import DEFAULT_TUNING, Arrays, Tuning, element_type, open_session
+from lrp_onnx.runtime.session import (
+    DEFAULT_TUNING,
+    Arrays,
+    Session,
+    Tuning,
+    element_type,
+    open_session,
+)
+from lrp_onnx.runtime.shared import Shared
 from lrp_onnx.runtime.sources import Source, path_of
 from lrp_onnx.runtime.starts import (
     VECTORS,
@@ -122,8 +129,11 @@ class Explainer:
         self.contract, self.changed = file.contract, file.changed
         self._footprint = file.footprint
         self._checked: list[dict[str, tuple[int, ...]]] = []
-        self.session = open_session(source, providers=providers, threads=threads, tuning=tuning)
-        self._bound: Bound | None = None
+        opened = partial(open_session, providers=providers, threads=threads, tuning=tuning)
+        anywhere = source if isinstance(source, bytes) else source.absolute()
+        self._shared = Shared(
+            opened(source), again=partial(opened, anywhere), one_by_one=tuning.cuda_graph
+        )
         check_texts(self.contract)
         _, shape = self.session.input_of(self.contract.input)
         self.channels = 1 if shape[self.contract.layout.index("C")] == 1 else 3
@@ -158,6 +168,11 @@ class Explainer:
                 f"there are {len(self.labels)} class names and the model has "
                 f"{self.contract.classes} classes: give one name per class"
             )
+
+    @property
+    def session(self) -> Session:
+        """The session of this process (see `Shared`)."""
+        return self._shared.session
 
     @property
     def provider(self) -> str:
@@ -263,10 +278,8 @@ class Explainer:
             required = self.contract.inputs == "target,start"
             rows = (len(targets), *self.contract.start_shape)
             feeds[START] = np.broadcast_to(given, rows) if required else given
-        if self._bound is None or not self._bound.fits(feeds):
-            self._check_memory({name: array.shape for name, array in feeds.items()})
-            self._bound = Bound(self.session, feeds)
-        outputs = self._bound.run(feeds)
+        self._check_memory({name: array.shape for name, array in feeds.items()})
+        outputs = self._shared.run(feeds)
         check_outputs(outputs, self.contract, pictures=len(batch), targets=len(targets))
         return outputs
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -246,7 +248,12 @@ class _Quiet:
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, 0
+        self._inside, self._before = 0, 0
+        self.free()
+
+    def free(self) -> None:
+        """Be nobody's, in a process that was forked while another thread had the lock."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -262,6 +269,8 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_quiet.free)
 
 
 def on_white(color: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:

@@ -7,7 +7,6 @@ W·mean(x) + b, relevance = x ⊙ (start·W)/(H·W).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lrp_onnx.errors import ContractError, ImageError, ModelFileError
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import kind_of, probabilities_of
 from lrp_onnx.runtime.preprocess import parse_preprocessing
-from lrp_onnx.runtime.session import Session
+from lrp_onnx.runtime.shared import Shared
 
 H, W, CLASSES = 4, 6, 4
 WEIGHT = np.random.default_rng(0).normal(size=(CLASSES, 3)).astype(np.float32)
@@ -242,21 +241,13 @@ def shapes_of_runs(
     """
     seen: list[int] = []
 
-    class Plain:
-        def __init__(self, session: Session, feeds: Any) -> None:
-            self.session = session
-
-        def fits(self, feeds: Any) -> bool:
-            return True
-
-        def run(self, feeds: Any) -> Any:
-            seen.append(len(feeds["x"]))
-            return self.session.run(None, feeds)
+    def run(shared: Shared, feeds: Any) -> Any:
+        seen.append(len(feeds["x"]))
+        return shared.session.run(None, feeds)
 
     with monkeypatch.context() as patched:
-        patched.setattr("lrp_onnx.runtime.explainer.Bound", Plain)
+        patched.setattr(Shared, "run", run)
         assert [one.path for one in explainer.explain_images(photos, batch_size=2)] == photos
-    explainer._bound = None
     return seen
 
 
@@ -270,7 +261,7 @@ def test_batches_keep_their_shape_where_that_matters(
         3,
         3,
     ]
-    explainer.session = replace(explainer.session, provider="cuda")
+    monkeypatch.setattr(Explainer, "provider", "cuda")
     assert shapes_of_runs(explainer, photos, monkeypatch) == [2, 2, 2]
     assert shapes_of_runs(explainer, photos[:1], monkeypatch) == [1]
 
