@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from lrp_onnx import __version__
-from lrp_onnx.compiled.conservation import names_of, unread_constants
+from lrp_onnx.compiled.conservation import names_of, unread_constants, with_casts
 from lrp_onnx.compiled.memory import memory_of
 from lrp_onnx.compiled.opset import lower
 from lrp_onnx.compiled.order import drop_unused, forget_symbolic_shapes, relevance_last
@@ -539,6 +539,7 @@ def compile_model(
     model = drop_unused(model, keep=names_of(ledger))
     constants = unread_constants(model, ledger)
     model = drop_unused(model)
+    ledger = with_casts(model, ledger, backward.builder.casts, stored=constants)
     memory_fixed, memory_each = memory_of(model)
     if not options.emission.declared_shapes:
         model = forget_symbolic_shapes(model)

@@ -98,7 +98,8 @@ _LEDGER = record(
     {
         "views": mapped(
             record({"of": text(), "shape": listed(whole(-1)), "order": listed(whole(0, 63))})
-        )
+        ),
+        "casts": mapped(text()),
     },
 )
 VALUES: Mapping[str, Check] = {

@@ -8,9 +8,10 @@ absorbs Σ R − Σ s·z, and the rest, Σ s·(z − b), must arrive at the laye
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ LARGEST_PRODUCT = 64
 """Elements of a product of the ledger's tensors, over those of its largest factor, at most."""
 
 Array = NDArray[np.generic]
+NO_CASTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Account:
     """Σ|R| of what arrived."""
     size_passed: NDArray[np.float64]
     """Σ|R| of what the layer passed on."""
+    rounding: float = 0.0
+    """How far rounding moves the model's own tensors, relative to each element."""
 
     @property
     def unexplained(self) -> NDArray[np.float64]:
@@ -82,12 +86,14 @@ class Account:
     def fault(self, start: NDArray[np.float64]) -> str | None:
         """A message if too much relevance is unexplained, else None.
 
-        `start` is the relevance at the logits, (N,).
+        `start` is the relevance at the logits, (N,). What rounding moves of the sums of relevance
+        without signs is explained.
         """
         if not self.conserves:
             return None
         scale = np.maximum(np.abs(start), np.abs(self.received)) + 1e-12
-        worst = float(np.max(np.abs(self.unexplained) / scale))
+        rounded = self.rounding * (self.size_received + self.size_passed)
+        worst = float(np.max((np.abs(self.unexplained) - rounded) / scale))
         if worst <= TOLERANCE:
             return None
         return f"{self.step} ({self.rule}): {worst:.1e} of the relevance is unexplained"
@@ -136,12 +142,52 @@ def names_of(ledger: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(names)
 
 
-def expose(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
-    """A copy of `model` that also outputs the tensors of `names` that its nodes compute."""
+def casts_of(contract: Contract) -> dict[str, str]:
+    """Tensors of the ledger that no node computes → the tensor that each is as float32."""
+    return {
+        name: source
+        for entry in contract.ledger
+        for name, source in entry.get("casts", {}).items()
+    }
+
+
+def with_casts(
+    model: onnx.ModelProto,
+    ledger: Sequence[Mapping[str, Any]],
+    casts: Mapping[str, str],
+    *,
+    stored: Iterable[str],
+) -> tuple[Mapping[str, Any], ...]:
+    """The ledger, in which stands how those of its tensors are made that are neither in the file
+    nor `stored` in its metadata, since no node reads them.
+
+    `casts` says which tensor each of them is as float32.
+    """
+    there = {name for node in model.graph.node for name in node.output}
+    there |= {*stored, *(tensor.name for tensor in model.graph.initializer)}
+    entries = []
+    for entry in ledger:
+        absent = sorted(names_of([entry]) - there)
+        own = {name: casts[name] for name in absent if name in casts}
+        entries.append({**entry, "casts": own} if own else entry)
+    return tuple(entries)
+
+
+def expose(
+    model: onnx.ModelProto, names: frozenset[str], casts: Mapping[str, str] = NO_CASTS
+) -> onnx.ModelProto:
+    """A copy of `model` that also outputs the tensors of `names` that its nodes compute.
+
+    `casts` are tensors to compute too: name → the tensor that it is as float32.
+    """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
+    exposed.graph.node.extend(
+        onnx.helper.make_node("Cast", [source], [name], to=onnx.TensorProto.FLOAT)
+        for name, source in casts.items()
+    )
     new_names = names - {value.name for value in model.graph.output}
-    computed = [name for node in model.graph.node for name in node.output]
+    computed = [name for node in exposed.graph.node for name in node.output]
     exposed.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in computed if name in new_names
     )
@@ -187,14 +233,17 @@ def _decoded(value: Mapping[str, Any]) -> Array:
     return np.frombuffer(b64decode(value["float32"]), "<f4").reshape(value["shape"])
 
 
-def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account]:
-    """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`.
+def accounts_of(
+    contract: Contract, values: Mapping[str, Array], *, rounding: float = 0.0
+) -> list[Account]:
+    """Every layer's account, from the logits down; `values` holds every tensor of `tensors_of`, and
+    `rounding` is how far rounding moves them, relative to each element.
 
     Raises:
         ContractError: the ledger's tensors do not fit each other, or are no numbers.
     """
     try:
-        return list(_accounts(contract, dict(values)))
+        return list(_accounts(contract, dict(values), rounding))
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ContractError(
             f"the compiled file's ledger does not fit its tensors ({first_line(error)}): compile "
@@ -202,7 +251,9 @@ def accounts_of(contract: Contract, values: Mapping[str, Array]) -> list[Account
         ) from error
 
 
-def _accounts(contract: Contract, tensors: dict[str, Array]) -> Iterator[Account]:
+def _accounts(
+    contract: Contract, tensors: dict[str, Array], rounding: float
+) -> Iterator[Account]:
     for entry in contract.ledger:
         values = tensors | _views(entry, tensors)
         rule = contract.rules[entry["step"]]
@@ -225,6 +276,7 @@ def _accounts(contract: Contract, tensors: dict[str, Array]) -> Iterator[Account
             epsilon,
             _total(values, entry["received"], size=True),
             zeros + np.sum(sizes, axis=0),
+            rounding,
         )
 
 

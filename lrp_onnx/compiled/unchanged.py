@@ -31,6 +31,8 @@ ONE_STEP = 0.05
 """The same for quantised models: rounding may move a value by one step of its quantiser."""
 HALF_INSIDE = 2e-3
 """The same for float32 outputs of 16-bit models: runtimes differ in where they round."""
+_HALF_UNITS = {onnx.TensorProto.FLOAT16: 2.0**-11, onnx.TensorProto.BFLOAT16: 2.0**-8}
+"""Element type → unit of rounding."""
 STANDARD = ("", "ai.onnx")
 """Domains of standard operators."""
 SPLIT_STANDARD = {
@@ -238,9 +240,16 @@ def _unoptimised(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     return forward_part(model, contract) if _has_16_bits(model) else model
 
 
+def half_rounding(model: onnx.ModelProto) -> float:
+    """How far rounding to 16 bits moves a number of the model, relative to it; 0 where all its
+    weights have more bits.
+    """
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    return max((unit for kind, unit in _HALF_UNITS.items() if kind in types), default=0.0)
+
+
 def _has_16_bits(model: onnx.ModelProto) -> bool:
-    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return any(tensor.data_type in half for tensor in model.graph.initializer)
+    return half_rounding(model) > 0
 
 
 def _not_comparable(original: onnx.ModelProto) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lrp_onnx.compiled.conservation import (
     Account,
     accounts_of,
+    casts_of,
     constants_of,
     expose,
     growth,
@@ -25,7 +26,7 @@ from lrp_onnx.compiled.conservation import (
 )
 from lrp_onnx.compiled.opset import OLDEST
 from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch
-from lrp_onnx.compiled.unchanged import Movement, compare, forward_part
+from lrp_onnx.compiled.unchanged import Movement, compare, forward_part, half_rounding
 from lrp_onnx.contract import C3_REGION, HEATMAP, Contract, is_added
 from lrp_onnx.errors import NATIVE_ERRORS, LrpOnnxError, ModelFileError, VerificationError
 from lrp_onnx.files.budget import Footprint
@@ -232,8 +233,9 @@ def audit(
         measure=True,
     )
     names = tensors_of(contract)
-    inner = runner(expose(model, names).SerializeToString(), feeds)
-    rows = accounts_of(contract, inner | constants_of(model, contract, names) | feeds)
+    inner = runner(expose(model, names, casts_of(contract)).SerializeToString(), feeds)
+    values = inner | constants_of(model, contract, names) | feeds
+    rows = accounts_of(contract, values, rounding=half_rounding(model))
     start = rows[0].received
     decided = {C3_REGION}
     if any(step.decides for step in parse_chain(contract.post).steps):

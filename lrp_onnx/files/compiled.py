@@ -286,7 +286,8 @@ def _ledger(graph: onnx.GraphProto, contract: Contract) -> Iterator[str]:
         views = entry.get("views", {})
         named = [*entry["received"], *(name for names in entry["passed"] for name in names)]
         named += [term[key] for term in entry["terms"] for key in ("s", "z", "b")]
-        named = [views[name]["of"] if name in views else name for name in named]
+        casts = entry.get("casts", {})
+        named = [views[name]["of"] if name in views else casts.get(name, name) for name in named]
         if unknown := [name for name in named if name not in known]:
             yield f"the ledger of '{entry['step']}' names {_names(unknown)}, which are no tensors"
         if entry["step"] not in contract.rules:

@@ -294,6 +294,8 @@ class Builder:
     """How those of them are seen whose batch is not first."""
     seen: dict[str, str] = field(default_factory=dict)
     """Tensors that are views of those → which."""
+    casts: dict[str, str] = field(default_factory=dict)
+    """Tensors that are those of `other_types` as float32 → which."""
     prefix: str = INTERNAL
     """What the names of tensors begin with."""
     nodes: list[gs.Node] = field(default_factory=list)
@@ -343,6 +345,7 @@ class Builder:
         if name in self.other_types:
             to = {"to": int(onnx.TensorProto.FLOAT)}
             known = self.node("Cast", known, attributes=to, sign=known.sign)
+            self.casts[known.name] = name
         view = self.views.get(name)
         if view is None:
             return known
