@@ -74,6 +74,11 @@ def test_normalize_by_hand() -> None:
     )
 
 
+def test_percentiles_of_less_than_one() -> None:
+    values = read_only(np.arange(1, 202))  # the percentile 0.5 is the second
+    np.testing.assert_allclose(normalize(values, percentile=0.5)[:3], [0.5, 1, 1])
+
+
 def test_normalize_of_sparse_and_empty_maps() -> None:
     sparse = np.zeros((10, 10))
     sparse[3, 3] = 8

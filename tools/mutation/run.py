@@ -2,12 +2,13 @@
 
     python -m tools.mutation.run --measure -o DIR              which tests run which lines; once
     python -m tools.mutation.run --room maps --sample 400 --seed 1 -o DIR
-    python -m tools.mutation.run --again -o DIR                the survivors once more
-    python -m tools.mutation.run --page models/mutation/maps.json -o DIR
+    python -m tools.mutation.run --again OLD -o DIR            what survived in the folder OLD
 
 Every mutant is met by the tests that run its lines, the likeliest to fail first, until one fails.
 What is finished stands in DIR/results.jsonl, one line each, so that the same command goes on where
-it ended. Mutants are found again by their text: after a change of the source, measure anew.
+it ended. After a change of the source or of tests, measure anew, in another folder; `--again` finds
+mutants there by their text. `python -m tools.mutation.page` writes what was found to
+models/mutation.json.
 
 Our own, as neither library does it: mutmut changes function bodies alone, not the tables, constants
 and dataclasses that much of this package is; Cosmic Ray starts the same whole command for every
@@ -23,7 +24,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,17 @@ def drawn(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
         sample += generator.sample(module, min(share, len(module)))
     generator.shuffle(sample)
     return sample
+
+
+def survivors(old: Path, found: Iterable[Mutant]) -> list[Mutant]:
+    """The mutants among `found` that were not killed in the folder `old`."""
+    kept = {text_of(one) for one in results(old) if one["outcome"] != "killed"}
+    return [mutant for mutant in found if text_of(asdict(mutant)) in kept]
+
+
+def text_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """What names a mutant in every version of its file."""
+    return tuple(fields[key] for key in ("path", "function", "operator", "before", "after"))
 
 
 def run(sample: Sequence[Mutant], tests: Tests, folder: Path, *, workers: int, most: float) -> None:
@@ -120,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--measure", action="store_true", help="run the undisturbed tests first")
     parser.add_argument("--room", nargs="+", choices=ROOMS, default=ROOMS)
+    parser.add_argument("--again", type=Path, metavar="OLD", help="what survived in this folder")
     parser.add_argument("--sample", type=int, default=400, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
@@ -128,7 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.output / "reports").mkdir(parents=True, exist_ok=True)
     if given.measure:
         measure(given.output)
-    sample = drawn(population(given.room), given.sample, given.seed)
+    found = population(given.room)
+    sample = (
+        survivors(given.again, found) if given.again else drawn(found, given.sample, given.seed)
+    )
     tests = Tests(given.output)
     trial.preload()
     if not (given.output / "undisturbed.txt").exists() and not undisturbed(tests, given.output):
