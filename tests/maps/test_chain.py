@@ -180,3 +180,58 @@ def test_a_bad_map_is_an_error_when_running() -> None:
     run = parse_chain("")
     with pytest.raises(ValueError, match="a map"):
         run(np.full((2, 2), np.nan))
+
+
+def test_the_region_is_that_of_the_last_step_that_chooses() -> None:
+    """What is before it happens to the map first; what comes after does not."""
+    values = np.zeros((56, 56), np.float32)
+    values[4:20, 4:20], values[41:44, 41:44] = 1, 9
+    chains = {
+        "c3": c3(values).mask,
+        "c1c": c1c(values).mask,
+        "average:7+c3": c3(average(values, size=7)).mask,
+        "c3:9+c1c:size=11,threshold=0.1+smooth": c1c(
+            c3(values, C3Options(size=9)).map, C3Options(11, 0.1, "peak")
+        ).mask,
+        "c1c+c3:13": c3(c1c(values).map, C3Options(13)).mask,
+    }
+    for chain, expected in chains.items():
+        region = parse_chain(chain).region(values)
+        assert region is not None and region.dtype == np.bool_
+        np.testing.assert_array_equal(region, expected, err_msg=chain)
+    assert len({mask.tobytes() for mask in chains.values()}) == len(chains)
+    for chain in ("none", "smooth", "quantize+normalize"):
+        assert parse_chain(chain).region(values) is None
+
+
+def test_steps_for_pictures_are_left_out_of_other_maps() -> None:
+    chain = parse_chain("average:4+c3+quantize+c1c")
+    assert chain.of_pictures == (C3(), C1C())
+    assert chain.for_axes(2) is chain
+    for axes in (1, 3):
+        assert str(chain.for_axes(axes)) == "average(size=4)+quantize"
+    assert parse_chain("smooth").of_pictures == ()
+
+
+@pytest.mark.parametrize(
+    ("chain", "outlined"),
+    [
+        ("none", False),
+        ("smooth", False),
+        ("c3", False),
+        ("c1c", False),
+        ("c3(outside=rank)", True),
+        ("average+c1c(outside=rank)", True),
+        ("c3+c3(outside=rank)+smooth", True),
+    ],
+)
+def test_what_is_kept_needs_an_outline_where_the_rest_is_not_zero(
+    chain: str, outlined: bool
+) -> None:
+    assert parse_chain(chain).outlined is outlined
+
+
+def test_which_steps_decide() -> None:
+    """Those whose result may change much by rounding, which are computed in float64."""
+    assert {name for name, step in STEPS.items() if step.decides} == {"c3", "c1c", "quantize"}
+    assert {name for name, step in STEPS.items() if step.one_sided} == {"c3", "c1c"}

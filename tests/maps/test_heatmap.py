@@ -74,6 +74,11 @@ def test_normalize_by_hand() -> None:
     )
 
 
+def test_percentiles_of_less_than_one() -> None:
+    values = read_only(np.arange(1, 202))  # the percentile 0.5 is the second
+    np.testing.assert_allclose(normalize(values, percentile=0.5)[:3], [0.5, 1, 1])
+
+
 def test_normalize_of_sparse_and_empty_maps() -> None:
     sparse = np.zeros((10, 10))
     sparse[3, 3] = 8
@@ -130,3 +135,26 @@ def test_what_is_no_map_is_refused(function: object) -> None:
     for bad in (np.full((2, 2), np.nan), np.ones((2, 2, 2, 2))):
         with pytest.raises(ValueError, match="a map"):
             function(bad)  # type: ignore[operator]
+
+
+def test_average_expands_by_the_method_that_is_named() -> None:
+    """Two cells over five pixels: the third pixel's centre lies between both."""
+    values = read_only([[4, 4, 2, 0, 0]])
+    first, last = (4 + 4 + 2 / 2) / 2.5, (2 / 2) / 2.5
+    cells = average(values, size=2)
+    np.testing.assert_allclose(cells, [[first, first, last, last, last]], rtol=1e-6)
+    by_area = average(values, size=2, expansion="area")
+    middle = (first + last) / 2
+    np.testing.assert_allclose(by_area, [[first, first, middle, last, last]], rtol=1e-6)
+    # Centres of the pixels, in cells: -0.3, 0.1, 0.5, 0.9, 1.3.
+    straight = [first, 0.9 * first + 0.1 * last, middle, 0.1 * first + 0.9 * last, last]
+    bilinear = average(values, size=2, expansion="bilinear")
+    np.testing.assert_allclose(bilinear, [straight], rtol=1e-6)
+
+
+def test_signals_and_volumes() -> None:
+    signal, volume = read_only([1, 3, 5, 7]), read_only(np.arange(8).reshape(2, 2, 2))
+    np.testing.assert_array_equal(average(signal, size=2), [2, 2, 6, 6])
+    np.testing.assert_array_equal(average(volume, size=1), np.full((2, 2, 2), 3.5))
+    np.testing.assert_array_equal(quantize(signal, levels=2), [1, 1, 1, 7])
+    np.testing.assert_allclose(normalize(volume), volume / 7, rtol=1e-7)

@@ -138,3 +138,35 @@ def test_bad_arguments() -> None:
         resample(np.ones((2, 2)), (2, 2), method="lanczos")
     with pytest.raises(ValueError, match="shape"):
         resample(np.ones((2, 2)), (0, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_signals_and_volumes_axis_by_axis(method: str) -> None:
+    """Every axis has its own matrix: by hand, by one sum over all of them."""
+    rng = np.random.default_rng(2)
+    signal, volume = rng.normal(size=7), rng.normal(size=(4, 6, 9))
+    found = resample(signal, (5,), method=method)
+    expected = METHODS[method](5, 7) @ signal.astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert found.dtype == np.float32
+    shape = (3, 8, 2)
+    along = [METHODS[method](new, old) for new, old in zip(shape, volume.shape, strict=True)]
+    expected = np.einsum("ad,bh,cw,dhw->abc", *along, volume.astype(np.float32))
+    found = resample(volume, shape, method=method)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert (found.shape, found.dtype) == (shape, np.float32)
+
+
+def test_as_many_sizes_as_axes() -> None:
+    for values, shape in ((np.ones(3), (3, 3)), (np.ones((3, 3)), (3,)), (np.ones(3), ())):
+        with pytest.raises(ValueError, match=f"a map's shape is {values.ndim} positive"):
+            resample(values, shape)
+    with pytest.raises(ValueError, match="shape"):
+        resample(np.ones((2, 2, 2)), (1, 1, 0))
+
+
+def test_no_method_changes_the_cached_matrix() -> None:
+    first = resample(np.eye(5), (3, 3))
+    first[:] = 9
+    expected = (area(3, 5) @ area(3, 5).T).astype(np.float32)
+    np.testing.assert_array_equal(resample(np.eye(5), (3, 3)), expected)

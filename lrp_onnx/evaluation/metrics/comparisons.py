@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,8 +25,6 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = 0, flips: int = FLIPS)
         0 to 1; 1 without photos.
     """
     values = np.asarray(differences, np.float64)
-    if values.size == 0:
-        return 1.0
     # Equal sums may differ in the last place.
     least = abs(float(values.sum())) * (1 - 1e-12)
     rng, reached = np.random.default_rng(seed), 0
@@ -40,9 +39,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     The k-th smallest of n is multiplied by n − k + 1, and none is smaller than one before it.
     """
-    count = len(p_values)
-    corrected, highest = [0.0] * count, 0.0
-    for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    multiplied = [min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order)]
+    corrected = dict(zip(order, accumulate(multiplied, max), strict=True))
+    return [corrected[index] for index in range(len(order))]

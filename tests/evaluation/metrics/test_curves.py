@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -166,3 +168,8 @@ def test_insertion_into_one_fill_is_the_least_relevant_deleted() -> None:
     _, left = masks(-relevance, EXACT, steps=9)
     np.testing.assert_array_equal(shown, left[::-1])
     assert PROTOCOLS["srg"].hidden == PROTOCOLS["srg"].deleted
+
+
+def test_ties_that_enter_together_start_from_nothing_where_the_curve_does() -> None:
+    shown, left = masks(np.ones((2, 3), np.float32), replace(KEIO, from_zero=True), steps=2)
+    assert not shown[0].any() and left[0].all() and shown[1:].all()

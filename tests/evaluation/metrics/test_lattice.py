@@ -37,6 +37,14 @@ def test_a_profile_by_hand() -> None:
     assert len(profile(relevance, 32)["phases"]) == 8
 
 
+def test_the_border_is_an_eighth_of_the_columns() -> None:
+    relevance = np.zeros((2, 57), np.float32)
+    relevance[:, 6], relevance[:, 7], relevance[:, -7], relevance[:, -8] = 1, 9, 2, 9
+    mean = 21 / 57
+    expected = [1 / 7 / mean, 2 / 7 / mean]
+    assert profile(relevance, 1)["edges"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_map_of_zeros_and_one_column() -> None:
     nothing = profile(np.zeros((4, 16), np.float32), 4)
     assert set(nothing["phases"]) == {0.0} and ratio(values_of([nothing], "phase"))[0] == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lrp_onnx.evaluation.metrics.localisation import (
+    attended,
     attention_error,
     mass_accuracy,
     pointing_game,
@@ -63,3 +64,24 @@ def test_rank_accuracy() -> None:
 )
 def test_attention_errors(kept: np.ndarray, said: str) -> None:
     assert attention_error(kept, MASK) == said
+
+
+def test_attention_errors_at_their_limits() -> None:
+    """Exactly half is enough, of the object and of what is kept."""
+    half, less = spot((0, 0), (0, 1)) > 0, spot((0, 0)) > 0
+    wide = half | (spot((3, 2), (3, 3)) > 0)
+    assert attention_error(half, MASK) == attention_error(wide, MASK) == "good"
+    assert attention_error(wide | (spot((3, 1)) > 0), MASK) == "over"
+    assert attention_error(less, less) == "good"
+    assert attention_error(half, MASK, enough=0.75) == "insufficient"
+    assert attention_error(half, less, most=0.75) == "over"
+    assert attention_error(wide, MASK, enough=0.75, most=0.75) == "wrong"
+
+
+def test_what_a_map_points_at() -> None:
+    values = np.array([[4, 2, 1.9], [0, -5, 1]], np.float32)
+    np.testing.assert_array_equal(attended(values), [[1, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(attended(values, share=0.25), [[1, 1, 1], [0, 0, 1]])
+    for nothing in (-values, np.zeros((2, 3), np.float32)):
+        found = attended(np.minimum(nothing, 0))
+        assert found.dtype == np.bool_ and found.shape == (2, 3) and not found.any()

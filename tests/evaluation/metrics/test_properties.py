@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrp_onnx.evaluation.metrics.intervals import difference_of, mean_of
+from lrp_onnx.evaluation.metrics.intervals import difference_of, mean_of, statistic_of
 from lrp_onnx.evaluation.metrics.properties import (
     adcc,
     max_sensitivity,
@@ -72,3 +72,26 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
         found = mean_of(rng.exponential(size=60), seed=seed, resamples=500)
         hits += found.low <= 1 <= found.high
     assert 175 <= hits <= 198  # 95 %, a little less for skewed samples of 60
+
+
+def test_the_interval_of_a_difference_has_its_own_seed() -> None:
+    one, other = np.random.default_rng(3).normal(size=(2, 30))
+    for seed in (0, 1):
+        assert difference_of(one, other, seed=seed) == mean_of(one - other, seed=seed)
+    assert difference_of(one, other, seed=1).low != difference_of(one, other).low
+
+
+def test_the_interval_of_a_statistic_holds_95_of_100_resamples() -> None:
+    seen: list[np.ndarray] = []
+
+    def second(means: np.ndarray) -> np.ndarray:
+        seen.append(means[..., 1])
+        return means[..., 1]
+
+    sample = np.random.default_rng(4).normal(size=(50, 2))
+    found = statistic_of(sample, second, seed=3, resamples=700)
+    resampled = max(seen, key=np.size)
+    assert resampled.shape == (700,)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))))
+    assert resampled.std() == pytest.approx(sample[:, 1].std() / 50**0.5, rel=0.1)
+    assert found != statistic_of(sample, second, seed=4, resamples=700)
