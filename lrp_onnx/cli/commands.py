@@ -19,7 +19,9 @@ from lrp_onnx.cli.options import (
     TRITON_OPTIONS,
     WEB_OPTIONS,
     compile_options,
+    compiled_path,
     given_options,
+    isolate_option,
     max_memory_option,
     provider_option,
     some_options,
@@ -95,6 +97,7 @@ def main() -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a summary of the compiled file as JSON."
 )
+@isolate_option
 @compile_options
 def compile_(
     model: Path,
@@ -118,7 +121,7 @@ def compile_(
         raise click.UsageError("-o - and --json both write to standard output: give one of them")
     options = to_options(outputs, post=post, **values)
     metadata_of(model)  # a model that cannot be read is told before a file that is in the way
-    target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
+    target = compiled_path(model, output)
     if target == STDOUT:
         check_no_terminal("a model")
     else:
@@ -147,6 +150,7 @@ def compile_(
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--all", "every", is_flag=True, help="One line per step instead of one per rule.")
 @max_memory_option
+@isolate_option
 @compile_options
 def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     """Print the structure of MODEL and its layers' rules.
@@ -276,6 +280,7 @@ def plan(model: Path, as_json: bool, every: bool, **values: Any) -> None:
     "photos of up to 1600 pixels a side, or none.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per explanation.")
+@isolate_option
 @compile_options
 def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     """Explain pictures with MODEL, compiled or not.
@@ -513,6 +518,7 @@ def composites(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the results of the checks as JSON.")
 @click.option("--all", "every", is_flag=True, help="Print every layer's account of relevance too.")
 @max_memory_option
+@isolate_option
 def verify(
     compiled: Path,
     original: Path | None,
@@ -565,6 +571,7 @@ def verify(
 @provider_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@isolate_option
 @some_options(*ABOUT_THE_MODEL)
 def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Say what is known of MODEL, and which preprocessing fits photos.

@@ -161,6 +161,12 @@ max_memory_option = click.option(
     help="Memory, in GB, that the model's weights in other files, and a run of its graph, may "
     "take; nothing that takes more is read or run. [default: half of the machine's]",
 )
+isolate_option: Decorator = click.option(
+    "--isolate/--no-isolate",
+    default=None,
+    help="Read the model in a process of its own, so that a crash of the libraries that do is an "
+    "error in words. [default: isolate, where the system has fork]",
+)
 COMPILING = tuple(OPTIONS)
 """Parameters of a command that compiles."""
 WEB_OPTIONS = tuple(name for name in OPTIONS if name not in ("optimize_for", "inputs", "static"))
@@ -172,6 +178,11 @@ TRITON_OPTIONS = tuple(name for name in OPTIONS if name not in ("inputs", "optim
 def compile_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds all `OPTIONS` to a command that compiles."""
     return some_options(*COMPILING)(command)
+
+
+def compiled_path(model: Path, output: Path | None) -> Path:
+    """The file that `lrp-onnx compile` writes: `output`, else one beside the model."""
+    return output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
 
 
 def given_options(names: Sequence[str], *, but: Sequence[str] = ()) -> tuple[str, ...]:

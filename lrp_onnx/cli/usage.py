@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from lrp_onnx.cli.isolation import PROGRAM, Terminated, apart
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown
 from lrp_onnx.notation import suggestion
 
@@ -63,6 +64,14 @@ class Command(click.Command):
             text = error.format_message()
         raise click.UsageError(f"{text.rstrip('.')}. Write: {EXAMPLES[self.name or '']}", ctx)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, in a process of its own where it has --isolate."""
+        if "isolate" in ctx.params:
+            status = apart(ctx, ctx.params.pop("isolate"))
+            if status is not None:
+                ctx.exit(status)
+        return super().invoke(ctx)
+
     def _elsewhere(self, ctx: click.Context, option: str) -> str:
         """Which other commands have an option, as a sentence."""
         group = ctx.parent.command if ctx.parent else None
@@ -75,6 +84,12 @@ class Commands(click.Group):
     """Prints our errors as one paragraph and exits with 1."""
 
     command_class = Command
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the command line."""
+        if not args and settings.get("args") is None and settings.get("standalone_mode", True):
+            settings["obj"] = PROGRAM
+        return super().main(*args, **settings)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -112,10 +127,6 @@ class Commands(click.Group):
                 err=True,
             )
         return ctx.exit(1)
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM)."""
 
 
 @contextmanager
