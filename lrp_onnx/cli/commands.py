@@ -109,12 +109,13 @@ def compile_(
     from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files.models import metadata_of
-    from lrp_onnx.files.writing import check_writable
+    from lrp_onnx.files.writing import check_writable, remove_leftovers
 
     options = to_options(outputs, post=post, **values)
     metadata_of(model)  # a model that cannot be read is told before a file that is in the way
     target = output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
     check_writable(target, force=force)
+    remove_leftovers(target)
     compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
     compiled.save(target, force=force)
     if as_json:
