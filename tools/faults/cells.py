@@ -26,7 +26,7 @@ import onnx
 from lrp_onnx.deploy.rows import module
 
 MODEL = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
-PICTURES, SIDE = 8, 64
+PICTURES, SIDE = 6, 64
 TIMEOUT = 150
 """Seconds after which a run counts as hanging."""
 TEMPORARY = re.compile(r"^\..+\.[a-z0-9_]{8}$")
@@ -58,11 +58,11 @@ def _job(name: str, given: str, **others: Any) -> Job:
 JOBS = {
     job.name: job
     for job in (
-        _job("compile", "-o out/model.lrp.onnx"),
-        _job("explain", "photos -o out --batch 2", kept="explanations.jsonl"),
+        _job("compile", "-o out/model.lrp.onnx --threads 1"),
+        _job("explain", "photos -o out --batch 2 --threads 1", kept="explanations.jsonl"),
         _job(
             "evaluate",
-            "photos -o out --method grad-cam --method epsilon-plus-flat --metrics exact --steps 6",
+            "photos -o out --method grad-cam --metrics exact --steps 6 --threads 1",
             kept="results.jsonl",
         ),
         _job(
@@ -168,6 +168,7 @@ class Cell:
             "PYTHONPATH": str(MODEL.parents[1]),
             "RAY_TMPDIR": str(self.folder.parent / "ray"),
             "COLUMNS": "200",
+            "OPENBLAS_NUM_THREADS": "1",
         }
         with said.open("wb") as errors:
             stream = printed.open("wb") if printed else stdout
@@ -227,20 +228,21 @@ class Undisturbed:
     folder: Path
 
     @classmethod
-    def of(cls, job: Job, folder: Path) -> Undisturbed:
-        """Run a command twice.
+    def of(cls, job: Job, folder: Path, *, runs: int = 2) -> Undisturbed:
+        """Run a command once or several times.
 
         Raises:
-            RuntimeError: it fails, or both do not give the same.
+            RuntimeError: it fails, or they do not give the same.
         """
-        cells = [Cell(job, folder / f"{job.name}-undisturbed-{number}") for number in (1, 2)]
+        cells = [Cell(job, folder / f"{job.name}-undisturbed-{number}") for number in range(runs)]
         ended = [cell.start().end() for cell in cells]
         for one in ended:
             if one.status:
                 raise RuntimeError(f"{job.name} fails undisturbed: {one.said}")
-        first, second = (cell.contents() for cell in cells)
-        if first != second:
-            raise RuntimeError(f"{job.name} differs undisturbed: {differing(first, second)}")
+        first, *others = (cell.contents() for cell in cells)
+        for second in others:
+            if first != second:
+                raise RuntimeError(f"{job.name} differs undisturbed: {differing(first, second)}")
         sizes = [path.stat().st_size for path in _files(cells[0].out)]
         return cls(
             first,

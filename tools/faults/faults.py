@@ -206,12 +206,12 @@ def _make_output(cell: Cell, value: Any) -> None:
 
 
 def _remove_photo(cell: Cell, running: Running, value: Any) -> None:
-    cell.photo(6).rename(cell.folder / "gone.png")
+    cell.photo(4).rename(cell.folder / "gone.png")
 
 
 def _return_photo(cell: Cell, value: Any) -> None:
     with suppress(FileNotFoundError):
-        (cell.folder / "gone.png").rename(cell.photo(6))
+        (cell.folder / "gone.png").rename(cell.photo(4))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+from lrp_onnx.files.writing import write_bytes
 from tools.faults.cells import JOBS, Cell, Ended, Job, Undisturbed, differing
 from tools.faults.faults import FAULTS, Fault, limits_of
 
@@ -36,6 +37,8 @@ class Outcome:
 
     fault: str
     command: str
+    trial: int
+    """Its place among the values that are tried."""
     value: str
     """What was tried: seconds, bytes, a share …"""
     status: int
@@ -55,7 +58,7 @@ class Outcome:
 
 
 def try_fault(
-    fault: Fault, value: Any, job: Job, undisturbed: Undisturbed, folder: Path
+    fault: Fault, value: Any, job: Job, undisturbed: Undisturbed, folder: Path, trial: int = 0
 ) -> Outcome:
     """Run a command in `folder` while a fault disturbs it, and again when that is mended."""
     cell = Cell(job, folder, undisturbed)
@@ -87,6 +90,7 @@ def try_fault(
     return Outcome(
         fault.name,
         job.name,
+        trial,
         fault.text(value),
         ended.status,
         _last(ended).replace(str(folder), "…"),
@@ -128,10 +132,12 @@ def _last(ended: Ended) -> str:
     return lines[-1] if lines else ""
 
 
-def trials(fault: Fault, job: Job, undisturbed: Undisturbed, seed: int, few: bool) -> list[Any]:
-    """What of a fault is tried on a command."""
+def trials(
+    fault: Fault, job: Job, undisturbed: Undisturbed, seed: int, few: bool
+) -> list[tuple[int, Any]]:
+    """What of a fault is tried on a command: (place, value)."""
     rng = Random(crc32(f"{seed} {fault.name} {job.name}".encode()))
-    values = list(fault.values(job, undisturbed, rng))
+    values = list(enumerate(fault.values(job, undisturbed, rng)))
     return values[:: max(1, len(values) // 2)] if few else values
 
 
@@ -168,36 +174,68 @@ def main() -> int:
     parser.add_argument("--few", action="store_true", help="two or three trials a cell")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
-    skipped: dict[str, str] = {}
+    page = Page.read(options.output, options.seed)
     work = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         for name in options.command:
-            job = JOBS[name]
-            undisturbed = Undisturbed.of(job, work)
-            print(f"{name}: {undisturbed.seconds:.1f} s undisturbed", file=sys.stderr)
-            for number, fault in enumerate(FAULTS):
-                wanted = not options.fault or any(w in fault.name for w in options.fault)
-                if not wanted or name not in fault.jobs:
-                    continue
-                if reason := fault.needs():
-                    skipped[fault.name] = reason
-                    continue
-                values = trials(fault, job, undisturbed, options.seed, options.few)
-                for trial, value in enumerate(values):
-                    folder = work / f"{name}-{number}-{trial}"
-                    outcome = try_fault(fault, value, job, undisturbed, folder)
-                    outcomes.append(outcome)
-                    print(_told(outcome), file=sys.stderr, flush=True)
-                    shutil.rmtree(folder, ignore_errors=True)
+            _try_command(JOBS[name], page, options, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    text = table(outcomes, skipped)
-    print(text)
-    said = {"seed": options.seed, "skipped": skipped, "trials": [asdict(o) for o in outcomes]}
-    (options.output / "faults.json").write_text(json.dumps(said, indent=1) + "\n")
-    (options.output / "faults.md").write_text(text)
-    return any(outcome.wrong for outcome in outcomes)
+    print(table(page.outcomes, page.skipped))
+    return any(outcome.wrong for outcome in page.outcomes)
+
+
+def _try_command(job: Job, page: Page, options: argparse.Namespace, work: Path) -> None:
+    """Try all faults on a command, but for what the page has already."""
+    undisturbed = Undisturbed.of(job, work)
+    print(f"{job.name}: {undisturbed.seconds:.1f} s undisturbed", file=sys.stderr)
+    done = {(outcome.fault, outcome.command, outcome.trial) for outcome in page.outcomes}
+    for number, fault in enumerate(FAULTS):
+        wanted = not options.fault or any(word in fault.name for word in options.fault)
+        if not wanted or job.name not in fault.jobs:
+            continue
+        if reason := fault.needs():
+            page.skipped[fault.name] = reason
+            continue
+        for trial, value in trials(fault, job, undisturbed, options.seed, options.few):
+            if (fault.name, job.name, trial) in done:
+                continue
+            folder = work / f"{job.name}-{number}-{trial}"
+            outcome = try_fault(fault, value, job, undisturbed, folder, trial)
+            print(_told(outcome), file=sys.stderr, flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            page.outcomes.append(outcome)
+            page.write()
+
+
+@dataclass(slots=True)
+class Page:
+    """The outcomes in a folder, which grow trial by trial."""
+
+    folder: Path
+    seed: int
+    outcomes: list[Outcome]
+    skipped: dict[str, str]
+    """Fault → why it is not tried."""
+
+    @classmethod
+    def read(cls, folder: Path, seed: int) -> Page:
+        """What is there of this seed; trials that went wrong are made again."""
+        path = folder / "faults.json"
+        said = json.loads(path.read_text()) if path.exists() else {}
+        if said.get("seed") != seed:
+            return cls(folder, seed, [], {})
+        outcomes = [Outcome(**one) for one in said["trials"] if not one["wrong"]]
+        return cls(folder, seed, outcomes, said["skipped"])
+
+    def write(self) -> None:
+        """Write ``faults.json`` and ``faults.md``."""
+        trials = [asdict(outcome) for outcome in self.outcomes]
+        said = {"seed": self.seed, "skipped": self.skipped, "trials": trials}
+        data = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+        write_bytes(self.folder / "faults.json", data.encode(), force=True)
+        text = table(self.outcomes, self.skipped)
+        write_bytes(self.folder / "faults.md", text.encode(), force=True)
 
 
 def _told(outcome: Outcome) -> str:
