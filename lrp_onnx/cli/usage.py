@@ -112,7 +112,7 @@ class Commands(click.Group):
         return ctx.exit(1)
 
 
-LEAST_MEMORY = 600_000_000
+LEAST_MEMORY = 700_000_000
 """Bytes of address space below which OpenBLAS, OpenCV and ONNX Runtime crash while they are loaded,
 without a word: measured on two cores.
 """

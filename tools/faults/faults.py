@@ -349,13 +349,13 @@ FAULTS = (
     Fault(
         name="memory limited (RLIMIT_AS)",
         statuses=frozenset({OK, REFUSED}),
-        values=_sizes(60, 300, 580, 620, 660, 700, 900),
+        values=_sizes(60, 300, 660, 680, 700, 750, 900),
         limit="RLIMIT_AS",
     ),
     Fault(
         name="open files limited (RLIMIT_NOFILE)",
         statuses=frozenset({OK, REFUSED}),
-        values=lambda job, was, rng: (6, 8, 10, 16),
+        values=lambda job, was, rng: (5, 6, 8, 16),
         limit="RLIMIT_NOFILE",
     ),
     Fault(
