@@ -8,7 +8,8 @@ from __future__ import annotations
 import copyreg
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -114,6 +115,29 @@ class OutputError(LrpOnnxError):
 
 class OutputExistsError(OutputError):
     """An output path exists and `force` was not given."""
+
+
+@contextmanager
+def going_on(
+    done: Callable[[], int], total: int, what: str, report: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Whatever ends the block too early carries a note of how many results are kept.
+
+    Args:
+        done: how many there are, asked when the block ends too early.
+        total: how many there would be.
+        what: what they are, for example ``pictures are done``.
+        report: is told where a generator is closed: who reads the results has enough.
+    """
+    try:
+        yield
+    except BaseException as error:
+        text = f"{done()} of {total} {what}: the same command goes on"
+        if not isinstance(error, GeneratorExit):
+            error.add_note(text)
+        elif report is not None:
+            report(text)
+        raise
 
 
 NATIVE_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from lrp_onnx.cli.given import refuse_settled, run_settings
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP_RAW, is_compiled
-from lrp_onnx.deploy.parts import PARTS, Done, begin, check_settings, done_in, drop
+from lrp_onnx.deploy.parts import PARTS, Done, begin, check_settings, done_in, drop, tidy
 from lrp_onnx.deploy.ray import Pool, explain_into, need_ray
 from lrp_onnx.deploy.rows import Row
-from lrp_onnx.errors import ImageError, LrpOnnxError, shown
+from lrp_onnx.errors import ImageError, LrpOnnxError, going_on, shown
 from lrp_onnx.files.models import metadata_of
 from lrp_onnx.files.writing import check_folder, held_folder
 from lrp_onnx.runtime.classes import class_of
@@ -141,7 +141,11 @@ def _explain_missing(
         drop(command.parts, old)
         if there:
             report(f"{len(there)} of {len(pictures)} pictures are done already: going on")
-        with Progress(len(pictures), done=len(there), report=report) as progress:
+        with (
+            going_on(lambda: _rows_in(command, pictures), len(pictures), "pictures are done"),
+            Progress(len(pictures), done=len(there), report=report) as progress,
+            closing(rows),
+        ):
             for _ in rows:
                 progress.step()
     return _counted(command, pictures, before=len(there))
@@ -161,7 +165,7 @@ def _pictures(command: BulkCommand) -> list[str]:
     return names
 
 
-def _rows(command: BulkCommand, missing: Sequence[str]) -> Iterator[Row]:
+def _rows(command: BulkCommand, missing: Sequence[str]) -> Generator[Row]:
     """The keys of the rows of pictures, as they are written."""
     model, labels = command.model, command.options.labels
     if is_compiled(metadata_of(model)):
@@ -201,6 +205,12 @@ def _stored(folder: Path, pictures: Sequence[str]) -> tuple[dict[str, Done], lis
         else:
             old.append(row)
     return kept, old
+
+
+def _rows_in(command: BulkCommand, pictures: Sequence[str]) -> int:
+    """How many of the pictures have a row, once no actor works any more."""
+    tidy(command.parts)
+    return len({row.path for row in done_in(command.parts)} & set(pictures))
 
 
 def _checksum(path: str) -> str | None:

@@ -115,7 +115,7 @@ def compile_(
     from lrp_onnx.cli.verify import runner_on
     from lrp_onnx.compiler import compile_model
     from lrp_onnx.files.models import metadata_of
-    from lrp_onnx.files.writing import check_writable
+    from lrp_onnx.files.writing import check_writable, remove_leftovers
 
     if output == STDOUT and as_json:
         raise click.UsageError("-o - and --json both write to standard output: give one of them")
@@ -126,6 +126,7 @@ def compile_(
         check_no_terminal("a model")
     else:
         check_writable(target, force=force)
+        remove_leftovers(target)
     compiled = compile_model(model, options, runner=runner_on("cpu", threads) if check else None)
     if target == STDOUT:
         write_stdout([compiled.model.SerializeToString()])

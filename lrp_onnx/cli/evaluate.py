@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from lrp_onnx.cli.options import names_in
 from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options, plan_model
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import RuleError, going_on
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
@@ -20,11 +20,13 @@ from lrp_onnx.evaluation.metrics.curves import PROTOCOLS
 from lrp_onnx.evaluation.photos import find_masks, read_boxes
 from lrp_onnx.evaluation.request import NEEDING_MASKS, Request, Result
 from lrp_onnx.evaluation.summary import as_csv, as_json, markdown, mean_curves
-from lrp_onnx.files.writing import check_folder, held_folder, write_bytes
+from lrp_onnx.files.writing import check_folder, held_folder, leftovers, write_bytes
 from lrp_onnx.relevance.composites.presets import DEFAULT, default_for
 from lrp_onnx.report.curves import draw_curves
 from lrp_onnx.report.render import write_png
 from lrp_onnx.runtime.images import find_images, labels_beside, read_labels
+
+ENDS = RESULTS, TABLE, CSV = "results.jsonl", "table.md", "table.csv"
 
 DEFAULT_METHODS = (
     with_own_post(DEFAULT),
@@ -94,7 +96,7 @@ def evaluate_files(
         metrics=names_in(metrics),
         labels=classes,
         masks=find_masks(masks, photos) if masks else boxes,
-        results=output / "results.jsonl" if output else None,
+        results=output / RESULTS if output else None,
         choices=choices,
         **settings,
     )
@@ -109,7 +111,10 @@ def evaluate_files(
     with held_folder(output) if output else nullcontext():
         rows = evaluate(request, report=_progress(report), say=report)
         if output:
-            _write(output, rows, request, report)
+            total = len(rows)
+            kept = output / RESULTS
+            with going_on(lambda: total if kept.exists() else 0, total, "maps are scored"):
+                _write(output, rows, request, report)
     return evaluation_table(rows, every=every, seed=request.seed), as_json(rows, seed=request.seed)
 
 
@@ -122,9 +127,11 @@ def _write(
         picture = draw_curves(curves, metric, from_zero=PROTOCOLS[metric].from_zero)
         write_png(output / f"{metric}.png", picture, force=True)
     text = markdown(rows, every=True, seed=request.seed) + "\n"
-    write_bytes(output / "table.md", text.encode(), force=True)
-    write_bytes(output / "table.csv", as_csv(rows).encode(), force=True)
-    report(f"results.jsonl, table.md, table.csv and curves are in {output}")
+    write_bytes(output / TABLE, text.encode(), force=True)
+    write_bytes(output / CSV, as_csv(rows).encode(), force=True)
+    for path in leftovers(output, (*ENDS, *(f"{name}.png" for name in PROTOCOLS))):
+        path.unlink(missing_ok=True)
+    report(f"{', '.join(ENDS)} and curves are in {output}")
 
 
 def _progress(report: Callable[[str], None]) -> Callable[[int, int], None]:

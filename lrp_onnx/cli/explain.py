@@ -15,7 +15,7 @@ from lrp_onnx.cli.given import refuse_settled, run_settings
 from lrp_onnx.cli.progress import WARNING, Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import HEATMAP, HEATMAP_RAW, PREDICTED, is_compiled
-from lrp_onnx.errors import ImageError, RuleError, shown
+from lrp_onnx.errors import ImageError, RuleError, going_on, shown
 from lrp_onnx.evaluation.explaining import MethodExplainer
 from lrp_onnx.explanation import style_of
 from lrp_onnx.files.models import metadata_of
@@ -263,7 +263,9 @@ def _explained(
         each=max(len(targets), 1),
     )
     waiting = frozenset(again)
-    with Progress(len(results.pictures), done=done, report=report) as progress:
+    total = len(results.pictures)
+    kept = going_on(lambda: results.done, total, "pictures are done", report)
+    with kept, Progress(total, done=done, report=report) as progress:
         for picture in results.pictures:
             explanations = next(fresh) if picture in waiting else []
             if picture not in results.missing:
@@ -279,13 +281,13 @@ def _explained(
                 page.add_fault(lines[0])
             progress.step()
             yield from lines
-    if results.is_begun:
-        for other in results.others:
-            page.add_stored(results, other)
-        if command.report != "none":
-            run = run_of(explainer, command.model, chain, warnings)
-            page.page.write(command.output / REPORT, run, force=True)
-        finish(results, labels, drawing, key=finish_key(labels, command.report))
+        if results.is_begun:
+            for other in results.others:
+                page.add_stored(results, other)
+            if command.report != "none":
+                run = run_of(explainer, command.model, chain, warnings)
+                page.page.write(command.output / REPORT, run, force=True)
+            finish(results, labels, drawing, key=finish_key(labels, command.report))
     _warn(warnings, report)
 
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from lrp_onnx.cli.options import compiled_path
 from lrp_onnx.errors import LrpOnnxError, shown
-from lrp_onnx.files.writing import STDOUT
+from lrp_onnx.files.writing import STDOUT, remove_leftovers
 
 if sys.platform != "win32":
     import resource
@@ -55,7 +55,9 @@ ANOTHER_FILE = (
     "The file is damaged where the library does not look: make it again with its exporter"
 )
 MORE_MEMORY = "Run it where more memory is free"
-ENDING = (signal.SIGINT, signal.SIGTERM)
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 """Signals that ask a command to end."""
 
 
@@ -63,8 +65,12 @@ PROGRAM = object()
 """What the context of a command holds that is the whole of its process."""
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM)."""
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end: by Ctrl-C, a terminal that closes, or SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
         click.echo(shown(ended.heard, lines=True), err=True, nl=False)
         return ended.status
     if written is not None:
-        _remove_leftovers(written)
+        remove_leftovers(written)
     if ended.asked:
         return 128 + ended.asked[-1]
     left = "nothing was written" if before == _identity(written) else f"{written} was written"
@@ -177,9 +183,6 @@ def _confine(write: int, parent: int) -> None:
     """
     import faulthandler
 
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     _end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -191,13 +194,6 @@ def _confine(write: int, parent: int) -> None:
     os.dup2(write, 2)
     os.close(write)
     faulthandler.enable(2)
-
-
-def _end_once(number: int, frame: object) -> NoReturn:
-    """End as Ctrl-C does; the terminal and the parent may both have asked."""
-    for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _end_with(parent: int) -> None:
@@ -267,13 +263,6 @@ def _heard(read: int) -> str:
         while part := pipe.read(MOST_HEARD):
             kept += part[: MOST_HEARD - len(kept)]
     return kept.decode(errors="backslashreplace")
-
-
-def _remove_leftovers(written: Path) -> None:
-    from lrp_onnx.files.writing import leftovers
-
-    for path in leftovers(written.parent, {written.name}):
-        path.unlink(missing_ok=True)
 
 
 def _death(number: int, heard: str) -> str:

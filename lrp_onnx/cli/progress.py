@@ -53,7 +53,7 @@ class Progress(AbstractContextManager["Progress"]):
             TextColumn("{task.fields[pace]}"),
             console=console,
             disable=not console.is_terminal,
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._task = self._bar.add_task("", total=total, completed=done, pace=self.pace)
 
@@ -68,9 +68,6 @@ class Progress(AbstractContextManager["Progress"]):
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        # GeneratorExit: the reader of the results failed or has enough.
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
-            self._report(f"stopped at {self._done} of {self._total}: the same command goes on")
 
     @property
     def pace(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lrp_onnx.cli.isolation import PROGRAM, Terminated, apart
+from lrp_onnx.cli.isolation import ENDING, PROGRAM, Stopped, apart
 from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown
 from lrp_onnx.notation import suggestion
 
@@ -104,46 +104,101 @@ class Commands(click.Group):
         """Run the command."""
         try:
             with ended_by_signals():
+                _check_memory()
                 return super().invoke(ctx)
         except LrpOnnxError as error:
-            click.echo(f"Error: {shown(error, lines=True)}", err=True)
+            _tell(error, f"Error: {shown(error, lines=True)}")
             if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
-        except Terminated:
-            ctx.exit(128 + signal.SIGTERM)
-        except KeyboardInterrupt:
-            ctx.exit(128 + signal.SIGINT)
+        except KeyboardInterrupt as error:
+            _tell(error, "Stopped")
+            ctx.exit(128 + (error.number if isinstance(error, Stopped) else signal.SIGINT))
         except BrokenPipeError:  # who reads the output has enough: click ends quietly
             raise
         except OSError as error:
             where = f"{shown(str(error.filename))}: " if error.filename else ""
-            click.echo(f"Error: {where}{shown(error.strerror or error)}", err=True)
+            _tell(error, f"Error: {where}{shown(error.strerror or error)}")
             _give_up_stdout()
         except MemoryError as error:
-            reason = shown(first_line(error))
-            click.echo(
-                f"Error: out of memory{f' ({reason})' if reason else ''}: give a smaller --batch, "
-                "or more memory",
-                err=True,
-            )
+            reason = shown(first_line(error)) if str(error) else ""
+            _tell(error, f"Error: out of memory{f' ({reason})' if reason else ''}: {_less(ctx)}")
+        except ImportError as error:
+            _tell(error, f"Error: {_not_loaded(error)}")
         return ctx.exit(1)
+
+
+LEAST_MEMORY = 700_000_000
+"""Bytes of address space below which OpenBLAS, OpenCV and ONNX Runtime crash while they are loaded,
+without a word: measured on two cores.
+"""
+
+
+def _check_memory() -> None:
+    """Raise LrpOnnxError where the process may have too little memory for the libraries."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        raise LrpOnnxError(
+            f"this process may have {limit // 10**6} MB (ulimit -v), and the libraries that it "
+            f"loads need {LEAST_MEMORY // 10**6} MB at least: give more memory"
+        )
+
+
+def _not_loaded(error: ImportError) -> str:
+    """Why a library is not loaded: in the last line, where numpy tells the cause of its own."""
+    causes = [line for line in str(error).splitlines() if "Original error was: " in line]
+    reason = shown(causes[-1].split(": ", 1)[1] if causes else first_line(error))
+    if "failed to map segment" in reason or "annot allocate memory" in reason:
+        return f"out of memory ({reason}): give more memory"
+    return f"a library cannot be loaded ({reason}): install lrp-onnx anew"
+
+
+def _less(ctx: click.Context) -> str:
+    """What a command can do with little memory."""
+    command = ctx.command
+    name = ctx.invoked_subcommand
+    found = command.get_command(ctx, name) if isinstance(command, click.Group) and name else None
+    batches = found is not None and any("--batch" in option.opts for option in found.params)
+    return "give a smaller --batch, or more memory" if batches else "give more memory"
+
+
+def _tell(error: BaseException, text: str) -> None:
+    """Print an error, and what `going_on` has noted of it, as one paragraph."""
+    notes = [shown(note) for note in getattr(error, "__notes__", ())]
+    click.echo(". ".join([text.rstrip("."), *notes]) if notes else text, err=True)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends what runs inside as Ctrl-C does, so that files are closed and counted."""
+    """SIGTERM and SIGHUP end what runs inside as Ctrl-C does, so that files are closed and results
+    counted. Signals that are ignored (``nohup``) stay so; further ones do not disturb the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    before = {
+        n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
+    }
 
     def end(number: int, frame: object) -> None:
-        raise Terminated
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
+    except Stopped:
+        before.clear()
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _give_up_stdout() -> None:

@@ -145,9 +145,7 @@ def names_of(ledger: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 def casts_of(contract: Contract) -> dict[str, str]:
     """Tensors of the ledger that no node computes → the tensor that each is as float32."""
     return {
-        name: source
-        for entry in contract.ledger
-        for name, source in entry.get("casts", {}).items()
+        name: source for entry in contract.ledger for name, source in entry.get("casts", {}).items()
     }
 
 
@@ -157,7 +155,7 @@ def with_casts(
     casts: Mapping[str, str],
     *,
     stored: Iterable[str],
-) -> tuple[Mapping[str, Any], ...]:
+) -> tuple[dict[str, Any], ...]:
     """The ledger, in which stands how those of its tensors are made that are neither in the file
     nor `stored` in its metadata, since no node reads them.
 
@@ -169,7 +167,7 @@ def with_casts(
     for entry in ledger:
         absent = sorted(names_of([entry]) - there)
         own = {name: casts[name] for name in absent if name in casts}
-        entries.append({**entry, "casts": own} if own else entry)
+        entries.append({**entry, "casts": own} if own else dict(entry))
     return tuple(entries)
 
 
@@ -251,9 +249,7 @@ def accounts_of(
         ) from error
 
 
-def _accounts(
-    contract: Contract, tensors: dict[str, Array], rounding: float
-) -> Iterator[Account]:
+def _accounts(contract: Contract, tensors: dict[str, Array], rounding: float) -> Iterator[Account]:
     for entry in contract.ledger:
         values = tensors | _views(entry, tensors)
         rule = contract.rules[entry["step"]]

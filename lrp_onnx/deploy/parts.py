@@ -146,10 +146,15 @@ def begin(folder: Path, settings: Mapping[str, Any], *, force: bool) -> None:
     if force:
         for part in parts_of(parts):
             part.unlink()
-    for path in parts.glob(f".{PATTERN}.*"):  # what a process leaves that is killed
-        path.unlink()
+    tidy(parts)
     text = json.dumps({"bulk": _plain(settings)}, indent=1)
     write_bytes(folder / RUN, text.encode(), force=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the temporary files of parts, which processes leave that are killed."""
+    for path in folder.glob(f".{PATTERN}.*"):
+        path.unlink(missing_ok=True)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -154,7 +154,7 @@ def explain_into(
     keep: str = "float32",
     pool: Pool = DEFAULT_POOL,
     address: str | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row]:
     """Explain files, and write their rows into a folder that every machine can write into.
 
     Args:
@@ -177,7 +177,7 @@ def explain_into(
 
 def _written(
     job: _Job, paths: list[str], pool: Pool, rows: int, address: str | None
-) -> Iterator[Row]:
+) -> Generator[Row]:
     ray, arrow = module("ray"), module("pyarrow")
     with cluster(address):
         if pool.block is None:  # several blocks for every actor: none waits long for another

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.errors import RuleError
+from lrp_onnx.errors import RuleError, going_on
 from lrp_onnx.evaluation.black_box import subject_for
 from lrp_onnx.evaluation.kept import Kept, Values, forget
 from lrp_onnx.evaluation.methods import Made, check_method, make_maps
@@ -32,6 +32,7 @@ from lrp_onnx.evaluation.request import (
     append,
     check_labels,
     mask_text,
+    put_in_order,
     resumed,
 )
 from lrp_onnx.evaluation.sanity import REMADE
@@ -93,10 +94,27 @@ def evaluate(
     if subject.assumed_preprocessing:
         say("the model does not say how pictures become input: assuming --preprocess imagenet")
     check_labels(request, subject.classes.count)
-    rows = resumed(request)
+    rows = resumed(request, say)
+    total = len(request.photos) * len(names)
+    path = request.results
+    if path is None:
+        return _scored(request, subject, names, rows, report, say)
+    with going_on(lambda: len(rows) if path.exists() else 0, total, "maps are scored"):
+        return _scored(request, subject, names, rows, report, say)
+
+
+def _scored(
+    request: Request,
+    subject: Subject,
+    names: Sequence[str],
+    rows: list[Result],
+    report: Callable[[int, int], None],
+    say: Callable[[str], None],
+) -> list[Result]:
+    """The results of all photos under all methods, of which `rows`, which grows, are there."""
     kept = request.kept
     done = {(row["image"], row["method"]) for row in rows}
-    total, scored = len(request.photos) * len(names), 0
+    total = len(request.photos) * len(names)
     height, width = subject.size
     bundle_size = max(1, int(MAP_BYTES / (4 * height * width * max(len(names), 1))))
     for first in range(0, len(request.photos), bundle_size):
@@ -104,15 +122,17 @@ def evaluate(
         missing = {
             path: [name for name in names if (path.name, name) not in done] for path in bundle
         }
-        scored += len(bundle) * len(names) - sum(map(len, missing.values()))
         unfinished = {path: methods for path, methods in missing.items() if methods}
         for row in _group(unfinished, subject, request, kept, say):
-            rows.append(row)
             append(request.results, row)
-            scored += 1
-            report(scored, total)
+            rows.append(row)
+            report(len(rows), total)
+    photos = {photo.name: place for place, photo in enumerate(request.photos)}
+    places = {name: place for place, name in enumerate(names)}
+    ordered = sorted(rows, key=lambda row: (photos[row["image"]], places[row["method"]]))
+    put_in_order(request, ordered)
     forget(request.results)
-    return rows
+    return ordered
 
 
 def _group(

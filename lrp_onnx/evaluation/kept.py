@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from lrp_onnx.errors import OutputError
 from lrp_onnx.files.writing import make_folder, write_bytes
 
 Values = Sequence[dict[str, Any]]
@@ -52,7 +53,7 @@ class Kept:
         """
         if self.folder is None:
             return
-        make_folder(self.folder)
+        self._make(self.folder)
         photos, values = list(photos), list(values)
         said = json.dumps({"key": self.key, "method": method, "photos": photos, "values": values})
         file = io.BytesIO()
@@ -106,7 +107,7 @@ class Kept:
             if time.monotonic() - begun > SLOW:
                 file = io.BytesIO()
                 np.save(file, maps)
-                make_folder(folder)
+                self._make(folder)
                 write_bytes(path, file.getvalue(), force=True)
             return maps
 
@@ -115,6 +116,13 @@ class Kept:
             return np.concatenate([part(x[i : i + PART], t[i : i + PART]) for i in starts])
 
         return whole
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        """Create the folder, but not that of the results, which was there and is gone."""
+        if not folder.parent.is_dir():
+            raise OutputError(f"{folder} cannot be written: {folder.parent} was removed")
+        make_folder(folder)
 
     @staticmethod
     def _path(folder: Path, method: str) -> Path:

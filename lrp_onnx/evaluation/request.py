@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.errors import ImageError, RuleError
+from lrp_onnx.errors import ImageError, OutputError, RuleError
 from lrp_onnx.evaluation.baselines import Baseline
 from lrp_onnx.evaluation.kept import Kept, forget
 from lrp_onnx.evaluation.methods import read_method
@@ -117,27 +117,34 @@ def check_labels(request: Request, classes: int) -> None:
         )
 
 
-def resumed(request: Request) -> list[Result]:
+def resumed(request: Request, say: Callable[[str], None] = lambda text: None) -> list[Result]:
     """The results of this request in its results file; a missing file is created.
 
-    An incomplete last line is removed. A result is ignored if it lacks a metric or has another
-    label or mask. Of two results of a photo and method the later one counts.
+    What follows the last line's end is removed, and damaged lines do not count, which `say` is
+    told. A result is ignored if it lacks a metric or has another label or mask. Of two results of a
+    photo and method the later one counts.
 
     Raises:
-        RuleError: the file has results of other settings, or is damaged.
+        RuleError: the file has results of other settings, or its first line is damaged.
         OutputError: it cannot be written.
     """
     path = request.results
     if path is None:
         return []
-    if not path.exists():
+    if not path.exists() or not _read(path).strip(b"\0\r\n "):  # all zeros: after a power cut
         forget(path)  # another run's
         make_folder(path.parent)
-        write_bytes(path, (json.dumps({"settings": request.settings}) + "\n").encode())
+        write_bytes(path, _line({"settings": request.settings}), force=True)
         return []
-    settings, *stored = _stored(path) or [{}]
-    if settings.get("settings") != request.settings:
+    data = _read(path)
+    whole = data[: data.rfind(b"\n") + 1]
+    settings, stored = _parsed(path, whole)
+    if settings != request.settings:
         raise RuleError(f"{path} holds results of other settings: name another file, or remove it")
+    if whole != data:
+        write_bytes(path, whole, force=True)
+    if damaged := len(whole.splitlines()) - 1 - len(stored):
+        say(f"{path}: lines that are damaged do not count: {damaged}")
     images = {photo.name for photo in request.photos}
     results = {
         (result["image"], result["method"]): result
@@ -147,17 +154,65 @@ def resumed(request: Request) -> list[Result]:
     return list(results.values())
 
 
-def _stored(path: Path) -> list[Result]:
-    """The lines of a results file; an incomplete last line is removed from it."""
+def put_in_order(request: Request, results: Iterable[Result]) -> None:
+    """Write the results file anew where its lines are not these results, then those of other photos
+    and methods, each once.
+
+    Raises:
+        RuleError, OutputError: it cannot be read, or written.
+    """
+    path = request.results
+    if path is None:
+        return
+    data = _read(path)
+    own = {(result["image"], result["method"]): result for result in results}
+    _, stored = _parsed(path, data)
+    others = {(result["image"], result["method"]): result for result in stored}
+    ordered = (*own.values(), *(result for key, result in others.items() if key not in own))
+    lines = [_line({"settings": request.settings}), *map(_line, ordered)]
+    if data != b"".join(lines):
+        write_bytes(path, lines, force=True)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8")
-        complete = text[: text.rfind("\n") + 1]
-        lines: list[Result] = [json.loads(line) for line in complete.splitlines()]
-    except (OSError, ValueError) as error:
-        raise RuleError(f"{path} cannot be continued: {error}; name another file") from error
-    if complete != text:
-        write_bytes(path, complete.encode(), force=True)
-    return lines
+        return path.read_bytes()
+    except OSError as error:
+        raise RuleError(
+            f"{path} cannot be continued: {error.strerror or error}; name another file"
+        ) from error
+
+
+def _parsed(path: Path, data: bytes) -> tuple[Any, list[Result]]:
+    """The settings and the results in a results file; lines that are damaged are left out.
+
+    Raises:
+        RuleError: the line of the settings is damaged.
+    """
+    first, *others = data.splitlines() or [b""]
+    try:
+        settings = json.loads(first)["settings"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise RuleError(
+            f"{path} cannot be continued: its first line, which holds the settings, is damaged: "
+            "name another file, or remove it"
+        ) from error
+    return settings, [result for line in others if (result := _result(line)) is not None]
+
+
+def _result(line: bytes) -> Result | None:
+    """A result, or None of a line that is damaged."""
+    try:
+        result = json.loads(line)
+        texts = (result["image"], result["method"])
+        known = {"target", "label", "mask", "seen", "probability"} <= result.keys()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return result if known and all(isinstance(text, str) for text in texts) else None
 
 
 def _answers(result: Result, request: Request) -> bool:
@@ -188,7 +243,10 @@ def append(path: Path | None, result: Result) -> None:
     """Append a result to a results file; `path` None does nothing.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or is gone: a new one would lack the settings.
     """
-    if path is not None:
-        append_line(path, json.dumps(result))
+    if path is None:
+        return
+    if not path.exists():
+        raise OutputError(f"{path} cannot be written: it was removed while it was in use")
+    append_line(path, json.dumps(result))

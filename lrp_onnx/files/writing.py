@@ -156,15 +156,23 @@ def _lock(folder: Path) -> int | None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line, or several with line feeds between them, to a text file.
+    """Append a line, or several with line feeds between them, to a text file: whole or not at all.
 
     Raises:
         OutputError: the file cannot be written, or no regular file is at `path`.
     """
     check_regular(path)
+    data = f"{line}\n".encode()
     try:
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(line + "\n")
+        with path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(data):
+                    written += file.write(data[written:])
+            except BaseException:  # a full disk takes a part
+                file.truncate(end)
+                raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -189,6 +197,7 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
+            _mark(handle)
             file.writelines([data] if isinstance(data, bytes) else data)
         umask = os.umask(0)
         os.umask(umask)
@@ -200,6 +209,23 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
     return path
+
+
+def _mark(handle: int) -> None:
+    """Hold a temporary file as long as this process writes it, see `remove_leftovers`."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `write_bytes` for `path` whose processes were killed."""
+    if sys.platform == "win32":
+        return
+    for temporary in leftovers(path.parent, {path.name}):
+        with suppress(OSError), temporary.open("rb") as file:  # another process writes it, or has
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
 
 
 def leftovers(folder: Path, names: Collection[str]) -> list[Path]:

@@ -137,6 +137,8 @@ class Results:
         self._waiting: list[Line] = []
         """Lines of faults before `begin`."""
         self._begun = False
+        self._written: set[str] = set()
+        """Pictures whose lines this run has written."""
         settings = json.loads(json.dumps(settings))
         if force:
             self._old = _own_files(folder)
@@ -201,6 +203,15 @@ class Results:
     def missing(self) -> frozenset[Path]:
         """The pictures without results, or with those of another content."""
         return frozenset(picture for picture in self.pictures if not self._has(picture))
+
+    @property
+    def done(self) -> int:
+        """How many of the pictures have their lines in the folder as it is now."""
+        self._index()
+        there = [picture for picture in self.pictures if str(picture) in self._spans]
+        return sum(
+            picture not in self.missing or str(picture) in self._written for picture in there
+        )
 
     @property
     def is_begun(self) -> bool:
@@ -298,7 +309,14 @@ class Results:
         self._index()
 
     def finish(self, key: str) -> None:
-        """Note that the files at the end are made from the lines and `key`."""
+        """Note that the files at the end are made from the lines and `key`.
+
+        Raises:
+            OutputError: it cannot be written, or results have gone since they were written.
+        """
+        gone = sum(not self._has_results(str(picture)) for picture in self.pictures)
+        if gone:
+            raise OutputError(f"{gone} results were removed from {self.folder} during the run")
         for path in leftovers(self.folder, _names(self._run)):
             path.unlink(missing_ok=True)
         self._save(replace(self._run, finished=key))
@@ -317,6 +335,7 @@ class Results:
             spans.append((self._end, self._end + len(text) + 1))
             self._end = spans[-1][1]
         self._spans[lines[0]["image"]] = spans
+        self._written.add(lines[0]["image"])
 
     def _texts(self, spans: Iterable[Span]) -> Iterator[bytes]:
         with (self.folder / LINES).open("rb") as file:
@@ -329,6 +348,11 @@ class Results:
         if lines and "error" in lines[0]:
             return bool(lines[0]["sha256"] == _checksum(picture))
         return self._has_files(str(picture)) and self.is_unchanged(lines[0])
+
+    def _has_results(self, image: str) -> bool:
+        """Whether a picture's files are there, or the line that says why it has none."""
+        lines = self.stored(image)
+        return bool(lines and "error" in lines[0]) or self._has_files(image)
 
     def _has_files(self, image: str) -> bool:
         """Whether all explanations of a picture are there, with their files."""

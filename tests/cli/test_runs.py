@@ -32,6 +32,7 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.explain import ExplainCommand, _batches_with, explain_files
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
+from lrp_onnx.errors import going_on
 from lrp_onnx.files.writing import append_line
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
@@ -643,12 +644,19 @@ def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_says_how_a_stopped_run_goes_on() -> None:
+def test_what_ends_a_run_too_early_says_how_it_goes_on() -> None:
     said = list[str]()
-    with pytest.raises(KeyboardInterrupt), Progress(9, done=2, report=said.append) as progress:
-        progress.step()
-        raise KeyboardInterrupt
-    assert said == ["stopped at 3 of 9: the same command goes on"]
+    goes_on = "3 of 9 pictures are done: the same command goes on"
+    for error in (KeyboardInterrupt, OSError, MemoryError):
+        with (
+            pytest.raises(error) as caught,
+            going_on(lambda: 3, 9, "pictures are done", said.append),
+        ):
+            raise error
+        assert caught.value.__notes__ == [goes_on] and not said
+    with pytest.raises(GeneratorExit), going_on(lambda: 3, 9, "pictures are done", said.append):
+        raise GeneratorExit
+    assert said == [goes_on]
 
 
 @pytest.mark.parametrize("to_file", [True, False])

@@ -1,0 +1,1 @@
+"""What is left after every fault, and whether the same command goes on."""
