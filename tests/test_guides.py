@@ -54,6 +54,7 @@ NOT_RUN: Mapping[str, list[str]] = {
         "needs a C++ compiler and OpenCV",
         "needs MNN",
     ],
+    "security": ["builds a release"],
     "serving": [
         "needs a server",
         "needs tritonclient and a server",

@@ -5,8 +5,8 @@
     python -m tools.release.versions before --python python3.12
 
 `oldest` installs exactly the lower bounds of pyproject.toml, `newest` what pip finds, `before` what
-is not released yet as well. Each goes into a fresh environment. Without paths the tests of `TESTS`
-are run: about 2,500, a quarter of an hour on two cores.
+is not released yet as well. Each goes into a fresh environment, with a copy of the last commit.
+Without arguments the tests of `TESTS` are run: about 2,500, a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import click
 from packaging.requirements import Requirement
+
+from tools.release.archives import committed
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("oldest", "newest", "before")
@@ -55,8 +57,9 @@ def needed() -> list[str]:
     return list(project["dependencies"])
 
 
-def installed(kind: str, python: str, folder: Path) -> Path:
-    """Install the package and what its tests need into a new environment; return its Python.
+def installed(kind: str, python: str, source: Path, folder: Path) -> Path:
+    """Install the package of `source` and what its tests need into a new environment, in `folder`;
+    return its Python.
 
     Raises:
         CalledProcessError: an interpreter or a version cannot be had.
@@ -65,13 +68,13 @@ def installed(kind: str, python: str, folder: Path) -> Path:
     programs = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     pip = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
-    given = ["-e", f"{ROOT}[dev]"]
+    given = ["-e", f"{source}[dev]"]
     if kind == "oldest":
         constraints = folder / "oldest.txt"
         constraints.write_text("\n".join(oldest(needed())) + "\n", encoding="utf-8")
         given += ["-c", str(constraints)]
     if kind == "before":
-        given = ["--pre", "--upgrade", *(needed()), *given]
+        given = ["--pre", *needed(), *given]
     subprocess.run([*pip, *given], check=True)
     return programs / "python"
 
@@ -82,11 +85,12 @@ def installed(kind: str, python: str, folder: Path) -> Path:
 @click.argument("arguments", nargs=-1)
 def main(kind: str, python: str, arguments: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        program = str(installed(kind, python, Path(folder)))
+        source = committed(Path(folder) / "source")
+        program = str(installed(kind, python, source, Path(folder)))
         subprocess.run([program, "--version"], check=True)
         subprocess.run([program, "-m", "pip", "list", "--format", "freeze"], check=True)
         command = [program, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
-        sys.exit(subprocess.run([*command, *(arguments or TESTS)], cwd=ROOT).returncode)
+        sys.exit(subprocess.run([*command, *(arguments or TESTS)], cwd=source).returncode)
 
 
 if __name__ == "__main__":
