@@ -75,6 +75,12 @@ def test_metadata_of_a_wrong_type(honest: bytes, key: str, text: str, words: str
         read_compiled(changed(honest, stating(key, text)))
 
 
+def test_a_newer_format_is_told_before_its_faults(honest: bytes) -> None:
+    newer = changed(changed(honest, stating("format", "2")), stating("blocks", "3"))
+    with pytest.raises(ContractError, match=r"has format 2.*reads up to 1: upgrade lrp-onnx"):
+        read_compiled(newer)
+
+
 def test_all_faults_of_the_metadata_at_once(honest: bytes) -> None:
     data = changed(changed(honest, stating("blocks", "null")), stating("rules", "[]"))
     with pytest.raises(ContractError, match=r"lrp_onnx\.rules.*lrp_onnx\.blocks"):
