@@ -35,12 +35,6 @@ def check_original(
     ]
     if faults := [*external_faults(external, folder), *loop_faults(proto.graph)]:
         raise ModelFileError(f"{source} is not run: {'; '.join(faults)}")
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in weights]
-    if all(value.name in sizes or _has_sizes(value) for value in inputs):
-        Footprint.of(proto, source, max_memory, folder=folder).check(sizes=sizes)
-
-
-def _has_sizes(value: onnx.ValueInfoProto) -> bool:
-    """Whether all sizes behind the batch are stated."""
-    return all(dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim[1:])
+    footprint = Footprint.of(proto, source, max_memory, folder=folder)
+    if footprint.sized or sizes:
+        footprint.check(sizes=sizes)

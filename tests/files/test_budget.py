@@ -77,6 +77,16 @@ def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
         footprint.check(sizes={"x": (16, 3, 100, 100)})
 
 
+def test_open_sizes_are_asked_for_as_before(saved: Save) -> None:
+    """With one pixel nothing would fit: what is missing is said, not that the file is damaged."""
+    net = Network(0)
+    y = net.node("Flatten", net.conv("x", (3, 4), (3, 3)))
+    model = net.model(net.dense(y, (4 * 36, 5)), ["N", 3, "H", "W"], classes=5)
+    with pytest.raises(LrpOnnxError, match=r"give height and\s+width|--input-size"):
+        plan_model(saved(model))
+    assert plan_model(saved(model), lrp_onnx.Options(input_size=(8, 8)))[1].classes == 5
+
+
 @pytest.mark.parametrize("command", ["compile", "plan", "explain"])
 def test_the_option(command: str, tmp_path: Path) -> None:
     more = [str(STAR), "-o", str(tmp_path / "out")] if command == "explain" else []

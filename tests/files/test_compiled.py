@@ -265,6 +265,27 @@ def test_what_unfolds_is_told_before_it_runs(honest: bytes, op: str) -> None:
         read_compiled(changed(honest, growing(op)))
 
 
+def test_what_unfolds_as_values_say_is_not_run(honest: bytes) -> None:
+    """How large it becomes shows in the run alone."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.output[:] = ["before" if one == "heatmap" else one for one in node.output]
+        model.graph.node.extend(
+            [
+                helper.make_node("ReduceMax", ["before"], ["size"], keepdims=0),
+                helper.make_node("Cast", ["size"], ["whole"], to=TensorProto.INT64),
+                helper.make_node("Range", ["whole", "whole", "whole"], ["grown"]),
+                helper.make_node("ReduceMax", ["grown"], ["most"], keepdims=0),
+                helper.make_node("Cast", ["most"], ["cast"], to=TensorProto.FLOAT),
+                helper.make_node("Add", ["before", "cast"], ["heatmap"]),
+            ]
+        )
+
+    with pytest.raises(ModelFileError, match=r"cannot be told before it runs \(Range 'grown'\)"):
+        read_compiled(changed(honest, change))
+
+
 def test_the_memory_that_is_allowed(honest: bytes) -> None:
     large = changed(honest, growing("Expand"))
     stated = changed(large, stating("memory_each", "5000000000"))
