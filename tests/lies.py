@@ -264,6 +264,44 @@ def endless(model: onnx.ModelProto, rng: Random) -> None:
     model.graph.output.append(info("looped", 7, []))
 
 
+def gathering(model: onnx.ModelProto, rng: Random) -> None:
+    """A Loop whose tensors double, or that gathers in as many turns as something computes, behind
+    which no map lies, or a sparse constant of gigabytes.
+    """
+    info = helper.make_tensor_value_info
+    stored = {"seed": np.zeros(1000, np.float32), "turns": np.array(40), "on": np.array(True)}
+    for name, value in stored.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    form, nodes, count = int(rng.integers(4)), [], "turns"
+    if form == 3:
+        one = numpy_helper.from_array(np.ones(1, np.float32), "values")
+        where = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+        sparse = helper.make_sparse_tensor(one, where, [int(rng.choice([9, 2**33]))])
+        model.graph.node.append(helper.make_node("Constant", [], ["looped"], sparse_value=sparse))
+        model.graph.output.append(info("looped", 1, None))
+        return
+    if form == 1:
+        nodes = [
+            helper.make_node("Size", ["seed"], ["size"]),
+            helper.make_node("Mul", ["size", "size"], ["square"]),
+        ]
+        count = "square"
+    elif form == 2:
+        nodes, count = [helper.make_node("Size", ["seed"], ["size"])], "size"
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["c"], ["d"]),
+            helper.make_node("Concat", ["v", "v" if form == 0 else "seed"], ["w"], axis=0),
+        ],
+        "body",
+        [info("i", 7, []), info("c", 9, []), info("v", 1, None)],
+        [info("d", 9, []), info("w", 1, None)],
+    )
+    loop = helper.make_node("Loop", [count, "on", "seed"], ["looped"], body=body)
+    model.graph.node.extend([*nodes, loop])
+    model.graph.output.append(info("looped", 1, None))
+
+
 def foreign_node(model: onnx.ModelProto, rng: Random) -> None:
     node = pick(rng, model.graph.node)
     node.domain = str(rng.choice(["com.microsoft", "evil", HOSTILE, "ai.onnx.ml"]))
@@ -315,6 +353,7 @@ CHANGES: tuple[Change, ...] = (
     replaced_output,
     growing,
     endless,
+    gathering,
     foreign_node,
     external_weight,
     odd_shape_stated,

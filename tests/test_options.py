@@ -44,6 +44,7 @@ from lrp_onnx.relevance.graph.emission import Emission
         ({"randomize": True}, "randomize is True"),
         ({"seed": -1}, "seed is -1"),
         ({"preprocessing": "imagenet"}, r"parse_preprocessing\('imagenet'\)"),
+        ({"max_memory": 0}, "max_memory is 0; it is a number of bytes above 0"),
         ({"labels": "cat"}, "labels is 'cat'; it is a tuple of class names"),
         ({"inputs": "none", "many_targets": True}, "needs the input target"),
     ],

@@ -15,10 +15,9 @@ from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
 from lrp_onnx.contract import OUTPUTS, Contract, Preprocessing, is_added, is_compiled
 from lrp_onnx.errors import ChoiceError, ContractError, ImageError, UnsupportedModelError
-from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.compiled import CompiledFile, checked
-from lrp_onnx.files.loops import loop_faults
 from lrp_onnx.files.models import load_proto
+from lrp_onnx.files.originals import check_original
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.normalize.padded_pools import runnable
 from lrp_onnx.runtime.batches import from_array, from_picture
@@ -122,9 +121,10 @@ def _reference(
     """The original at `path`, checked as before a compilation, for pictures of this shape."""
     proto = load_proto(path, max_memory=max_memory)
     explained = min(contract.outputs, key=lambda name: OUTPUTS.index(contract.outputs[name]))
-    if faults := [*faults_of(proto, explained), *loop_faults(proto.graph)]:
+    if faults := faults_of(proto, explained):
         raise UnsupportedModelError(f"{path} is not run:", faults)
-    Footprint.of(proto, str(path), max_memory).check(sizes={contract.input: shape})
+    sizes = {contract.input: shape}
+    check_original(proto, str(path), path.parent, sizes=sizes, max_memory=max_memory)
     original = runnable(proto)
     _check_interface(original, contract, path)
     return original

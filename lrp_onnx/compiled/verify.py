@@ -149,6 +149,12 @@ def batch_faults(
     faults = []
     for name in outputs:
         single = np.concatenate([run[name] for run in single_runs]).astype(np.float64)
+        if batch_run[name].shape != single.shape:
+            faults.append(
+                f"the output '{name}' of a batch of {len(pictures)} has shape "
+                f"{batch_run[name].shape}, of single runs {single.shape}"
+            )
+            continue
         change = np.abs(batch_run[name].astype(np.float64) - single).reshape(len(single), -1).max(1)
         scale = np.abs(single).reshape(len(single), -1).max(1) + 1e-30
         worst = float((change / scale).max())
@@ -240,7 +246,7 @@ def audit(
     decided = {C3_REGION}
     if any(step.decides for step in parse_chain(contract.post).steps):
         decided.add(HEATMAP)
-    added = [name for name in after if name not in contract.outputs]
+    added = [name for name in after if is_added(name)]
     # A pixel at a threshold falls where rounding lets it. What was compared with it is checked.
     maps = [name for name in added if name not in decided]
     before = [] if len(maps) == len(added) else sorted(_computed(model, contract.ledger[-1]))

@@ -22,7 +22,8 @@ from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.subject import CHUNK, Subject
 from lrp_onnx.files.description import Description, describe_model
-from lrp_onnx.files.models import metadata_of
+from lrp_onnx.files.models import read_proto
+from lrp_onnx.files.originals import check_original
 from lrp_onnx.runtime.classes import Classes
 from lrp_onnx.runtime.explanation import scores_of
 from lrp_onnx.runtime.preprocess import assumed
@@ -74,7 +75,7 @@ class BlackBox(Subject):
     @cached_property
     def forward(self) -> Session:
         """The model."""
-        metadata_of(self.path)  # raises in clear words where the file is no model
+        check_original(read_proto(self.path), str(self.path), self.path.parent)
         return open_session(self.path, providers=self.provider, threads=self.threads)
 
     @cached_property

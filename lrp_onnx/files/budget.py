@@ -72,6 +72,12 @@ class Footprint:
         weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
         return cls(source, limit, weights, _skeleton(proto, folder))
 
+    @property
+    def sized(self) -> bool:
+        """Whether the inputs state all sizes behind the batch."""
+        inputs = (value.type.tensor_type.shape.dim[1:] for value in self.bare.graph.input)
+        return all(dim.dim_value > 0 for dims in inputs for dim in dims)
+
     def check(self, *, sizes: Sizes = ONE_PICTURE, stated: int | None = None) -> None:
         """Check a run.
 

@@ -75,6 +75,12 @@ def test_metadata_of_a_wrong_type(honest: bytes, key: str, text: str, words: str
         read_compiled(changed(honest, stating(key, text)))
 
 
+def test_a_newer_format_is_told_before_its_faults(honest: bytes) -> None:
+    newer = changed(changed(honest, stating("format", "2")), stating("blocks", "3"))
+    with pytest.raises(ContractError, match=r"has format 2.*reads up to 1: upgrade lrp-onnx"):
+        read_compiled(newer)
+
+
 def test_all_faults_of_the_metadata_at_once(honest: bytes) -> None:
     data = changed(changed(honest, stating("blocks", "null")), stating("rules", "[]"))
     with pytest.raises(ContractError, match=r"lrp_onnx\.rules.*lrp_onnx\.blocks"):
@@ -257,6 +263,27 @@ def growing(op: str) -> Callable[[onnx.ModelProto], None]:
 def test_what_unfolds_is_told_before_it_runs(honest: bytes, op: str) -> None:
     with pytest.raises(ModelFileError, match=f"most of it for {op} 'grown'"):
         read_compiled(changed(honest, growing(op)))
+
+
+def test_what_unfolds_as_values_say_is_not_run(honest: bytes) -> None:
+    """How large it becomes shows in the run alone."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.output[:] = ["before" if one == "heatmap" else one for one in node.output]
+        model.graph.node.extend(
+            [
+                helper.make_node("ReduceMax", ["before"], ["size"], keepdims=0),
+                helper.make_node("Cast", ["size"], ["whole"], to=TensorProto.INT64),
+                helper.make_node("Range", ["whole", "whole", "whole"], ["grown"]),
+                helper.make_node("ReduceMax", ["grown"], ["most"], keepdims=0),
+                helper.make_node("Cast", ["most"], ["cast"], to=TensorProto.FLOAT),
+                helper.make_node("Add", ["before", "cast"], ["heatmap"]),
+            ]
+        )
+
+    with pytest.raises(ModelFileError, match=r"cannot be told before it runs \(Range 'grown'\)"):
+        read_compiled(changed(honest, change))
 
 
 def test_the_memory_that_is_allowed(honest: bytes) -> None:

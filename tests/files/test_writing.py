@@ -116,13 +116,23 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
         write_bytes(tmp_path / ("n" * 300), b"new")
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        (OSError(28, "No space left on device"), OutputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_a_failed_write_leaves_nothing(
+    fault: BaseException, seen: type[BaseException], tmp_path: Path
+) -> None:
     def parts() -> Iterator[bytes]:
         yield b"half"
-        raise OSError(28, "No space left on device")
+        raise fault
 
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(seen, match="No space left" if seen is OutputError else None):
         write_bytes(tmp_path / "file", parts(), force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from networks import resnet
+from networks import Network, resnet
 from onnx import TensorProto, helper
 
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError
+from lrp_onnx.files.models import SIZE_LIMIT
 from lrp_onnx.model.gate import MOST_NODES, faults_of
 from lrp_onnx.model.load import load_model
 
@@ -117,8 +118,9 @@ def test_functions_are_inlined(saved: Save) -> None:
     ("change", "message"),
     [
         (lambda t: t.dims.append(2), "should take"),
-        (lambda t: t.dims.append(-1), "the file is damaged"),
-        (lambda t: t.dims.extend([1] * 9), "the file is damaged"),
+        (lambda t: t.dims.append(-1), "has the shape"),
+        (lambda t: t.dims.extend([-1, -1]), "has the shape"),
+        (lambda t: t.dims.extend([1] * 9), "has the shape"),
         (lambda t: setattr(t, "data_type", TensorProto.STRING), "of type STRING"),
         (lambda t: setattr(t, "data_type", 77), "of type number 77"),
         (lambda t: setattr(t, "raw_data", t.raw_data[:-1]), "should take"),
@@ -134,6 +136,25 @@ def test_weights_that_are_not_what_they_say(
     name = model.graph.initializer[0].name
     faults = faults_of(model)
     assert any(message in fault and name in fault for fault in faults), faults
+
+
+def test_sizes_below_zero_are_no_shape(saved: Save) -> None:
+    """Two of them have a product above 0, and the right number of values."""
+    model = resnet()
+    weight = model.graph.initializer[0]
+    weight.dims[0], weight.dims[1] = -weight.dims[0], -weight.dims[1]
+    with pytest.raises(UnsupportedModelError, match=f"'{weight.name}' has the shape"):
+        load_model(saved(model))
+
+
+def test_a_picture_that_is_too_small(saved: Save) -> None:
+    """Windows of 9 × 9 on 4 × 4 pixels: shape inference says less than 0."""
+    net = Network(0)
+    y = net.conv(net.conv("x", (3, 4), (5, 5)), (4, 4), (9, 9))
+    y = net.node("Flatten", net.node("GlobalAveragePool", y))
+    model = net.model(net.dense(y, (4, 5)), ["N", 3, 8, 8], classes=5)
+    with pytest.raises(UnsupportedModelError, match="the input is too small for it"):
+        load_model(saved(model))
 
 
 def test_sparse_weights_and_other_values() -> None:
@@ -190,6 +211,30 @@ def test_links_to_elsewhere_are_not_followed(external: Path, tmp_path: Path) -> 
     data.unlink()
     data.symlink_to(secret / "weights.data")
     with pytest.raises(ModelFileError, match="own folder"):
+        load_model(external)
+
+
+def test_a_second_name_is_enough(external: Path) -> None:
+    os.link(external.parent / "weights.data", external.parent / "second")
+    with pytest.raises(ModelFileError, match=r"has 2 names \(hard links\)"):
+        load_model(external)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.data"])
+def test_files_that_are_too_large_are_not_read(
+    name: str, external: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (external.parent / name).open("r+b") as file:
+        file.truncate(SIZE_LIMIT + 1)  # a hole: it takes no space
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was read")
+
+    for reader in ("regular_bytes", "onnx.load_external_data_for_model"):
+        if name == "weights.data" and reader == "regular_bytes":
+            continue
+        monkeypatch.setattr(f"lrp_onnx.files.models.{reader}", never)
+    with pytest.raises(ModelFileError, match=r"is 2,000,000,001 bytes"):
         load_model(external)
 
 
