@@ -20,6 +20,8 @@ from lrp_onnx.files.reading import regular_bytes
 
 SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
+MOST_SHOWN = 100
+"""Bytes of a damaged name in a message."""
 
 
 def load_proto(path: Path | str) -> onnx.ModelProto:
@@ -119,7 +121,8 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
     damaged = next(_undecodable(proto), None)
     if damaged is not None:
         raise ModelFileError(
-            f"{source} is damaged: the name {damaged!r} is not UTF-8 text; export the model again"
+            f"{source} is damaged: the name {damaged[:MOST_SHOWN]!r} is not UTF-8 text; "
+            "export the model again"
         )
     return proto
 

@@ -443,7 +443,7 @@ def graph_in_attribute(model: onnx.ModelProto, rng: Random) -> None:
     graph: onnx.GraphProto = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])], "g", [], []
     )
-    for level in range(int(rng.choice([1, 20, 45]))):
+    for level in range(int(rng.choice([1, 10, 25]))):
         node = helper.make_node(
             "If", ["c"], ["y"], then_branch=graph, else_branch=onnx.GraphProto()
         )
