@@ -15,6 +15,7 @@ from networks import Network
 from onnx import TensorProto, helper, numpy_helper
 
 from lrp_onnx.cli.verify import run_once
+from lrp_onnx.compiled.unchanged import compare
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import PREFIX
 from lrp_onnx.errors import LrpOnnxError, ModelFileError, UnsupportedModelError
@@ -201,7 +202,32 @@ def own_metadata(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key=PREFIX + key, value="[no")
 
 
-ODD: tuple[Change, ...] = (named_as_ours, own_metadata)
+def negative_batch(model: onnx.ModelProto) -> None:
+    """A symbolic batch as some write it."""
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+
+
+ODD: tuple[Change, ...] = (named_as_ours, own_metadata, negative_batch)
+
+
+def test_unknown_keys_of_external_data_are_not_read(saved: Save) -> None:
+    model = small()
+    tensor = next(one for one in model.graph.initializer if one.name == "dense.weight")
+    values, tensor.data_location = tensor.raw_data, TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    for key, value in (
+        ("location", "weights"),
+        ("\x1b[31m", "x"),
+        ("basepath", "/"),
+        ("length", "48"),
+    ):
+        tensor.external_data.add(key=key, value=value)
+    path = saved(model)
+    (path.parent / "weights").write_bytes(values)
+    compiled = compile_model(path, composite="epsilon-plus", runner=run_once)  # warnings are errors
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    before = run_once(small().SerializeToString(), {"x": x})["logits"]
+    assert np.array_equal(run_once(compiled.model.SerializeToString(), {"x": x})["logits"], before)
 
 
 def test_a_long_name_that_is_no_text_is_shown_in_part(tmp_path: Path) -> None:
@@ -224,3 +250,7 @@ def test_what_is_odd_compiles_and_predicts_the_same(change: Change, saved: Save)
     x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
     before = run_once(small().SerializeToString(), {"x": x}, optimize=False)["logits"]
     assert np.array_equal(run_once(data, {"x": x}, optimize=False)["logits"], before)
+    optimised = run_once(data, {"x": x})
+    original = {"original": model, "contract": compiled.contract, "runner": run_once}
+    found = compare(compiled.model, **original, pictures=x, optimised=optimised, measure=False)
+    assert not found.faults

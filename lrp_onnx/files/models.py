@@ -20,6 +20,8 @@ from lrp_onnx.files.reading import regular_bytes
 
 SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
+PLACE = ("location", "offset", "length")
+"""Keys that say where a weight lies; others are not read."""
 MOST_SHOWN = 100
 """Bytes of a damaged name in a message."""
 
@@ -172,6 +174,10 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
     faults = list(external_faults(external, path.parent))
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
+    for tensor in external:  # onnx warns of keys that it does not know
+        entries = [entry for entry in tensor.external_data if entry.key in PLACE]
+        del tensor.external_data[:]
+        tensor.external_data.extend(entries)
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
