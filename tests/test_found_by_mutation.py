@@ -18,7 +18,7 @@ from lrp_onnx.cli.verify import run_once
 from lrp_onnx.compiled.unchanged import compare
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import PREFIX
-from lrp_onnx.errors import LrpOnnxError, ModelFileError, UnsupportedModelError
+from lrp_onnx.errors import ContractError, LrpOnnxError, ModelFileError, UnsupportedModelError
 from lrp_onnx.files.compiled import read_compiled
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -137,6 +137,12 @@ def text_as_groups(model: onnx.ModelProto) -> None:
     groups.CopyFrom(helper.make_attribute("group", "two"))
 
 
+def deviation_of_zero(model: onnx.ModelProto) -> None:
+    """A preparation of pictures that divides by zero."""
+    stated = '{"mean": [0, 0, 0], "std": [0, 0, 0]}'
+    model.metadata_props.add(key=PREFIX + "preprocessing", value=stated)
+
+
 def attribute_of_no_function(model: onnx.ModelProto) -> None:
     group = next(one for one in node(model, "conv").attribute if one.name == "group")
     group.ref_attr_name = "group"
@@ -163,6 +169,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     function_called_relu: (UnsupportedModelError, "a function with the name of the operator Relu"),
     no_weight: (ModelFileError, "has input size 1"),
     text_as_groups: (ModelFileError, "Mismatched attribute type"),
+    deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
@@ -202,12 +209,29 @@ def own_metadata(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key=PREFIX + key, value="[no")
 
 
+def quantised_by_next_to_nothing(model: onnx.ModelProto) -> None:
+    """A weight's quantiser whose quotients overflow: they are computed while the file is read."""
+    for name, values in (("scale", np.float32(1e-45)), ("zero", np.int8(0))):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(values), name))
+    rest = ["scale", "zero"]
+    back = helper.make_node("DequantizeLinear", ["q", *rest], ["d"], name="back")
+    made = helper.make_node("QuantizeLinear", ["dense.weight", *rest], ["q"], name="quantise")
+    node(model, "dense").input[1] = "d"
+    model.graph.node.insert(0, back)
+    model.graph.node.insert(0, made)
+
+
 def negative_batch(model: onnx.ModelProto) -> None:
     """A symbolic batch as some write it."""
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
 
 
-ODD: tuple[Change, ...] = (named_as_ours, own_metadata, negative_batch)
+ODD: tuple[Change, ...] = (
+    named_as_ours,
+    own_metadata,
+    negative_batch,
+    quantised_by_next_to_nothing,
+)
 
 
 def test_unknown_keys_of_external_data_are_not_read(saved: Save) -> None:
@@ -248,7 +272,7 @@ def test_what_is_odd_compiles_and_predicts_the_same(change: Change, saved: Save)
     data = compiled.model.SerializeToString()
     read_compiled(data)
     x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
-    before = run_once(small().SerializeToString(), {"x": x}, optimize=False)["logits"]
+    before = run_once(model.SerializeToString(), {"x": x}, optimize=False)["logits"]
     assert np.array_equal(run_once(data, {"x": x}, optimize=False)["logits"], before)
     optimised = run_once(data, {"x": x})
     original = {"original": model, "contract": compiled.contract, "runner": run_once}
