@@ -148,6 +148,15 @@ def attribute_of_no_function(model: onnx.ModelProto) -> None:
     group.ref_attr_name = "group"
 
 
+def output_without_a_name(model: onnx.ModelProto) -> None:
+    """The converter of opsets crashes on it."""
+    model.opset_import[0].version = 17
+    shape = numpy_helper.from_array(np.array([-1, 4, 1, 1]), "shape")
+    model.graph.initializer.append(shape)
+    made = helper.make_node("Reshape", [node(model, "mean").output[0], "shape"], [""], name="view")
+    model.graph.node.insert(5, made)
+
+
 def pixels_into_floats(model: onnx.ModelProto) -> None:
     """A picture of integers that a convolution reads; the converter of opsets does not mind."""
     model.opset_import[0].version = 13
@@ -171,6 +180,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     text_as_groups: (ModelFileError, "Mismatched attribute type"),
     deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
+    output_without_a_name: (ModelFileError, "has an empty string in the graph"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
 
