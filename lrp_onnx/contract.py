@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lrp_onnx.errors import ContractError
-from lrp_onnx.values import Check, flag, listed, mapped, number, optional, record, text, whole
+from lrp_onnx.values import (
+    Check,
+    flag,
+    listed,
+    mapped,
+    number,
+    optional,
+    real,
+    record,
+    text,
+    whole,
+)
 
 HEATMAP = "heatmap"
 """Graph output (N, H, W) float32: relevance at the input, summed over channels and post-processed
@@ -130,14 +141,16 @@ VALUES: Mapping[str, Check] = {
 }
 """Fields of `Contract` that every compiled file's metadata holds → what their values may be."""
 KEYS = tuple(VALUES)
+LARGEST, SMALLEST = 1e6, 1e-6
+"""Bounds of numbers that can be a preprocessing's."""
 _PREPROCESSING: Mapping[str, Check] = {
-    "mean": listed(number, 1, 3),
-    "std": listed(number, 1, 3),
-    "divisor": number,
+    "mean": listed(real(-LARGEST, LARGEST), 1, 3),
+    "std": listed(real(SMALLEST, LARGEST), 1, 3),
+    "divisor": real(SMALLEST, LARGEST),
     "channels": text(),
     "layout": text(),
     "resize": text(),
-    "crop_fraction": number,
+    "crop_fraction": real(SMALLEST, 1.0),
     "interpolation": text(),
 }
 PREFIX = "lrp_onnx."

@@ -47,6 +47,18 @@ def number(value: Any, where: str) -> Iterator[str]:
 _LARGEST = 1e300
 
 
+def real(least: float, most: float) -> Check:
+    """A number from `least` to `most`."""
+
+    def check(value: Any, where: str) -> Iterator[str]:
+        faults = [*number(value, where)]
+        if not faults and not least <= value <= most:
+            faults = [f"{where} is {_told(value)}, not from {least:g} to {most:g}"]
+        yield from faults
+
+    return check
+
+
 def flag(value: Any, where: str) -> Iterator[str]:
     """True or false."""
     if not isinstance(value, bool):

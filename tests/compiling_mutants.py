@@ -280,7 +280,12 @@ class Report:
 def main(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(exist_ok=True)
-    (folder.parent / "secret").write_bytes(bytes(1 << 16))
+    secret = folder.parent / "secret"
+    secret.write_bytes(bytes(1 << 16))
+    (folder / "link.bin").unlink(missing_ok=True)
+    (folder / "link.bin").symlink_to(secret)
+    (folder / "hard.bin").unlink(missing_ok=True)
+    (folder / "hard.bin").hardlink_to(secret)
     seeds = list(range(arguments.first, arguments.first + arguments.count))
     report = Report()
     for result in apart(seeds, folder, arguments):

@@ -29,9 +29,10 @@ class Runner(Protocol):
 
 
 def fixed_batch(model: onnx.ModelProto, name: str) -> int | None:
-    """The batch size that the input `name` states; None if it is symbolic."""
+    """The batch size that the input `name` states; None if it is symbolic, as -1 is to some."""
     value = next(v for v in model.graph.input if v.name == name)
-    return value.type.tensor_type.shape.dim[0].dim_value or None
+    size = value.type.tensor_type.shape.dim[0].dim_value
+    return size if size > 0 else None
 
 
 def in_batches(

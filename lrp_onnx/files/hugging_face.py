@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lrp_onnx.contract import Preprocessing
+from lrp_onnx.contract import LARGEST, SMALLEST, Preprocessing
 
 _RESAMPLE = {0: "nearest", "nearest": "nearest"}
 """Interpolations of other libraries that do not average; all others do when they shrink."""
@@ -22,8 +22,6 @@ the others do so too.
 """
 LONGEST_SIDE = 1 << 15
 """Most pixels of a side that can be a model's."""
-LARGEST, SMALLEST = 1e6, 1e-6
-"""Bounds of numbers that can be a preprocessing's."""
 
 
 def of_preprocessor(values: Mapping[str, Any]) -> Preprocessing:

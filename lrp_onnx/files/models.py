@@ -22,6 +22,10 @@ from lrp_onnx.files.reading import regular_bytes
 
 SIZE_LIMIT = 2_000_000_000
 """Largest file in bytes; a protobuf message can have up to 2 GiB."""
+PLACE = ("location", "offset", "length")
+"""Keys that say where a weight lies; others are not read."""
+MOST_SHOWN = 100
+"""Bytes of a damaged name in a message."""
 
 
 def load_proto(path: Path | str, *, max_memory: float | None = None) -> onnx.ModelProto:
@@ -122,7 +126,8 @@ def parse(data: bytes, source: str) -> onnx.ModelProto:
     damaged = next(_undecodable(proto), None)
     if damaged is not None:
         raise ModelFileError(
-            f"{source} is damaged: the name {damaged!r} is not UTF-8 text; export the model again"
+            f"{source} is damaged: the name {damaged[:MOST_SHOWN]!r} is not UTF-8 text; "
+            "export the model again"
         )
     return proto
 
@@ -176,6 +181,10 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
     check_weights(
         map(partial(_external_bytes, folder=path.parent), external), str(path), max_memory
     )
+    for tensor in external:  # onnx warns of keys that it does not know
+        entries = [entry for entry in tensor.external_data if entry.key in PLACE]
+        del tensor.external_data[:]
+        tensor.external_data.extend(entries)
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:

@@ -82,6 +82,9 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             if (inner.domain, inner.op_type) not in functions:
                 faults += _operator(inner, apart=apart)
             faults += _attributes(inner)
+    for node in proto.graph.node:
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            faults.append(f"{where(node)} takes an attribute of a function and is in none")
     masks = {name for node in _nodes(proto) if node.op_type == "Add" for name in node.input}
     for tensor in _tensors(proto):
         faults += _tensor(tensor, mask=tensor.name in masks)

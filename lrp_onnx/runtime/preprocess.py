@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrp_onnx.contract import Preprocessing
+from lrp_onnx.contract import LARGEST, SMALLEST, Preprocessing
 from lrp_onnx.errors import ImageError
-from lrp_onnx.files.hugging_face import LARGEST, SMALLEST
 from lrp_onnx.notation import build, write
 
 PRESETS: dict[str, tuple[Preprocessing, str]] = {

@@ -211,7 +211,9 @@ def with_number_inserted(model: onnx.ModelProto, rng: Random) -> None:
 
 
 def movement_inserted(model: onnx.ModelProto, rng: Random) -> None:
-    """Reshape, Transpose, Slice, Pad, Cast and the like with arguments at random."""
+    """Reshape, Transpose, Slice, Pad, Cast and the like with arguments at random; operators whose
+    results are as large as their arguments say.
+    """
 
     def whole(*sizes: int) -> str:
         return stored(model, np.array(sizes, np.int64), rng)
@@ -219,6 +221,16 @@ def movement_inserted(model: onnx.ModelProto, rng: Random) -> None:
     def scales() -> str:
         return stored(model, np.array([1, 1, *rng.choice([0, 1, 2, 0.5, 1e6], 2)], "f"), rng)
 
+    def whole_number(number: int) -> str:
+        return stored(model, np.array(number, np.int64), rng)
+
+    def unfolded(operator: str, *names: str) -> str:
+        """What an operator makes of stored values."""
+        made = f"unfolded_{int(rng.integers(10**9))}"
+        model.graph.node.insert(0, helper.make_node(operator, names, [made]))
+        return made
+
+    large = int(pick(rng, (2, 300, 20_000, 2**24, 2**33)))
     few = [int(one) for one in rng.integers(-1, 5, 4)]
     low, high = (int(pick(rng, WHOLE)) for _ in range(2))
     order, mode = [int(i) for i in rng.permutation(4)], str(pick(rng, TEXTS[8:12]))
@@ -234,6 +246,12 @@ def movement_inserted(model: onnx.ModelProto, rng: Random) -> None:
         lambda: ("Squeeze", [whole(few[0])] if rng.random() < 0.5 else [], {}),
         lambda: ("Resize", ["", scales()], {}),
         lambda: ("Expand", [whole(1, 1, *map(abs, few[:2]))], {}),
+        lambda: ("Expand", [whole(1, 1, large, large)], {}),
+        lambda: ("Tile", [whole(1, 1, large, int(pick(rng, (1, large))))], {}),
+        lambda: ("Pad", [whole(0, 0, large, large, 0, 0, 0, 0)], {"mode": mode}),
+        lambda: ("Add", [unfolded("ConstantOfShape", whole(large, large))], {}),
+        lambda: ("Add", [unfolded("Range", *map(whole_number, (0, min(large**2, 2**60), 1)))], {}),
+        lambda: ("Mul", [unfolded("Tile", stored(model, np.ones(4, "f"), rng), whole(large))], {}),
     ]
     operator, names, attributes = pick(rng, forms)()
     inserted(model, rng, lambda x, y: [helper.make_node(operator, [x, *names], [y], **attributes)])
@@ -443,7 +461,7 @@ def graph_in_attribute(model: onnx.ModelProto, rng: Random) -> None:
     graph: onnx.GraphProto = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])], "g", [], []
     )
-    for level in range(int(rng.choice([1, 20, 45]))):
+    for level in range(int(rng.choice([1, 10, 25]))):
         node = helper.make_node(
             "If", ["c"], ["y"], then_branch=graph, else_branch=onnx.GraphProto()
         )

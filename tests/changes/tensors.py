@@ -10,7 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from changes.drawing import HOSTILE, REAL, WHOLE, Change, Random, pick, some_tensor
 
 TYPES = tuple(range(24))
-PLACES = ("../secret", "/etc/passwd", "missing.bin", "model.onnx", ".", "a/../b", HOSTILE, "")
+PLACES = (
+    "../secret", "link.bin", "hard.bin", "/etc/passwd", "missing.bin", "model.onnx", ".", "a/../b",
+    HOSTILE, "",
+)  # fmt: skip
+"""Where the values of a tensor are said to lie; two of them are links to a file outside."""
 
 
 def array_of(tensor: TensorProto) -> np.ndarray | None:

@@ -162,7 +162,8 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
             # NumPy's power of float32 is not rounded as runtimes round it.
             return [np.asarray(np.power(base, exponent), np.float32)]
     try:
-        results: Any = ReferenceEvaluator(model).run(None, feeds)
+        with np.errstate(all="ignore"):
+            results: Any = ReferenceEvaluator(model).run(None, feeds)
     # The evaluator is Python code without checks: a damaged node can raise any built-in or NumPy
     # exception. The node then stays in the graph, and its reader reports it.
     except Exception:

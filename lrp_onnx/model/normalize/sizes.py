@@ -59,10 +59,13 @@ def _channels_of(picture: ir.Value) -> int | None:
     does.
     """
     for node, place in picture.uses():
-        weight = node.inputs[1] if node.op_type == "Conv" and place == 0 else None
-        if weight is not None and weight.const_value is not None:
-            groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
-            return int(weight.const_value.shape.numpy()[1]) * groups
+        if node.op_type != "Conv" or place != 0 or len(node.inputs) < 2:
+            continue
+        weight, stated = node.inputs[1], node.attributes.get("group")
+        groups = 1 if stated is None else stated.value
+        sizes = shape_of(weight) if weight is not None else None
+        if sizes is not None and len(sizes) > 2 and sizes[1] and isinstance(groups, int):
+            return sizes[1] * groups
     return None
 
 

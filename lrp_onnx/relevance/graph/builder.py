@@ -317,12 +317,12 @@ class Builder:
         if isinstance(source, Value):
             return source
         number = float(source)
-        name = self._constant(np.asarray(number, np.float32))
+        name = self._constant(_as_float32(number))
         return Value(self, name, Sign(number >= 0, number <= 0), number=number)
 
     def array(self, values: ArrayLike) -> Value:
         """A constant float32 tensor."""
-        data = np.ascontiguousarray(values, np.float32)
+        data = np.ascontiguousarray(_as_float32(values))
         return Value(
             self, self._constant(data), Sign(bool((data >= 0).all()), bool((data <= 0).all()))
         )
@@ -455,3 +455,9 @@ class Builder:
             self.tensors[name] = gs.Constant(name, data)
             self._built[key] = (name,)
         return self._built[key][0]
+
+
+def _as_float32(values: ArrayLike) -> np.ndarray[Any, Any]:
+    """The numbers in float32; what is larger than its largest is infinite, which checks find."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
