@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -191,20 +191,21 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
     """
     check_writable(path, force=force)
     target = Path(os.path.realpath(path))
+    # Not by `tempfile`: the system applies the process's mask to these permissions, which cannot be
+    # read without setting it, for all threads.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle = os.open(temporary, flags, 0o666)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             _mark(handle)
             file.writelines([data] if isinstance(data, bytes) else data)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
+        temporary.replace(target)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise

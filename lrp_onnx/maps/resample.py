@@ -145,7 +145,7 @@ METHODS: MappingProxyType[str, Callable[[int, int], Matrix]] = MappingProxyType(
 """Name of a method → function (target length, source length) → matrix."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _cached(method: str, target: int, source: int) -> Matrix:
     """Return the method's matrix, read-only and cached: a data set has few picture sizes."""
     matrix = METHODS[method](target, source)

@@ -10,12 +10,18 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
+from io import SEEK_END
+from itertools import chain
 from pathlib import Path
 from string import Template
+from tempfile import SpooledTemporaryFile, gettempdir
+from weakref import finalize
 
 import numpy as np
 
+from lrp_onnx.errors import OutputError
 from lrp_onnx.files.writing import check_writable, write_bytes
 from lrp_onnx.report.card import card, colors_over_photo, json_text
 from lrp_onnx.report.entry import Entry, Failed, Run
@@ -30,6 +36,8 @@ GROUND = 64
 """The grey behind the colour bar: that of a dimmed photo."""
 LOOK = 40
 """Which colour from the end of either side gives the side its name."""
+IN_MEMORY, AT_ONCE = 4_000_000, 1_000_000
+"""Bytes of pictures that wait in memory, and that are copied at once."""
 TINY = 1e-6
 """A start below this gives no share of relevance."""
 
@@ -68,7 +76,8 @@ def write_page(
 
 
 class Page:
-    """A report that grows photo by photo; only their small pictures are kept.
+    """A report that grows photo by photo; only their small pictures are kept, the most of them in
+    a temporary file.
 
     Args:
         full_size: photos of up to 1600 pixels a side instead of 480.
@@ -76,19 +85,30 @@ class Page:
 
     def __init__(self, *, full_size: bool = False) -> None:
         self._full_size = full_size
-        self._cards: list[bytes] = []
+        self._cards = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        finalize(self, self._cards.close)
         self._tally = _Tally()
 
     def add(self, entry: Entry | Failed) -> None:
         """Add a photo, or a picture that failed.
 
         Raises:
+            OutputError: there is no room for its pictures.
             ValueError: a photo or a map is not a valid array.
         """
         if isinstance(entry, Failed):
             self._tally.failed.append(entry)
             return
-        self._cards.append(card(entry, len(self._cards), full_size=self._full_size).encode())
+        text = card(entry, self._tally.photos, full_size=self._full_size).encode()
+        try:
+            self._cards.seek(0, SEEK_END)
+            self._cards.write(text)
+        except OSError as error:
+            raise OutputError(
+                "the pictures of the HTML report cannot be kept in "
+                f"{gettempdir()}: {error.strerror or error}; set TMPDIR to another folder, or give "
+                "--report none"
+            ) from error
         self._tally.add(entry)
 
     def write(self, path: str | Path, run: Run, *, force: bool = False) -> Path:
@@ -99,7 +119,9 @@ class Page:
             OutputError: it cannot be written.
         """
         head, tail = _around(run, self._tally)
-        return write_bytes(Path(path), b"".join([head, *self._cards, tail]), force=force)
+        self._cards.seek(0)
+        cards = iter(partial(self._cards.read, AT_ONCE), b"")
+        return write_bytes(Path(path), chain([head], cards, [tail]), force=force)
 
 
 @dataclass(slots=True)

@@ -136,3 +136,18 @@ def test_a_failed_write_leaves_nothing(
         write_bytes(tmp_path / "file", parts(), force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_the_mask_of_permissions_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one for all threads: who sets it to read it may leave another thread's behind."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", None)
+            write_bytes(tmp_path / "file", b"some")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

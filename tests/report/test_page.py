@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import weakref
@@ -332,6 +333,26 @@ def test_a_page_grows(tmp_path: Path) -> None:
     assert [len(each.all("img")) for each in (first, second)] == [1, 2]
     whole = written(tmp_path, entry("a.png"), Failed("b.png", "it is damaged"), entry("c.png"))
     assert second.source == whole.source
+
+
+def test_many_photos_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in memory; and it is said where there is no room for them."""
+    names = [f"{number}.png" for number in range(5)]
+    usual = written(tmp_path, *map(entry, names))
+    monkeypatch.setattr("lrp_onnx.report.page.IN_MEMORY", 1000)
+    page = Growing()
+    for name in names:
+        page.add(entry(name))
+    assert page._cards._rolled
+    for _ in range(2):
+        assert Page(page.write(tmp_path / "report.html", RUN, force=True)).source == usual.source
+
+    def full(text: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(page._cards, "write", full)
+    with pytest.raises(OutputError, match="No space left on device; set TMPDIR"):
+        page.add(entry("d.png"))
 
 
 def test_an_entry_checks_its_values() -> None:

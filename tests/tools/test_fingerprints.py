@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +77,33 @@ def test_twice_the_same_and_a_change_is_listed(
     monkeypatch.setattr(tool, "fingerprints", again)
     assert tool.main(["--family", FAMILY, "--against", str(folder / "before.json")]) == 0
     assert "nothing has changed" in capsys.readouterr().out
+
+
+def test_a_second_time_under_other_circumstances(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes have them, and what is not the same is listed."""
+    seen = []
+
+    def found(jobs: Sequence[tool.Job], *, elsewhere: bool = False) -> tool.Found:
+        seen.append(elsewhere)
+        return {NAME: {"form": {"graph": str(differs and elsewhere), "metadata": "2"}}}
+
+    monkeypatch.setattr(tool, "fingerprints", found)
+    for differs, said in ((False, "nothing has changed"), (True, f"{NAME} | form: graph")):
+        assert tool.main(["--family", FAMILY, "--again"]) == int(differs)
+        assert capsys.readouterr().out.splitlines()[1:] == [said]
+    assert seen == [False, True] * 2
+
+    before = dict(os.environ)
+    with tool.changed({"PYTHONHASHSEED": "7"}):
+        assert os.environ["PYTHONHASHSEED"] == "7"
+    assert dict(os.environ) == before
+    monkeypatch.setattr(time, "time", time.time)
+    monkeypatch.chdir(Path.cwd())
+    now, here = time.time(), Path.cwd()
+    tool.move()
+    assert time.time() > now + tool.LATER - 1 and Path.cwd() != here
 
 
 def test_a_file_that_is_gone_is_a_change() -> None:

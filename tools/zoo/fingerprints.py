@@ -4,12 +4,14 @@
     python -m tools.zoo.fingerprints --against before.json
     python -m tools.zoo.fingerprints --family core se --against before.json     a part of it
     python -m tools.zoo.fingerprints models/shapes-resnet.onnx -o before.json   a further model
+    python -m tools.zoo.fingerprints --again          everything twice, under other circumstances
 
 Every file is compiled in many forms: under every composite, for every runtime, for many targets,
 with coarse maps, further outputs, other starts and rules, and shuffled weights. Of each form the
 graph and the metadata are hashed apart; versions do not count. A form that is refused counts by
 what the error says. With `--against` every difference is listed, and the exit status is 1 where
-there is one.
+there is one. So it is with `--again`, which compiles everything a second time, in processes with
+another hash seed, locale, time zone, date, working folder and number of threads.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -94,24 +99,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", nargs="+", metavar="NAME", help="only these of the zoo")
     parser.add_argument("-o", "--output", type=Path, help="write the fingerprints here")
     parser.add_argument("--against", type=Path, help="fingerprints that must not have changed")
+    parser.add_argument("--again", action="store_true", help="compile twice, and compare")
     given = parser.parse_args(arguments)
-    if not given.output and not given.against:
-        parser.error("say where the fingerprints go (-o), or what they must equal (--against)")
+    if not given.output and not given.against and not given.again:
+        parser.error(
+            "say where the fingerprints go (-o), what they must equal (--against), or --again"
+        )
     unknown = set(given.family or ()) - {entry["family"] for entry in read_manifest()}
     if unknown:
         parser.error(f"the zoo has no family {', '.join(sorted(unknown))}")
-    found = fingerprints(list(jobs(given.models, given.family)))
+    wanted = list(jobs(given.models, given.family))
+    found = fingerprints(wanted)
     if given.output:
         text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
         given.output.write_text(text + "\n", encoding="utf-8")
     print(f"{sum(map(len, found.values()))} forms of {len(found)} files")
-    if not given.against:
-        return 0
-    before: Found = json.loads(given.against.read_text(encoding="utf-8"))
-    if given.family:
-        before = {name: forms for name, forms in before.items() if name in found}
-    changes = differences(before, found)
-    print("\n".join(changes) if changes else "nothing has changed")
+    changes = []
+    if given.against:
+        before: Found = json.loads(given.against.read_text(encoding="utf-8"))
+        if given.family:
+            before = {name: forms for name, forms in before.items() if name in found}
+        changes += differences(before, found)
+    if given.again:
+        changes += differences(found, fingerprints(wanted, elsewhere=True))
+    if given.against or given.again:
+        print("\n".join(changes) if changes else "nothing has changed")
     return int(bool(changes))
 
 
@@ -124,14 +136,47 @@ def jobs(models: Iterable[Path], families: Iterable[str] | None) -> Iterator[Job
         yield Job(path.name, path=path.absolute())
 
 
-def fingerprints(wanted: Sequence[Job]) -> Found:
-    """Every file in every form, two files at a time."""
-    with multiprocessing.get_context("spawn").Pool(min(PROCESSES, len(wanted))) as pool:
+def fingerprints(wanted: Sequence[Job], *, elsewhere: bool = False) -> Found:
+    """Every file in every form, two files at a time; `elsewhere` under `OTHER` circumstances."""
+    start = multiprocessing.get_context("spawn").Pool
+    count = min(PROCESSES, len(wanted))
+    with changed(OTHER if elsewhere else {}), start(count, move if elsewhere else None) as pool:
         done = []
         for name, forms in pool.imap_unordered(work, wanted):
             done.append((name, forms))
             print(f"{len(done)} of {len(wanted)}: {name}", file=sys.stderr, flush=True)
     return dict(sorted(done))
+
+
+OTHER = {
+    "PYTHONHASHSEED": "4242",
+    "PYTHONUTF8": "0",
+    "LC_ALL": "C",
+    "TZ": "Asia/Kathmandu",
+    "OMP_NUM_THREADS": "1",
+}
+"""Variables of the environment that should change nothing."""
+LATER = 400 * 86_400
+"""Seconds by which clocks go fast under other circumstances."""
+
+
+@contextmanager
+def changed(environment: Mapping[str, str]) -> Iterator[None]:
+    """The process's environment, as children that begin in the block have it."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def move() -> None:
+    """Be in another folder, on another day."""
+    now = time.time
+    time.time = lambda: now() + LATER
+    os.chdir(tempfile.gettempdir())
 
 
 def work(job: Job) -> tuple[str, dict[str, Fingerprint]]:
