@@ -145,9 +145,7 @@ def names_of(ledger: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 def casts_of(contract: Contract) -> dict[str, str]:
     """Tensors of the ledger that no node computes → the tensor that each is as float32."""
     return {
-        name: source
-        for entry in contract.ledger
-        for name, source in entry.get("casts", {}).items()
+        name: source for entry in contract.ledger for name, source in entry.get("casts", {}).items()
     }
 
 
@@ -251,9 +249,7 @@ def accounts_of(
         ) from error
 
 
-def _accounts(
-    contract: Contract, tensors: dict[str, Array], rounding: float
-) -> Iterator[Account]:
+def _accounts(contract: Contract, tensors: dict[str, Array], rounding: float) -> Iterator[Account]:
     for entry in contract.ledger:
         values = tensors | _views(entry, tensors)
         rule = contract.rules[entry["step"]]
