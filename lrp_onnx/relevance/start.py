@@ -105,8 +105,9 @@ def _predicted(logits: Value) -> Value:
 
 
 def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Value:
-    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit, (K, 1); where there
-    are fewer, no class of the model.
+    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit, (K, 1).
+
+    Where there are fewer logits it is no class of the model.
     """
     _, order = builder.nodes_of(
         "TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1}
