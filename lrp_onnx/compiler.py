@@ -533,7 +533,9 @@ def compile_model(
             "give one name per class"
         )
     backward = _emit(graph, forward, plan, assigned, options, start=start, until=coarse)
-    ledger = tuple(_ledger(entry, backward.builder) for entry in backward.ledger)
+    ledger: tuple[Mapping[str, Any], ...] = tuple(
+        _ledger(entry, backward.builder) for entry in backward.ledger
+    )
     model = _appended(backward, forward, options, ledger, at=coarse)
     # `verify` reads the tensors of the ledger, even where no node reads them.
     model = drop_unused(model, keep=names_of(ledger))

@@ -73,6 +73,19 @@ def warnings_of(
     yield f"{text} To settle it: {command} PHOTOS --labels FILE"
 
 
+def without_relevance(empty: Mapping[str, str]) -> list[str]:
+    """What to say of pictures whose maps explain nothing: name → why, as a clause."""
+    if not empty:
+        return []
+    name, why = next(iter(empty.items()))
+    others = f", nor do those of {len(empty) - 1} others" if len(empty) > 1 else ""
+    return [
+        f"the map of {name} explains nothing{others}: {why}. Either the class's score does not "
+        "depend on the picture (weights or features that are zero), or all relevance is lost on "
+        "the way, which lrp-onnx verify shows"
+    ]
+
+
 def _doubt(explainer: Explainer, model: Path, pictures: Sequence[Path], threads: int | None) -> str:
     """Why a few of the pictures speak against the assumed preprocessing; "" where they do not."""
     readable = list(islice(filter(_is_readable, thinned(pictures, 2 * FEW)), FEW))

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of
+from lrp_onnx.cli.about import in_words, remarks_of, run_of, warnings_of, without_relevance
 from lrp_onnx.cli.given import refuse_settled, run_settings
 from lrp_onnx.cli.progress import WARNING, Progress
 from lrp_onnx.compiler import Options, compile_model
@@ -250,6 +250,7 @@ def _explained(
     done = len(results.pictures) - len(results.missing)
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
     faults: dict[Path, ImageError] = {}
+    empty: dict[str, str] = {}
     fresh = _by_picture(
         explainer.explain_images(
             again,
@@ -273,6 +274,7 @@ def _explained(
                 yield from results.stored(picture)
                 continue
             if explanations:
+                empty |= {one.path.name: one.nothing for one in explanations if one.nothing}
                 shown = [drawing.of(explanation) for explanation in explanations]
                 lines = write_picture(results, shown, drawing)
                 page.add(shown)
@@ -281,6 +283,7 @@ def _explained(
                 page.add_fault(lines[0])
             progress.step()
             yield from lines
+        warnings += without_relevance(empty)
         if results.is_begun:
             for other in results.others:
                 page.add_stored(results, other)

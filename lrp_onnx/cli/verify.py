@@ -20,7 +20,7 @@ from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.originals import check_original
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.normalize.padded_pools import runnable
-from lrp_onnx.runtime.batches import from_array, from_picture
+from lrp_onnx.runtime.batches import as_input, from_array, from_picture
 from lrp_onnx.runtime.preprocess import input_size
 from lrp_onnx.runtime.reading import Reading
 from lrp_onnx.runtime.session import Session, open_session
@@ -199,4 +199,4 @@ def _pictures(model: onnx.ModelProto, contract: Contract, images: Sequence[Path]
             f"give {batch} at most"
         )
     filled = np.resize(pictures, (batch, *pictures.shape[1:]))  # again from the first picture
-    return filled.astype(element, copy=False)
+    return as_input(filled, element)

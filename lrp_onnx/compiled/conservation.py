@@ -32,6 +32,8 @@ GROWTH = 100.0
 what counted.
 """
 
+MOST_ABSORBED = 0.5
+"""The part of the relevance that stabilizers may take before a note says so."""
 LARGEST_PRODUCT = 64
 """Elements of a product of the ledger's tensors, over those of its largest factor, at most."""
 
@@ -122,6 +124,26 @@ def growth(rows: Sequence[Account], start: NDArray[np.float64]) -> str | None:
         f"layers, most at {worst}), where outputs are far smaller than what they add up. What "
         "keeps relevance small: ratio or z-plus-join at sums, layer-norm at layer normalisations, "
         "gamma or z-plus at linear layers (--rule '@join=ratio')"
+    )
+
+
+def absorbed(rows: Sequence[Account]) -> str | None:
+    """A note if stabilizers took more than `MOST_ABSORBED` of the relevance at the logits, without
+    its signs, or if there is none; else None.
+    """
+    start = rows[0].size_received
+    if not np.any(start):
+        return (
+            "there is no relevance at the logits: they are zero, or those that are compared are "
+            "equal, so that the maps explain nothing"
+        )
+    taken = sum(np.abs(row.epsilon) for row in rows if row.conserves)
+    share = float(np.max(taken / np.maximum(start, np.finfo(np.float64).tiny)))
+    if not share > MOST_ABSORBED:
+        return None
+    return (
+        f"stabilizers took {min(share, 1):.0%} of the relevance: the model's values are as small "
+        "as epsilon, and the map shows what is left; rules with a smaller epsilon keep more"
     )
 
 

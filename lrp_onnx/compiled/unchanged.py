@@ -301,6 +301,8 @@ def _movements(
 def _is_notable(movement: Movement, exact: Outputs, tolerance: float) -> bool:
     """Whether an output moves by more than rounding, in the compiled model or in the original."""
     half = SAME_HALF.get(str(exact[movement.output].dtype), 0.0)
+    if not np.isfinite(exact[movement.output].astype(np.float64)).all():
+        return False  # another check says so, and there is nothing to measure
     moved = max(movement.compiled, movement.original or 0.0)
     return not moved <= max(tolerance, half)
 

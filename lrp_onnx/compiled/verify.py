@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lrp_onnx.compiled.conservation import (
     Account,
+    absorbed,
     accounts_of,
     casts_of,
     constants_of,
@@ -110,6 +111,12 @@ def check_compiled(
             "the original or the compiled model cannot be run here:", [f"{error}; {hint}"]
         ) from error
     faults = [*found.faults, *non_finite(optimised)]
+    if own := non_finite({name: optimised[name] for name in contract.outputs if name in optimised}):
+        raise VerificationError(
+            "the model's own output is not finite for a random picture, so that nothing of it can "
+            "be explained:",
+            [f"{fault}: its values overflow in their type" for fault in own],
+        )
     if faults:
         raise VerificationError("the compiled model failed its checks:", faults)
     return found.notes
@@ -276,7 +283,7 @@ def audit(
         tuple((name, tuple(faults)) for name, faults in checks),
         tuple(rows),
         start,
-        (*compared.notes, *filter(None, [growth(rows, start)])),
+        (*compared.notes, *filter(None, [growth(rows, start), absorbed(rows)])),
         compared.movements,
     )
 

@@ -104,7 +104,7 @@ def _every(
     metadata: Mapping[str, str], path: Path | None, remark: Callable[[str], None]
 ) -> list[Description]:
     """What every source says, in the order in which they count."""
-    return [*_in_metadata(metadata), *(_beside(path, remark) if path else ())]
+    return [*_in_metadata(metadata, remark), *(_beside(path, remark) if path else ())]
 
 
 def _first(
@@ -145,7 +145,9 @@ def _for_channels(spec: Preprocessing, channels: int | None) -> Preprocessing | 
     return None
 
 
-def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Description]:
+def _in_metadata(
+    metadata: Mapping[str, str], remark: Callable[[str], None]
+) -> Iterator[Description]:
     preprocessing, labels = read_description(metadata)
     here = "the model's metadata"
     yield Description(
@@ -154,17 +156,17 @@ def _in_metadata(metadata: Mapping[str, str]) -> Iterator[Description]:
         labels=labels,
         labels_from=here,
     )
-    yield _ultralytics(metadata)
+    yield _ultralytics(metadata, remark)
     yield _image_keys(metadata)
 
 
-def _ultralytics(metadata: Mapping[str, str]) -> Description:
+def _ultralytics(metadata: Mapping[str, str], remark: Callable[[str], None]) -> Description:
     """Metadata as Ultralytics writes it: ``task``, ``names``, ``imgsz``, as Python literals.
 
     Its classifiers take RGB from 0 to 1, the shorter side resized, the centre cut out.
     """
     here = "the model's metadata (Ultralytics)"
-    names = _names(_literal(metadata.get("names", "")))
+    names = _names(_literal(metadata.get("names", "")), f"names in {here}", remark)
     size = _literal(metadata.get("imgsz", ""))
     is_classifier = metadata.get("task") == "classify"
     gray = metadata.get("channels") == "1"
@@ -237,24 +239,33 @@ def _hugging_face(
             )
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             remark(f"{name} in {folder} cannot be used ({error})")
-    names = _names(config.get("id2label")) or _names(config.get("label_names"))
+    names = _names(config.get("id2label"), f"id2label of {folder / CONFIG}", remark)
+    names = names or _names(config.get("label_names"), "", remark)
     if names and not all(name.startswith("LABEL_") for name in names):
         found = replace(found, labels=names, labels_from=str(folder / CONFIG))
     return found
 
 
-def _names(found: Any) -> tuple[str, ...]:
-    """Class names of a list, or of a mapping from every index, as a number or text; else none."""
+def _names(found: Any, where: str, remark: Callable[[str], None]) -> tuple[str, ...]:
+    """Class names of a list, or of a mapping from every index, as a number or text; else none, with
+    a remark on a mapping of other keys. What is null has no name.
+    """
     if isinstance(found, list | tuple):
-        return tuple(map(str, found))
-    if not isinstance(found, dict):
+        return tuple(map(_name, found))
+    if not isinstance(found, dict) or not found:
         return ()
     try:
-        by_index = {int(index): str(name) for index, name in found.items()}
+        by_index = {int(index): _name(name) for index, name in found.items()}
     except (TypeError, ValueError, OverflowError):
+        by_index = {}
+    if sorted(by_index) != list(range(len(found))):
+        remark(f"{where} does not name the classes from 0 to {len(found) - 1} one by one: not used")
         return ()
-    complete = sorted(by_index) == list(range(len(by_index)))
-    return tuple(by_index[index] for index in range(len(by_index))) if complete else ()
+    return tuple(by_index[index] for index in range(len(by_index)))
+
+
+def _name(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _literal(text: str) -> Any:

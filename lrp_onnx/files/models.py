@@ -138,8 +138,9 @@ def _decode(data: bytes, source: str) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
         is_model = len(proto.graph.node) > 0
+        unknown = "it has no nodes" if proto.graph.output else ""
     except DecodeError:
-        is_model = False
+        is_model, unknown = False, ""
     if not is_model:
         kind = picture_format(data)
         if kind:
@@ -147,7 +148,7 @@ def _decode(data: bytes, source: str) -> onnx.ModelProto:
                 f"{source} is a {kind} picture, not an ONNX model: the model is named first, then "
                 "the pictures, as in lrp-onnx explain model.onnx photo.jpg"
             )
-        reason = looks_like(data) or "it is truncated, damaged, or of another format"
+        reason = looks_like(data) or unknown or "it is truncated, damaged, or of another format"
         remedy = way_to_onnx(data, source) or "export or download it again"
         raise ModelFileError(f"{source} is not an ONNX model: {reason}; {remedy}")
     return proto

@@ -27,7 +27,8 @@ def start_relevance(
       map whose means are the logits, `entered` does so behind them.
     - Elsewhere the start is one-hot at `target`, times the logit, its softmax probability, or one.
       A negative target is the largest logit, or the largest of `Plan.ranked`; where one picture
-      serves many targets, -k is the k-th largest.
+      serves many targets, -k is the k-th largest. Of equal ones it is the one of the lowest index.
+      At a class that the model does not have the start is zero, and so is the map.
     - A model of one number (`Plan.single`) has the logits -z and z: its two classes are one neuron
       seen from both sides. There, and where every class has a sigmoid of its own, a contrastive
       start is the target's logit alone, and the probability is a sigmoid.
@@ -43,7 +44,11 @@ def start_relevance(
     if value == "contrastive" and not plan.separate:
         others = builder.node("Where", hit, builder.value(ABSENT), logits)
         weights = builder.node("Softmax", others, attributes={"axis": 1})
-        one_hot = builder.node("Where", hit, logits, logits * weights * -1.0)
+        rivals = logits * weights * -1.0
+        if inputs != "none":
+            exists = builder.node("Less", chosen, builder.integer(plan.classes))
+            rivals = builder.node("Where", exists, rivals, builder.value(0.0))
+        one_hot = builder.node("Where", hit, logits, rivals)
     else:
         amount = _amount(builder, plan, value, logits)
         one_hot = builder.node("Where", hit, amount, builder.value(0.0))
@@ -100,7 +105,10 @@ def _predicted(logits: Value) -> Value:
 
 
 def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Value:
-    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit, (K, 1)."""
+    """For every row k of `column` (K, 1) the class of the (−k)-th largest logit, (K, 1).
+
+    Where there are fewer logits it is no class of the model.
+    """
     _, order = builder.nodes_of(
         "TopK", logits, builder.integers((classes,)), outputs=2, attributes={"axis": 1}
     )
@@ -108,4 +116,5 @@ def _ranked(builder: Builder, logits: Value, column: Value, classes: int) -> Val
         "Max", builder.node("Sub", builder.integer(PREDICTED), column), builder.integer(0)
     )
     row = builder.node("Min", rank, builder.integer(classes - 1)).reshape(-1)
-    return builder.node("Gather", order, row, attributes={"axis": 1}).reshape(-1, 1)
+    best = builder.node("Gather", order, row, attributes={"axis": 1}).reshape(-1, 1)
+    return builder.node("Where", builder.node("Equal", row.reshape(-1, 1), rank), best, rank)

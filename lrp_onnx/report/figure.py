@@ -271,8 +271,12 @@ def _words(
 ) -> Iterator[Line]:
     """Method and scale."""
     yield Line(f"Method: {method}.", most=4)
+    for why in dict.fromkeys(one.nothing for one in explanations if one.nothing):
+        yield Line(f"The map explains nothing: {why}.", bold=True)
     if scale.full == 0:
-        yield Line("Scale: every value of the map is zero.")
+        zero = not any(one.heatmap.any() for one in explanations)
+        values = "every value of the map is zero" if zero else "no value of the map is above zero"
+        yield Line(f"Scale: {values}.")
         return
     start = explanations[0].start
     if start == "contrastive" and explanations[0].kind in ("sigmoids", *SINGLE):

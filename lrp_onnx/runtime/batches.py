@@ -127,6 +127,37 @@ def prepared_batch(tensors: NDArray[Any], how: Preprocessing, layout: str, *, pa
     return _batch((Path(ARRAY),) * len(tensors), ready, [], pad_to=pad_to, seconds=seconds)
 
 
+def as_input(batch: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """A batch (N, …) in the element type of the model's input.
+
+    Raises:
+        ImageError: it has no samples, it holds NaN or infinity, also as numbers of that type, or
+            numbers that the type, one of integers, does not have.
+    """
+    if not len(batch):
+        raise ImageError("the batch is empty: give one sample at least")
+    if kind.kind in "iu" and batch.dtype != kind:
+        limits = np.iinfo(kind)
+        lowest, highest = float(batch.min()), float(batch.max())
+        fits = limits.min <= lowest and highest <= limits.max and not np.any(batch % 1)
+        if not fits:
+            raise ImageError(
+                f"the batch holds numbers from {lowest:.4g} to {highest:.4g}, and the model's "
+                f"input takes whole numbers from {limits.min} to {limits.max} ({kind}): prepare "
+                "it so, pictures with --preprocess raw"
+            )
+    with np.errstate(over="ignore"):  # it is told below
+        fed = batch.astype(kind, copy=False)
+    finite = fed.dtype.kind not in "fV" or np.isfinite(fed.astype(np.float32, copy=False))
+    if not np.all(finite):
+        first = int(np.argmin(np.reshape(finite, (len(fed), -1)).all(1)))
+        raise ImageError(
+            f"sample {first} of the batch holds NaN or infinity as {kind}: what the model makes of "
+            "it means nothing; check how it was prepared"
+        )
+    return fed
+
+
 PICTURE_AXES = 3
 """Axes of a picture as the model's input, without the batch."""
 

@@ -15,6 +15,10 @@ from lrp_onnx.errors import ContractError, ImageError, shown
 Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def class_of(text: str) -> int | str:
     """A class as a user writes it: an index, or else a name."""
     return int(text) if text.removeprefix("-").isdecimal() else text
@@ -70,6 +74,8 @@ class Classes:
         elif isinstance(target, Sequence):
             target = [self._index_of(item) if isinstance(item, str) else item for item in target]
         indices = np.asarray(target)
+        if indices.dtype == np.object_ and all(map(_is_whole, indices.flat)):
+            indices = indices.clip(self.lowest - 1, self.count).astype(np.int64)  # beyond int64
         many = indices.ndim == 1 and len(indices) > 0
         fits = indices.ndim == 0 or (many and (count is None or len(indices) in (1, count)))
         if indices.dtype.kind not in "iu" or not fits:
@@ -91,9 +97,16 @@ class Classes:
         return np.ascontiguousarray(np.broadcast_to(indices.astype(np.int64), shape))
 
     def _index_of(self, name: str) -> int:
-        if name in self.names:
-            return self.names.index(name)
-        if not self.names:
+        having = [index for index, known in enumerate(self.names) if known == name]
+        if len(having) > 1:
+            what = f"are called {name!r}" if name else "have no name"
+            raise ImageError(
+                f"{len(having)} classes {what}, {having[0]} and {having[1]} among them: give the "
+                "index"
+            )
+        if having and name:
+            return having[0]
+        if not any(self.names):
             raise ImageError(
                 f"the class {name!r} is not known: the file has no class names; "
                 "give an index, or --classes FILE"

@@ -33,6 +33,7 @@ from lrp_onnx.runtime.ahead import ahead
 from lrp_onnx.runtime.batches import (
     Batch,
     Prepare,
+    as_input,
     from_array,
     from_picture,
     prepared_batch,
@@ -190,6 +191,12 @@ class Explainer:
         _, shape = self.session.input_of(self.contract.input)
         if self.takes_pictures:
             return input_size(shape, self.preprocessing)
+        return self._sizes
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """The same, whatever the number of channels."""
+        _, shape = self.session.input_of(self.contract.input)
         outside = (0, self._layout.index("C"))
         return tuple(int(n or 0) for axis, n in enumerate(shape) if axis not in outside)
 
@@ -257,8 +264,8 @@ class Explainer:
             Every output of the model, by name.
 
         Raises:
-            ImageError: the shape of `batch` or `start` does not fit the model, or a target is not
-                a class of it.
+            ImageError: `batch` or `start` does not fit the model, or is not finite, or a target is
+                not a class of it.
         """
         kind, shape = self.session.input_of(self.contract.input)
         if not self.fits(batch):
@@ -270,7 +277,7 @@ class Explainer:
         self._check_inputs(targets, start)
         if start is not None and self.contract.many_targets and len(targets) == 1:
             targets = np.repeat(targets, len(start))
-        feeds = {self.contract.input: batch.astype(element_type(kind), copy=False)}
+        feeds = {self.contract.input: as_input(batch, element_type(kind))}
         if self.contract.inputs != "none":
             feeds[TARGET] = targets
         if start is not None:
@@ -555,7 +562,7 @@ class Explainer:
             return raw, raw
         before = raw
         if coarse:
-            before = resample(raw, self.input_size, method="bilinear")
+            before = resample(raw, self._sizes, method="bilinear")
         return parse_chain(self.contract.post)(before), raw
 
     @property
@@ -567,7 +574,7 @@ class Explainer:
         """The place of what is explained in a picture, where that is some of the output."""
         if not self.takes_pictures:
             return None
-        height, width = self.input_size
+        height, width = self._sizes
         return self.reading.place(outputs, index, target, (height, width))
 
     def _start_value(
@@ -587,6 +594,8 @@ class Explainer:
             raise ImageError(
                 f"the start has shape {start.shape}; it must be ({batch} or 1, {sizes})"
             )
+        if not np.isfinite(start).all():
+            raise ImageError("the start holds NaN or infinity: give finite numbers")
         return start.astype(np.float32, copy=False)
 
 
@@ -594,4 +603,5 @@ def _is_finite(one: Explanation) -> bool:
     """Whether the maps of an explanation are finite and its scores are numbers."""
     maps = [values for values in (one.heatmap, one.heatmap_raw) if values is not None]
     ranked = [value for _, _, value in one.top5]
-    return all(np.isfinite(values).all() for values in maps) and not np.isnan(ranked).any()
+    unknown = np.isnan(one.scores).any() or np.isnan(ranked).any()
+    return all(np.isfinite(values).all() for values in maps) and not unknown

@@ -18,6 +18,10 @@ from lrp_onnx.selection import Selection
 
 KINDS = OUTPUTS
 """What an output may hold, best first: of several outputs the first of these is read."""
+ROUNDING = 1e-6
+"""Relevance in a map, without its signs and over that at the logits, up to which it is what
+rounding left of it.
+"""
 SIMILARITY = "similarity"
 """What is read where the similarity to a reference is explained: a cosine."""
 WITHOUT_PROBABILITIES = ("features", "scores", "other", SIMILARITY)
@@ -166,6 +170,19 @@ class Explanation:
             "positive": float(values[values > 0].sum()),
             "negative": float(values[values < 0].sum()),
         }
+
+    @property
+    def nothing(self) -> str:
+        """Why the map explains nothing, as a clause; empty where it does."""
+        shown = self.heatmap if self.heatmap_raw is None else self.heatmap_raw
+        size = float(np.abs(shown.astype(np.float64)).sum())
+        if not self.heatmap.any():
+            return "post-processing keeps nothing of it" if size else "every value of it is zero"
+        start = abs(self.start_value or 0.0)
+        least = max(ROUNDING * start, float(np.finfo(np.float32).tiny))
+        if size > least:
+            return ""
+        return f"it holds {size:.1g} of relevance, which is what rounding leaves"
 
     def npz(self) -> bytes:
         """A file of the arrays, under the names of a compiled file's outputs, and ``scores``."""

@@ -151,6 +151,17 @@ def input_size(shape: list[int | str | None], spec: Preprocessing) -> tuple[int,
     axis = 3 if spec.layout == "NHWC" else 1
     if len(shape) != 4 or shape[axis] != channels:
         layout, other = ("NCHW", "NHWC") if axis == 1 else ("NHWC", "NCHW")
+        if len(shape) == 4 and not {1, 3} & {shape[1], shape[3]}:
+            raise ImageError(
+                f"the model's input has shape {shape}, with {shape[axis]} channels, and pictures "
+                "have 1 or 3: prepare arrays of this shape and give them in Python, "
+                "Explainer(FILE)(array)"
+            )
+        if len(shape) == 4 and shape[axis] == 1:
+            raise ImageError(
+                f"the model's input has shape {shape}, for grey pictures: change the "
+                "preprocessing, for example to zero-one:channels=GRAY,mean=0,std=1"
+            )
         raise ImageError(
             f"the model's input has shape {shape}, which is not {layout} with {channels} "
             f"channel(s): change the preprocessing, for example to layout={other} or "

@@ -77,10 +77,11 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         if node.op_type not in (*MOVES, "Clip"):
             holds = MEANINGS.get((holds, node.op_type), "other")
     if one and holds not in ("logit", "probability"):
+        which = ", which is always 1" if chain[0].op_type == "Softmax" else ""
         raise refused(
             source,
-            f"its output '{name_of(value)}' is one number, made by "
-            f"{label(chain[0])}: one logit, or the sigmoid of one, can be explained",
+            f"its output '{name_of(value)}' is one number, made by {label(chain[0])}{which}: one "
+            "logit, or the sigmoid of one, can be explained",
         )
     is_plain = not one and len(shape_of(before) or ()) == 2
     own, shape = name_of(before), shape_of(value) or ()
@@ -99,6 +100,12 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
     else the only one of a single number.
     """
     many: list[ir.Value] = []
+    names = [name_of(v) for v in graph.outputs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise refused(
+            source,
+            f"two of its outputs are called '{twice[0]}': export it with a name for each",
+        )
     if output is not None:
         candidates = [v for v in graph.outputs if name_of(v) == output]
         reason = f"none is called {output!r}"
@@ -111,7 +118,7 @@ def _find_output(graph: Graph, source: str, output: str | None) -> ir.Value:
         reason = "exactly one of shape (N, classes), (N, 1) or (N) is needed"
     if len(candidates) == 1:
         return candidates[0]
-    listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs)
+    listed = ", ".join(f"'{name_of(v)}' {shape_of(v)}" for v in graph.outputs) or "none"
     larger = next((v for v in graph.outputs if len(shape_of(v) or ()) > 2), None)
     remedy = "name the output to explain with --output-name, or export the classifier with its head"
     if output is None and larger is not None:

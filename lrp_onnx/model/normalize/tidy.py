@@ -17,20 +17,27 @@ def inline_functions(graph: Graph) -> Graph:
 
 def tidy(graph: Graph) -> Graph:
     """The graph with nodes sorted and named, constants as initializers, and no unused parts."""
-    # Elimination takes an Identity out of a branch of If, too, whose output it is.
-    nested = any(
+    # Elimination takes an Identity out of a branch of If, too, whose output it is, and an output
+    # away that is an Identity of another.
+    kept = any(
         a.type == ir.AttributeType.GRAPH for n in graph.nodes for a in n.attributes.values()
-    )
+    ) or any(_copies_an_output(node) for node in graph.nodes)
     passes = Sequential(
         common.TopologicalSortPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveInitializersFromInputsPass(),
-        *([] if nested else [common.IdentityEliminationPass()]),
+        *([] if kept else [common.IdentityEliminationPass()]),
         common.NameFixPass(),
         common.RemoveUnusedNodesPass(),
     )
     passes(graph.model)
     return graph
+
+
+def _copies_an_output(node: ir.Node) -> bool:
+    """Whether a node is the Identity of one of the graph's outputs."""
+    (source, *_) = node.inputs or (None,)
+    return node.op_type == "Identity" and source is not None and source.is_graph_output()
 
 
 def check(graph: Graph) -> Graph:
