@@ -38,7 +38,9 @@ ROOMS = ("relevance", "maps", "evaluation/metrics")
 SECONDS = 30.0
 """The most that one mutant's tests take in sum, undisturbed."""
 Result = dict[str, Any]
-"""The fields of a mutant, and ``name``, ``outcome``, ``tests`` (how many), ``seconds``."""
+"""The fields of a mutant, and ``name``, ``outcome``, ``tests`` (how many), ``killer`` (the one that
+failed), ``seconds``.
+"""
 
 
 def population(rooms: Iterable[str]) -> list[Mutant]:
@@ -83,7 +85,7 @@ def run(sample: Sequence[Mutant], tests: Tests, folder: Path, *, workers: int, m
             mutant = waiting.pop()
             chosen = tests.of(mutant, seconds=most)
             if not chosen:
-                _store(folder, mutant, "not run", 0, 0.0)
+                _store(folder, mutant, "not run")
                 continue
             number += 1
             undisturbed = sum(tests.seconds[test] for test in chosen)
@@ -95,14 +97,17 @@ def run(sample: Sequence[Mutant], tests: Tests, folder: Path, *, workers: int, m
             if outcome is not None and one.mutant is not None:
                 running.remove(one)
                 seconds = time.monotonic() - one.started
-                _store(folder, one.mutant, outcome, len(one.tests), seconds)
+                _store(folder, one.mutant, outcome, one, seconds)
                 print(f"{number}/{total} {outcome} {one.mutant.name}"[:150], file=sys.stderr)
 
 
 def undisturbed(tests: Tests, folder: Path) -> bool:
-    """Whether all tests pass in a trial without a fault; what is printed stays in `folder`."""
-    seconds = sum(tests.seconds.values())
-    one = trial.start(None, list(tests.seconds), seconds, folder / "undisturbed.txt")
+    """Whether the tests that found a fault pass in a trial without one; what is printed stays in
+    `folder`.
+    """
+    killers = sorted({one["killer"] for one in results(folder) if one["killer"] in tests.seconds})
+    seconds = sum(tests.seconds[test] for test in killers)
+    one = trial.start(None, killers, seconds, folder / "undisturbed.txt")
     while (outcome := one.finished()) is None:
         time.sleep(0.2)
     return outcome == "survived"
@@ -115,11 +120,18 @@ def results(folder: Path) -> list[Result]:
     return list({(one := json.loads(line))["name"]: one for line in lines}.values())
 
 
-def _store(folder: Path, mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
+def _store(
+    folder: Path,
+    mutant: Mutant,
+    outcome: str,
+    one: trial.Trial | None = None,
+    seconds: float = 0.0,
+) -> None:
     result = {
         "name": mutant.name,
         "outcome": outcome,
-        "tests": tests,
+        "tests": len(one.tests) if one else 0,
+        "killer": trial.failed(one.report) if one else None,
         "seconds": round(seconds, 1),
         **asdict(mutant),
     }
@@ -147,10 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     tests = Tests(given.output)
     trial.preload()
-    if not (given.output / "undisturbed.txt").exists() and not undisturbed(tests, given.output):
+    run(sample, tests, given.output, workers=given.workers, most=given.seconds)
+    if not undisturbed(tests, given.output):
         print(f"tests fail without a fault: {given.output}/undisturbed.txt", file=sys.stderr)
         return 1
-    run(sample, tests, given.output, workers=given.workers, most=given.seconds)
     return 0
 
 
