@@ -1,0 +1,99 @@
+"""What is known of signs is handed on by every layer that is linear or moves elements: rules then
+need no node for the parts that are known to be zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from networks import resnet, single_layer, transformer
+
+from lrp_onnx.compiler import plan_model
+from lrp_onnx.errors import RuleError
+from lrp_onnx.plan.kinds import Step
+from lrp_onnx.relevance.graph.builder import NEGATIVE, POSITIVE, UNKNOWN, Builder, Sign, Value
+from lrp_onnx.relevance.graph.emission import EMISSIONS
+from lrp_onnx.relevance.layers.layer import Node
+from lrp_onnx.relevance.layers.table import layer_of
+
+Save = Callable[[onnx.ModelProto], Path]
+SHAPE = (2, 4, 6, 5)
+LAYERS: dict[str, dict[str, Any]] = {
+    "conv": {"layer": "conv", "pads": [1, 1, 1, 1]},
+    "conv-strided": {"layer": "conv", "strides": [2, 2], "pads": [0, 1, 1, 1]},
+    "conv-grouped": {"layer": "conv", "group": 2},
+    "dense": {"layer": "dense"},
+    "dense-matmul": {"layer": "dense", "form": "matmul"},
+    "linear": {"layer": "linear"},
+    "matrices from the left": {"layer": "matrices", "left": True},
+    "matrices from the right": {"layer": "matrices", "left": False},
+    "deconv": {"layer": "deconv", "strides": [2, 1], "pads": [1, 0, 0, 1]},
+    "average": {"layer": "average", "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4},
+    "global": {"layer": "global"},
+    "max": {"layer": "max", "kernel_shape": [2, 2]},
+    "batch-norm": {"layer": "batch_norm"},
+}
+
+
+def weight_of(layer: Node[Any], sign: Sign) -> Value:
+    """A weight of that sign; the number 1 or −1 where the layer's is a number."""
+    weight = layer.weight
+    if weight.number is None:
+        return Value(layer.builder, weight.name, sign)
+    return layer.builder.value(1.0 if sign == POSITIVE else -1.0)
+
+
+def faults(step: Step, emission: str) -> list[str]:
+    """Where a sign is lost, one line each."""
+    layer = layer_of(Builder(emission=EMISSIONS[emission]), step)
+    name, found = f"{step.op} {step.name}", []
+    for s, w in ((s, w) for s in (POSITIVE, NEGATIVE) for w in (POSITIVE, NEGATIVE)):
+        value, weight = Value(layer.builder, "v", s), weight_of(layer, w)
+        try:
+            made = layer.forward(value, weight)
+        except RuleError:  # not linear
+            continue
+        if made.sign != s * w:
+            found.append(f"{name}: forward of {s}, {w} is {made.sign}")
+        for b in (POSITIVE, NEGATIVE):
+            bias = Value(layer.builder, "b", b)
+            made = layer.forward(value, weight, bias)
+            if made.sign != s * w + b:
+                found.append(f"{name}: forward of {s}, {w} and a bias {b} is {made.sign}")
+        back = layer.vjp(value, weight)
+        if back.sign != s * w:
+            found.append(f"{name}: vjp of {s}, {w} is {back.sign}")
+    for s in (POSITIVE, NEGATIVE, UNKNOWN):
+        if step.kind.moves:
+            found += [
+                f"{name}: vjps of {s} is {back.sign}"
+                for back in layer.vjps(Value(layer.builder, "v", s))
+                if back.sign != s
+            ]
+    return found
+
+
+@pytest.mark.parametrize("emission", ["cpu", "portable"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_single_layers(name: str, emission: str, saved: Save) -> None:
+    _, plan, _ = plan_model(saved(single_layer(**LAYERS[name], shape=SHAPE, rectified=True)))
+    lost = [fault for step in plan.steps for fault in faults(step, emission)]
+    assert not lost, "\n".join(lost)
+
+
+NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "resnet": lambda: resnet("bottleneck", gate="Sigmoid"),
+    "transformer": lambda: transformer("split"),
+    "merged transformer": lambda: transformer("merged"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_step_of_a_network(name: str, saved: Save) -> None:
+    _, plan, _ = plan_model(saved(NETWORKS[name]()))
+    lost = [fault for step in plan.steps for fault in faults(step, "cpu")]
+    assert not lost, "\n".join(lost)
