@@ -1,5 +1,5 @@
-"""What is known of signs is handed on by every layer that is linear or moves elements: rules then
-need no node for the parts that are known to be zero.
+"""Linear layers as rules see them: `vjp` is the transpose of `forward` with any weight, and what is
+known of signs is handed on, so that rules need no node for parts that are known to be zero.
 """
 
 from __future__ import annotations
@@ -8,17 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from float64 import run_float64
 from networks import resnet, single_layer, transformer
 
 from lrp_onnx.compiler import plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.plan.kinds import Step
+from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import NEGATIVE, POSITIVE, UNKNOWN, Builder, Sign, Value
 from lrp_onnx.relevance.graph.emission import EMISSIONS
 from lrp_onnx.relevance.layers.layer import Node
 from lrp_onnx.relevance.layers.table import layer_of
+from lrp_onnx.relevance.outputs import tensor_names
 
 Save = Callable[[onnx.ModelProto], Path]
 SHAPE = (2, 4, 6, 5)
@@ -77,9 +82,69 @@ def faults(step: Step, emission: str) -> list[str]:
     return found
 
 
+def layers(path: Path, emission: str) -> tuple[onnx.ModelProto, list[Node[Any]]]:
+    """The normalised model, and its steps as layers, each with a builder of its own."""
+    graph, plan, _ = plan_model(path)
+    forward = ir.to_proto(graph.model)
+    names, form = tensor_names(forward), EMISSIONS[emission]
+    return forward, [layer_of(Builder(taken=names, emission=form), step) for step in plan.steps]
+
+
+def in_one(
+    forward: onnx.ModelProto, layer: Node[Any], outputs: dict[str, Value], *given: str
+) -> onnx.ModelProto:
+    """The model with further inputs, float32 of any shape, and with `outputs`."""
+    for name, value in outputs.items():
+        layer.builder.node("Identity", value, output=name)
+    model = append(layer.builder, forward, inputs={}, defaults={}, outputs={})
+    for name in given:
+        model.graph.input.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [])
+        )
+    del model.graph.output[:]
+    for name in outputs:
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [])
+        )
+    return model
+
+
 @pytest.mark.parametrize("emission", ["cpu", "portable"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_single_layers(name: str, emission: str, saved: Save) -> None:
+def test_the_vjp_is_the_transpose_of_forward(name: str, emission: str, saved: Save) -> None:
+    """``⟨s, forward(x, 3 W)⟩ = ⟨vjp(s, 3 W), x⟩``, three times what it is with W."""
+    forward, found = layers(
+        saved(single_layer(**LAYERS[name], shape=SHAPE, rectified=False)), emission
+    )
+    rng, tried = np.random.default_rng(0), 0
+    for layer in found:
+        v, s = Value(layer.builder, "v"), Value(layer.builder, "s")
+        try:
+            made = {
+                f"{kind}{factor}": function(value, layer.weight * factor)
+                for factor in (1.0, 3.0)
+                for kind, function, value in (("y", layer.forward, v), ("x", layer.vjp, s))
+            }
+        except RuleError:
+            continue
+        tried += 1
+        model = in_one(forward, layer, made, "v", "s")
+        shapes = (
+            (SHAPE[0], *shape[1:]) for shape in (layer.step.input_shape, layer.step.output_shape)
+        )
+        x, back = (rng.normal(size=shape) for shape in shapes)  # type: ignore[arg-type]
+        feeds = {"x": np.zeros(SHAPE), "v": x, "s": back}
+        of = run_float64(model, feeds)
+        assert of["x1.0"].shape == x.shape and of["y1.0"].shape == back.shape
+        assert np.vdot(back, of["y1.0"]) == pytest.approx(np.vdot(of["x1.0"], x), rel=1e-5)
+        for kind in "xy":
+            np.testing.assert_allclose(of[f"{kind}3.0"], 3 * of[f"{kind}1.0"], rtol=1e-5)
+    assert tried
+
+
+@pytest.mark.parametrize("emission", ["cpu", "portable"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_signs_of_single_layers(name: str, emission: str, saved: Save) -> None:
     _, plan, _ = plan_model(saved(single_layer(**LAYERS[name], shape=SHAPE, rectified=True)))
     lost = [fault for step in plan.steps for fault in faults(step, emission)]
     assert not lost, "\n".join(lost)
@@ -93,7 +158,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_step_of_a_network(name: str, saved: Save) -> None:
+def test_signs_in_every_step_of_a_network(name: str, saved: Save) -> None:
     _, plan, _ = plan_model(saved(NETWORKS[name]()))
     lost = [fault for step in plan.steps for fault in faults(step, "cpu")]
     assert not lost, "\n".join(lost)
