@@ -274,6 +274,19 @@ def test_relevance_in_factors() -> None:
     assert Relevance(a, x).zeros is None
 
 
+def test_what_constants_absorb_is_noted() -> None:
+    builder = Builder()
+    s, share = Value(builder, "s"), Value(builder, "share")
+    assert s.absorbed(builder.value(0.0)) is s and not builder.terms
+    assert s.absorbed(share) is s
+    (term,) = builder.terms
+    assert (term.quotient, term.bias, term.factor, term.stabilizer) == (s, share, 1.0, 0.0)
+    assert term.denominator.number == 0.0
+    total = Relevance(s, share).absorbed(share)
+    assert total.name == (share * s).name
+    assert builder.terms[1].quotient is total and builder.terms[1].denominator.number == 1.0
+
+
 R, X = (np.array([[3, -1, 2, 0, 5]], np.float32), np.array([[-2, 4, 0, 1, 0.5]], np.float32))
 
 
