@@ -16,7 +16,7 @@ from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites.assign import Choices, assign, depends_on_exporter
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.relevance.rules.table import rule_text
+from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 Save = Callable[[onnx.ModelProto], Path]
 
@@ -140,3 +140,21 @@ def test_lrp_0_has_no_stabilizer(saved: Save) -> None:
     compiled = compile_model(saved(model), composite="lrp-z", start="logit", post="none").model
     small, large = (run_float64(compiled, {"x": x * scale})["heatmap"] for scale in (1e-6, 1))
     assert relative(small * 1e6, large) < 1e-9
+
+
+def test_stabilizers_are_small() -> None:
+    """But for the dense layers of iNNvestigate's presets, whose paper has 0.1."""
+    large = {
+        (which, rule.epsilon)
+        for composite in COMPOSITES.values()
+        for which, rule in composite.entries
+        if getattr(rule, "epsilon", 0.0) > 1e-5
+    }
+    assert large == {("dense", 0.1)}
+
+
+@pytest.mark.parametrize("bounds", ["low=-1, high=inf", "low=-inf, high=1", "low=1, high=2"])
+def test_the_bounds_of_a_box_are_numbers_around_zero(bounds: str) -> None:
+    with pytest.raises(RuleError):
+        parse_rule(f"z-box({bounds})")
+    assert rule_text(parse_rule("z-box(low=-1, high=0)")).startswith("z-box(")

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from float64 import run_float64
-from networks import resnet, single_layer, transformer
+from networks import Network, resnet, single_layer, transformer
 
 from lrp_onnx.compiler import plan_model
 from lrp_onnx.errors import RuleError
@@ -41,6 +41,39 @@ LAYERS: dict[str, dict[str, Any]] = {
     "global": {"layer": "global"},
     "max": {"layer": "max", "kernel_shape": [2, 2]},
     "batch-norm": {"layer": "batch_norm"},
+}
+
+
+def enlarged(shape: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
+    """``x → Resize → Flatten``, twice as large along the first axis, three times along others."""
+    net = Network(0)
+    scales = [1, 1, 2, *(3 for _ in shape[3:])]
+    y = net.node(
+        "Resize", "x", "", net.constant("scales", np.array(scales, np.float32)), **attributes
+    )
+    return net.model(net.node("Flatten", y), ["N", *shape[1:]])
+
+
+NEAREST = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "signal": (2, 3, 5),
+    "picture": (2, 3, 4, 2),
+    "volume": (2, 3, 2, 3, 4),
+}
+MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
+    **{
+        name: lambda choices=choices: single_layer(**choices, shape=SHAPE, rectified=False)
+        for name, choices in LAYERS.items()
+    },
+    **{
+        f"{name}, {mode}": lambda shape=shape, choices=choices: enlarged(shape, **choices)
+        for name, shape in SHAPES.items()
+        for mode, choices in (("nearest", NEAREST), ("linear", {"mode": "linear"}))
+    },
 }
 
 
@@ -110,12 +143,12 @@ def in_one(
 
 
 @pytest.mark.parametrize("emission", ["cpu", "portable"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_vjp_is_the_transpose_of_forward(name: str, emission: str, saved: Save) -> None:
     """``⟨s, forward(x, 3 W)⟩ = ⟨vjp(s, 3 W), x⟩``, three times what it is with W."""
-    forward, found = layers(
-        saved(single_layer(**LAYERS[name], shape=SHAPE, rectified=False)), emission
-    )
+    model = MODELS[name]()
+    shape = (2, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+    forward, found = layers(saved(model), emission)
     rng, tried = np.random.default_rng(0), 0
     for layer in found:
         v, s = Value(layer.builder, "v"), Value(layer.builder, "s")
@@ -129,11 +162,9 @@ def test_the_vjp_is_the_transpose_of_forward(name: str, emission: str, saved: Sa
             continue
         tried += 1
         model = in_one(forward, layer, made, "v", "s")
-        shapes = (
-            (SHAPE[0], *shape[1:]) for shape in (layer.step.input_shape, layer.step.output_shape)
-        )
+        shapes = ((2, *one[1:]) for one in (layer.step.input_shape, layer.step.output_shape))
         x, back = (rng.normal(size=shape) for shape in shapes)  # type: ignore[arg-type]
-        feeds = {"x": np.zeros(SHAPE), "v": x, "s": back}
+        feeds = {"x": np.zeros(shape), "v": x, "s": back}
         of = run_float64(model, feeds)
         assert of["x1.0"].shape == x.shape and of["y1.0"].shape == back.shape
         assert np.vdot(back, of["y1.0"]) == pytest.approx(np.vdot(of["x1.0"], x), rel=1e-5)
@@ -143,9 +174,9 @@ def test_the_vjp_is_the_transpose_of_forward(name: str, emission: str, saved: Sa
 
 
 @pytest.mark.parametrize("emission", ["cpu", "portable"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_signs_of_single_layers(name: str, emission: str, saved: Save) -> None:
-    _, plan, _ = plan_model(saved(single_layer(**LAYERS[name], shape=SHAPE, rectified=True)))
+    _, plan, _ = plan_model(saved(MODELS[name]()))
     lost = [fault for step in plan.steps for fault in faults(step, emission)]
     assert not lost, "\n".join(lost)
 
@@ -162,3 +193,11 @@ def test_signs_in_every_step_of_a_network(name: str, saved: Save) -> None:
     _, plan, _ = plan_model(saved(NETWORKS[name]()))
     lost = [fault for step in plan.steps for fault in faults(step, "cpu")]
     assert not lost, "\n".join(lost)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_enlargement_routes_where_it_copies(name: str, saved: Save) -> None:
+    """Every output element then equals one input element."""
+    for mode, routes in (("nearest", True), ("linear", False)):
+        _, found = layers(saved(MODELS[f"{name}, {mode}"]()), "cpu")
+        assert found[0].routes is routes, mode
