@@ -1,13 +1,13 @@
 """Makes small faults in the package's source, one at a time, and counts which the tests find.
 
-    python -m tools.mutation.run --measure -o DIR              which tests run which lines; once
+    python -m tools.mutation.run --measure --sample 0 -o DIR    which tests run which lines
     python -m tools.mutation.run --room maps --sample 400 --seed 1 -o DIR
     python -m tools.mutation.run --again OLD -o DIR            what survived in the folder OLD
 
 Every mutant is met by the tests that run its lines, the likeliest to fail first, until one fails.
 What is finished stands in DIR/results.jsonl, one line each, so that the same command goes on where
-it ended. After a change of the source or of tests, measure anew, in another folder; `--again` finds
-mutants there by their text. `python -m tools.mutation.page` writes what was found to
+it ended. After a change of the source measure anew, in another folder; of tests, those that changed
+(``--measure tests/maps/test_c3.py``). `--again` finds mutants by their text. `python -m tools.mutation.page` writes what was found to
 models/mutation.json.
 
 Our own, as neither library does it: mutmut changes function bodies alone, not the tables, constants
@@ -31,7 +31,7 @@ from typing import Any
 
 from tools.mutation import trial
 from tools.mutation.operators import Mutant, mutants
-from tools.mutation.tests import Tests, measure
+from tools.mutation.tests import TESTS, Tests, measure
 
 ROOMS = ("relevance", "maps", "evaluation/metrics")
 """Rooms whose source can be mutated."""
@@ -55,8 +55,8 @@ def drawn(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     for mutant in found:
         by_module[mutant.path].append(mutant)
     generator = random.Random(seed)
-    sample = []
-    for module in by_module.values():
+    sample: list[Mutant] = []
+    for module in by_module.values() if count else ():
         share = max(1, round(count * len(module) / len(found)))
         sample += generator.sample(module, min(share, len(module)))
     generator.shuffle(sample)
@@ -142,7 +142,12 @@ def _store(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--measure", action="store_true", help="run the undisturbed tests first")
+    parser.add_argument(
+        "--measure",
+        nargs="*",
+        metavar="TEST",
+        help="run the undisturbed tests first, or these alone beside what was measured",
+    )
     parser.add_argument("--room", nargs="+", choices=ROOMS, default=ROOMS)
     parser.add_argument("--again", type=Path, metavar="OLD", help="what survived in this folder")
     parser.add_argument("--sample", type=int, default=400, metavar="N")
@@ -151,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests for one mutant")
     given = parser.parse_args(arguments)
     (given.output / "reports").mkdir(parents=True, exist_ok=True)
-    if given.measure:
-        measure(given.output)
+    if given.measure is not None:
+        measure(given.output, given.measure or tuple(TESTS))
     found = population(given.room)
     sample = (
         survivors(given.again, found) if given.again else drawn(found, given.sample, given.seed)

@@ -33,10 +33,14 @@ TESTS: Mapping[str, int] = {
 
 
 def measure(folder: Path, tests: Sequence[str] = tuple(TESTS)) -> None:
-    """Run the undisturbed tests once and write what each runs, and for how long, to `folder`."""
+    """Run the undisturbed tests once and write what each runs, and for how long, to `folder`, with
+    what was measured there before.
+    """
     settings = folder / "coverage.ini"
     settings.write_text(f"[run]\nsource = lrp_onnx\ndata_file = {(folder / 'lines').absolute()}\n")
     plugins = ["-p", "tools.mutation.measuring", "--cov", "--cov-context=test", "--cov-report="]
+    if (folder / "durations.json").exists():
+        plugins.append("--cov-append")
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *plugins]
     environment = os.environ | {
         "MUTATION_DURATIONS": str((folder / "durations.json").absolute()),
@@ -60,15 +64,15 @@ class Tests:
         self._lines: dict[str, dict[int, set[str]]] = {}
 
     def of(self, mutant: Mutant, *, seconds: float) -> list[str]:
-        """The tests that run a line of `mutant`, the likeliest to fail first; a line that runs at
-        import counts as run by every test of the module.
+        """The tests that run a line of `mutant`, the likeliest to fail first; a line that runs only
+        at import counts as run by every test of the module.
 
         They take at most `seconds` in sum, undisturbed, but for the first.
         """
         lines = self._of_file(mutant.path)
         spanned = range(mutant.line, mutant.last_line + 1)
         tests = set().union(*(lines.get(line, set()) for line in spanned))
-        if not mutant.function or not tests:
+        if not tests:
             tests = set().union(*lines.values())
         return _within(
             self._ordered(tests & self.seconds.keys(), mutant.path), self.seconds, seconds
