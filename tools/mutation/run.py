@@ -7,8 +7,8 @@
 Every mutant is met by the tests that run its lines, the likeliest to fail first, until one fails.
 What is finished stands in DIR/results.jsonl, one line each, so that the same command goes on where
 it ended. After a change of the source measure anew, in another folder; of tests, those that changed
-(``--measure tests/maps/test_c3.py``). `--again` finds mutants by their text. `python -m tools.mutation.page` writes what was found to
-models/mutation.json.
+(``--measure tests/maps/test_c3.py``). `--again` finds mutants by their text.
+`python -m tools.mutation.page` writes what was found to models/mutation.json.
 
 Our own, as neither library does it: mutmut changes function bodies alone, not the tables, constants
 and dataclasses that much of this package is; Cosmic Ray starts the same whole command for every

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,10 +57,9 @@ class Tests:
         self.seconds: dict[str, float] = json.loads((folder / "durations.json").read_text())
         self._data = coverage.CoverageData(basename=str(folder / "lines"))
         self._data.read()
-        self._files = {
-            Path(name).as_posix().rpartition("/lrp_onnx/")[2]: name
-            for name in self._data.measured_files()
-        }
+        self._files: dict[str, list[str]] = defaultdict(list)
+        for name in self._data.measured_files():  # of every clone where tests were measured
+            self._files[Path(name).as_posix().rpartition("/lrp_onnx/")[2]].append(name)
         self._lines: dict[str, dict[int, set[str]]] = {}
 
     def of(self, mutant: Mutant, *, seconds: float) -> list[str]:
@@ -81,12 +80,11 @@ class Tests:
     def _of_file(self, path: str) -> dict[int, set[str]]:
         """Line → the ids of the tests that run it."""
         if path not in self._lines:
-            name = self._files.get(path.removeprefix("lrp_onnx/"), "")
-            found = self._data.contexts_by_lineno(name) if name else {}
-            self._lines[path] = {
-                line: {context.partition("|")[0] for context in contexts} - {""}
-                for line, contexts in found.items()
-            }
+            found: dict[int, set[str]] = defaultdict(set)
+            for name in self._files[path.removeprefix("lrp_onnx/")]:
+                for line, contexts in self._data.contexts_by_lineno(name).items():
+                    found[line] |= {context.partition("|")[0] for context in contexts} - {""}
+            self._lines[path] = found
         return self._lines[path]
 
     def _ordered(self, tests: Iterable[str], path: str) -> list[str]:
