@@ -32,6 +32,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "conv-strided": {"layer": "conv", "strides": [2, 2], "pads": [0, 1, 1, 1]},
     "conv-grouped": {"layer": "conv", "group": 2},
     "dense": {"layer": "dense"},
+    "dense-scaled": {"layer": "dense", "form": "gemm-scaled"},
     "dense-matmul": {"layer": "dense", "form": "matmul"},
     "linear": {"layer": "linear"},
     "matrices from the left": {"layer": "matrices", "left": True},
@@ -170,6 +171,45 @@ def test_the_vjp_is_the_transpose_of_forward(name: str, emission: str, saved: Sa
         assert np.vdot(back, of["y1.0"]) == pytest.approx(np.vdot(of["x1.0"], x), rel=1e-5)
         for kind in "xy":
             np.testing.assert_allclose(of[f"{kind}3.0"], 3 * of[f"{kind}1.0"], rtol=1e-5)
+    assert tried
+
+
+def scaled(form: str) -> onnx.ModelProto:
+    """A layer and a batch normalisation, which is folded into its weight and bias."""
+    net = Network(3)
+    if form.startswith("conv"):
+        y = net.conv("x", (4, 6), (3, 2), group=2 if form == "conv-grouped" else 1)
+    elif form == "deconv":
+        y = net.deconv("x", (4, 6), (3, 2), group=2)
+    else:
+        y = net.dense(net.node("Flatten", "x"), (60, 6), form=form)
+    return net.model(net.node("Flatten", net.batch_norm(y, 6)), ["N", 4, 3, 5])
+
+
+SCALED = ("conv", "conv-grouped", "deconv", "gemm", "gemm-scaled", "matmul")
+
+
+@pytest.mark.parametrize("name", [*MODELS, *SCALED])
+def test_forward_is_what_the_file_computes(name: str, saved: Save) -> None:
+    """With the layer's weight and bias; without a bias it is that less the bias."""
+    model = MODELS[name]() if name in MODELS else scaled(name)
+    shape = (2, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+    forward, found = layers(saved(model), "cpu")
+    x, tried = np.random.default_rng(1).normal(size=shape), 0
+    for layer in found:
+        try:
+            made = {
+                "with": layer.forward(layer.input, layer.weight, layer.bias),
+                "without": layer.forward(layer.input, layer.weight),
+                "bias": layer.bias,
+                "y": layer.output,
+            }
+        except RuleError:
+            continue
+        tried += 1
+        of = run_float64(in_one(forward, layer, made), {"x": x})
+        np.testing.assert_allclose(of["with"], of["y"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(of["without"] + of["bias"], of["y"], rtol=1e-5, atol=1e-6)
     assert tried
 
 
