@@ -287,6 +287,22 @@ def test_what_constants_absorb_is_noted() -> None:
     assert builder.terms[1].quotient is total and builder.terms[1].denominator.number == 1.0
 
 
+def test_a_quotient_is_noted_with_its_bias_and_factor() -> None:
+    builder = Builder()
+    r, z, bias = (Value(builder, name) for name in ("r", "z", "bias"))
+    relevance = Relevance(r)
+    plain = relevance.over(z, 0.5)
+    gated = relevance.over(z, 0.5, bias=bias, factor=2.0, gate=lambda s: s * 3.0)
+    held = relevance.over(z, 0.5, held=0.5)
+    noted = [
+        (term.quotient, term.denominator, term.factor, term.stabilizer) for term in builder.terms
+    ]
+    assert noted == [(plain, z, 1.0, 0.0), (gated, z, 2.0, 0.0), (held, z, 1.0, 0.5)]
+    biases = [term.bias for term in builder.terms]
+    assert (biases[0].number, biases[1], biases[2].number) == (0.0, bias, 0.0)
+    assert gated.name == (plain * 3.0).name and held.name == (r / z).name
+
+
 R, X = (np.array([[3, -1, 2, 0, 5]], np.float32), np.array([[-2, 4, 0, 1, 0.5]], np.float32))
 
 

@@ -17,11 +17,12 @@ from networks import Network, resnet, single_layer, transformer
 
 from lrp_onnx.compiler import plan_model
 from lrp_onnx.errors import RuleError
-from lrp_onnx.plan.kinds import Step
+from lrp_onnx.plan.kinds import Role, Step
 from lrp_onnx.relevance.graph.append import append
 from lrp_onnx.relevance.graph.builder import NEGATIVE, POSITIVE, UNKNOWN, Builder, Sign, Value
 from lrp_onnx.relevance.graph.emission import EMISSIONS
-from lrp_onnx.relevance.layers.layer import Node
+from lrp_onnx.relevance.graph.relevance import Relevance
+from lrp_onnx.relevance.layers.layer import BlockLayer, Node
 from lrp_onnx.relevance.layers.table import layer_of
 from lrp_onnx.relevance.outputs import tensor_names
 
@@ -241,3 +242,40 @@ def test_an_enlargement_routes_where_it_copies(name: str, saved: Save) -> None:
     for mode, routes in (("nearest", True), ("linear", False)):
         _, found = layers(saved(MODELS[f"{name}, {mode}"]()), "cpu")
         assert found[0].routes is routes, mode
+
+
+def test_a_cut_and_its_transpose_take_a_node(saved: Save) -> None:
+    """Where nothing is left out between: one Pad, and nothing around every second element."""
+    for steps, expected in ((1, ["Pad"]), (2, ["Reshape", "Pad", "Reshape", "Pad"])):
+        net = Network(0)
+        bounds = {"from": [1, 0], "to": [5, 3], "axes": [2, 3], "steps": [steps, 1]}
+        given = [net.constant(name, np.array(values)) for name, values in bounds.items()]
+        y = net.node("Flatten", net.node("Slice", "x", *given))
+        _, found = layers(saved(net.model(y, ["N", 2, 6, 5])), "cpu")
+        found[0].vjp(Value(found[0].builder, "s"), found[0].weight)
+        assert [node.op for node in found[0].builder.nodes] == expected
+
+
+def test_a_block_is_a_layer_of_one_input() -> None:
+    """Which is not linear: rules that need more than its vjp say so."""
+    builder = Builder()
+    x, y, s = (Value(builder, name) for name in "xys")
+    block = BlockLayer(builder, x, y, lambda cotangent: cotangent * 2.0)
+    assert block.inputs == block.operands(Relevance(s)) == (x,) and block.roles == (Role.MAIN,)
+    assert block.weight.number == 1.0 and block.bias.number == 0.0
+    assert not block.routes and not block.rectifies
+    doubled = (s * 2.0).name
+    assert block.vjp(s, block.weight).name == doubled and [v.name for v in block.vjps(s)] == [
+        doubled
+    ]
+    refused: list[Callable[[], object]] = [
+        lambda: block.forward(x, y),
+        lambda: block.denominator([(x, y)], y, 0.0, signed=True),
+        lambda: block.fill([1.0]),
+        lambda: block.as_average(2),
+        block.with_fixed_deviation,
+        block.subsampled,
+    ]
+    for call in refused:
+        with pytest.raises(RuleError, match="a residual block"):
+            call()
