@@ -3,7 +3,7 @@
 The file is named by the environment variable MUTATION_DURATIONS. It holds a JSON object, the id of
 a test → seconds with its fixtures, of the tests that passed; a test that is skipped finds nothing.
 MUTATION_CASES is a JSON object, folder or file → how many cases of a parametrised test run,
-evenly drawn from all; the first that fits counts.
+evenly drawn from all; the first that fits counts. What the file held before stays in it.
 """
 
 from __future__ import annotations
@@ -50,5 +50,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish() -> None:
     """Write what was added."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        found = {test: round(_seconds[test], 4) for test in sorted(_passed)}
-        Path(os.environ["MUTATION_DURATIONS"]).write_text(json.dumps(found, indent=0))
+        file = Path(os.environ["MUTATION_DURATIONS"])
+        found: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        found |= {test: round(_seconds[test], 4) for test in sorted(_passed)}
+        file.write_text(json.dumps(found, indent=0))

@@ -38,6 +38,8 @@ ORDERED = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 """Operators whose operands may not change places."""
 UNORDERED = ("max", "min", "np.maximum", "np.minimum", "np.array_equal")
 """Functions whose arguments may."""
+ONES = ("1", "1.0", "-1", "-1.0")
+"""Numbers by which a product is a quotient."""
 SEQUENCES = (ast.Tuple, ast.List, ast.ListComp, ast.JoinedStr, ast.Starred)
 """What ``+`` joins, where it does not add."""
 
@@ -168,7 +170,8 @@ def _binary(node: ast.BinOp) -> Iterator[tuple[Place, str, str]]:
         for side in (node.left, node.right)
     ):
         return
-    if type(node.op) in ARITHMETIC:
+    by_one = isinstance(node.op, ast.Mult | ast.Div) and ast.unparse(node.right) in ONES
+    if type(node.op) in ARITHMETIC and not by_one:
         changed = copy.deepcopy(node)
         changed.op = ARITHMETIC[type(node.op)]()
         yield node, "arithmetic", f"({ast.unparse(changed)})"

@@ -28,7 +28,10 @@ def judged(folders: Sequence[Path]) -> list[Result]:
     """The results of the first folder, those that were tried again with the new outcome."""
     found = results(folders[0])
     for folder in folders[1:]:
-        again = {text_of(one): one["outcome"] for one in results(folder)}
+        again: dict[tuple[str, ...], str] = {}
+        for one in results(folder):  # of places that read alike, one that survives counts
+            if again.get(text_of(one)) != "survived":
+                again[text_of(one)] = one["outcome"]
         for one in found:
             if one["outcome"] != "killed":
                 one["outcome"] = again.get(text_of(one), "gone")

@@ -1,14 +1,14 @@
 """Makes small faults in the package's source, one at a time, and counts which the tests find.
 
-    python -m tools.mutation.run --measure -o DIR              which tests run which lines; once
+    python -m tools.mutation.run --measure --sample 0 -o DIR    which tests run which lines
     python -m tools.mutation.run --room maps --sample 400 --seed 1 -o DIR
     python -m tools.mutation.run --again OLD -o DIR            what survived in the folder OLD
 
 Every mutant is met by the tests that run its lines, the likeliest to fail first, until one fails.
 What is finished stands in DIR/results.jsonl, one line each, so that the same command goes on where
-it ended. After a change of the source or of tests, measure anew, in another folder; `--again` finds
-mutants there by their text. `python -m tools.mutation.page` writes what was found to
-models/mutation.json.
+it ended. After a change of the source measure anew, in another folder; of tests, those that changed
+(``--measure tests/maps/test_c3.py``). `--again` finds mutants by their text.
+`python -m tools.mutation.page` writes what was found to models/mutation.json.
 
 Our own, as neither library does it: mutmut changes function bodies alone, not the tables, constants
 and dataclasses that much of this package is; Cosmic Ray starts the same whole command for every
@@ -31,14 +31,16 @@ from typing import Any
 
 from tools.mutation import trial
 from tools.mutation.operators import Mutant, mutants
-from tools.mutation.tests import Tests, measure
+from tools.mutation.tests import TESTS, Tests, measure
 
 ROOMS = ("relevance", "maps", "evaluation/metrics")
 """Rooms whose source can be mutated."""
 SECONDS = 30.0
 """The most that one mutant's tests take in sum, undisturbed."""
 Result = dict[str, Any]
-"""The fields of a mutant, and ``name``, ``outcome``, ``tests`` (how many), ``seconds``."""
+"""The fields of a mutant, and ``name``, ``outcome``, ``tests`` (how many), ``killer`` (the one that
+failed), ``seconds``.
+"""
 
 
 def population(rooms: Iterable[str]) -> list[Mutant]:
@@ -53,8 +55,8 @@ def drawn(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     for mutant in found:
         by_module[mutant.path].append(mutant)
     generator = random.Random(seed)
-    sample = []
-    for module in by_module.values():
+    sample: list[Mutant] = []
+    for module in by_module.values() if count else ():
         share = max(1, round(count * len(module) / len(found)))
         sample += generator.sample(module, min(share, len(module)))
     generator.shuffle(sample)
@@ -83,7 +85,7 @@ def run(sample: Sequence[Mutant], tests: Tests, folder: Path, *, workers: int, m
             mutant = waiting.pop()
             chosen = tests.of(mutant, seconds=most)
             if not chosen:
-                _store(folder, mutant, "not run", 0, 0.0)
+                _store(folder, mutant, "not run")
                 continue
             number += 1
             undisturbed = sum(tests.seconds[test] for test in chosen)
@@ -95,14 +97,17 @@ def run(sample: Sequence[Mutant], tests: Tests, folder: Path, *, workers: int, m
             if outcome is not None and one.mutant is not None:
                 running.remove(one)
                 seconds = time.monotonic() - one.started
-                _store(folder, one.mutant, outcome, len(one.tests), seconds)
+                _store(folder, one.mutant, outcome, one, seconds)
                 print(f"{number}/{total} {outcome} {one.mutant.name}"[:150], file=sys.stderr)
 
 
 def undisturbed(tests: Tests, folder: Path) -> bool:
-    """Whether all tests pass in a trial without a fault; what is printed stays in `folder`."""
-    seconds = sum(tests.seconds.values())
-    one = trial.start(None, list(tests.seconds), seconds, folder / "undisturbed.txt")
+    """Whether the tests that found a fault pass in a trial without one; what is printed stays in
+    `folder`.
+    """
+    killers = sorted({one["killer"] for one in results(folder) if one["killer"] in tests.seconds})
+    seconds = sum(tests.seconds[test] for test in killers)
+    one = trial.start(None, killers, seconds, folder / "undisturbed.txt")
     while (outcome := one.finished()) is None:
         time.sleep(0.2)
     return outcome == "survived"
@@ -115,11 +120,18 @@ def results(folder: Path) -> list[Result]:
     return list({(one := json.loads(line))["name"]: one for line in lines}.values())
 
 
-def _store(folder: Path, mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
+def _store(
+    folder: Path,
+    mutant: Mutant,
+    outcome: str,
+    one: trial.Trial | None = None,
+    seconds: float = 0.0,
+) -> None:
     result = {
         "name": mutant.name,
         "outcome": outcome,
-        "tests": tests,
+        "tests": len(one.tests) if one else 0,
+        "killer": trial.failed(one.report) if one else None,
         "seconds": round(seconds, 1),
         **asdict(mutant),
     }
@@ -130,7 +142,12 @@ def _store(folder: Path, mutant: Mutant, outcome: str, tests: int, seconds: floa
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--measure", action="store_true", help="run the undisturbed tests first")
+    parser.add_argument(
+        "--measure",
+        nargs="*",
+        metavar="TEST",
+        help="run the undisturbed tests first, or these alone beside what was measured",
+    )
     parser.add_argument("--room", nargs="+", choices=ROOMS, default=ROOMS)
     parser.add_argument("--again", type=Path, metavar="OLD", help="what survived in this folder")
     parser.add_argument("--sample", type=int, default=400, metavar="N")
@@ -139,18 +156,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests for one mutant")
     given = parser.parse_args(arguments)
     (given.output / "reports").mkdir(parents=True, exist_ok=True)
-    if given.measure:
-        measure(given.output)
+    if given.measure is not None:
+        measure(given.output, given.measure or tuple(TESTS))
     found = population(given.room)
     sample = (
         survivors(given.again, found) if given.again else drawn(found, given.sample, given.seed)
     )
     tests = Tests(given.output)
     trial.preload()
-    if not (given.output / "undisturbed.txt").exists() and not undisturbed(tests, given.output):
+    run(sample, tests, given.output, workers=given.workers, most=given.seconds)
+    if not undisturbed(tests, given.output):
         print(f"tests fail without a fault: {given.output}/undisturbed.txt", file=sys.stderr)
         return 1
-    run(sample, tests, given.output, workers=given.workers, most=given.seconds)
     return 0
 
 

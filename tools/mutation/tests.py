@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,10 +33,14 @@ TESTS: Mapping[str, int] = {
 
 
 def measure(folder: Path, tests: Sequence[str] = tuple(TESTS)) -> None:
-    """Run the undisturbed tests once and write what each runs, and for how long, to `folder`."""
+    """Run the undisturbed tests once and write what each runs, and for how long, to `folder`, with
+    what was measured there before.
+    """
     settings = folder / "coverage.ini"
     settings.write_text(f"[run]\nsource = lrp_onnx\ndata_file = {(folder / 'lines').absolute()}\n")
     plugins = ["-p", "tools.mutation.measuring", "--cov", "--cov-context=test", "--cov-report="]
+    if (folder / "durations.json").exists():
+        plugins.append("--cov-append")
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *plugins]
     environment = os.environ | {
         "MUTATION_DURATIONS": str((folder / "durations.json").absolute()),
@@ -53,22 +57,21 @@ class Tests:
         self.seconds: dict[str, float] = json.loads((folder / "durations.json").read_text())
         self._data = coverage.CoverageData(basename=str(folder / "lines"))
         self._data.read()
-        self._files = {
-            Path(name).as_posix().rpartition("/lrp_onnx/")[2]: name
-            for name in self._data.measured_files()
-        }
+        self._files: dict[str, list[str]] = defaultdict(list)
+        for name in self._data.measured_files():  # of every clone where tests were measured
+            self._files[Path(name).as_posix().rpartition("/lrp_onnx/")[2]].append(name)
         self._lines: dict[str, dict[int, set[str]]] = {}
 
     def of(self, mutant: Mutant, *, seconds: float) -> list[str]:
-        """The tests that run a line of `mutant`, the likeliest to fail first; a line that runs at
-        import counts as run by every test of the module.
+        """The tests that run a line of `mutant`, the likeliest to fail first; a line that runs only
+        at import counts as run by every test of the module.
 
         They take at most `seconds` in sum, undisturbed, but for the first.
         """
         lines = self._of_file(mutant.path)
         spanned = range(mutant.line, mutant.last_line + 1)
         tests = set().union(*(lines.get(line, set()) for line in spanned))
-        if not mutant.function or not tests:
+        if not tests:
             tests = set().union(*lines.values())
         return _within(
             self._ordered(tests & self.seconds.keys(), mutant.path), self.seconds, seconds
@@ -77,12 +80,11 @@ class Tests:
     def _of_file(self, path: str) -> dict[int, set[str]]:
         """Line → the ids of the tests that run it."""
         if path not in self._lines:
-            name = self._files.get(path.removeprefix("lrp_onnx/"), "")
-            found = self._data.contexts_by_lineno(name) if name else {}
-            self._lines[path] = {
-                line: {context.partition("|")[0] for context in contexts} - {""}
-                for line, contexts in found.items()
-            }
+            found: dict[int, set[str]] = defaultdict(set)
+            for name in self._files[path.removeprefix("lrp_onnx/")]:
+                for line, contexts in self._data.contexts_by_lineno(name).items():
+                    found[line] |= {context.partition("|")[0] for context in contexts} - {""}
+            self._lines[path] = found
         return self._lines[path]
 
     def _ordered(self, tests: Iterable[str], path: str) -> list[str]:

@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import re
 import resource
 import signal
 import sys
@@ -25,7 +26,7 @@ MEMORY = 3 * 1024**3
 LIBRARIES = ("numpy", "onnx", "onnx_ir", "onnx_graphsurgeon", "onnxruntime", "cv2", "click", "rich")
 SLACK = 30.0
 """Seconds that a trial may take beside its tests."""
-PATIENCE = 8.0
+PATIENCE = 4.0
 """How many times longer than undisturbed the tests may take."""
 NOT_TRIED = (3, 4, 5)
 """What pytest returns after an error of its own or of the command line, and with no test left."""
@@ -56,6 +57,12 @@ class Trial:
         os.killpg(self.process, signal.SIGKILL)
         os.waitpid(self.process, 0)
         return "killed"
+
+
+def failed(report: Path) -> str | None:
+    """The test that failed, of what pytest printed; None where none did, as in a crash."""
+    found = re.search(r"^FAILED (.+?)(?: - .*)?$", report.read_text(errors="replace"), re.MULTILINE)
+    return found[1] if found else None
 
 
 def preload() -> None:

@@ -72,7 +72,7 @@ def test_attention_errors_at_their_limits() -> None:
     wide = half | (spot((3, 2), (3, 3)) > 0)
     assert attention_error(half, MASK) == attention_error(wide, MASK) == "good"
     assert attention_error(wide | (spot((3, 1)) > 0), MASK) == "over"
-    assert attention_error(less, less) == "good"
+    assert attention_error(less, less, enough=1, most=1) == "good"
     assert attention_error(half, MASK, enough=0.75) == "insufficient"
     assert attention_error(half, less, most=0.75) == "over"
     assert attention_error(wide, MASK, enough=0.75, most=0.75) == "wrong"

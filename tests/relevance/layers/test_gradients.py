@@ -456,6 +456,7 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "reciprocal": lambda net, y: net.node("Reciprocal", _positive(net, y)),
     "smaller": lambda net, y: net.node("Min", _number(net, 0.2), y),
     "local response norm": _plain("LRN", size=3, alpha=0.3, beta=0.6, bias=1.5),
+    "local response norm of five channels": _plain("LRN", size=5, alpha=0.8, beta=0.7, bias=1.2),
     "nearest": _resize(mode="nearest", coordinate_transformation_mode="asymmetric"),
     "linear": _resize(mode="linear"),
     "linear, corners": _resize(mode="linear", coordinate_transformation_mode="align_corners"),

@@ -15,11 +15,13 @@ from networks import Network, picture, transformer
 from zoo_files import ZooFile, families, feeds
 
 from lrp_onnx.compiled.conservation import expose
-from lrp_onnx.compiler import compile_model
+from lrp_onnx.compiler import compile_model, plan_model
+from lrp_onnx.plan import kinds
 from lrp_onnx.relevance import emit
-from lrp_onnx.relevance.graph.builder import Value, Zeros
+from lrp_onnx.relevance.graph.builder import Builder, Value, Zeros
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.layers.table import layer_of
 from lrp_onnx.relevance.rules.rule import Rule, Shares
 from tools.benchmark.arithmetic import multiply_adds
 
@@ -87,3 +89,64 @@ def test_products_of_a_linear_layer(rule: str, saved: Callable[[onnx.ModelProto]
         node.op_type for node in compiled.graph.node if node.op_type in ("MatMul", "Gemm")
     )
     assert shapes == {"MatMul": 1, "Gemm": 2 + {"epsilon": 1, "gamma": 3}[rule]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((6, 4), (2, 3, 4)),
+        ((2, 3, 4), (6, 4)),
+        ((6, 4), (24,)),
+        ((6, 4), (4, 6)),
+        ((3, 2, 4), (3, 8)),
+        ((5, 4), (5, 2, 2)),
+        ((1, 7), (7, 1)),
+        ((4, 1, 3), (4, 3)),
+    ],
+)
+def test_zeros_in_another_shape(
+    before: tuple[int, ...], after: tuple[int, ...], saved: Callable[[onnx.ModelProto], Path]
+) -> None:
+    """What is known behind a Reshape is known before it where one axis tells it: all is tried."""
+    net = Network(0)
+    y = net.node("Reshape", "x", net.constant("shape", np.array([-1, *after])))
+    flat = net.node("Flatten", net.node("Relu", y))
+    path = saved(net.model(net.dense(flat, (int(np.prod(after)), 2)), ["N", *before]))
+    _, plan, _ = plan_model(path)
+    step = next((s for s in plan.steps if type(s.kind) is kinds.Reshape), None)
+    assert step is not None and step.output_shape[1:] == after
+    for axis, size in enumerate(after, 1):
+        for first, last in ((f, b) for f in range(size + 1) for b in range(size - f)):
+            builder = Builder()
+            known = Zeros(axis, first, last)
+            zeros = (
+                layer_of(builder, step)
+                .vjp(Value(builder, "s", zeros=known), builder.value(1.0))
+                .zeros
+            )
+            expected = marked(after, known).reshape(1, *before)
+            if zeros is not None:
+                np.testing.assert_array_equal(marked(before, zeros), expected)
+            elif first + last:
+                assert not any(
+                    np.array_equal(marked(before, other), expected) for other in every(before)
+                ), known
+
+
+def marked(shape: tuple[int, ...], zeros: Zeros) -> np.ndarray:
+    """True where zeros are, with a batch of 1."""
+    found = np.zeros((1, *shape), bool)
+    places = np.moveaxis(found, zeros.axis, 0)
+    places[: zeros.before] = True
+    places[len(places) - zeros.after :] = True
+    return found
+
+
+def every(shape: tuple[int, ...]) -> list[Zeros]:
+    return [
+        Zeros(axis, first, last)
+        for axis, size in enumerate(shape, 1)
+        for first in range(size + 1)
+        for last in range(size + 1 - first)
+        if first + last
+    ]
