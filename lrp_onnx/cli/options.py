@@ -182,7 +182,7 @@ def compile_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def compiled_path(model: Path, output: Path | None) -> Path:
     """The file that `lrp-onnx compile` writes: `output`, else one beside the model."""
-    return output or model.with_name(f"{model.stem.removesuffix('.lrp')}.lrp.onnx")
+    return output or model.parent / f"{model.stem.removesuffix('.lrp')}.lrp.onnx"
 
 
 def given_options(names: Sequence[str], *, but: Sequence[str] = ()) -> tuple[str, ...]:

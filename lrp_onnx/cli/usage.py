@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from lrp_onnx.cli.isolation import PROGRAM, Terminated, apart
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown, shown_message
 from lrp_onnx.notation import suggestion
 
 WITHOUT_COMPILING = (
@@ -106,7 +106,7 @@ class Commands(click.Group):
             with ended_by_signals():
                 return super().invoke(ctx)
         except LrpOnnxError as error:
-            click.echo(f"Error: {shown(error, lines=True)}", err=True)
+            click.echo(f"Error: {shown_message(error)}", err=True)
             if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
         except Terminated:
@@ -122,11 +122,20 @@ class Commands(click.Group):
         except MemoryError as error:
             reason = shown(first_line(error))
             click.echo(
-                f"Error: out of memory{f' ({reason})' if reason else ''}: give a smaller --batch, "
-                "or more memory",
+                f"Error: out of memory{f' ({reason})' if reason else ''}: "
+                f"{self._memory_remedy(ctx)}",
                 err=True,
             )
         return ctx.exit(1)
+
+    def _memory_remedy(self, ctx: click.Context) -> str:
+        """What to do where the command that runs lacks memory."""
+        command = self.commands[ctx.invoked_subcommand or ""]
+        names = {parameter.name for parameter in command.params}
+        if "batch" in names:
+            return "give a smaller --batch, or more memory"
+        more = ", or a larger --max-memory" if "max_memory" in names else ""
+        return f"run it where more memory is free{more}"
 
 
 @contextmanager
