@@ -182,6 +182,17 @@ def shown(text: object, *, lines: bool = False) -> str:
     return "".join(letter if lines and letter == "\n" else _shown(letter) for letter in str(text))
 
 
+def shown_message(text: object) -> str:
+    """A whole message as `shown` writes it, but for the lines of its list of reasons: a name with a
+    line break begins no line of its own.
+    """
+    return "\n".join(map(shown, _REASON.split(str(text))))
+
+
+_REASON = re.compile(r"\n(?=  (?:- |… ))")
+"""What stands before the reasons of a message."""
+
+
 def _shown(letter: str) -> str:
     kind = unicodedata.category(letter)
     if kind not in ("Cc", "Cf", "Cs", "Zl", "Zp") or letter in _JOINERS:

@@ -29,12 +29,12 @@ from lrp_onnx.cli.options import (
     to_options,
 )
 from lrp_onnx.cli.usage import Commands
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, shown, shown_message
 from lrp_onnx.files.writing import STDOUT
 
 
 def _to_stderr(text: str) -> None:
-    click.echo(shown(text, lines=True), err=True)
+    click.echo(shown_message(text), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -191,6 +191,7 @@ def _confine(write: int, parent: int) -> None:
         sys.stderr = os.fdopen(
             os.dup(2), "w", encoding=own.encoding, errors=own.errors, buffering=1
         )
+        sys.__stderr__ = sys.stderr  # type: ignore[misc]  # where a terminal's width is asked for
     os.dup2(write, 2)
     os.close(write)
     faulthandler.enable(2)

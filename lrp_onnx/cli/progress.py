@@ -15,7 +15,7 @@ from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lrp_onnx.errors import shown
+from lrp_onnx.errors import shown_message
 
 WARNING = "WARNING: "
 """What a warning begins with."""
@@ -95,7 +95,7 @@ def echo(text: str, *, err: bool = False) -> None:
 
     What it holds has no power over the terminal; warnings are coloured so that nobody misses them.
     """
-    text = shown(text, lines=True)
+    text = shown_message(text)
     if text.startswith(WARNING):
         text = click.style(text, fg="yellow", bold=True)
     stream = sys.stderr if err else sys.stdout

@@ -28,11 +28,11 @@ class Text(RichText):
     """A text whose control characters are written out before anything is laid out."""
 
     def __init__(self, text: str = "", *settings: Any, **more: Any) -> None:
-        super().__init__(harmless(text, lines=True), *settings, **more)
+        super().__init__(harmless(text), *settings, **more)
 
     def append(self, text: RichText | str, style: str | Style | None = None) -> Self:
         """Add text at the end."""
-        super().append(harmless(text, lines=True) if isinstance(text, str) else text, style)
+        super().append(harmless(text) if isinstance(text, str) else text, style)
         return self
 
 

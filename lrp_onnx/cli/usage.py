@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from lrp_onnx.cli.isolation import ENDING, PROGRAM, Stopped, apart
-from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown
+from lrp_onnx.errors import LrpOnnxError, UnsupportedModelError, first_line, shown, shown_message
 from lrp_onnx.notation import suggestion
 
 WITHOUT_COMPILING = (
@@ -107,7 +107,7 @@ class Commands(click.Group):
                 _check_memory()
                 return super().invoke(ctx)
         except LrpOnnxError as error:
-            _tell(error, f"Error: {shown(error, lines=True)}")
+            _tell(error, f"Error: {shown_message(error)}")
             if isinstance(error, UnsupportedModelError) and error.by_running:
                 click.echo(WITHOUT_COMPILING, err=True)
         except KeyboardInterrupt as error:
@@ -157,12 +157,14 @@ def _not_loaded(error: ImportError) -> str:
 
 
 def _less(ctx: click.Context) -> str:
-    """What a command can do with little memory."""
-    command = ctx.command
-    name = ctx.invoked_subcommand
+    """What to do where the command that runs lacks memory."""
+    command, name = ctx.command, ctx.invoked_subcommand
     found = command.get_command(ctx, name) if isinstance(command, click.Group) and name else None
-    batches = found is not None and any("--batch" in option.opts for option in found.params)
-    return "give a smaller --batch, or more memory" if batches else "give more memory"
+    names = {parameter.name for parameter in found.params} if found else set()
+    if "batch" in names:
+        return "give a smaller --batch, or more memory"
+    more = ", or a larger --max-memory" if "max_memory" in names else ""
+    return f"run it where more memory is free{more}"
 
 
 def _tell(error: BaseException, text: str) -> None:

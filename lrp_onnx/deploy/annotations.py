@@ -191,4 +191,4 @@ def _list(
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return json.dumps(value).encode()  # in ASCII: a name may be no Unicode

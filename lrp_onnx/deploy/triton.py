@@ -314,4 +314,8 @@ def _parameters(contract: Contract) -> Iterator[tuple[str, str]]:
 
 def _quoted(text: str) -> str:
     """A text as protobuf's text format has it."""
-    return f'"{CEscape(text, as_utf8=True)}"'
+    letters = (
+        CEscape(one, as_utf8=True) if shown(one) == one else CEscape(one.encode(), as_utf8=False)
+        for one in text
+    )
+    return f'"{"".join(letters)}"'

@@ -107,17 +107,18 @@ def write_site(
     explainer = Explainer(model, providers="cpu", preprocessing=preprocessing, labels=labels)
     pictures = _samples(samples)
     facts = site_facts(explainer) | {
-        "model": name,
+        "model": shown(name),
         "bytes": len(model),
         "look": dict(look),
         "samples": [
-            {"name": path.stem, "file": file} for path, file in zip(samples, pictures, strict=True)
+            {"name": shown(path.stem), "file": file}
+            for path, file in zip(samples, pictures, strict=True)
         ],
         "runtime": runtime.facts(),
     }
     contents = {
         MODEL: model,
-        FACTS: json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode(),
+        FACTS: json.dumps(facts, separators=(",", ":")).encode(),
         HEADERS: headers(runtime).encode(),
         **{name: _asset(name) for name in ASSETS},
         **{f"{FOLDER}/{name}": data for name, data in runtime.copied.items()},
@@ -234,7 +235,7 @@ def site_facts(explainer: Explainer) -> dict[str, Any]:
         },
         "classes": contract.classes,
         "start_shape": list(contract.start_shape),
-        "labels": list(explainer.labels),
+        "labels": list(map(shown, explainer.labels)),
         "preprocessing": asdict(spec),
         "prepared": written(spec),
         "composite": contract.composite,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,7 +81,7 @@ class Request:
                 content = photo.read_bytes()
             except OSError as error:
                 raise ImageError(f"{photo} cannot be read: {error.strerror or error}") from error
-            checksum = zlib.crc32(content, zlib.crc32(photo.name.encode(), checksum))
+            checksum = zlib.crc32(content, zlib.crc32(os.fsencode(photo.name), checksum))
         return checksum
 
     @property

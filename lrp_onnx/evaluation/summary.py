@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from lrp_onnx.evaluation.metrics import lattice
 from lrp_onnx.evaluation.metrics.intervals import Mean, mean_of, statistic_of
 from lrp_onnx.evaluation.request import Result
+from lrp_onnx.files.spreadsheet import csv_line
 
 PARTS = ("insertion", "deletion", "id")
 """The numbers of a protocol; short tables show only the last one."""
@@ -111,17 +110,15 @@ def as_json(rows: Sequence[Result], *, seed: int = 0) -> dict[str, Any]:
 def as_csv(rows: Sequence[Result]) -> str:
     """A CSV table: one line per photo and method, with the value of every metric."""
     columns = columns_of(rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["image", "method", "target", "label", *(heading(*column) for column in columns)]
-    )
+    headings = [heading(*column) for column in columns]
+    lines = [csv_line(["image", "method", "target", "label", *headings], end="\n")]
     for row in rows:
         values = [
             _value(row, *column) if row.get(column[0]) is not None else "" for column in columns
         ]
-        writer.writerow([row["image"], row["method"], row["target"], row["label"], *values])
-    return text.getvalue()
+        about = [row["image"], row["method"], row["target"], row["label"]]
+        lines.append(csv_line([*about, *values], end="\n"))
+    return "".join(lines)
 
 
 def mean_curves(rows: Sequence[Result], protocol: str) -> dict[str, NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -44,7 +45,14 @@ def stems_of(pictures: Sequence[Path], known: Mapping[str, str]) -> dict[str, st
     return stems
 
 
+_SPECIAL = frozenset('<>:"/\\|?*')
+"""Characters that no name of a file has on Windows."""
+_DEVICE = re.compile(r"^(con|prn|aux|nul|(com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+"""What a file's name does not begin with on Windows."""
+
+
 def _harmless(name: str) -> str:
-    """A name without control codes and separators, and not too long for a file system."""
-    visible = "".join(c if c.isprintable() and c not in "/\\:" else "_" for c in name)
+    """A name that every file system takes: results are sent to others."""
+    visible = "".join(c if c.isprintable() and c not in _SPECIAL else "_" for c in name)
+    visible = _DEVICE.sub(r"\1_", visible, count=1)
     return visible.encode()[-LONGEST:].decode(errors="ignore")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lrp_onnx.files.spreadsheet import csv_line
 from lrp_onnx.report.results import Line
 
 COLUMNS = (
@@ -28,8 +27,6 @@ COLUMNS = (
     "values",
     "error",
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What the text of a cell may not begin with: a spreadsheet would compute it."""
 
 
 def table_of(lines: Iterable[Line], labels: Mapping[str, int]) -> Iterator[bytes]:
@@ -40,13 +37,13 @@ def table_of(lines: Iterable[Line], labels: Mapping[str, int]) -> Iterator[bytes
         labels: file name → true class.
 
     Yields:
-        The line of `COLUMNS`, and then one for every line. A text that a spreadsheet would take for
-        a formula begins with an apostrophe.
+        The line of `COLUMNS`, and then one for every line. Texts can do nothing
+        to a spreadsheet or a terminal (see `csv_line`).
     """
-    yield b"\xef\xbb\xbf" + _row(COLUMNS)
+    yield b"\xef\xbb\xbf" + csv_line(COLUMNS).encode()
     for line in lines:
         cells = _cells(line, labels.get(Path(line["image"]).name))
-        yield _row([cells.get(column) for column in COLUMNS])
+        yield csv_line(cells.get(column) for column in COLUMNS).encode()
 
 
 def _cells(line: Line, label: int | None) -> dict[str, Any]:
@@ -69,13 +66,3 @@ def _cells(line: Line, label: int | None) -> dict[str, Any]:
         "sum_negative": sums.get("negative"),
         **line["files"],
     }
-
-
-def _row(cells: Iterable[Any]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow([_harmless(cell) for cell in cells])
-    return text.getvalue().encode(errors="backslashreplace")
-
-
-def _harmless(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
