@@ -288,9 +288,11 @@ def _remedy(cell: Cell, value: Any) -> None:
 
 
 def _second_run(cell: Cell, running: Running, value: Any) -> None:
-    """Another run with the same command, once the first has a result."""
+    """Another run with the same command, once the first has a result and waits."""
     if cell.has_begun(running):
+        running.process.send_signal(signal.SIGSTOP)
         cell.second = cell.start().end()
+        running.process.send_signal(signal.SIGCONT)
 
 
 def _only_one_wrote(cell: Cell, value: Any) -> str:
