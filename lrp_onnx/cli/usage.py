@@ -101,9 +101,9 @@ class Commands(click.Group):
         except BrokenPipeError:  # who reads the output has enough: click ends quietly
             raise
         except OSError as error:
-            where = f"{shown(str(error.filename))}: " if error.filename else ""
-            _tell(error, f"Error: {where}{shown(error.strerror or error)}")
-            _give_up_stdout()
+            where = error.filename or ("" if _stdout_works() else "standard output")
+            place = f"{shown(str(where))}: " if where else ""
+            _tell(error, f"Error: {place}{shown(error.strerror or error)}")
         except MemoryError as error:
             reason = shown(first_line(error)) if str(error) else ""
             _tell(error, f"Error: out of memory{f' ({reason})' if reason else ''}: {_less(ctx)}")
@@ -195,13 +195,19 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _give_up_stdout() -> None:
-    """Write nothing more to standard output if it is what failed: Python would try at its end."""
+def _stdout_works() -> bool:
+    """Whether standard output takes what was printed; where not, nothing more is written to it, as
+    Python would at its end.
+    """
+    if sys.stdout is None:  # it is closed
+        return True
     try:
         sys.stdout.flush()
     except OSError:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _no_command(args: list[str], known: list[str]) -> str:

@@ -81,7 +81,7 @@ def test_standard_output_on_a_full_disk(command: list[object]) -> None:
     with FULL.open("w") as full:
         result = run(*command, stdout=full)
     assert result.returncode == 1
-    assert result.stderr == "Error: No space left on device\n"
+    assert result.stderr == "Error: standard output: No space left on device\n"
 
 
 ENDLESS = {

@@ -47,6 +47,8 @@ class Fault:
     jobs: frozenset[str] = frozenset({"compile", "explain", "evaluate", "bulk"})
     needs: Callable[[], str] = lambda: ""
     """Why it cannot be tried here; empty where it can."""
+    quiet: bool = False
+    """Whether it may end without a word."""
     leaves: bool = False
     """Whether temporary files may be left until the command goes on: after kill -9."""
     check: Callable[[Cell, Any], str] = lambda cell, value: ""
@@ -347,6 +349,7 @@ FAULTS = (
         values=lambda job, was, rng: ("at once", "after a line"),
         around=_reader,
         during=_after_a_line,
+        quiet=True,
     ),
     Fault(
         name="memory limited (RLIMIT_AS)",
