@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,10 @@ def _tell(error: BaseException, text: str) -> None:
     click.echo(". ".join([text.rstrip("."), *notes]) if notes else text, err=True)
 
 
+PATIENCE = 3.0
+"""Seconds after a signal in which further ones are taken for the same wish."""
+
+
 class Stopped(KeyboardInterrupt):
     """The process was asked to end: by Ctrl-C, a terminal that closes, or SIGTERM."""
 
@@ -167,27 +172,32 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end what runs inside as Ctrl-C does, so that files are closed and results
-    counted. Signals that are ignored (``nohup``) stay so; further ones do not disturb the end.
+    counted. Signals that are ignored (``nohup``) stay so.
+
+    A further signal does not disturb the end, unless it comes much later: the first may be lost
+    where Python drops exceptions, as in ``__del__``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    found = {name: getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
-    handlers = {number: signal.getsignal(number) for number in found.values() if number is not None}
-    before = {
-        n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
-    }
+    last = -PATIENCE
 
     def end(number: int, frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        nonlocal last
+        if time.monotonic() - last >= PATIENCE:
+            last = time.monotonic()
+            raise Stopped(number)
 
-    for number in before:
-        signal.signal(number, end)
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, end)
     try:
         yield
     except Stopped:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         before.clear()
         raise
     finally:
