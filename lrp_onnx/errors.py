@@ -123,18 +123,24 @@ def going_on(
 ) -> Iterator[None]:
     """Whatever ends the block too early carries a note of how many results are kept.
 
+    Where the block is a generator's, that is also an error of who reads it, if it closes the
+    generator while it handles that (`contextlib.closing`).
+
     Args:
         done: how many there are, asked when the block ends too early.
         total: how many there would be.
         what: what they are, for example ``pictures are done``.
-        report: is told where a generator is closed: who reads the results has enough.
+        report: is told where there is no error to carry it: who reads the results has enough.
     """
     try:
         yield
     except BaseException as error:
         text = f"{done()} of {total} {what}: the same command goes on"
-        if not isinstance(error, GeneratorExit):
-            error.add_note(text)
+        stopped: BaseException | None = error
+        while isinstance(stopped, GeneratorExit):
+            stopped = stopped.__context__
+        if stopped is not None and not isinstance(stopped, BrokenPipeError):
+            stopped.add_note(text)
         elif report is not None:
             report(text)
         raise

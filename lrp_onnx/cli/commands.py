@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -319,8 +320,9 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     command = ExplainCommand(
         model=model, images=images, options=options, without_effect=settled, **values
     )
-    for line in explain_files(command, report=partial(echo, err=True)):
-        echo(line)
+    with closing(explain_files(command, report=partial(echo, err=True))) as lines:
+        for line in lines:
+            echo(line)
 
 
 @main.command()

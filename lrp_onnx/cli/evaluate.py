@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from lrp_onnx.cli.options import names_in
 from lrp_onnx.cli.tables import evaluation_table
 from lrp_onnx.compiler import Options, plan_model
-from lrp_onnx.errors import RuleError, going_on
+from lrp_onnx.errors import OutputError, RuleError, going_on
 from lrp_onnx.evaluation.baselines import SANITY
 from lrp_onnx.evaluation.evaluate import evaluate
 from lrp_onnx.evaluation.methods import with_own_post
@@ -131,6 +131,8 @@ def _write(
     write_bytes(output / CSV, as_csv(rows).encode(), force=True)
     for path in leftovers(output, (*ENDS, *(f"{name}.png" for name in PROTOCOLS))):
         path.unlink(missing_ok=True)
+    if gone := [name for name in ENDS if not (output / name).exists()]:
+        raise OutputError(f"{gone[0]} was removed from {output} during the run")
     report(f"{', '.join(ENDS)} and curves are in {output}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
@@ -84,7 +85,7 @@ REPORTS = ("small", "full", "none")
 """The HTML page with photos of up to 480 pixels a side, of up to 1600, or no page."""
 
 
-def explain_files(command: ExplainCommand, *, report: Say) -> Iterator[str]:
+def explain_files(command: ExplainCommand, *, report: Say) -> Generator[str]:
     """Explain all pictures and write the results, those alone that the folder does not have yet.
 
     Yields:
@@ -117,9 +118,10 @@ def _explain_files(command: ExplainCommand, report: Say) -> Iterator[str]:
         force=command.force,
     )
     tally = _Tally(labels)
-    for line in _lines(command, results, targets, labels, report):
-        tally.add(line)
-        yield from _said(line, command, report)
+    with closing(_lines(command, results, targets, labels, report)) as lines:
+        for line in lines:
+            tally.add(line)
+            yield from _said(line, command, report)
     if tally.explained:
         report(
             f"{_counted(tally.explained)} explained; figures, heatmaps, values, "
@@ -161,7 +163,7 @@ def _lines(
     targets: Sequence[int | str],
     labels: Mapping[str, int],
     report: Say,
-) -> Iterator[Line]:
+) -> Generator[Line]:
     """The lines of all pictures in their order; what is missing is computed."""
     if results.is_finished(finish_key(labels, command.report), command.ends):
         report(f"all {len(results.pictures)} pictures are done already")

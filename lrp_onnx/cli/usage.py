@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,9 +117,9 @@ class Commands(click.Group):
         except BrokenPipeError:  # who reads the output has enough: click ends quietly
             raise
         except OSError as error:
-            where = f"{shown(str(error.filename))}: " if error.filename else ""
-            _tell(error, f"Error: {where}{shown(error.strerror or error)}")
-            _give_up_stdout()
+            where = error.filename or ("" if _stdout_works() else "standard output")
+            place = f"{shown(str(where))}: " if where else ""
+            _tell(error, f"Error: {place}{shown(error.strerror or error)}")
         except MemoryError as error:
             reason = shown(first_line(error)) if str(error) else ""
             _tell(error, f"Error: out of memory{f' ({reason})' if reason else ''}: {_less(ctx)}")
@@ -173,29 +174,38 @@ def _tell(error: BaseException, text: str) -> None:
     click.echo(". ".join([text.rstrip("."), *notes]) if notes else text, err=True)
 
 
+PATIENCE = 3.0
+"""Seconds after a signal in which further ones are taken for the same wish."""
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end what runs inside as Ctrl-C does, so that files are closed and results
-    counted. Signals that are ignored (``nohup``) stay so; further ones do not disturb the end.
+    counted. Signals that are ignored (``nohup``) stay so.
+
+    A further signal does not disturb the end, unless it comes much later: the first may be lost
+    where Python drops exceptions, as in ``__del__``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    before = {
-        n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
-    }
+    last = -PATIENCE
 
     def end(number: int, frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        nonlocal last
+        if time.monotonic() - last >= PATIENCE:
+            last = time.monotonic()
+            raise Stopped(number)
 
-    for number in before:
-        signal.signal(number, end)
+    before = {}
+    for number in ENDING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, end)
     try:
         yield
     except Stopped:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         before.clear()
         raise
     finally:
@@ -203,13 +213,19 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _give_up_stdout() -> None:
-    """Write nothing more to standard output if it is what failed: Python would try at its end."""
+def _stdout_works() -> bool:
+    """Whether standard output takes what was printed; where not, nothing more is written to it, as
+    Python would at its end.
+    """
+    if sys.stdout is None:  # it is closed
+        return True
     try:
         sys.stdout.flush()
     except OSError:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _no_command(args: list[str], known: list[str]) -> str:

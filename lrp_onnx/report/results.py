@@ -355,11 +355,25 @@ class Results:
         return bool(lines and "error" in lines[0]) or self._has_files(image)
 
     def _has_files(self, image: str) -> bool:
-        """Whether all explanations of a picture are there, with their files."""
+        """Whether all explanations of a picture are there, with their files, whole."""
         lines = self.stored(image)
         names = [name for line in lines for name in line.get("files", {}).values()]
-        there = all((self.folder / name).is_file() for name in names)
+        there = all(_is_whole(self.folder / name) for name in names)
         return bool(names) and len(lines) == self._run.each and there
+
+
+LAST = {".png": b"IEND\xaeB`\x82", ".npz": b"PK\x05\x06"}
+"""What stands in the last 22 bytes of a file that is whole."""
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of results is there to its end; after a power cut it may be cut, or zeros."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-22, os.SEEK_END)
+            return LAST.get(path.suffix, b"") in file.read()
+    except OSError:
+        return False
 
 
 def stored_lines(folder: Path) -> Iterator[Line]:

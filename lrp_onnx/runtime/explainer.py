@@ -357,8 +357,15 @@ class Explainer:
         if focus is not None:
             self.reading.check(focus)
         parts, pad_to = self._parts(len(images), batch_size)
+        # A batch with faults keeps its size: runtimes may round otherwise in another one.
         tasks = [
-            partial(read_batch, images[part], prepare, pad_to=pad_to, strict=on_fault is None)
+            partial(
+                read_batch,
+                images[part],
+                prepare,
+                pad_to=pad_to or len(images[part]),
+                strict=on_fault is None,
+            )
             for part in parts
         ]
         for part, batch in zip(parts, ahead(tasks), strict=True):

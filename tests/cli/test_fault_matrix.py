@@ -174,11 +174,16 @@ def test_results_that_vanish_are_no_success(tmp_path: Path) -> None:
     results.begin()
     names = results.paths(photo)[0].names
     for name in names.values():
-        (tmp_path / "out" / name).write_text("")
+        ending = b"IEND\xaeB`\x82" if name.endswith(".png") else b"PK\x05\x06".ljust(22)
+        (tmp_path / "out" / name).write_bytes(bytes(40) + ending)
     results.add(photo, [{"image": str(photo), "files": names}])
     assert results.done == 1
     results.put_in_order()
-    (tmp_path / "out" / names["values"]).unlink()
+    values = tmp_path / "out" / names["values"]
+    for damaged in (values.read_bytes()[:-30], bytes(60), b""):
+        values.write_bytes(damaged)
+        assert Results(tmp_path / "out", [photo], settings={}).missing == {photo}
+    values.unlink()
     with pytest.raises(OutputError, match=r"1 results were removed from .*out during the run"):
         results.finish("key")
     (tmp_path / "out" / "explanations.jsonl").unlink()

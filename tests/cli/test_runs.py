@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -657,6 +657,18 @@ def test_what_ends_a_run_too_early_says_how_it_goes_on() -> None:
     with pytest.raises(GeneratorExit), going_on(lambda: 3, 9, "pictures are done", said.append):
         raise GeneratorExit
     assert said == [goes_on]
+
+    def results() -> Generator[int]:
+        with going_on(lambda: 3, 9, "pictures are done", said.append):
+            yield 1
+
+    for stopped, told in ((KeyboardInterrupt(), [goes_on]), (BrokenPipeError(), [])):
+        said.clear()
+        with pytest.raises(type(stopped)), contextlib.closing(results()) as numbers:
+            next(numbers)
+            raise stopped
+        assert getattr(stopped, "__notes__", []) == told
+        assert said == ([] if told else [goes_on])
 
 
 @pytest.mark.parametrize("to_file", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from conftest import relative
 from networks import picture, resnet
+from numpy.typing import NDArray
 from zoo_files import manifest
 
 from lrp_onnx.compiler import Options, compile_model
@@ -294,3 +296,25 @@ def test_damaged_pictures_in_a_fixed_batch(saved: Save, photos: list[Path], tmp_
         on_fault=lambda path, _: faults.append(path),
     )
     assert [(e.path, e.target) for e in found] == [(photos[0], 3)] and faults == [damaged] * 3
+
+
+def test_a_batch_with_damaged_pictures_keeps_its_size(
+    saved: Save, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is explained beside a damaged picture has the values that it has beside another one."""
+    explainer = Explainer(
+        compile_model(saved(resnet(size=(32, 32)))).model.SerializeToString(), providers="cpu"
+    )
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"")
+    sizes: list[int] = []
+    run = explainer.explain
+
+    def counted(batch: NDArray[Any], **others: Any) -> Any:
+        sizes.append(len(batch))
+        return run(batch, **others)
+
+    monkeypatch.setattr(explainer, "explain", counted)
+    given = [photos[0], damaged, photos[1], photos[2], damaged]
+    found = explainer.explain_images(given, batch_size=3, on_fault=lambda path, _: None)
+    assert [e.path for e in found] == photos[:3] and sizes == [3, 2]

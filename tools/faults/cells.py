@@ -158,6 +158,8 @@ class Cell:
         said = self.folder / f"stderr.{number}"
 
         def before() -> None:
+            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(one, signal.SIG_DFL)  # a shell ignores some for what it runs aside
             for limit, value in (limits or {}).items():
                 resource.setrlimit(limit, (value, value))
             if first is not None:

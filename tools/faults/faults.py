@@ -47,6 +47,8 @@ class Fault:
     jobs: frozenset[str] = frozenset({"compile", "explain", "evaluate", "bulk"})
     needs: Callable[[], str] = lambda: ""
     """Why it cannot be tried here; empty where it can."""
+    quiet: bool = False
+    """Whether it may end without a word."""
     leaves: bool = False
     """Whether temporary files may be left until the command goes on: after kill -9."""
     check: Callable[[Cell, Any], str] = lambda cell, value: ""
@@ -54,6 +56,8 @@ class Fault:
 
     def text(self, value: Any) -> str:
         """A value, for a reader."""
+        if self.limit in ("RLIMIT_AS", "RLIMIT_FSIZE"):
+            return f"{value / 1e6:.3g} MB"
         if isinstance(value, float):
             return f"{value:.2f}"
         return "" if value is None else str(value)
@@ -249,7 +253,7 @@ DAMAGE: Mapping[str, Callable[[bytes], bytes]] = {
     "all zeros": lambda data: bytes(len(data)),
 }
 """What happens to a file that a run keeps."""
-OTHERS = ("values cut", "settings zeros", "settings missing")
+OTHERS = ("values cut", "values zeros", "settings zeros", "settings missing")
 
 
 def _damages(job: Job, was: Undisturbed, rng: Random) -> Sequence[str]:
@@ -267,9 +271,10 @@ def _damaged_results(cell: Cell, value: str) -> Iterator[dict[str, Any]]:
     if value in DAMAGE:
         path = cell.out / cell.job.kept
         path.write_bytes(DAMAGE[value](path.read_bytes()))
-    elif value == "values cut":
+    elif value.startswith("values"):
         path = sorted([*cell.out.glob("*.npz"), *cell.out.glob("parts/*.parquet")])[1]
-        path.write_bytes(path.read_bytes()[:-100])
+        data = path.read_bytes()
+        path.write_bytes(data[:-100] if value.endswith("cut") else bytes(len(data)))
     elif value == "settings zeros":
         (cell.out / "run.json").write_bytes(bytes(500))
     else:
@@ -288,9 +293,11 @@ def _remedy(cell: Cell, value: Any) -> None:
 
 
 def _second_run(cell: Cell, running: Running, value: Any) -> None:
-    """Another run with the same command, once the first has a result."""
+    """Another run with the same command, once the first has a result and waits."""
     if cell.has_begun(running):
+        running.process.send_signal(signal.SIGSTOP)
         cell.second = cell.start().end()
+        running.process.send_signal(signal.SIGCONT)
 
 
 def _only_one_wrote(cell: Cell, value: Any) -> str:
@@ -345,6 +352,7 @@ FAULTS = (
         values=lambda job, was, rng: ("at once", "after a line"),
         around=_reader,
         during=_after_a_line,
+        quiet=True,
     ),
     Fault(
         name="memory limited (RLIMIT_AS)",

@@ -108,11 +108,11 @@ def _wrong(fault: Fault, cell: Cell, ended: Ended) -> Iterator[str]:
     if ended.status not in fault.statuses:
         yield f"exit status {ended.status}: {ended.said[-300:]}"
     if ugly := UGLY.search(ended.said):
-        yield f"{ugly[0]} on standard error"
+        yield f"on standard error: {ended.said[ugly.start() : ugly.start() + 1500]}"
     faults = [line for line in ended.said.splitlines() if line.startswith(("Error:", "Stopped"))]
     if len(faults) > 1:
         yield f"{len(faults)} lines of errors"
-    if ended.status == 1 and not _ends_well(_last(ended)):
+    if ended.status == 1 and not fault.quiet and not _ends_well(_last(ended)):
         yield f"the last line is no error: {_last(ended)!r}"
     if (counted := COUNTED.search(_last(ended))) and int(counted[1]) != cell.done():
         yield f"it says {counted[1]} are done, and {cell.done()} are there"
