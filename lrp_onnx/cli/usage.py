@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -117,9 +118,11 @@ class Commands(click.Group):
         except BrokenPipeError:  # who reads the output has enough: click ends quietly
             raise
         except OSError as error:
-            where = error.filename or ("" if _stdout_works() else "standard output")
+            full = error.errno in FULL  # `files.writing` names the files that it writes
+            where = error.filename or ("standard output" if full else "")
             place = f"{shown(str(where))}: " if where else ""
             _tell(error, f"Error: {place}{shown(error.strerror or error)}")
+            _give_up_stdout()
         except MemoryError as error:
             reason = shown(first_line(error)) if str(error) else ""
             _tell(error, f"Error: out of memory{f' ({reason})' if reason else ''}: {_less(ctx)}")
@@ -128,6 +131,8 @@ class Commands(click.Group):
         return ctx.exit(1)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing where nothing more can be written."""
 LEAST_MEMORY = 700_000_000
 """Bytes of address space below which OpenBLAS, OpenCV and ONNX Runtime crash while they are loaded,
 without a word: measured on two cores.
@@ -213,19 +218,15 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stdout_works() -> bool:
-    """Whether standard output takes what was printed; where not, nothing more is written to it, as
-    Python would at its end.
-    """
+def _give_up_stdout() -> None:
+    """Write nothing more to standard output if it is what failed: Python would try at its end."""
     if sys.stdout is None:  # it is closed
-        return True
+        return
     try:
         sys.stdout.flush()
     except OSError:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return False
-    return True
 
 
 def _no_command(args: list[str], known: list[str]) -> str:
