@@ -128,7 +128,7 @@ def _region(explanation: Explanation) -> Row | None:
 
 def _packed(heatmap: NDArray[np.float32], keep: str) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{HEATMAP: heatmap.astype(keep)})
+    np.savez_compressed(buffer, **{HEATMAP: heatmap.astype(keep)})
     return buffer.getvalue()
 
 

@@ -179,5 +179,5 @@ class Explanation:
         }
         known = {name: values for name, values in arrays.items() if values is not None}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **known)
+        np.savez_compressed(buffer, **known)
         return buffer.getvalue()
