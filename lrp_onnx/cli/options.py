@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-class Batch(click.ParamType[int | None]):
+class Batch(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
     """A number of pictures, or ``auto`` (None)."""
 
     name = "batch"

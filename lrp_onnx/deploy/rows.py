@@ -127,8 +127,9 @@ def _region(explanation: Explanation) -> Row | None:
 
 
 def _packed(heatmap: NDArray[np.float32], keep: str) -> bytes:
+    arrays: dict[str, Any] = {HEATMAP: heatmap.astype(keep)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{HEATMAP: heatmap.astype(keep)})
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -194,7 +194,7 @@ class Explanation:
             RELEVANCE: self.relevance,
             "mask": self.mask,
         }
-        known = {name: values for name, values in arrays.items() if values is not None}
+        known: dict[str, Any] = {k: values for k, values in arrays.items() if values is not None}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **known)
+        np.savez_compressed(buffer, **known)
         return buffer.getvalue()
