@@ -227,7 +227,8 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     alive = peak = most = 0
     largest, open_ones = "", []
     for index, node in enumerate(inferred.node):
-        inside = sum(_inner_bytes(node)) + loops.grown(node, source)
+        inside = sum(_inner_bytes(node))
+        inside += sum(loops.grown(inner, source) for inner in nested(node))
         made = [(name, sizes.get(name)) for name in node.output if name]
         if (
             node.op_type in GROWING

@@ -138,14 +138,15 @@ class Loops:
         turns = _number(self._stored[loop.input[0]]) if loop.input[0] in self._stored else None
         turns = MOST_TURNS if turns is None else turns
         before, then, later = sizes
-        if before is None or then is None or later is None:
-            return turns * gathered
-        if later - then > max(then - before, 0):
-            raise ModelFileError(
-                f"{source} has tensors in {where(loop)} that grow faster from turn to turn: it is "
-                "not run"
-            )
-        return turns * (gathered + max(then - before, 0))
+        if before is not None and then is not None and later is not None:
+            growth = max(then - before, 0)
+            gathered += growth
+            if later - then > growth:
+                raise ModelFileError(
+                    f"{source} has tensors in {where(loop)} that grow faster from turn to turn: it "
+                    "is not run"
+                )
+        return turns * gathered
 
     def _type_of(self, name: str) -> onnx.TypeProto | None:
         if name in self._stored:

@@ -274,40 +274,58 @@ def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
 def test_what_a_loop_gathers() -> None:
     state = np.zeros((1000, 4), np.float32)
 
-    def check(name: str, nodes: list[tuple[str, list[str]]], most: float) -> None:
-        outputs = [*(f"t{i}" for i in range(len(nodes) - 1)), "w"]
-        more: dict[str, Any] = {"Concat": {"axis": 0}}
-        body = [
-            helper.make_node(
-                op,
-                [outputs[i - 1] if one == "^" else one for one in inputs],
-                [out],
-                **more.get(op, {}),
-            )
-            for i, ((op, inputs), out) in enumerate(zip(nodes, outputs, strict=True))
-        ]
-        Footprint.of(with_loop([], name, body, state), "m", most).check()
+    def check(
+        name: str, *joined: str, most: float, every: bool = False, inside: bool = False
+    ) -> None:
+        """Of a Loop whose state becomes what is `joined`; `every` state is kept if that is asked,
+        and the Loop is inside a branch.
+        """
+        body = [helper.make_node("Concat", joined, ["w"], axis=0)]
+        model = with_loop([], name, body, state)
+        (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+        if every:
+            graph = loop.attribute[0].g
+            graph.node.append(helper.make_node("Identity", ["v"], ["kept"]))
+            graph.output.append(helper.make_tensor_value_info("kept", 1, None))
+            loop.output.append("all")
+        if inside:
+            result = [helper.make_tensor_value_info("y", 1, None)]
+            branch = helper.make_graph([loop], "branch", [], result)
+            chosen = helper.make_node("If", ["on"], ["y"], then_branch=branch, else_branch=branch)
+            model.graph.node.remove(loop)
+            model.graph.node.append(chosen)
+        Footprint.of(model, "m", most).check()
 
-    check("ten", [("Identity", ["v"])], 1e5)
-    longer = [("Concat", ["v", "state"])]
-    check("ten", longer, 1e6)  # ten times 16 kB
+    check("ten", "v", most=1e5)
+    check("ten", "v", "state", most=1e6)  # ten times 16 kB
     with pytest.raises(ModelFileError, match="most of it for Loop 'y'"):
-        check("long", longer, 1e12)
+        check("ten", "v", "state", most=1e5)
+    with pytest.raises(ModelFileError, match="most of it for If 'y'"):
+        check("ten", "v", "state", most=1e5, inside=True)
+    with pytest.raises(ModelFileError, match="most of it for Loop 'y'"):
+        check("ten", "v", most=1e5, every=True)
     with pytest.raises(ModelFileError, match="that grow faster from turn to turn"):
-        check("ten", [("Concat", ["v", "v"])], 1e12)
+        check("ten", "v", "v", most=1e12)
 
 
-def test_growing_loops_are_refused_in_compiled_files(compiled: bytes) -> None:
-    model = onnx.load_from_string(compiled)
-    other = with_loop(
-        [], "ten", [helper.make_node("Concat", ["v", "v"], ["w"], axis=0)], np.zeros(9)
-    )
-    for tensor in other.graph.initializer:
-        model.graph.initializer.append(tensor)
-    model.graph.node.append(other.graph.node[0])
-    model.graph.output.append(other.graph.output[0])
-    with pytest.raises(ModelFileError, match="grow faster"):
+def test_loops_behind_the_outputs_of_compiled_files(compiled: bytes) -> None:
+    def read(body: list[onnx.NodeProto]) -> None:
+        model = onnx.load_from_string(compiled)
+        other = with_loop([], "ten", body, np.zeros(9, np.float32))
+        model.graph.initializer.extend(other.graph.initializer)
+        model.graph.node.append(other.graph.node[0])
+        model.graph.output.append(other.graph.output[0])
         read_compiled(model.SerializeToString())
+
+    read(STILL)
+    with pytest.raises(ModelFileError, match="grow faster"):
+        read([helper.make_node("Concat", ["v", "v"], ["w"], axis=0)])
+    (inner,) = (
+        n for n in with_loop([], "ten", STILL, np.zeros(9)).graph.node if n.input[0] == "ten"
+    )
+    inner.output[0] = "w"
+    with pytest.raises(ModelFileError, match="Loop 'y' is a Loop with another inside"):
+        read([inner])
 
 
 def test_sparse_constants_are_refused(compiled: bytes) -> None:
