@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lrp_onnx
 from lrp_onnx.cli.commands import main
+from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import Footprint, bytes_made
@@ -64,7 +65,7 @@ def test_targets_are_bounded_too() -> None:
 def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
     """A file with an open height and width: 100 times the pixels take 100 times the memory."""
     net = Network(0)
-    model = net.model(net.conv("x", (4, 3)), [None, 3, None, None], classes=4)
+    model = net.model(net.conv("x", (3, 4)), [None, 3, None, None], classes=4)
     model.graph.output[0].CopyFrom(
         helper.make_tensor_value_info(model.graph.output[0].name, 1, None)
     )
@@ -75,6 +76,24 @@ def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
         footprint.check(sizes={"x": (1, 3, 1000, 1000)})
     with pytest.raises(ModelFileError, match="16 pictures"):
         footprint.check(sizes={"x": (16, 3, 100, 100)})
+
+
+def test_inputs_take_memory_too(compiled: bytes, tmp_path: Path) -> None:
+    """That of a file which looks at its size alone."""
+    size = helper.make_node("Size", ["x"], ["y"])
+    inputs = [helper.make_tensor_value_info("x", 1, [1, 3, 2**14, 2**14])]
+    outputs = [helper.make_tensor_value_info("y", 7, [])]
+    model = helper.make_model(helper.make_graph([size], "g", inputs, outputs))
+    with pytest.raises(ModelFileError, match=r"takes 3\.2 GB .* \(most of it for its inputs\)"):
+        Footprint.of(model, "m", 1e9).check()
+
+
+def test_verifying_keeps_what_the_ledger_names(compiled: bytes, tmp_path: Path) -> None:
+    """What one run takes is not enough for it."""
+    (tmp_path / "c.onnx").write_bytes(compiled)
+    most = taken(compiled, {"input": (2, 3, 96, 96)})
+    with pytest.raises(ModelFileError, match="2 pictures or targets at once"):
+        verify_file(tmp_path / "c.onnx", original=None, images=[], provider="cpu", max_memory=most)
 
 
 def test_open_sizes_are_asked_for_as_before(saved: Save) -> None:
