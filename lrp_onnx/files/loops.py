@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from math import prod
 
+import numpy as np
 import onnx
 from google.protobuf.message import Error as MessageError
 from onnx import TensorProto
@@ -40,11 +41,11 @@ class Turns:
             for tensor in one.initializer:
                 self._stored[tensor.name].append(tensor)
         for node in nodes:
-            values = [a.t for a in node.attribute if a.name == "value" and node.output]
-            for tensor in values if node.op_type == "Constant" else ():
-                self._stored[node.output[0]].append(tensor)
-            for name in node.output if node.op_type != "Constant" else ():
-                self._producers[name].append(node)
+            for name in node.output:
+                if node.op_type == "Constant":
+                    self._stored[name] += map(_constant, node.attribute)
+                else:
+                    self._producers[name].append(node)
 
     def fault(self, loop: onnx.NodeProto, *, computed: bool) -> str:
         """Why a Loop may have more than `MOST_TURNS`, or empty; `computed` if its number of turns
@@ -92,6 +93,13 @@ def loop_faults(graph: onnx.GraphProto) -> list[str]:
     nodes = (inner for node in graph.node for inner in nested(node))
     found = (turns.fault(node, computed=True) for node in nodes if node.op_type == "Loop")
     return [fault for fault in found if fault]
+
+
+def _constant(value: onnx.AttributeProto) -> TensorProto:
+    """The tensor of a Constant; an empty one where it is no tensor and no whole number."""
+    if value.type == onnx.AttributeProto.INT:
+        return onnx.numpy_helper.from_array(np.array(value.i, np.int64))
+    return value.t
 
 
 def _number(tensor: TensorProto) -> int | None:

@@ -15,12 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lrp_onnx
 from lrp_onnx.cli.commands import main
+from lrp_onnx.cli.given import run_settings
 from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import Footprint, bytes_made
 from lrp_onnx.files.compiled import read_compiled
 from lrp_onnx.files.loops import loop_faults
+from lrp_onnx.files.structure import bytes_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.runtime.explainer import Explainer
 
@@ -114,6 +116,22 @@ def test_the_option(command: str, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "takes" in done.stderr and "0.1 MB are allowed: give --max-memory" in done.stderr
     assert not list(tmp_path.glob("**/*.*"))
+
+
+def test_the_option_decides_no_result() -> None:
+    """A run that was stopped goes on with another one."""
+    settings = [
+        run_settings(MODEL, lrp_onnx.Options(max_memory=most), {}, without=())
+        for most in (None, 1e9)
+    ]
+    assert settings[0] == settings[1]
+
+
+def test_sizes_below_zero_take_nothing() -> None:
+    """They make no room for others."""
+    assert bytes_of(helper.make_tensor_type_proto(1, [-4, 1000]).tensor_type) == 0
+    assert bytes_of(helper.make_tensor_type_proto(1, [4, 1000]).tensor_type) == 16_000
+    assert bytes_of(helper.make_tensor_type_proto(1, [4, "N"]).tensor_type) is None
 
 
 def test_the_option_in_python(compiled: bytes) -> None:
@@ -274,17 +292,20 @@ STILL = [helper.make_node("Identity", ["v"], ["w"])]
         ([], "ten", True),
         ([], "long", False),
         ([], "", False),
+        ([("Constant", [], "n", {"value_int": 10_000})], "n", True),
+        ([("Constant", [], "n", {"value_int": 10_001})], "n", False),
+        ([("Constant", [], "n", {"value_string": "ten"})], "n", False),
         ([("Shape", ["x"], "s"), ("Gather", ["s", "zero"], "n")], "n", True),
         ([("Size", ["x"], "s"), ("Min", ["s", "ten"], "n")], "n", True),
         ([("Size", ["x"], "s"), ("Max", ["s", "long"], "n")], "n", False),
         ([("Size", ["x"], "s"), ("Mul", ["s", "s"], "n")], "n", False),
-        ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n")], "n", False),
+        ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n", {"to": 7})], "n", False),
     ],
 )
 def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
     made = [
-        helper.make_node(op, inputs, [output], **({"to": 7} if op == "Cast" else {}))
-        for op, inputs, output in nodes
+        helper.make_node(op, inputs, [output], **(attributes[0] if attributes else {}))
+        for op, inputs, output, *attributes in nodes
     ]
     faults = loop_faults(with_loop(made, name, STILL, np.zeros(3, np.float32)).graph)
     assert faults == [] if fine else "up to 10,000 are run" in faults[0]
