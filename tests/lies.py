@@ -1,10 +1,10 @@
 """Compiled files that lie: their metadata and graphs changed at random, each explained and verified
 by the command line in a process of its own.
 
-    python tests/lies.py FIRST COUNT FOLDER [REPORT]
+    python tests/lies.py FIRST COUNT FOLDER [REPORT [MINUTES]]
 
 Prints one JSON line: how many commands ended well, how many refused the file, what went wrong, the
-slowest, and the most memory.
+slowest, and the most memory. After so many MINUTES no further file is tried.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ SOURCES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("resnet-1d.dynamo", {"composite": "epsilon-plus"}),
 )
 SECONDS, BYTES = 20, 1 << 30
-"""What both commands of one file may take, and the memory of their process."""
+"""Seconds of a processor that both commands of one file may take, and the memory of their process:
+other work on the machine slows them down.
+"""
+WAIT = 15 * SECONDS
+"""Seconds after which they hang."""
 HOSTILE = "\x1b]8;;http://example.org\x07[red]../../x[/nobold]\u202e<script>\n"
 """A name with a hyperlink for terminals, markup, a path, a turn of direction, HTML."""
 ODD: tuple[Any, ...] = (
@@ -419,14 +423,14 @@ def both(folder: Path, first: Path, report: str) -> dict[str, str]:
 
 
 def apart(work: Callable[[], dict[str, str]]) -> tuple[dict[str, str], float, int]:
-    """What `work` returns, in a process of its own; its seconds and bytes."""
+    """What `work` returns, in a process of its own; its seconds of a processor and bytes."""
     reading, writing = os.pipe()
-    begun = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reading)
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
-        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        signal.alarm(WAIT)
         with os.fdopen(writing, "w", encoding="utf-8") as pipe:
             json.dump(work(), pipe)
         os._exit(0)
@@ -434,21 +438,24 @@ def apart(work: Callable[[], dict[str, str]]) -> tuple[dict[str, str], float, in
     with os.fdopen(reading, encoding="utf-8") as pipe:
         text = pipe.read()
     _, status, usage = os.wait4(child, 0)
-    seconds, size = time.monotonic() - begun, usage.ru_maxrss * 1024
+    seconds, size = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
     if not text:
         wrong = f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "no answer"
         return {"explain": wrong, "verify": wrong, "said": ""}, seconds, size
     return json.loads(text), seconds, size
 
 
-def main(first: int, count: int, folder: Path, report: str = "none") -> None:
+def main(first: int, count: int, folder: Path, report: str = "none", minutes: str = "600") -> None:
     folder.mkdir(exist_ok=True)
     sources = compiled_sources(folder)
     series = folder / "series.npy"
     np.save(series, np.random.default_rng(0).normal(size=(2, 128)).astype(np.float32))
     tally: dict[str, int] = {}
     wrong, slowest, most = [], 0.0, 0
+    until = time.monotonic() + 60 * float(minutes)
     for seed in range(first, first + count):
+        if time.monotonic() > until:
+            break
         try:
             changed, data = lie(sources, seed)
         except (ValueError, TypeError):  # two changes that do not go together

@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lrp_onnx.compiled.conservation import expose, tensors_of
 from lrp_onnx.compiled.runner import Outputs, Runner
 from lrp_onnx.compiled.verify import Audit, audit, random_picture
 from lrp_onnx.contract import OUTPUTS, Contract, Preprocessing, is_added, is_compiled
 from lrp_onnx.errors import ChoiceError, ContractError, ImageError, UnsupportedModelError
+from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.compiled import CompiledFile, checked
 from lrp_onnx.files.models import load_proto
 from lrp_onnx.files.originals import check_original
@@ -101,7 +103,10 @@ def verify_file(
     contract = file.contract
     check_texts(contract)
     pictures = _pictures(model, contract, images)
-    file.footprint.check(sizes={contract.input: pictures.shape})
+    # The ledger's tensors are kept until all are there.
+    kept = expose(model, tensors_of(contract))
+    footprint = Footprint.of(kept, str(compiled), max_memory)
+    footprint.check(sizes={contract.input: pictures.shape})
     reference = None
     if original is not None:
         reference = _reference(original, contract, pictures.shape, max_memory)

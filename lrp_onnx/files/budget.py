@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -55,6 +55,8 @@ class Footprint:
     """Bytes of the model's stored tensors."""
     bare: onnx.ModelProto
     """The model without its large weights and without the shapes that it states."""
+    inputs: frozenset[str]
+    """Names of its inputs."""
 
     @classmethod
     def of(
@@ -70,7 +72,8 @@ class Footprint:
         """
         limit = most if most is not None else machine_memory() * SHARE
         weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
-        return cls(source, limit, weights, _skeleton(proto, folder))
+        inputs = frozenset(value.name for value in proto.graph.input)
+        return cls(source, limit, weights, _skeleton(proto, folder), inputs)
 
     @property
     def sized(self) -> bool:
@@ -90,7 +93,7 @@ class Footprint:
             ModelFileError: it takes more than is allowed or stated, or how much it takes cannot be
                 told.
         """
-        peak, largest, open_ones = _peak(_sized(self.bare, sizes), self.source)
+        peak, largest, open_ones = _peak(_sized(self.bare, sizes), self.source, self.inputs)
         if open_ones:
             raise ModelFileError(
                 f"{self.source} makes tensors of sizes that cannot be told before it runs "
@@ -207,9 +210,11 @@ def _sized(bare: onnx.ModelProto, sizes: Sizes) -> onnx.ModelProto:
     return sized
 
 
-def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
-    """(the most bytes alive at once, the node that makes the largest tensor, nodes of `GROWING`
-    that maps depend on and whose results' sizes are not known).
+def _peak(
+    bare: onnx.ModelProto, source: str, inputs: Collection[str]
+) -> tuple[int, str, list[str]]:
+    """(the most bytes alive at once, what takes most of them, nodes of `GROWING` that maps depend
+    on and whose results' sizes are not known).
 
     What a detector does with its boxes may depend on how many there are: it counts as nothing.
     """
@@ -224,10 +229,12 @@ def _peak(bare: onnx.ModelProto, source: str) -> tuple[int, str, list[str]]:
     aside = behind(inferred, [value.name for value in inferred.output if is_added(value.name)])
     last_use = {n: i for i, node in enumerate(inferred.node) for n in _read_by(node)}
     last_use |= {value.name: len(inferred.node) for value in inferred.output}
-    alive = peak = most = 0
-    largest, open_ones = "", []
+    given = (v.type.tensor_type for v in inferred.input if v.name in inputs)
+    alive = peak = most = sum(bytes_of(kind) or 0 for kind in given)
+    largest, open_ones = "its inputs", []
     for index, node in enumerate(inferred.node):
-        inside = sum(_inner_bytes(node)) + loops.grown(node, source)
+        inside = sum(_inner_bytes(node))
+        inside += sum(loops.grown(inner, source) for inner in nested(node))
         made = [(name, sizes.get(name)) for name in node.output if name]
         if (
             node.op_type in GROWING

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from math import prod
 
+import numpy as np
 import onnx
 from google.protobuf.message import Error as MessageError
 from onnx import TensorProto
@@ -40,11 +41,11 @@ class Turns:
             for tensor in one.initializer:
                 self._stored[tensor.name].append(tensor)
         for node in nodes:
-            values = [a.t for a in node.attribute if a.name == "value" and node.output]
-            for tensor in values if node.op_type == "Constant" else ():
-                self._stored[node.output[0]].append(tensor)
-            for name in node.output if node.op_type != "Constant" else ():
-                self._producers[name].append(node)
+            for name in node.output:
+                if node.op_type == "Constant":
+                    self._stored[name] += map(_constant, node.attribute)
+                else:
+                    self._producers[name].append(node)
 
     def fault(self, loop: onnx.NodeProto, *, computed: bool) -> str:
         """Why a Loop may have more than `MOST_TURNS`, or empty; `computed` if its number of turns
@@ -94,6 +95,13 @@ def loop_faults(graph: onnx.GraphProto) -> list[str]:
     return [fault for fault in found if fault]
 
 
+def _constant(value: onnx.AttributeProto) -> TensorProto:
+    """The tensor of a Constant; an empty one where it is no tensor and no whole number."""
+    if value.type == onnx.AttributeProto.INT:
+        return onnx.numpy_helper.from_array(np.array(value.i, np.int64))
+    return value.t
+
+
 def _number(tensor: TensorProto) -> int | None:
     """The whole number in a stored tensor; None where it is something else."""
     if prod(tensor.dims) != 1 or tensor.data_location == TensorProto.EXTERNAL:
@@ -138,14 +146,15 @@ class Loops:
         turns = _number(self._stored[loop.input[0]]) if loop.input[0] in self._stored else None
         turns = MOST_TURNS if turns is None else turns
         before, then, later = sizes
-        if before is None or then is None or later is None:
-            return turns * gathered
-        if later - then > max(then - before, 0):
-            raise ModelFileError(
-                f"{source} has tensors in {where(loop)} that grow faster from turn to turn: it is "
-                "not run"
-            )
-        return turns * (gathered + max(then - before, 0))
+        if before is not None and then is not None and later is not None:
+            growth = max(then - before, 0)
+            gathered += growth
+            if later - then > growth:
+                raise ModelFileError(
+                    f"{source} has tensors in {where(loop)} that grow faster from turn to turn: it "
+                    "is not run"
+                )
+        return turns * gathered
 
     def _type_of(self, name: str) -> onnx.TypeProto | None:
         if name in self._stored:

@@ -30,7 +30,7 @@ def check_writable(path: Path, *, force: bool) -> None:
             is missing or is a file; or it is `STDOUT`.
     """
     if path == STDOUT:
-        raise OutputError("- is standard output, where this cannot be written: name a file (./-)")
+        raise OutputError("- is standard output, where this cannot be written: name a file")
     check_regular(path)
     if path.exists() and not force:
         raise OutputExistsError(

@@ -15,11 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lrp_onnx
 from lrp_onnx.cli.commands import main
+from lrp_onnx.cli.given import run_settings
+from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiler import compile_model, plan_model
 from lrp_onnx.errors import LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import Footprint, bytes_made
 from lrp_onnx.files.compiled import read_compiled
 from lrp_onnx.files.loops import loop_faults
+from lrp_onnx.files.structure import bytes_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.runtime.explainer import Explainer
 
@@ -64,7 +67,7 @@ def test_targets_are_bounded_too() -> None:
 def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
     """A file with an open height and width: 100 times the pixels take 100 times the memory."""
     net = Network(0)
-    model = net.model(net.conv("x", (4, 3)), [None, 3, None, None], classes=4)
+    model = net.model(net.conv("x", (3, 4)), [None, 3, None, None], classes=4)
     model.graph.output[0].CopyFrom(
         helper.make_tensor_value_info(model.graph.output[0].name, 1, None)
     )
@@ -75,6 +78,24 @@ def test_symbolic_sizes_of_pictures_are_those_of_the_run() -> None:
         footprint.check(sizes={"x": (1, 3, 1000, 1000)})
     with pytest.raises(ModelFileError, match="16 pictures"):
         footprint.check(sizes={"x": (16, 3, 100, 100)})
+
+
+def test_inputs_take_memory_too(compiled: bytes, tmp_path: Path) -> None:
+    """That of a file which looks at its size alone."""
+    size = helper.make_node("Size", ["x"], ["y"])
+    inputs = [helper.make_tensor_value_info("x", 1, [1, 3, 2**14, 2**14])]
+    outputs = [helper.make_tensor_value_info("y", 7, [])]
+    model = helper.make_model(helper.make_graph([size], "g", inputs, outputs))
+    with pytest.raises(ModelFileError, match=r"takes 3\.2 GB .* \(most of it for its inputs\)"):
+        Footprint.of(model, "m", 1e9).check()
+
+
+def test_verifying_keeps_what_the_ledger_names(compiled: bytes, tmp_path: Path) -> None:
+    """What one run takes is not enough for it."""
+    (tmp_path / "c.onnx").write_bytes(compiled)
+    most = taken(compiled, {"input": (2, 3, 96, 96)})
+    with pytest.raises(ModelFileError, match="2 pictures or targets at once"):
+        verify_file(tmp_path / "c.onnx", original=None, images=[], provider="cpu", max_memory=most)
 
 
 def test_open_sizes_are_asked_for_as_before(saved: Save) -> None:
@@ -95,6 +116,22 @@ def test_the_option(command: str, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "takes" in done.stderr and "0.1 MB are allowed: give --max-memory" in done.stderr
     assert not list(tmp_path.glob("**/*.*"))
+
+
+def test_the_option_decides_no_result() -> None:
+    """A run that was stopped goes on with another one."""
+    settings = [
+        run_settings(MODEL, lrp_onnx.Options(max_memory=most), {}, without=())
+        for most in (None, 1e9)
+    ]
+    assert settings[0] == settings[1]
+
+
+def test_sizes_below_zero_take_nothing() -> None:
+    """They make no room for others."""
+    assert bytes_of(helper.make_tensor_type_proto(1, [-4, 1000]).tensor_type) == 0
+    assert bytes_of(helper.make_tensor_type_proto(1, [4, 1000]).tensor_type) == 16_000
+    assert bytes_of(helper.make_tensor_type_proto(1, [4, "N"]).tensor_type) is None
 
 
 def test_the_option_in_python(compiled: bytes) -> None:
@@ -255,17 +292,20 @@ STILL = [helper.make_node("Identity", ["v"], ["w"])]
         ([], "ten", True),
         ([], "long", False),
         ([], "", False),
+        ([("Constant", [], "n", {"value_int": 10_000})], "n", True),
+        ([("Constant", [], "n", {"value_int": 10_001})], "n", False),
+        ([("Constant", [], "n", {"value_string": "ten"})], "n", False),
         ([("Shape", ["x"], "s"), ("Gather", ["s", "zero"], "n")], "n", True),
         ([("Size", ["x"], "s"), ("Min", ["s", "ten"], "n")], "n", True),
         ([("Size", ["x"], "s"), ("Max", ["s", "long"], "n")], "n", False),
         ([("Size", ["x"], "s"), ("Mul", ["s", "s"], "n")], "n", False),
-        ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n")], "n", False),
+        ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n", {"to": 7})], "n", False),
     ],
 )
 def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
     made = [
-        helper.make_node(op, inputs, [output], **({"to": 7} if op == "Cast" else {}))
-        for op, inputs, output in nodes
+        helper.make_node(op, inputs, [output], **(attributes[0] if attributes else {}))
+        for op, inputs, output, *attributes in nodes
     ]
     faults = loop_faults(with_loop(made, name, STILL, np.zeros(3, np.float32)).graph)
     assert faults == [] if fine else "up to 10,000 are run" in faults[0]
@@ -274,40 +314,58 @@ def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
 def test_what_a_loop_gathers() -> None:
     state = np.zeros((1000, 4), np.float32)
 
-    def check(name: str, nodes: list[tuple[str, list[str]]], most: float) -> None:
-        outputs = [*(f"t{i}" for i in range(len(nodes) - 1)), "w"]
-        more: dict[str, Any] = {"Concat": {"axis": 0}}
-        body = [
-            helper.make_node(
-                op,
-                [outputs[i - 1] if one == "^" else one for one in inputs],
-                [out],
-                **more.get(op, {}),
-            )
-            for i, ((op, inputs), out) in enumerate(zip(nodes, outputs, strict=True))
-        ]
-        Footprint.of(with_loop([], name, body, state), "m", most).check()
+    def check(
+        name: str, *joined: str, most: float, every: bool = False, inside: bool = False
+    ) -> None:
+        """Of a Loop whose state becomes what is `joined`; `every` state is kept if that is asked,
+        and the Loop is inside a branch.
+        """
+        body = [helper.make_node("Concat", joined, ["w"], axis=0)]
+        model = with_loop([], name, body, state)
+        (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+        if every:
+            graph = loop.attribute[0].g
+            graph.node.append(helper.make_node("Identity", ["v"], ["kept"]))
+            graph.output.append(helper.make_tensor_value_info("kept", 1, None))
+            loop.output.append("all")
+        if inside:
+            result = [helper.make_tensor_value_info("y", 1, None)]
+            branch = helper.make_graph([loop], "branch", [], result)
+            chosen = helper.make_node("If", ["on"], ["y"], then_branch=branch, else_branch=branch)
+            model.graph.node.remove(loop)
+            model.graph.node.append(chosen)
+        Footprint.of(model, "m", most).check()
 
-    check("ten", [("Identity", ["v"])], 1e5)
-    longer = [("Concat", ["v", "state"])]
-    check("ten", longer, 1e6)  # ten times 16 kB
+    check("ten", "v", most=1e5)
+    check("ten", "v", "state", most=1e6)  # ten times 16 kB
     with pytest.raises(ModelFileError, match="most of it for Loop 'y'"):
-        check("long", longer, 1e12)
+        check("ten", "v", "state", most=1e5)
+    with pytest.raises(ModelFileError, match="most of it for If 'y'"):
+        check("ten", "v", "state", most=1e5, inside=True)
+    with pytest.raises(ModelFileError, match="most of it for Loop 'y'"):
+        check("ten", "v", most=1e5, every=True)
     with pytest.raises(ModelFileError, match="that grow faster from turn to turn"):
-        check("ten", [("Concat", ["v", "v"])], 1e12)
+        check("ten", "v", "v", most=1e12)
 
 
-def test_growing_loops_are_refused_in_compiled_files(compiled: bytes) -> None:
-    model = onnx.load_from_string(compiled)
-    other = with_loop(
-        [], "ten", [helper.make_node("Concat", ["v", "v"], ["w"], axis=0)], np.zeros(9)
-    )
-    for tensor in other.graph.initializer:
-        model.graph.initializer.append(tensor)
-    model.graph.node.append(other.graph.node[0])
-    model.graph.output.append(other.graph.output[0])
-    with pytest.raises(ModelFileError, match="grow faster"):
+def test_loops_behind_the_outputs_of_compiled_files(compiled: bytes) -> None:
+    def read(body: list[onnx.NodeProto]) -> None:
+        model = onnx.load_from_string(compiled)
+        other = with_loop([], "ten", body, np.zeros(9, np.float32))
+        model.graph.initializer.extend(other.graph.initializer)
+        model.graph.node.append(other.graph.node[0])
+        model.graph.output.append(other.graph.output[0])
         read_compiled(model.SerializeToString())
+
+    read(STILL)
+    with pytest.raises(ModelFileError, match="grow faster"):
+        read([helper.make_node("Concat", ["v", "v"], ["w"], axis=0)])
+    (inner,) = (
+        n for n in with_loop([], "ten", STILL, np.zeros(9)).graph.node if n.input[0] == "ten"
+    )
+    inner.output[0] = "w"
+    with pytest.raises(ModelFileError, match="Loop 'y' is a Loop with another inside"):
+        read([inner])
 
 
 def test_sparse_constants_are_refused(compiled: bytes) -> None:
