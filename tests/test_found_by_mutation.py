@@ -180,7 +180,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     text_as_groups: (ModelFileError, "Mismatched attribute type"),
     deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
-    output_without_a_name: (ModelFileError, "has an empty string in the graph"),
+    output_without_a_name: (UnsupportedModelError, "Reshape 'view' has an output without a name"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
 

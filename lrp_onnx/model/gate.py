@@ -82,6 +82,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             if (inner.domain, inner.op_type) not in functions:
                 faults += _operator(inner, apart=apart)
             faults += _attributes(inner)
+            faults += _outputs(inner)
     for node in proto.graph.node:
         if any(attribute.ref_attr_name for attribute in node.attribute):
             faults.append(f"{where(node)} takes an attribute of a function and is in none")
@@ -243,6 +244,17 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield (
                 f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
             )
+
+
+def _outputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Faults of a node's outputs: ONNX's converter crashes on needed ones without a name."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _known():
+        return
+    formal = onnx.defs.get_schema(node.op_type).outputs
+    needed = onnx.defs.OpSchema.FormalParameterOption.Single
+    for parameter, name in zip(formal, node.output, strict=False):
+        if not name and parameter.option == needed:
+            yield f"{where(node)} has an output without a name: the file is damaged"
 
 
 def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:

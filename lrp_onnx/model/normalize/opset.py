@@ -80,12 +80,6 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
         return proto
     _drop_weights_from_inputs(proto)
     try:
-        onnx.checker.check_model(proto)  # the converter crashes on outputs without a name
-    except onnx.checker.ValidationError as error:
-        raise ModelFileError(f"{source} is not a valid ONNX model: {first_line(error)}") from error
-    except CONVERTER_ERRORS:
-        pass  # the converter meets them too, and says them
-    try:
         converted = onnx.version_converter.convert_version(proto, WORKING_OPSET)
     except CONVERTER_ERRORS as error:
         raise UnsupportedModelError(
