@@ -157,6 +157,11 @@ def output_without_a_name(model: onnx.ModelProto) -> None:
     model.graph.node.insert(5, made)
 
 
+def huge_batch_stated(model: onnx.ModelProto) -> None:
+    """Of the output alone; the bytes that it would take are no number that JSON's readers take."""
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2**62
+
+
 def pixels_into_floats(model: onnx.ModelProto) -> None:
     """A picture of integers that a convolution reads; the converter of opsets does not mind."""
     model.opset_import[0].version = 13
@@ -181,6 +186,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
     output_without_a_name: (UnsupportedModelError, "Reshape 'view' has an output without a name"),
+    huge_batch_stated: (UnsupportedModelError, "makes a batch of 4,611,686,018,427,387,904"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
 
