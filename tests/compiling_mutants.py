@@ -132,7 +132,8 @@ def equal_outputs(one: Mutant, compiled: Compiled) -> tuple[str, str]:
     """(how a compiled mutant's original outputs are the mutant's own, what is wrong)."""
     model, contract = compiled.model, compiled.contract
     own = onnx.load_from_string(one.data)
-    pictures = random_picture(model, contract.input, batch=2, seed=one.seed)
+    batch = fixed_batch(own, contract.input) or fixed_batch(model, contract.input) or 2
+    pictures = random_picture(model, contract.input, batch=batch, seed=one.seed)
     runs: list[dict[str, Any]] = []
     for proto in (own, model):
         try:

@@ -162,6 +162,27 @@ def huge_batch_stated(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2**62
 
 
+def value_of_another_type(model: onnx.ModelProto) -> None:
+    """An attribute whose type is not its value's: the converter of opsets crashes on it."""
+    model.opset_import[0].version = 17
+    text_for(model, "conv.bias", "value", numpy_helper.from_array(np.zeros(4, "f"), "t"))
+    node(model, "text").attribute[0].type = onnx.AttributeProto.GRAPH
+
+
+def value_missing(model: onnx.ModelProto) -> None:
+    value_of_another_type(model)
+    node(model, "text").attribute[0].ClearField("t")
+
+
+def shape_of_text(model: onnx.ModelProto) -> None:
+    """Text that constants are computed from."""
+    model.graph.node.insert(0, helper.make_node("Cast", ["long"], ["bias"], name="cast", to=1))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["text", "four"], ["long"], name="view"))
+    text_for(model, "text", "value_strings", ["1", "2", "3", "4"])
+    model.graph.initializer.append(numpy_helper.from_array(np.array([4]), "four"))
+    node(model, "conv").input[2] = "bias"
+
+
 def pixels_into_floats(model: onnx.ModelProto) -> None:
     """A picture of integers that a convolution reads; the converter of opsets does not mind."""
     model.opset_import[0].version = 13
@@ -187,6 +208,9 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
     output_without_a_name: (UnsupportedModelError, "Reshape 'view' has an output without a name"),
     huge_batch_stated: (UnsupportedModelError, "makes a batch of 4,611,686,018,427,387,904"),
+    value_of_another_type: (UnsupportedModelError, "a value that is not of the type it states"),
+    value_missing: (UnsupportedModelError, "a value that is not of the type it states"),
+    shape_of_text: (UnsupportedModelError, "its bias is computed in a way that cannot be read"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
 

@@ -41,6 +41,23 @@ LARGEST = {
 """Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
 may be negative and are not checked.
 """
+HELD_IN: dict[int, str] = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors",
+    AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    AttributeProto.TYPE_PROTOS: "type_protos",
+}
+"""Type of an attribute → the field that holds its value."""
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 """Prefixes of operators that draw random numbers."""
 # fmt: off
@@ -233,6 +250,8 @@ def _operator(node: onnx.NodeProto, *, apart: bool = False) -> Iterator[str]:
 def _attributes(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         name = attribute.name
+        if not attribute.ref_attr_name and not _holds_its_type(attribute):
+            yield f"{where(node)} has a {name} that is not of the type it states: it is damaged"
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
@@ -244,6 +263,15 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield (
                 f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
             )
+
+
+def _holds_its_type(attribute: AttributeProto) -> bool:
+    """Whether an attribute has a value of its type and no other: ONNX's converter crashes else. A
+    number or text may be left out where it is zero or empty, as a list may.
+    """
+    field = HELD_IN.get(attribute.type, "")
+    filled = {one.name for one, _ in attribute.ListFields()} & set(HELD_IN.values())
+    return filled == {field} or (not filled and field not in ("", "t", "g", "sparse_tensor", "tp"))
 
 
 def _outputs(node: onnx.NodeProto) -> Iterator[str]:
