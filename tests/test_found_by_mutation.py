@@ -174,6 +174,18 @@ def value_missing(model: onnx.ModelProto) -> None:
     node(model, "text").attribute[0].ClearField("t")
 
 
+def number_as_list(model: onnx.ModelProto) -> None:
+    """An attribute of another type than the operator's: the converter of opsets crashes on it."""
+    model.opset_import[0].version = 17
+    mean = node(model, "mean")
+    mean.op_type = "ReduceMean"
+    mean.attribute.append(helper.make_attribute("axes", 2))
+
+
+def part_of_a_tensor(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].segment.end = 3
+
+
 def shape_of_text(model: onnx.ModelProto) -> None:
     """Text that constants are computed from."""
     model.graph.node.insert(0, helper.make_node("Cast", ["long"], ["bias"], name="cast", to=1))
@@ -203,13 +215,18 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     many_axes: (UnsupportedModelError, "the shape .* and 49,984 more"),
     function_called_relu: (UnsupportedModelError, "a function with the name of the operator Relu"),
     no_weight: (ModelFileError, "has input size 1"),
-    text_as_groups: (ModelFileError, "Mismatched attribute type"),
+    text_as_groups: (UnsupportedModelError, "has group of a type that is not INT"),
     deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
     output_without_a_name: (UnsupportedModelError, "Reshape 'view' has an output without a name"),
     huge_batch_stated: (UnsupportedModelError, "makes a batch of 4,611,686,018,427,387,904"),
-    value_of_another_type: (UnsupportedModelError, "a value that is not of the type it states"),
-    value_missing: (UnsupportedModelError, "a value that is not of the type it states"),
+    value_of_another_type: (UnsupportedModelError, "has value of another type than it states"),
+    value_missing: (UnsupportedModelError, "has value of another type than it states"),
+    number_as_list: (
+        UnsupportedModelError,
+        "ReduceMean 'mean' has axes of a type that is not INTS",
+    ),
+    part_of_a_tensor: (UnsupportedModelError, "is stored in parts"),
     shape_of_text: (UnsupportedModelError, "its bias is computed in a way that cannot be read"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }

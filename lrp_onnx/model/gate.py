@@ -41,6 +41,8 @@ LARGEST = {
 """Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
 may be negative and are not checked.
 """
+LARGEST_OPSET = 10_000
+"""No opset has a larger number; what is larger is damage."""
 HELD_IN: dict[int, str] = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
@@ -89,6 +91,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             and lists of tensors may stand where it does not depend on them, as a detector's
             post-processing.
     """
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
     known = explained in {value.name for value in proto.graph.output}
@@ -100,6 +103,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
                 faults += _operator(inner, apart=apart)
             faults += _attributes(inner)
             faults += _outputs(inner)
+            faults += _types(inner, opset)
     for node in proto.graph.node:
         if any(attribute.ref_attr_name for attribute in node.attribute):
             faults.append(f"{where(node)} takes an attribute of a function and is in none")
@@ -251,7 +255,7 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         name = attribute.name
         if not attribute.ref_attr_name and not _holds_its_type(attribute):
-            yield f"{where(node)} has a {name} that is not of the type it states: it is damaged"
+            yield f"{where(node)} has {name} of another type than it states: it is damaged"
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
@@ -262,6 +266,24 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         if any(not least <= number <= LARGEST[name] for number in numbers):
             yield (
                 f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
+            )
+
+
+def _types(node: onnx.NodeProto, opset: int) -> Iterator[str]:
+    """Faults of the types of a standard operator's attributes at an opset: see `_outputs`."""
+    if node.domain not in ("", "ai.onnx") or not 0 < opset < LARGEST_OPSET:
+        return
+    try:
+        known = onnx.defs.get_schema(node.op_type, opset, "").attributes
+    except onnx.defs.SchemaError:
+        return
+    for attribute in node.attribute:
+        if attribute.name not in known:
+            continue
+        needed = str(known[attribute.name].type).rpartition(".")[2]
+        if AttributeProto.AttributeType.Value(needed) != attribute.type:
+            yield (
+                f"{where(node)} has {attribute.name} of a type that is not {needed}: it is damaged"
             )
 
 
@@ -299,6 +321,9 @@ def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
             f"{where} is of type {name}: "
             "weights of float32, float16, bfloat16 and integers can be read"
         )
+        return
+    if tensor.HasField("segment"):
+        yield f"{where} is stored in parts: keep it in one"
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
         yield f"{where} has the shape {few(tensor.dims)}: the file is damaged"

@@ -6,6 +6,7 @@ import onnx
 from google.protobuf.message import Error as MessageError
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, UnsupportedModelError, first_line
+from lrp_onnx.model.gate import LARGEST_OPSET
 from lrp_onnx.model.normalize import fused  # noqa: F401 (it registers what is split)
 from lrp_onnx.model.normalize.parts import MICROSOFT, SPLITS
 
@@ -19,8 +20,6 @@ ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it if no operator has changed its meaning since."""
-LARGEST_OPSET = 10_000
-"""No opset has a larger number; what is larger is damage."""
 LAYER_NORMALIZATION_OPSET = 17
 """The first with LayerNormalization."""
 BFLOAT16_OPSET = 22
