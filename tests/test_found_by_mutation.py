@@ -186,6 +186,16 @@ def part_of_a_tensor(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].segment.end = 3
 
 
+def huge_tile(model: onnx.ModelProto) -> None:
+    """What is made of it is multiplied: ONNX's inference of shapes goes over every element."""
+    for name, values in (("ones", np.ones(4, np.float32)), ("times", np.array([2**33]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    node(model, "dense").input[0] = "product"
+    flat = node(model, "flat").output[0]
+    model.graph.node.append(helper.make_node("Mul", [flat, "tiled"], ["product"], name="multiply"))
+    model.graph.node.append(helper.make_node("Tile", ["ones", "times"], ["tiled"], name="tile"))
+
+
 def shape_of_text(model: onnx.ModelProto) -> None:
     """Text that constants are computed from."""
     model.graph.node.insert(0, helper.make_node("Cast", ["long"], ["bias"], name="cast", to=1))
@@ -227,6 +237,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
         "ReduceMean 'mean' has axes of a type that is not INTS",
     ),
     part_of_a_tensor: (UnsupportedModelError, "is stored in parts"),
+    huge_tile: (UnsupportedModelError, r"Tile 'tile' makes a tensor of sizes \[8589934592\]"),
     shape_of_text: (UnsupportedModelError, "its bias is computed in a way that cannot be read"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }

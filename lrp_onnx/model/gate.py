@@ -41,6 +41,18 @@ LARGEST = {
 """Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
 may be negative and are not checked.
 """
+LARGEST_MADE = 1 << 28
+"""Most elements that stored sizes may ask for."""
+SIZES_IN: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1),
+    "Resize": (3,),
+    "Tile": (1,),
+}
+"""Operators that make tensors as large as an input says → the places of such inputs."""
 LARGEST_OPSET = 10_000
 """No opset has a larger number; what is larger is damage."""
 HELD_IN: dict[int, str] = {
@@ -107,6 +119,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
     for node in proto.graph.node:
         if any(attribute.ref_attr_name for attribute in node.attribute):
             faults.append(f"{where(node)} takes an attribute of a function and is in none")
+    faults += _sizes_asked(proto)
     masks = {name for node in _nodes(proto) if node.op_type == "Add" for name in node.input}
     for tensor in _tensors(proto):
         faults += _tensor(tensor, mask=tensor.name in masks)
@@ -267,6 +280,36 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield (
                 f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
             )
+
+
+def _sizes_asked(proto: onnx.ModelProto) -> Iterator[str]:
+    """Faults of stored sizes that ask for huge tensors: shape inference itself runs over them."""
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer} | {
+        node.output[0]: attribute.t
+        for node in proto.graph.node
+        if node.op_type == "Constant" and node.output
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    for node in proto.graph.node:
+        for place in SIZES_IN.get(node.op_type, ()):
+            name = node.input[place] if place < len(node.input) else ""
+            sizes = _whole_numbers(stored[name]) if name in stored else []
+            if prod(max(1, abs(size)) for size in sizes) > LARGEST_MADE:
+                yield f"{where(node)} makes a tensor of sizes {few(sizes)}: the file is damaged"
+
+
+def _whole_numbers(tensor: TensorProto) -> list[int]:
+    """The values of a short list of int64; none of other tensors."""
+    short = prod(tensor.dims) <= 2 * MOST_RANK and len(tensor.dims) <= 1
+    if tensor.data_type != TensorProto.INT64 or not short or tensor.HasField("segment"):
+        return []
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return []
+    try:
+        return [int(one) for one in onnx.numpy_helper.to_array(tensor).reshape(-1)]
+    except (TypeError, ValueError):
+        return []
 
 
 def _types(node: onnx.NodeProto, opset: int) -> Iterator[str]:
