@@ -157,6 +157,54 @@ def output_without_a_name(model: onnx.ModelProto) -> None:
     model.graph.node.insert(5, made)
 
 
+def huge_batch_stated(model: onnx.ModelProto) -> None:
+    """Of the output alone; the bytes that it would take are no number that JSON's readers take."""
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2**62
+
+
+def value_of_another_type(model: onnx.ModelProto) -> None:
+    """An attribute whose type is not its value's: the converter of opsets crashes on it."""
+    model.opset_import[0].version = 17
+    text_for(model, "conv.bias", "value", numpy_helper.from_array(np.zeros(4, "f"), "t"))
+    node(model, "text").attribute[0].type = onnx.AttributeProto.GRAPH
+
+
+def value_missing(model: onnx.ModelProto) -> None:
+    value_of_another_type(model)
+    node(model, "text").attribute[0].ClearField("t")
+
+
+def number_as_list(model: onnx.ModelProto) -> None:
+    """An attribute of another type than the operator's: the converter of opsets crashes on it."""
+    model.opset_import[0].version = 17
+    mean = node(model, "mean")
+    mean.op_type = "ReduceMean"
+    mean.attribute.append(helper.make_attribute("axes", 2))
+
+
+def part_of_a_tensor(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].segment.end = 3
+
+
+def huge_tile(model: onnx.ModelProto) -> None:
+    """What is made of it is multiplied: ONNX's inference of shapes goes over every element."""
+    for name, values in (("ones", np.ones(4, np.float32)), ("times", np.array([2**33]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    node(model, "dense").input[0] = "product"
+    flat = node(model, "flat").output[0]
+    model.graph.node.append(helper.make_node("Mul", [flat, "tiled"], ["product"], name="multiply"))
+    model.graph.node.append(helper.make_node("Tile", ["ones", "times"], ["tiled"], name="tile"))
+
+
+def shape_of_text(model: onnx.ModelProto) -> None:
+    """Text that constants are computed from."""
+    model.graph.node.insert(0, helper.make_node("Cast", ["long"], ["bias"], name="cast", to=1))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["text", "four"], ["long"], name="view"))
+    text_for(model, "text", "value_strings", ["1", "2", "3", "4"])
+    model.graph.initializer.append(numpy_helper.from_array(np.array([4]), "four"))
+    node(model, "conv").input[2] = "bias"
+
+
 def pixels_into_floats(model: onnx.ModelProto) -> None:
     """A picture of integers that a convolution reads; the converter of opsets does not mind."""
     model.opset_import[0].version = 13
@@ -177,10 +225,20 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     many_axes: (UnsupportedModelError, "the shape .* and 49,984 more"),
     function_called_relu: (UnsupportedModelError, "a function with the name of the operator Relu"),
     no_weight: (ModelFileError, "has input size 1"),
-    text_as_groups: (ModelFileError, "Mismatched attribute type"),
+    text_as_groups: (UnsupportedModelError, "has group of a type that is not INT"),
     deviation_of_zero: (ContractError, r"std\[0\] is 0, not from 1e-06"),
     attribute_of_no_function: (UnsupportedModelError, "attribute of a function and is in none"),
-    output_without_a_name: (ModelFileError, "has an empty string in the graph"),
+    output_without_a_name: (UnsupportedModelError, "Reshape 'view' has an output without a name"),
+    huge_batch_stated: (UnsupportedModelError, "makes a batch of 4,611,686,018,427,387,904"),
+    value_of_another_type: (UnsupportedModelError, "has value of another type than it states"),
+    value_missing: (UnsupportedModelError, "has value of another type than it states"),
+    number_as_list: (
+        UnsupportedModelError,
+        "ReduceMean 'mean' has axes of a type that is not INTS",
+    ),
+    part_of_a_tensor: (UnsupportedModelError, "is stored in parts"),
+    huge_tile: (UnsupportedModelError, r"Tile 'tile' makes a tensor of sizes \[8589934592\]"),
+    shape_of_text: (UnsupportedModelError, "its bias is computed in a way that cannot be read"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }
 

@@ -9,13 +9,15 @@ from math import prod
 
 import onnx
 
+from lrp_onnx.compiled.shapes import with_shapes
+
 
 def memory_of(model: onnx.ModelProto) -> tuple[int, int]:
     """Peak bytes of tensors without weights: (bytes at any batch, further bytes per picture).
 
     A runtime needs more: it may copy weights to another layout, and its allocator leaves gaps.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = with_shapes(model)
     shapes = {
         v.name: v.type.tensor_type
         for v in (*inferred.input, *inferred.value_info, *inferred.output)

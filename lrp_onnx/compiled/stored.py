@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from lrp_onnx.compiled.shapes import with_shapes
 from lrp_onnx.contract import is_added
 
 EVALUATED_AS = 20
@@ -56,7 +57,7 @@ def _ours(node: onnx.NodeProto) -> bool:
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes without a symbolic size, by name."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = with_shapes(model, data_prop=True)
     shapes = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type

@@ -41,6 +41,37 @@ LARGEST = {
 """Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
 may be negative and are not checked.
 """
+LARGEST_MADE = 1 << 28
+"""Most elements that stored sizes may ask for."""
+SIZES_IN: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1),
+    "Resize": (3,),
+    "Tile": (1,),
+}
+"""Operators that make tensors as large as an input says → the places of such inputs."""
+LARGEST_OPSET = 10_000
+"""No opset has a larger number; what is larger is damage."""
+HELD_IN: dict[int, str] = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors",
+    AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    AttributeProto.TYPE_PROTOS: "type_protos",
+}
+"""Type of an attribute → the field that holds its value."""
 RANDOM = ("Random", "Bernoulli", "Multinomial")
 """Prefixes of operators that draw random numbers."""
 # fmt: off
@@ -72,6 +103,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             and lists of tensors may stand where it does not depend on them, as a detector's
             post-processing.
     """
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
     known = explained in {value.name for value in proto.graph.output}
@@ -82,9 +114,12 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             if (inner.domain, inner.op_type) not in functions:
                 faults += _operator(inner, apart=apart)
             faults += _attributes(inner)
+            faults += _outputs(inner)
+            faults += _types(inner, opset)
     for node in proto.graph.node:
         if any(attribute.ref_attr_name for attribute in node.attribute):
             faults.append(f"{where(node)} takes an attribute of a function and is in none")
+    faults += _sizes_asked(proto)
     masks = {name for node in _nodes(proto) if node.op_type == "Add" for name in node.input}
     for tensor in _tensors(proto):
         faults += _tensor(tensor, mask=tensor.name in masks)
@@ -232,6 +267,8 @@ def _operator(node: onnx.NodeProto, *, apart: bool = False) -> Iterator[str]:
 def _attributes(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         name = attribute.name
+        if not attribute.ref_attr_name and not _holds_its_type(attribute):
+            yield f"{where(node)} has {name} of another type than it states: it is damaged"
         numbers = [attribute.i] if attribute.type == AttributeProto.INT else list(attribute.ints)
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
@@ -243,6 +280,74 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
             yield (
                 f"{where(node)} has {name}={few(numbers)}: {least} to {LARGEST[name]:,} can be read"
             )
+
+
+def _sizes_asked(proto: onnx.ModelProto) -> Iterator[str]:
+    """Faults of stored sizes that ask for huge tensors: shape inference itself runs over them."""
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer} | {
+        node.output[0]: attribute.t
+        for node in proto.graph.node
+        if node.op_type == "Constant" and node.output
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    for node in proto.graph.node:
+        for place in SIZES_IN.get(node.op_type, ()):
+            name = node.input[place] if place < len(node.input) else ""
+            sizes = _whole_numbers(stored[name]) if name in stored else []
+            if prod(max(1, abs(size)) for size in sizes) > LARGEST_MADE:
+                yield f"{where(node)} makes a tensor of sizes {few(sizes)}: the file is damaged"
+
+
+def _whole_numbers(tensor: TensorProto) -> list[int]:
+    """The values of a short list of int64; none of other tensors."""
+    short = prod(tensor.dims) <= 2 * MOST_RANK and len(tensor.dims) <= 1
+    if tensor.data_type != TensorProto.INT64 or not short or tensor.HasField("segment"):
+        return []
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return []
+    try:
+        return [int(one) for one in onnx.numpy_helper.to_array(tensor).reshape(-1)]
+    except (TypeError, ValueError):
+        return []
+
+
+def _types(node: onnx.NodeProto, opset: int) -> Iterator[str]:
+    """Faults of the types of a standard operator's attributes at an opset: see `_outputs`."""
+    if node.domain not in ("", "ai.onnx") or not 0 < opset < LARGEST_OPSET:
+        return
+    try:
+        known = onnx.defs.get_schema(node.op_type, opset, "").attributes
+    except onnx.defs.SchemaError:
+        return
+    for attribute in node.attribute:
+        if attribute.name not in known:
+            continue
+        needed = str(known[attribute.name].type).rpartition(".")[2]
+        if AttributeProto.AttributeType.Value(needed) != attribute.type:
+            yield (
+                f"{where(node)} has {attribute.name} of a type that is not {needed}: it is damaged"
+            )
+
+
+def _holds_its_type(attribute: AttributeProto) -> bool:
+    """Whether an attribute has a value of its type and no other: ONNX's converter crashes else. A
+    number or text may be left out where it is zero or empty, as a list may.
+    """
+    field = HELD_IN.get(attribute.type, "")
+    filled = {one.name for one, _ in attribute.ListFields()} & set(HELD_IN.values())
+    return filled == {field} or (not filled and field not in ("", "t", "g", "sparse_tensor", "tp"))
+
+
+def _outputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Faults of a node's outputs: ONNX's converter crashes on needed ones without a name."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _known():
+        return
+    formal = onnx.defs.get_schema(node.op_type).outputs
+    needed = onnx.defs.OpSchema.FormalParameterOption.Single
+    for parameter, name in zip(formal, node.output, strict=False):
+        if not name and parameter.option == needed:
+            yield f"{where(node)} has an output without a name: the file is damaged"
 
 
 def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
@@ -259,6 +364,9 @@ def _tensor(tensor: TensorProto, *, mask: bool) -> Iterator[str]:
             f"{where} is of type {name}: "
             "weights of float32, float16, bfloat16 and integers can be read"
         )
+        return
+    if tensor.HasField("segment"):
+        yield f"{where} is stored in parts: keep it in one"
         return
     if len(tensor.dims) > MOST_RANK or any(size < 0 for size in tensor.dims):
         yield f"{where} has the shape {few(tensor.dims)}: the file is damaged"

@@ -13,6 +13,8 @@ from lrp_onnx.contract import PREDICTED
 from lrp_onnx.errors import ContractError, ImageError, shown
 
 Target = int | str | Sequence[int | str] | NDArray[np.int64] | None
+MOST_DIGITS = 19
+"""Digits of an index are fewer."""
 
 
 def _is_whole(value: object) -> bool:
@@ -21,7 +23,8 @@ def _is_whole(value: object) -> bool:
 
 def class_of(text: str) -> int | str:
     """A class as a user writes it: an index, or else a name."""
-    return int(text) if text.removeprefix("-").isdecimal() else text
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and len(digits) < MOST_DIGITS else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
             # NumPy's power of float32 is not rounded as runtimes round it.
             return [np.asarray(np.power(base, exponent), np.float32)]
     try:
+        model, feeds = _single_node_model(node, inputs)
         with np.errstate(all="ignore"):
             results: Any = ReferenceEvaluator(model).run(None, feeds)
     # The evaluator is Python code without checks: a damaged node can raise any built-in or NumPy

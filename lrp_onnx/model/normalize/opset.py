@@ -6,6 +6,7 @@ import onnx
 from google.protobuf.message import Error as MessageError
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, UnsupportedModelError, first_line
+from lrp_onnx.model.gate import LARGEST_OPSET
 from lrp_onnx.model.normalize import fused  # noqa: F401 (it registers what is split)
 from lrp_onnx.model.normalize.parts import MICROSOFT, SPLITS
 
@@ -19,8 +20,6 @@ ReduceMean's axes as an input.
 """
 NEWEST_OPSET = 20
 """Newer models are relabelled to it if no operator has changed its meaning since."""
-LARGEST_OPSET = 10_000
-"""No opset has a larger number; what is larger is damage."""
 LAYER_NORMALIZATION_OPSET = 17
 """The first with LayerNormalization."""
 BFLOAT16_OPSET = 22
@@ -79,12 +78,6 @@ def to_working_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     if opset >= WORKING_OPSET:
         return proto
     _drop_weights_from_inputs(proto)
-    try:
-        onnx.checker.check_model(proto)  # the converter crashes on outputs without a name
-    except onnx.checker.ValidationError as error:
-        raise ModelFileError(f"{source} is not a valid ONNX model: {first_line(error)}") from error
-    except CONVERTER_ERRORS:
-        pass  # the converter meets them too, and says them
     try:
         converted = onnx.version_converter.convert_version(proto, WORKING_OPSET)
     except CONVERTER_ERRORS as error:

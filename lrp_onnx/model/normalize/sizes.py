@@ -83,9 +83,12 @@ def oversized(graph: Graph) -> Iterator[str]:
             )
     for node in model.graph:
         for value in node.outputs:
-            sizes = [size for size in (shape_of(value) or ())[1:] if size is not None]
+            shape = shape_of(value) or ()
+            sizes = [size for size in shape[1:] if size is not None]
             if any(size < 0 for size in sizes):
                 yield (
                     f"{node.op_type} '{node.name}' makes a tensor of shape {sizes} per picture: "
                     "the input is too small for it, or the file is damaged"
                 )
+            elif shape and (shape[0] or 0) > LARGEST_TENSOR:
+                yield f"{node.op_type} '{node.name}' makes a batch of {shape[0]:,}: it is damaged"

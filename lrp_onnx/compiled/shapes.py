@@ -1,0 +1,22 @@
+"""Shapes of a model's tensors."""
+
+from __future__ import annotations
+
+import onnx
+from google.protobuf.message import Error as MessageError
+
+from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, first_line
+
+
+def with_shapes(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.GraphProto:
+    """The graph with the shapes that ONNX infers; with `data_prop` through values of shapes too.
+
+    Raises:
+        ModelFileError: shapes that the model states contradict each other.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=data_prop).graph
+    except (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS) as error:
+        raise ModelFileError(
+            f"the model is damaged: its shapes do not fit each other ({first_line(error)})"
+        ) from error
