@@ -19,6 +19,7 @@ from lrp_onnx.contract import is_added
 
 EVALUATED_AS = 20
 """Lowest opset of the evaluation."""
+PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -74,11 +75,12 @@ def _evaluated(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Arrays:
     """The values of the tensors `wanted`, computed by ONNX's own evaluator."""
-    needed, nodes = set(wanted), []
+    needed, nodes = set(wanted), list[onnx.NodeProto]()
     for node in reversed(model.graph.node):
         if node.output[0] in constant and not needed.isdisjoint(node.output):
-            nodes.append(_stated(node, shapes))
-            needed.update(nodes[-1].input)
+            stated = _stated(node, shapes)
+            nodes += _exact(stated)[::-1]
+            needed.update(stated.input)
     part = onnx.helper.make_graph(
         nodes[::-1],
         "constants",
@@ -93,6 +95,29 @@ def _evaluated(
     program = onnx.helper.make_model(part, opset_imports=[onnx.helper.make_opsetid("", opset)])
     results = ReferenceEvaluator(program).run(None, {})
     return {name: np.asarray(v) for name, v in zip(wanted, results, strict=True)}
+
+
+def _exact(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The node; sums of products in float64, whose rounding to float32 does not depend on how many
+    threads share a sum.
+    """
+    if node.op_type not in PRODUCTS:
+        return [node]
+    make, name = onnx.helper.make_node, node.output[0]
+    inputs = {given: f"{name}:{index}" for index, given in enumerate(node.input) if given}
+    exact = onnx.NodeProto()
+    exact.CopyFrom(node)
+    del exact.input[:], exact.output[:]
+    exact.input.extend(inputs.get(given, "") for given in node.input)
+    exact.output.append(f"{name}:exact")
+    return [
+        *(
+            make("Cast", [given], [other], to=onnx.TensorProto.DOUBLE)
+            for given, other in inputs.items()
+        ),
+        exact,
+        make("CastLike", [f"{name}:exact", node.input[0]], [name]),
+    ]
 
 
 def _stated(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.NodeProto:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,16 +17,21 @@ WORKERS = 2
 def ahead(tasks: Iterable[Callable[[], T]], *, most: int = WORKERS) -> Iterator[T]:
     """Every task's result, in order, while up to `most` of the next tasks run on other threads.
 
-    A task's exception is raised in place of its result.
+    A task's exception is raised in place of its result. A single task has nothing to run beside:
+    no thread is begun for it, of which OpenCV would keep a kilobyte for ever.
 
     Raises:
         RuntimeError: the process was forked since, and the other threads are not in it.
     """
-    process = os.getpid()
+    tasks, process = iter(tasks), os.getpid()
+    begun = list(islice(tasks, 2))
+    if len(begun) < 2:
+        yield from (task() for task in begun)
+        return
     pool = ThreadPoolExecutor(most)
     pending: deque[Future[T]] = deque()
     try:
-        for task in tasks:
+        for task in chain(begun, tasks):
             pending.append(pool.submit(task))
             if len(pending) > most:
                 yield _next(pending, process)

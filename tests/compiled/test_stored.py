@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from conftest import relative, run_onnx
 from networks import picture, resnet
@@ -15,6 +16,7 @@ from lrp_onnx.cli.verify import verify_file
 from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.model.normalize.fold import evaluate
 from lrp_onnx.relevance.composites.presets import COMPOSITES
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -106,3 +108,28 @@ def test_the_originals_own_nodes_stay() -> None:
     assert [node.output[0] for node in model.graph.node] == ["minus", "logits", "heatmap"]
     (stored,) = (t for t in model.graph.initializer if t.name == "lrp/1")
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), np.ones((2, 2)))
+
+
+def test_sums_of_products_are_rounded_once() -> None:
+    """So that they do not depend on the threads that share a sum."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(300, 300)).astype(np.float32) for _ in range(2))
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in (("a", a), ("b", b))]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["a", "b"], ["lrp/1"]),
+        onnx.helper.make_node("MatMul", ["x", "lrp/1"], ["heatmap"]),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 300])
+        for name in ("x", "heatmap")
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    model = store_constants(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    )
+    (stored,) = (t for t in model.graph.initializer if t.name == "lrp/1")
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    assert not np.array_equal(a @ b, exact.astype(np.float32))
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), exact.astype(np.float32))
+    folded = evaluate(ir.from_proto(nodes[0]), [a, b])
+    np.testing.assert_array_equal(folded, exact.astype(np.float32))

@@ -45,6 +45,17 @@ def test_a_fault_is_raised_in_its_turn_and_nothing_is_left_running() -> None:
     assert threading.active_count() == before and len(ran) <= 6
 
 
+def test_one_task_needs_no_thread() -> None:
+    assert list(ahead([threading.get_ident])) == [threading.get_ident()]
+    assert threading.get_ident() not in list(ahead([threading.get_ident] * 2))
+
+    def fault() -> int:
+        raise ValueError("one")
+
+    with pytest.raises(ValueError, match="one"):
+        list(ahead([fault]))
+
+
 def test_stopping_early_stops_the_work() -> None:
     ran: list[int] = []
     results = ahead([lambda i=i: ran.append(i) for i in range(100)])

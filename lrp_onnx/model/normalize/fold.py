@@ -37,6 +37,8 @@ FOLDABLE = frozenset((
 # fmt: on
 """Operators that are folded; constant convolutions and the like are too rare."""
 
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+"""Operators that NumPy computes on several threads."""
 DERIVED = FOLDABLE | {
     "BatchNormalization",
     "Conv",
@@ -161,6 +163,10 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
         with np.errstate(all="ignore"):
             # NumPy's power of float32 is not rounded as runtimes round it.
             return [np.asarray(np.power(base, exponent), np.float32)]
+    # In float64 a sum of products does not depend on how many threads share it.
+    exact = node.op_type in PRODUCTS and all(x is None or x.dtype == np.float32 for x in inputs)
+    if exact:
+        inputs = [None if x is None else x.astype(np.float64) for x in inputs]
     try:
         model, feeds = _single_node_model(node, inputs)
         with np.errstate(all="ignore"):
@@ -169,7 +175,7 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
     # exception. The node then stays in the graph, and its reader reports it.
     except Exception:
         return None
-    arrays = [np.asarray(result) for result in results]
+    arrays = [np.asarray(result, np.float32 if exact else None) for result in results]
     types = {onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for array in arrays}
     return arrays if types.issubset(ITEM_BYTES) else None
 

@@ -90,5 +90,5 @@ def oversized(graph: Graph) -> Iterator[str]:
                     f"{node.op_type} '{node.name}' makes a tensor of shape {sizes} per picture: "
                     "the input is too small for it, or the file is damaged"
                 )
-            elif shape and (shape[0] or 0) > LARGEST_TENSOR:
+            elif shape and (shape[0] or 0) > LARGEST_PICTURE:
                 yield f"{node.op_type} '{node.name}' makes a batch of {shape[0]:,}: it is damaged"
