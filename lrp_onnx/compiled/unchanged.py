@@ -314,7 +314,7 @@ def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     if found.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected.astype(np.float64)).max(initial=1e-30))
-    with np.errstate(invalid="ignore"):  # infinite in both
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN
         difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return float(difference.max(initial=0.0)) / scale
 

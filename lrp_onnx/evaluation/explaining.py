@@ -17,6 +17,7 @@ from lrp_onnx.maps.chain import Chain
 from lrp_onnx.notation import split
 from lrp_onnx.runtime.classes import Classes, Target
 from lrp_onnx.runtime.explainer import Explainer
+from lrp_onnx.runtime.explanation import ranked
 from lrp_onnx.runtime.session import Arrays, Session
 
 
@@ -104,9 +105,9 @@ class MethodExplainer(Explainer):
         targets = self.classes.indices(target, None if many else len(batch))
         x = np.repeat(batch, len(targets), 0) if many else batch
         values = self._subject.run(batch)
-        probabilities = self._subject.probabilities(x)
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        rows = np.arange(len(targets))
+        rows = np.zeros(len(targets), np.intp) if many else np.arange(len(targets))
+        every = [self.reading.scores({self._output: values}, row)[1] for row in range(len(values))]
+        order = np.stack([ranked(scores) for scores in every])
         chosen = np.where(targets < 0, order[rows, np.maximum(PREDICTED - targets, 0)], targets)
         raw = self._maps(x, chosen)
         outputs = {self._output: values, HEATMAP_RAW: raw, HEATMAP: _post(self._chain, raw)}

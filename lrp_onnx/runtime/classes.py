@@ -78,7 +78,9 @@ class Classes:
             target = [self._index_of(item) if isinstance(item, str) else item for item in target]
         indices = np.asarray(target)
         if indices.dtype == np.object_ and all(map(_is_whole, indices.flat)):
-            indices = indices.clip(self.lowest - 1, self.count).astype(np.int64)  # beyond int64
+            # numbers beyond int64 are no classes either
+            indices = np.clip(indices, self.lowest - 1, self.count, dtype=np.object_)
+            indices = np.asarray(indices, np.int64)
         many = indices.ndim == 1 and len(indices) > 0
         fits = indices.ndim == 0 or (many and (count is None or len(indices) in (1, count)))
         if indices.dtype.kind not in "iu" or not fits:

@@ -45,6 +45,7 @@ from lrp_onnx.runtime.explanation import (
     SIMILARITY,
     WITHOUT_PROBABILITIES,
     Explanation,
+    ranked,
 )
 from lrp_onnx.runtime.memory import memory_now
 from lrp_onnx.runtime.preprocess import assumed, checked, input_size
@@ -404,6 +405,9 @@ class Explainer:
             ValueError: `batch_size` is below 1.
         """
         targets = self._targets(target, len(tensors))
+        if len(tensors):
+            kind, _ = self.session.input_of(self.contract.input)
+            tensors = as_input(tensors, element_type(kind))
         parts, pad_to = self._parts(len(tensors), batch_size)
         for part in parts:
             batch = prepared_batch(
@@ -482,7 +486,7 @@ class Explainer:
     ) -> Explanation:
         """The explanation of picture `index` of the batch, whose heatmap is in row `row`."""
         kind, scores, probabilities = self.reading.scores(outputs, index, focused)
-        order = np.argsort(-probabilities, kind="stable")
+        order = ranked(scores)
         target = int(order[PREDICTED - target]) if target < 0 else target
         classes = self.classes
         if isinstance(focused, Reference):
@@ -609,6 +613,6 @@ class Explainer:
 def _is_finite(one: Explanation) -> bool:
     """Whether the maps of an explanation are finite and its scores are numbers."""
     maps = [values for values in (one.heatmap, one.heatmap_raw) if values is not None]
-    ranked = [value for _, _, value in one.top5]
-    unknown = np.isnan(one.scores).any() or np.isnan(ranked).any()
+    best = [value for _, _, value in one.top5]
+    unknown = np.isnan(one.scores).any() or np.isnan(best).any()
     return all(np.isfinite(values).all() for values in maps) and not unknown

@@ -78,7 +78,8 @@ def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
     if kind == "logit":
         return np.asarray(1 / (1 + np.exp(-np.clip(values, -700, 700))))
     if kind == "logits":
-        powers = np.exp(values - values.max(1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # infinite logits have no probabilities: NaN
+            powers = np.exp(values - values.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True))
     if kind == "log-probabilities":
         return np.asarray(np.exp(values))
@@ -86,6 +87,13 @@ def probabilities_of(kind: str, scores: NDArray[Any]) -> NDArray[np.float64]:
         counts = values - np.iinfo(scores.dtype).min
         return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
     return values
+
+
+def ranked(scores: NDArray[Any]) -> NDArray[np.intp]:
+    """The classes from the best to the worst score, (classes,); of equal ones the first, as in
+    compiled files.
+    """
+    return np.argsort(-scores.astype(np.float64), kind="stable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ from lrp_onnx.runtime.explanation import (
     WITHOUT_PROBABILITIES,
     kind_of,
     probabilities_of,
+    ranked,
     scores_of,
 )
 from lrp_onnx.runtime.session import Arrays
@@ -155,10 +156,10 @@ class Reading:
             if isinstance(focused, Reference):
                 starts[row] = focused.start(self.explained(outputs)[index], start)
             elif focused is not None:
-                _, _, chances = self.scores(outputs, index, focused)
+                _, scores, _ = self.scores(outputs, index, focused)
                 chosen = int(target)
                 if chosen < 0:
-                    chosen = int(np.argsort(-chances, kind="stable")[PREDICTED - chosen])
+                    chosen = int(ranked(scores)[PREDICTED - chosen])
                 starts[row] = focused.start(outputs[self.name][index], self.kind, start, chosen)
         return starts
 
@@ -179,6 +180,7 @@ class Reading:
             return None
         if value == "contrastive" and len(scores) > 1 and kind != "logit":
             rest = np.delete(scores, target)
-            weights = np.exp(rest - rest.max())
-            return float(scores[target] - (rest * weights).sum() / weights.sum())
+            with np.errstate(invalid="ignore"):  # of infinite logits it is NaN
+                weights = np.exp(rest - rest.max())
+                return float(scores[target] - (rest * weights).sum() / weights.sum())
         return float(scores[target])

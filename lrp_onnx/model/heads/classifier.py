@@ -92,6 +92,7 @@ def find_head(graph: Graph, *, source: str, output: str | None = None) -> Head:
         holds,
         () if is_plain else ((own, 1.0),),
         start=tuple(size or 0 for size in shape[1:]) if len(shape) > 2 and not one else (),
+        is_ranked=bool(chain),
     )
 
 

@@ -53,7 +53,8 @@ class Head:
     """The shape of a start without its batch; empty for (classes,)."""
     is_ranked: bool = False
     """Whether the order of the logits may be another than that of the output's values, which then
-    decide what class is the predicted one.
+    decide what class is the predicted one. Behind a softmax or sigmoid it may, as different logits
+    can give equal values: two ones, or zeros.
     """
 
 

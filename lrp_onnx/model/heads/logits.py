@@ -18,7 +18,8 @@ from lrp_onnx.selection import Selection
 
 
 def append_logits(graph: Graph, head: Head) -> Graph:
-    """A copy of the graph with the logits that `head` names; the graph itself where it has them.
+    """A copy of the graph with the logits that `head` names, and what ranks its classes; the graph
+    itself where it has them.
 
     Of a feature map they are the mean over height and width, of a selection the mean or the largest
     of its elements, of other tensors with three axes or more their elements, of an ensemble the
@@ -26,7 +27,7 @@ def append_logits(graph: Graph, head: Head) -> Graph:
     layer that makes z is computed once more with its weights and their negatives, so that rules
     see what speaks for either class; where its weights are not stored, the negative of z is taken.
     """
-    if not head.sources:
+    if not head.sources and not head.is_ranked:
         return graph
     model = graph.model.clone()
     values = {v.name: v for node in model.graph for v in node.outputs}
@@ -34,11 +35,8 @@ def append_logits(graph: Graph, head: Head) -> Graph:
     maker = _Maker(model, len(shape_of(graph.inputs[0]) or ()))
     members = [(values[name], weight) for name, weight in head.sources]
     one = head.holds in SINGLE
-    name = f"{EXPLAINED}.one" if one else EXPLAINED
-    value = members[0][0] if len(members) == 1 else maker.weighted_sum(members, name)
-    value = maker.classes_of(value, head.taken, name)
-    if one:
-        maker.two_sided(value)
+    if members:
+        maker.logits(members, head.taken, one=one)
     if head.is_ranked:
         maker.ranks(values[head.output], head.selection, one=one)
     model.graph.extend(maker.nodes)
@@ -53,6 +51,20 @@ class _Maker:
     rank: int
     """Number of axes of the model's input: a feature map has as many."""
     nodes: list[ir.Node] = field(default_factory=list)
+
+    def logits(
+        self,
+        members: Sequence[tuple[ir.Value, float]],
+        taken: Selection | None,
+        *,
+        one: bool,
+    ) -> None:
+        """The logits (N, classes), as the tensor `EXPLAINED`."""
+        name = f"{EXPLAINED}.one" if one else EXPLAINED
+        value = members[0][0] if len(members) == 1 else self.weighted_sum(members, name)
+        value = self.classes_of(value, taken, name)
+        if one:
+            self.two_sided(value)
 
     def weighted_sum(self, members: Sequence[tuple[ir.Value, float]], name: str) -> ir.Value:
         """The sum of tensors of one shape, each times its weight."""
