@@ -10,12 +10,15 @@ import onnx
 import pytest
 from conftest import relative
 from float64 import run_float64
-from networks import Network, picture, resnet
+from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
+from lrp_onnx.relevance.composites import presets
 from lrp_onnx.relevance.composites.assign import Choices, assign, depends_on_exporter
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.rules.linear import REFERENCE_EPSILON, Flat
+from lrp_onnx.relevance.rules.rule import LinearRule, Rule, StabilizedRule
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -158,3 +161,55 @@ def test_the_bounds_of_a_box_are_numbers_around_zero(bounds: str) -> None:
     with pytest.raises(RuleError):
         parse_rule(f"z-box({bounds})")
     assert rule_text(parse_rule("z-box(low=-1, high=0)")).startswith("z-box(")
+
+
+SPECIAL = {
+    "preparation": ("affine",),
+    "first": ("convolution", "dense"),
+    "subsampling convolution": ("convolution",),
+    "lower convolution": ("convolution",),
+    "upper convolution": ("convolution",),
+    "identity join": ("block join", "join"),
+    "block join": ("join",),
+    "elementwise product": ("product",),
+    "attention": ("matrix product",),
+}
+"""Which steps are also of another kind."""
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_no_entry_stands_behind_one_that_takes_its_steps(name: str) -> None:
+    """But for entries of a list that several composites share, which one of them overrides."""
+    kinds = [which for which, _ in COMPOSITES[name].entries]
+    for place, which in enumerate(kinds):
+        before, behind = set(kinds[:place]), set(kinds[place + 1 :])
+        assert not before & set(SPECIAL.get(which, ())) - behind, which
+        assert "everything" not in before, which
+
+
+def rules_of(source: str) -> set[tuple[str, Rule]]:
+    """(which steps, rule) of the composites with that source, but for what all composites share."""
+    made = [composite for composite in COMPOSITES.values() if composite.source == source]
+    assert made
+    return {entry for composite in made for entry in composite.entries} - set(presets._TAIL)
+
+
+def test_stabilizers_are_those_of_the_released_code() -> None:
+    """iNNvestigate's is 1e-7 (0 in LRP-Z, 0.1 on the dense layers of its presets); the C3-LRP
+    authors' is 1e-5 whatever the sign, and they drop biases.
+    """
+    for which, rule in rules_of(presets._INVESTIGATE_SOURCE):
+        if isinstance(rule, StabilizedRule) and not isinstance(rule, Flat):
+            assert rule.epsilon in (0, 1e-7, *((0.1,) if which == "dense" else ())), (which, rule)
+    for which, rule in rules_of("released code of Otsuki et al., ECCV 2024"):
+        if isinstance(rule, StabilizedRule) and "join" not in which:
+            assert rule.epsilon == REFERENCE_EPSILON == 1e-5 and not rule.signed, (which, rule)
+        if isinstance(rule, LinearRule) and which in ("first", "convolution", "dense"):
+            assert rule.bias == "drop", (which, rule)
+
+
+def test_the_default_of_a_family(saved: Save) -> None:
+    for model, expected in ((resnet(), "residual-c3"), (transformer(), "transformer-c3")):
+        _, plan, _ = plan_model(saved(model))
+        assert presets.default_for(plan) == expected
+        assert compile_model(saved(model)).contract.composite == expected
