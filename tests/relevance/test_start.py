@@ -104,6 +104,15 @@ def test_a_start_is_given_where_any_entry_is_not_zero(started: Starts) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("inputs", ["optional", "target,start"])
+def test_a_start_of_one_axis_is_read_as_it_is(inputs: str, saved: Save) -> None:
+    net = Network()
+    y = net.dense(net.node("Flatten", "x"), (CLASSES, CLASSES))
+    path = saved(net.model(y, ["N", 3, 1, 2], classes=CLASSES))
+    graph = compile_model(path, composite="gradient", inputs=inputs).model.graph
+    assert "Reshape" not in {node.op_type for node in graph.node if "start" in node.input}
+
+
 def test_ranks_of_many_targets(started: Starts) -> None:
     """−k is the k-th largest logit; there is none behind the last."""
     targets = [-1, -2, -6, -9, 0, 5]

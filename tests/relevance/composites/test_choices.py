@@ -17,7 +17,7 @@ from lrp_onnx.errors import RuleError
 from lrp_onnx.relevance.composites import presets
 from lrp_onnx.relevance.composites.assign import Choices, assign, depends_on_exporter
 from lrp_onnx.relevance.composites.presets import COMPOSITES
-from lrp_onnx.relevance.rules.linear import REFERENCE_EPSILON, Flat
+from lrp_onnx.relevance.rules.linear import REFERENCE_EPSILON, Flat, ZBox
 from lrp_onnx.relevance.rules.rule import LinearRule, Rule, StabilizedRule
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
@@ -111,10 +111,11 @@ def test_the_upper_half_of_the_convolutions(convolutions: int, saved: Save) -> N
     logits = net.dense(net.node("Flatten", y), (12, 2))
     path = saved(net.model(logits, ["N", 3, 2, 2]))
     rules = {"@upper convolution": "gamma", "@lower convolution": "flat"}
-    found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
-    upper = {place for place in range(convolutions) if found[f"c{place}"] == "gamma"}
-    assert upper == {place for place in range(convolutions) if place / convolutions >= 0.5}
-    assert {found[f"c{place}"] for place in range(convolutions)} <= {"gamma", "flat"}
+    for which in (rules, dict(reversed(rules.items()))):
+        compiled = compile_model(path, composite="lrp-z", rules=which, resolution="full")
+        found = [compiled.contract.rules[f"c{place}"] for place in range(convolutions)]
+        upper = [place / convolutions >= 0.5 for place in range(convolutions)]
+        assert found == ["gamma" if above else "flat" for above in upper]
 
 
 def test_of_parallel_branches_the_one_with_most_convolutions_is_first(saved: Save) -> None:
@@ -131,6 +132,21 @@ def test_of_parallel_branches_the_one_with_most_convolutions_is_first(saved: Sav
     found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
     order = ["fork", "long0", "long1", "wide", "narrow", "last"]
     assert [name for name in order if found[name] == "gamma"] == ["wide", "narrow", "last"]
+
+
+def test_layers_without_weights_do_not_count(saved: Save) -> None:
+    """A branch with more weights is first, however many activations the other has."""
+    net = Network(0)
+    fork = net.node("Relu", net.conv("x", (3, 3), (1, 1), name="fork"))
+    small = net.conv(fork, (3, 3), (1, 1), name="small")  # 9 weights
+    for _ in range(12):
+        small = net.node("Tanh", small)
+    large = net.conv(fork, (3, 3), (1, 2), pads=[0, 0, 0, 1], name="large")  # 18
+    last = net.conv(net.node("Add", small, large), (3, 3), (1, 1), name="last")
+    path = saved(net.model(net.dense(net.node("Flatten", last), (12, 2)), ["N", 3, 2, 2]))
+    rules = {"@upper convolution": "gamma", "@convolution": "flat"}
+    found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
+    assert (found["large"], found["small"]) == ("flat", "gamma")
 
 
 def test_lrp_0_has_no_stabilizer(saved: Save) -> None:
@@ -161,6 +177,10 @@ def test_the_bounds_of_a_box_are_numbers_around_zero(bounds: str) -> None:
     with pytest.raises(RuleError):
         parse_rule(f"z-box({bounds})")
     assert rule_text(parse_rule("z-box(low=-1, high=0)")).startswith("z-box(")
+    for low, high in ((-1.0, np.inf), (-np.inf, 1.0), (1.0, 2.0), (-2.0, -1.0)):
+        with pytest.raises(RuleError):
+            ZBox(low=(low,), high=(high,))
+    assert ZBox(low=(0.0,), high=(1.0,)).low == (0.0,)
 
 
 SPECIAL = {

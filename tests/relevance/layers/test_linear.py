@@ -56,6 +56,13 @@ def enlarged(shape: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
     return net.model(net.node("Flatten", y), ["N", *shape[1:]])
 
 
+def static(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same for two pictures alone."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    return model
+
+
 NEAREST = {
     "mode": "nearest",
     "coordinate_transformation_mode": "asymmetric",
@@ -71,6 +78,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
         name: lambda choices=choices: single_layer(**choices, shape=SHAPE, rectified=False)
         for name, choices in LAYERS.items()
     },
+    "static batch": lambda: static(single_layer("conv", SHAPE, rectified=False)),
     **{
         f"{name}, {mode}": lambda shape=shape, choices=choices: enlarged(shape, **choices)
         for name, shape in SHAPES.items()
