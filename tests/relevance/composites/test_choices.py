@@ -228,6 +228,15 @@ def test_stabilizers_are_those_of_the_released_code() -> None:
             assert rule.bias == "drop", (which, rule)
 
 
+def test_a_name_that_is_near() -> None:
+    """Two are named at most, the nearest first."""
+    assert presets.find_composite("preset-a") is COMPOSITES["preset-a"]
+    with pytest.raises(RuleError, match=r"did you mean preset-b-flat or preset-a-flat\?"):
+        presets.find_composite("preset-flat")
+    with pytest.raises(RuleError, match=r"there is no composite 'xyzzy'; `lrp-onnx composites`"):
+        presets.find_composite("xyzzy")
+
+
 def test_the_default_of_a_family(saved: Save) -> None:
     for model, expected in ((resnet(), "residual-c3"), (transformer(), "transformer-c3")):
         _, plan, _ = plan_model(saved(model))

@@ -22,6 +22,7 @@ from lrp_onnx.relevance import emit
 from lrp_onnx.relevance.graph.builder import Builder, Value, Zeros
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.layers.linear import LinearLayer
 from lrp_onnx.relevance.layers.table import layer_of
 from lrp_onnx.relevance.rules.linear import Epsilon
 from lrp_onnx.relevance.rules.rule import Rule, Shares
@@ -174,5 +175,9 @@ def test_a_rule_without_a_stabilizer_sees_the_whole_layer(
     for epsilon in (0.0, 1e-6):
         emit._passed(Noting(epsilon=epsilon), layer, received)
     assert seen[0] is layer and seen[1] is not layer
+    _, tokens, width = step.input_shape
+    assert isinstance(seen[1], LinearLayer) and tokens is not None
+    assert seen[1].step.input_shape[1:] == (tokens - 1, width)
+    assert seen[1].step.output_shape[1:] == (tokens - 1, *step.output_shape[2:])
     emit._passed(Noting(), layer, Relevance(Value(builder, "r")))
     assert seen[2] is layer

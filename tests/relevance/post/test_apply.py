@@ -24,9 +24,9 @@ from lrp_onnx.maps.chain import STEPS, Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
 from lrp_onnx.relevance.graph.append import append
-from lrp_onnx.relevance.graph.builder import Builder
+from lrp_onnx.relevance.graph.builder import POSITIVE, Builder
 from lrp_onnx.relevance.graph.emission import EMISSIONS
-from lrp_onnx.relevance.post.grid import Grid, order_statistic
+from lrp_onnx.relevance.post.grid import Grid, indicator, order_statistic
 
 Save = Callable[[onnx.ModelProto], Path]
 SAME = 1e-5
@@ -234,6 +234,11 @@ def test_a_model_may_have_a_tensor_of_that_name(name: str, saved: Save) -> None:
         assert relative(found[output], value) < SAME
     with pytest.raises(UnsupportedModelError, match=f"a tensor called '{name}' already"):
         compile_model(path, outputs=("heatmap", name))
+
+
+def test_an_indicator_is_not_negative() -> None:
+    builder = Builder()
+    assert indicator("Equal", builder.known("x"), builder.known("y")).sign == POSITIVE
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.24, 0.5, 0.51, 0.76, 0.9, 1.0])
