@@ -58,6 +58,12 @@ def enlarged(shape: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
     return net.model(net.node("Flatten", y), ["N", *shape[1:]])
 
 
+def averaged(axes: list[int], *, keepdims: int) -> onnx.ModelProto:
+    net = Network(0)
+    mean = net.node("ReduceMean", "x", net.constant("axes", np.array(axes)), keepdims=keepdims)
+    return net.model(net.node("Flatten", mean), ["N", 3, 4, 5])
+
+
 def static(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same for two pictures alone."""
     for value in (*model.graph.input, *model.graph.output):
@@ -80,6 +86,9 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
         name: lambda choices=choices: single_layer(**choices, shape=SHAPE, rectified=False)
         for name, choices in LAYERS.items()
     },
+    "means without their axes": lambda: averaged([2, 3], keepdims=0),
+    "means of rows": lambda: averaged([3], keepdims=1),
+    "means over channels": lambda: averaged([1], keepdims=0),
     "static batch": lambda: static(single_layer("conv", SHAPE, rectified=False)),
     **{
         f"{name}, {mode}": lambda shape=shape, choices=choices: enlarged(shape, **choices)
