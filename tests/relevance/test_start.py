@@ -75,6 +75,23 @@ def softmax(z: Values) -> Values:
     return np.asarray(np.exp(z) / np.exp(z).sum(1, keepdims=True), np.float32)
 
 
+@pytest.mark.parametrize("start", ["logit", "probability", "one", "contrastive"])
+def test_classes_with_sigmoids_of_their_own(start: str, saved: Save) -> None:
+    """Each is a question of its own: there is nothing to contrast it with."""
+    net = Network()
+    eye = net.constant("eye", np.eye(CLASSES, dtype=np.float32))
+    y = net.node("Sigmoid", net.node("Gemm", net.node("Flatten", "x"), eye))
+    path = saved(net.model(y, ["N", 3, 1, 2], classes=CLASSES))
+    model = compile_model(path, composite="gradient", outputs=("relevance",), start=start).model
+    feeds = {"x": ROWS.reshape(-1, 3, 1, 2), "target": np.array([2, 3])}
+    found = run_onnx(model, feeds)["relevance"].reshape(-1, CLASSES)
+    size = {"probability": 1 / (1 + np.exp(-ROWS)), "one": np.ones_like(ROWS)}.get(start, ROWS)
+    expected = np.zeros_like(ROWS)
+    for row, target in enumerate((2, 3)):
+        expected[row, target] = size[row, target]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a_start_is_given_where_any_entry_is_not_zero(started: Starts) -> None:
     """A row of zeros and negative numbers is given too; one of zeros is not."""
     given = np.zeros((3, CLASSES), np.float32)
@@ -85,6 +102,15 @@ def test_a_start_is_given_where_any_entry_is_not_zero(started: Starts) -> None:
     expected = given.copy()
     expected[1, 5] = ROWS[1, 5]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("inputs", ["optional", "target,start"])
+def test_a_start_of_one_axis_is_read_as_it_is(inputs: str, saved: Save) -> None:
+    net = Network()
+    y = net.dense(net.node("Flatten", "x"), (CLASSES, CLASSES))
+    path = saved(net.model(y, ["N", 3, 1, 2], classes=CLASSES))
+    graph = compile_model(path, composite="gradient", inputs=inputs).model.graph
+    assert "Reshape" not in {node.op_type for node in graph.node if "start" in node.input}
 
 
 def test_ranks_of_many_targets(started: Starts) -> None:

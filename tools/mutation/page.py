@@ -28,13 +28,14 @@ def judged(folders: Sequence[Path]) -> list[Result]:
     """The results of the first folder, those that were tried again with the new outcome."""
     found = results(folders[0])
     for folder in folders[1:]:
-        again: dict[tuple[str, ...], str] = {}
-        for one in results(folder):  # of places that read alike, one that survives counts
-            if again.get(text_of(one)) != "survived":
+        again: dict[object, str] = {}
+        for one in results(folder):
+            again[one["name"]] = one["outcome"]
+            if again.get(text_of(one)) != "survived":  # of places that read alike, the worst
                 again[text_of(one)] = one["outcome"]
         for one in found:
             if one["outcome"] != "killed":
-                one["outcome"] = again.get(text_of(one), "gone")
+                one["outcome"] = again.get(one["name"], again.get(text_of(one), "gone"))
     reasons = {text_of(one): one["why"] for one in json.loads(EQUIVALENT.read_text())}
     for one in found:
         if one["outcome"] != "killed" and text_of(one) in reasons:

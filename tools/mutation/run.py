@@ -63,10 +63,15 @@ def drawn(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
     return sample
 
 
-def survivors(old: Path, found: Iterable[Mutant]) -> list[Mutant]:
-    """The mutants among `found` that were not killed in the folder `old`."""
-    kept = {text_of(one) for one in results(old) if one["outcome"] != "killed"}
-    return [mutant for mutant in found if text_of(asdict(mutant)) in kept]
+def survivors(old: Path, found: Sequence[Mutant]) -> list[Mutant]:
+    """The mutants among `found` that were not killed in the folder `old`, by place and text; where
+    the file has changed, by text alone.
+    """
+    left = [one for one in results(old) if one["outcome"] != "killed"]
+    names = {mutant.name for mutant in found}
+    same = {one["name"] for one in left} & names
+    moved = {text_of(one) for one in left if one["name"] not in names}
+    return [m for m in found if m.name in same or text_of(asdict(m)) in moved]
 
 
 def text_of(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -262,7 +262,7 @@ class ReshapeLayer(Node[kinds.Reshape]):
         """Where the input is zero if the output is so at `zeros`, where one axis tells that."""
         if zeros is None:
             return None
-        sizes, after = self._sizes(), (*self.step.output_shape, 1)
+        sizes, after = self._sizes(), self.step.output_shape
         inner = prod(size or 1 for size in after[zeros.axis + 1 :])
         period = inner * (after[zeros.axis] or 1)
         for axis in range(1, len(sizes)):

@@ -10,12 +10,15 @@ import onnx
 import pytest
 from conftest import relative
 from float64 import run_float64
-from networks import Network, picture, resnet
+from networks import Network, picture, resnet, transformer
 
 from lrp_onnx.compiler import Options, compile_model, plan_model
 from lrp_onnx.errors import RuleError
+from lrp_onnx.relevance.composites import presets
 from lrp_onnx.relevance.composites.assign import Choices, assign, depends_on_exporter
 from lrp_onnx.relevance.composites.presets import COMPOSITES
+from lrp_onnx.relevance.rules.linear import REFERENCE_EPSILON, Flat, ZBox
+from lrp_onnx.relevance.rules.rule import LinearRule, Rule, StabilizedRule
 from lrp_onnx.relevance.rules.table import parse_rule, rule_text
 
 Save = Callable[[onnx.ModelProto], Path]
@@ -108,10 +111,11 @@ def test_the_upper_half_of_the_convolutions(convolutions: int, saved: Save) -> N
     logits = net.dense(net.node("Flatten", y), (12, 2))
     path = saved(net.model(logits, ["N", 3, 2, 2]))
     rules = {"@upper convolution": "gamma", "@lower convolution": "flat"}
-    found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
-    upper = {place for place in range(convolutions) if found[f"c{place}"] == "gamma"}
-    assert upper == {place for place in range(convolutions) if place / convolutions >= 0.5}
-    assert {found[f"c{place}"] for place in range(convolutions)} <= {"gamma", "flat"}
+    for which in (rules, dict(reversed(rules.items()))):
+        compiled = compile_model(path, composite="lrp-z", rules=which, resolution="full")
+        found = [compiled.contract.rules[f"c{place}"] for place in range(convolutions)]
+        upper = [place / convolutions >= 0.5 for place in range(convolutions)]
+        assert found == ["gamma" if above else "flat" for above in upper]
 
 
 def test_of_parallel_branches_the_one_with_most_convolutions_is_first(saved: Save) -> None:
@@ -128,6 +132,21 @@ def test_of_parallel_branches_the_one_with_most_convolutions_is_first(saved: Sav
     found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
     order = ["fork", "long0", "long1", "wide", "narrow", "last"]
     assert [name for name in order if found[name] == "gamma"] == ["wide", "narrow", "last"]
+
+
+def test_layers_without_weights_do_not_count(saved: Save) -> None:
+    """A branch with more weights is first, however many activations the other has."""
+    net = Network(0)
+    fork = net.node("Relu", net.conv("x", (3, 3), (1, 1), name="fork"))
+    small = net.conv(fork, (3, 3), (1, 1), name="small")  # 9 weights
+    for _ in range(12):
+        small = net.node("Tanh", small)
+    large = net.conv(fork, (3, 3), (1, 2), pads=[0, 0, 0, 1], name="large")  # 18
+    last = net.conv(net.node("Add", small, large), (3, 3), (1, 1), name="last")
+    path = saved(net.model(net.dense(net.node("Flatten", last), (12, 2)), ["N", 3, 2, 2]))
+    rules = {"@upper convolution": "gamma", "@convolution": "flat"}
+    found = compile_model(path, composite="lrp-z", rules=rules, resolution="full").contract.rules
+    assert (found["large"], found["small"]) == ("flat", "gamma")
 
 
 def test_lrp_0_has_no_stabilizer(saved: Save) -> None:
@@ -158,3 +177,68 @@ def test_the_bounds_of_a_box_are_numbers_around_zero(bounds: str) -> None:
     with pytest.raises(RuleError):
         parse_rule(f"z-box({bounds})")
     assert rule_text(parse_rule("z-box(low=-1, high=0)")).startswith("z-box(")
+    for low, high in ((-1.0, np.inf), (-np.inf, 1.0), (1.0, 2.0), (-2.0, -1.0)):
+        with pytest.raises(RuleError):
+            ZBox(low=(low,), high=(high,))
+    assert ZBox(low=(0.0,), high=(1.0,)).low == (0.0,)
+
+
+SPECIAL = {
+    "preparation": ("affine",),
+    "first": ("convolution", "dense"),
+    "subsampling convolution": ("convolution",),
+    "lower convolution": ("convolution",),
+    "upper convolution": ("convolution",),
+    "identity join": ("block join", "join"),
+    "block join": ("join",),
+    "elementwise product": ("product",),
+    "attention": ("matrix product",),
+}
+"""Which steps are also of another kind."""
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_no_entry_stands_behind_one_that_takes_its_steps(name: str) -> None:
+    """But for entries of a list that several composites share, which one of them overrides."""
+    kinds = [which for which, _ in COMPOSITES[name].entries]
+    for place, which in enumerate(kinds):
+        before, behind = set(kinds[:place]), set(kinds[place + 1 :])
+        assert not before & set(SPECIAL.get(which, ())) - behind, which
+        assert "everything" not in before, which
+
+
+def rules_of(source: str) -> set[tuple[str, Rule]]:
+    """(which steps, rule) of the composites with that source, but for what all composites share."""
+    made = [composite for composite in COMPOSITES.values() if composite.source == source]
+    assert made
+    return {entry for composite in made for entry in composite.entries} - set(presets._TAIL)
+
+
+def test_stabilizers_are_those_of_the_released_code() -> None:
+    """iNNvestigate's is 1e-7 (0 in LRP-Z, 0.1 on the dense layers of its presets); the C3-LRP
+    authors' is 1e-5 whatever the sign, and they drop biases.
+    """
+    for which, rule in rules_of(presets._INVESTIGATE_SOURCE):
+        if isinstance(rule, StabilizedRule) and not isinstance(rule, Flat):
+            assert rule.epsilon in (0, 1e-7, *((0.1,) if which == "dense" else ())), (which, rule)
+    for which, rule in rules_of("released code of Otsuki et al., ECCV 2024"):
+        if isinstance(rule, StabilizedRule) and "join" not in which:
+            assert rule.epsilon == REFERENCE_EPSILON == 1e-5 and not rule.signed, (which, rule)
+        if isinstance(rule, LinearRule) and which in ("first", "convolution", "dense"):
+            assert rule.bias == "drop", (which, rule)
+
+
+def test_a_name_that_is_near() -> None:
+    """Two are named at most, the nearest first."""
+    assert presets.find_composite("preset-a") is COMPOSITES["preset-a"]
+    with pytest.raises(RuleError, match=r"did you mean preset-b-flat or preset-a-flat\?"):
+        presets.find_composite("preset-flat")
+    with pytest.raises(RuleError, match=r"there is no composite 'xyzzy'; `lrp-onnx composites`"):
+        presets.find_composite("xyzzy")
+
+
+def test_the_default_of_a_family(saved: Save) -> None:
+    for model, expected in ((resnet(), "residual-c3"), (transformer(), "transformer-c3")):
+        _, plan, _ = plan_model(saved(model))
+        assert presets.default_for(plan) == expected
+        assert compile_model(saved(model)).contract.composite == expected

@@ -82,6 +82,7 @@ def test_plain_operators_are_plain(name: str, saved: Save) -> None:
         {"kernel_shape": [2, 2], "strides": [2, 2]},
         {"kernel_shape": [3, 2], "strides": [1, 3], "pads": [0, 1, 2, 0]},
         {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1},
         {"kernel_shape": [2, 3], "dilations": [2, 1], "pads": [1, 0, 1, 2]},
     ],
 )

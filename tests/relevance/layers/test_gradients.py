@@ -450,6 +450,15 @@ CASES: dict[str, Callable[[Network, str], str]] = FUNCTION_CASES | {
     "generalized mean": _gem,
     "root": lambda net, y: net.node("Pow", _positive(net, y), _number(net, 0.3)),
     "unit length": _unit,
+    "norms without their axes": lambda net, y: net.node(
+        "Div",
+        y,
+        net.node(
+            "Reshape",
+            net.node("ReduceL2", y, _axes(net, 2, 3), keepdims=0),
+            net.constant("column", np.array([-1, C, 1, 1])),
+        ),
+    ),
     "broadcast sum": _context,
     "max over channels": _cbam,
     "max over pixels": lambda net, y: net.node("Mul", net.node("GlobalMaxPool", y), y),

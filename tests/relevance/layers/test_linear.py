@@ -23,6 +23,8 @@ from lrp_onnx.relevance.graph.builder import NEGATIVE, POSITIVE, UNKNOWN, Builde
 from lrp_onnx.relevance.graph.emission import EMISSIONS
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import BlockLayer, Node
+from lrp_onnx.relevance.layers.linear import AveragePoolLayer
+from lrp_onnx.relevance.layers.structural import NormalizationLayer
 from lrp_onnx.relevance.layers.table import layer_of
 from lrp_onnx.relevance.outputs import tensor_names
 
@@ -56,6 +58,19 @@ def enlarged(shape: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
     return net.model(net.node("Flatten", y), ["N", *shape[1:]])
 
 
+def averaged(axes: list[int], *, keepdims: int) -> onnx.ModelProto:
+    net = Network(0)
+    mean = net.node("ReduceMean", "x", net.constant("axes", np.array(axes)), keepdims=keepdims)
+    return net.model(net.node("Flatten", mean), ["N", 3, 4, 5])
+
+
+def static(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same for two pictures alone."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    return model
+
+
 NEAREST = {
     "mode": "nearest",
     "coordinate_transformation_mode": "asymmetric",
@@ -71,6 +86,10 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
         name: lambda choices=choices: single_layer(**choices, shape=SHAPE, rectified=False)
         for name, choices in LAYERS.items()
     },
+    "means without their axes": lambda: averaged([2, 3], keepdims=0),
+    "means of rows": lambda: averaged([3], keepdims=1),
+    "means over channels": lambda: averaged([1], keepdims=0),
+    "static batch": lambda: static(single_layer("conv", SHAPE, rectified=False)),
     **{
         f"{name}, {mode}": lambda shape=shape, choices=choices: enlarged(shape, **choices)
         for name, shape in SHAPES.items()
@@ -227,6 +246,31 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "transformer": lambda: transformer("split"),
     "merged transformer": lambda: transformer("merged"),
 }
+
+
+def test_the_operands_of_all_but_sums_are_their_inputs(saved: Save) -> None:
+    _, found = layers(saved(resnet("basic")), "portable")
+    for layer in found:
+        assert layer.operands(Relevance(Value(layer.builder, "r"))) == layer.inputs
+
+
+def test_a_deviation_is_not_negative(saved: Save) -> None:
+    _, found = layers(saved(transformer("split")), "cpu")
+    norms = [layer for layer in found if isinstance(layer, NormalizationLayer)]
+    assert norms
+    for layer in norms:
+        assert layer._statistics(layer.input.reshape(-1, *layer.kind.view))[1].sign == POSITIVE
+
+
+def test_an_average_in_place_of_a_maximum_leaves_the_axes_that_it_leaves(saved: Save) -> None:
+    """The time of films: kernel and stride 1 there."""
+    net = Network(0)
+    y = net.node("MaxPool", "x", kernel_shape=[1, 2, 2], strides=[1, 2, 2])
+    path = saved(net.model(net.node("Flatten", y), ["N", 2, 3, 4, 6]))
+    _, found = layers(path, "cpu")
+    average = found[0].as_average(2)
+    assert isinstance(average, AveragePoolLayer)
+    assert average.kind.kernel == average.kind.strides == (1, 2, 2)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

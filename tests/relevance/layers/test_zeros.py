@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from lrp_onnx.relevance import emit
 from lrp_onnx.relevance.graph.builder import Builder, Value, Zeros
 from lrp_onnx.relevance.graph.relevance import Relevance
 from lrp_onnx.relevance.layers.layer import Layer
+from lrp_onnx.relevance.layers.linear import LinearLayer
 from lrp_onnx.relevance.layers.table import layer_of
+from lrp_onnx.relevance.rules.linear import Epsilon
 from lrp_onnx.relevance.rules.rule import Rule, Shares
 from tools.benchmark.arithmetic import multiply_adds
 
@@ -150,3 +153,31 @@ def every(shape: tuple[int, ...]) -> list[Zeros]:
         for last in range(size + 1 - first)
         if first + last
     ]
+
+
+def test_a_rule_without_a_stabilizer_sees_the_whole_layer(
+    saved: Callable[[onnx.ModelProto], Path],
+) -> None:
+    """Others see what is left where relevance is not known to be zero."""
+    seen: list[Layer] = []
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Noting(Epsilon):
+        def __call__(self, layer: Layer, r: Relevance) -> Shares:
+            seen.append(layer)
+            return Epsilon.__call__(self, layer, r)
+
+    _, plan, _ = plan_model(saved(transformer()))
+    builder = Builder()
+    step = next(step for step in plan.steps if isinstance(step.kind, kinds.Linear))
+    layer = layer_of(builder, step)
+    received = Relevance(Value(builder, "r", zeros=Zeros(1, 0, 1)))
+    for epsilon in (0.0, 1e-6):
+        emit._passed(Noting(epsilon=epsilon), layer, received)
+    assert seen[0] is layer and seen[1] is not layer
+    _, tokens, width = step.input_shape
+    assert isinstance(seen[1], LinearLayer) and tokens is not None
+    assert seen[1].step.input_shape[1:] == (tokens - 1, width)
+    assert seen[1].step.output_shape[1:] == (tokens - 1, *step.output_shape[2:])
+    emit._passed(Noting(), layer, Relevance(Value(builder, "r")))
+    assert seen[2] is layer

@@ -23,7 +23,10 @@ from lrp_onnx.maps.c3 import c3
 from lrp_onnx.maps.chain import STEPS, Chain, parse_chain
 from lrp_onnx.maps.resample import resample
 from lrp_onnx.relevance.composites.presets import COMPOSITES, DEFAULT
+from lrp_onnx.relevance.graph.append import append
+from lrp_onnx.relevance.graph.builder import POSITIVE, Builder
 from lrp_onnx.relevance.graph.emission import EMISSIONS
+from lrp_onnx.relevance.post.grid import Grid, indicator, order_statistic
 
 Save = Callable[[onnx.ModelProto], Path]
 SAME = 1e-5
@@ -231,3 +234,34 @@ def test_a_model_may_have_a_tensor_of_that_name(name: str, saved: Save) -> None:
         assert relative(found[output], value) < SAME
     with pytest.raises(UnsupportedModelError, match=f"a tensor called '{name}' already"):
         compile_model(path, outputs=("heatmap", name))
+
+
+def test_an_indicator_is_not_negative() -> None:
+    builder = Builder()
+    assert indicator("Equal", builder.known("x"), builder.known("y")).sign == POSITIVE
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.24, 0.5, 0.51, 0.76, 0.9, 1.0])
+@pytest.mark.parametrize("shape", [(4, 6), (25,)])
+def test_a_quantile_sorts_the_smaller_part(share: float, shape: tuple[int, ...]) -> None:
+    """From the end that is nearer; the value itself is NumPy's."""
+    builder = Builder(taken=frozenset("xy"))
+    grid = Grid(builder.known("x"), shape)
+    result = order_statistic(grid, share, double=False)
+    (sorting,) = (node for node in builder.nodes if node.op == "TopK")
+    count = int(np.prod(shape))
+    below = int(np.floor(share * (count - 1)))
+    (most,) = sorting.inputs[1].values
+    assert most == min(count - below, min(below + 1, count - 1) + 1)
+    builder.node("Identity", result, output="z")
+    values = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    info = onnx.helper.make_tensor_value_info
+    x, y = (info(name, onnx.TensorProto.FLOAT, ["N", *shape]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    forward = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8
+    )
+    ones: list[int | str] = ["N", *(1 for _ in shape)]
+    model = append(builder, forward, inputs={}, defaults={}, outputs={"z": ones})
+    expected = np.quantile(values.reshape(3, -1).astype(np.float64), share, axis=1)
+    np.testing.assert_allclose(run_onnx(model, {"x": values})["z"].ravel(), expected, rtol=1e-5)
