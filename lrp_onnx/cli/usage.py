@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,9 @@ class Commands(click.Group):
         """Run the command line."""
         if not args and settings.get("args") is None and settings.get("standalone_mode", True):
             settings["obj"] = PROGRAM
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+                    stream.reconfigure(errors="backslashreplace")  # not all terminals have "×"
         return super().main(*args, **settings)
 
     def resolve_command(
@@ -120,7 +124,7 @@ class Commands(click.Group):
             click.echo(f"Error: {where}{shown(error.strerror or error)}", err=True)
             _give_up_stdout()
         except MemoryError as error:
-            reason = shown(first_line(error))
+            reason = shown(first_line(error)) if str(error) else ""
             click.echo(
                 f"Error: out of memory{f' ({reason})' if reason else ''}: "
                 f"{self._memory_remedy(ctx)}",
