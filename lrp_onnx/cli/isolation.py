@@ -103,8 +103,9 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     values = ctx.params
     model = values["model"] if "model" in values else values["compiled"]
     written = compiled_path(model, values["output"]) if ctx.command.name == "compile" else None
-    before = _identity(written)
-    ended = isolate(limited="provider" not in values, memory=values.get("max_memory"))
+    before, missing = _identity(written), _missing(values.get("output"))
+    on_cpu = values.get("provider", "cpu") == "cpu"
+    ended = isolate(limited=on_cpu, memory=values.get("max_memory"))
     if ended is None:
         return None
     if ended.status >= 0:
@@ -112,10 +113,14 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
         return ended.status
     if written is not None:
         _remove_leftovers(written)
+    for folder in missing:
+        with suppress(OSError):  # a file, or not empty
+            folder.rmdir()
     if ended.asked:
         return 128 + ended.asked[-1]
     left = "nothing was written" if before == _identity(written) else f"{written} was written"
-    left = "results so far stay" if ctx.command.name == "explain" else left
+    if ctx.command.name not in ("plan", "compile", "verify", "doctor"):
+        left = "what it had written stays"
     remedy = MORE_MEMORY if -ended.status == signal.SIGKILL else ANOTHER_FILE
     raise LrpOnnxError(f"{model}: {_death(-ended.status, ended.heard)}; {left}. {remedy}")
 
@@ -165,6 +170,11 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
             status = path.stat()
             return status.st_ino, status.st_mtime_ns
     return None
+
+
+def _missing(output: Path | None) -> list[Path]:
+    """A path and the folders above it, as far as they do not exist."""
+    return [] if output is None else [one for one in (output, *output.parents) if not one.exists()]
 
 
 def _confine(write: int, parent: int) -> None:
