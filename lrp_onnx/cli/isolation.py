@@ -101,11 +101,12 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     if wanted is False or why is not None:
         return None
     values = ctx.params
-    model = values["model"] if "model" in values else values["compiled"]
+    model = values.get("model") or values.get("compiled") or ctx.command.name
     written = compiled_path(model, values["output"]) if ctx.command.name == "compile" else None
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
-    ended = isolate(limited=on_cpu, memory=values.get("max_memory"))
+    memory = None if "images" in values else values.get("max_memory")  # that of one picture
+    ended = isolate(limited=on_cpu, memory=memory)
     if ended is None:
         return None
     if ended.status >= 0:
