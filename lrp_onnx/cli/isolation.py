@@ -101,7 +101,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     if wanted is False or why is not None:
         return None
     values = ctx.params
-    model = values.get("model") or values.get("compiled") or ctx.command.name
+    model = values.get("model") or values.get("compiled")
     written = compiled_path(model, values["output"]) if ctx.command.name == "compile" else None
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
@@ -123,7 +123,9 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     if ctx.command.name not in ("plan", "compile", "verify", "doctor"):
         left = "what it had written stays"
     remedy = MORE_MEMORY if -ended.status == signal.SIGKILL else ANOTHER_FILE
-    raise LrpOnnxError(f"{model}: {_death(-ended.status, ended.heard)}; {left}. {remedy}")
+    raise LrpOnnxError(
+        f"{model or ctx.command.name}: {_death(-ended.status, ended.heard)}; {left}. {remedy}"
+    )
 
 
 def _obstacle(ctx: click.Context) -> str | None:
