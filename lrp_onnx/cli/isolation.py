@@ -101,7 +101,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     if wanted is False or why is not None:
         return None
     values = ctx.params
-    model = values.get("model") or values.get("compiled")
+    (model,) = (values[name] for name in ("model", "compiled") if name in values)
     written = compiled_path(model, values["output"]) if ctx.command.name == "compile" else None
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
