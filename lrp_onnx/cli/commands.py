@@ -393,6 +393,7 @@ def explain(model: Path, images: tuple[str, ...], **values: Any) -> None:
     "--json", "as_json", is_flag=True, help="Print means and confidence intervals as JSON."
 )
 @click.option("--all", "every", is_flag=True, help="Print one table with whole intervals.")
+@isolate_option
 @some_options(*INPUT_OPTIONS)
 def evaluate(
     model: Path, images: tuple[str, ...], as_json: bool, every: bool, **values: Any
@@ -458,6 +459,7 @@ def evaluate(
 @threads_option
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print classes and methods as JSON.")
+@isolate_option
 @some_options(*INPUT_OPTIONS, "classes")
 def compare(model: Path, image: str, output: Path, as_json: bool, **values: Any) -> None:
     """Show the heatmaps of several methods side by side.
@@ -629,6 +631,7 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the site's files as JSON.")
+@isolate_option
 @some_options(*WEB_OPTIONS)
 def web(
     model: Path,
@@ -742,6 +745,7 @@ def web(
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@isolate_option
 @some_options(*TRITON_OPTIONS)
 def triton(
     model: Path,

@@ -108,11 +108,13 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     if wanted is False or why is not None:
         return None
     values = ctx.params
-    model = values["model"] if "model" in values else values["compiled"]
+    (model,) = (values[name] for name in ("model", "compiled") if name in values)
     written = compiled_path(model, values["output"]) if ctx.command.name == "compile" else None
     written = None if written == STDOUT else written
-    before = _identity(written)
-    ended = isolate(limited="provider" not in values, memory=values.get("max_memory"))
+    before, missing = _identity(written), _missing(values.get("output"))
+    on_cpu = values.get("provider", "cpu") == "cpu"
+    memory = None if "images" in values else values.get("max_memory")  # that of one picture
+    ended = isolate(limited=on_cpu, memory=memory)
     if ended is None:
         return None
     if ended.status >= 0:
@@ -120,12 +122,18 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
         return ended.status
     if written is not None:
         remove_leftovers(written)
+    for folder in missing:
+        with suppress(OSError):  # a file, or not empty
+            folder.rmdir()
     if ended.asked:
         return 128 + ended.asked[-1]
     left = "nothing was written" if before == _identity(written) else f"{written} was written"
-    left = "results so far stay" if ctx.command.name == "explain" else left
+    if ctx.command.name not in ("plan", "compile", "verify", "doctor"):
+        left = "what it had written stays"
     remedy = MORE_MEMORY if -ended.status == signal.SIGKILL else ANOTHER_FILE
-    raise LrpOnnxError(f"{model}: {_death(-ended.status, ended.heard)}; {left}. {remedy}")
+    raise LrpOnnxError(
+        f"{model or ctx.command.name}: {_death(-ended.status, ended.heard)}; {left}. {remedy}"
+    )
 
 
 def _obstacle(ctx: click.Context) -> str | None:
@@ -173,6 +181,11 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
             status = path.stat()
             return status.st_ino, status.st_mtime_ns
     return None
+
+
+def _missing(output: Path | None) -> list[Path]:
+    """A path and the folders above it, as far as they do not exist."""
+    return [] if output is None else [one for one in (output, *output.parents) if not one.exists()]
 
 
 def _confine(write: int, parent: int) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,9 @@ class Commands(click.Group):
         """Run the command line."""
         if not args and settings.get("args") is None and settings.get("standalone_mode", True):
             settings["obj"] = PROGRAM
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+                    stream.reconfigure(errors="backslashreplace")  # not all terminals have "×"
         return super().main(*args, **settings)
 
     def resolve_command(

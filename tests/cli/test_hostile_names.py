@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -126,7 +128,8 @@ def test_explaining(hostile: Path) -> None:
     assert SHOWN in text
     assert set(hostile.iterdir()) - before == {out}
     check_texts(out, ".html", ".csv", ".json", ".jsonl")
-    assert not any(path.name.startswith("CON.") for path in out.iterdir())
+    assert not any(path.name.startswith("CON.") for path in out.iterdir())  # on Windows a device
+    assert not any(set(path.name) & set('<>:"|?*') for path in out.iterdir())
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "[/nobold]" in page
     assert "<script>:smile:" not in page and "&lt;script&gt;:smile:" in page
@@ -183,6 +186,19 @@ def test_errors(hostile: Path) -> None:
     onnx.save(model, hostile / "op.onnx")
     assert SHOWN in printed(hostile, "plan", "FOLDER/op.onnx", code=1)
     (hostile / "op.onnx").unlink()
+
+
+def test_a_terminal_that_has_ascii_alone(hostile: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lrp_onnx", "plan", "model.onnx"],
+        cwd=hostile,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"[/nobold]\u202e" in done.stdout.decode("ascii")
+    assert not obeyed((done.stdout + done.stderr).decode("ascii"))
 
 
 def test_the_console_obeys_no_markup() -> None:

@@ -82,6 +82,12 @@ def test_what_was_written_before_a_crash_is_said(tmp_path: Path) -> None:
     assert f"; {output} was written. " in result.stderr
 
 
+def test_no_empty_folder_is_left(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "out"
+    run(program("output.mkdir(parents=True); os.abort()", "model.onnx", "-o", output))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_memory_is_limited() -> None:
     result = run(program("return [bytearray(10**8) for _ in range(20)]", "model.onnx"))
     assert result.returncode == 1 and result.stdout == ""
