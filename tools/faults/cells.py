@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +28,8 @@ from lrp_onnx.deploy.rows import module
 
 MODEL = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
 PICTURES, SIDE = 6, 64
-TIMEOUT = 150
-"""Seconds after which a run counts as hanging."""
+TIMEOUT, HANGING = 300, 1000
+"""Seconds after which a run counts as hanging, and its status then."""
 TEMPORARY = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 """Names of the files that `files.writing.write_bytes` writes into first."""
 TIMES = re.compile(rb'"seconds": \{[^}]*\}|\d{4}-\d\d-\d\d \d\d:\d\d UTC')
@@ -96,14 +97,22 @@ class Running:
     printed: Path | None
     said: Path
 
+    def kill(self) -> None:
+        """End it, and what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def end(self) -> Ended:
         """Wait until it has ended; one that takes too long is killed."""
         try:
             status = self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            status = 1000
+            self.kill()
+            status = HANGING
+        except BaseException:  # the matrix is stopped
+            self.kill()
+            raise
         return Ended(
             status if status >= 0 else 128 - status,
             self.said.read_text(errors="replace"),

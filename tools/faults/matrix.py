@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ def trials(
     """What of a fault is tried on a command: (place, value)."""
     rng = Random(crc32(f"{seed} {fault.name} {job.name}".encode()))
     values = list(enumerate(fault.values(job, undisturbed, rng)))
-    return values[:: max(1, len(values) // 2)] if few else values
+    return values[:: -(-len(values) // 2)] if few else values
 
 
 def table(outcomes: Sequence[Outcome], skipped: dict[str, str]) -> str:
@@ -171,9 +172,10 @@ def main() -> int:
     parser.add_argument("--command", nargs="*", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--fault", nargs="*", default=[], help="words of the faults to try")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--few", action="store_true", help="two or three trials a cell")
+    parser.add_argument("--few", action="store_true", help="two trials a cell")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unmount, remove
     page = Page.read(options.output, options.seed)
     work = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
