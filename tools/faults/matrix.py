@@ -156,13 +156,15 @@ def table(outcomes: Sequence[Outcome], skipped: dict[str, str]) -> str:
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
+    """How many trials, their exit statuses, and how many results were kept before going on."""
     if not outcomes:
         return "–"
-    right = sum(not outcome.wrong for outcome in outcomes)
     statuses = "/".join(str(status) for status in sorted({o.status for o in outcomes}))
-    counts = sorted(outcome.done for outcome in outcomes)
-    kept = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    return f"{right} of {len(outcomes)}; exit {statuses}; {kept} kept"
+    counts = sorted({outcome.done for outcome in outcomes})
+    kept = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])
+    wrong = sum(bool(outcome.wrong) for outcome in outcomes)
+    text = f"{len(outcomes)}: exit {statuses}, {kept} kept"
+    return f"{text}, {wrong} WRONG" if wrong else text
 
 
 def main() -> int:
