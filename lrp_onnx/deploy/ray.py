@@ -273,12 +273,13 @@ _RAISED = re.compile(r"^([\w.]+(?:Error|Exception)): (.*)$", re.MULTILINE)
 
 def _told(error: BaseException) -> LrpOnnxError:
     """What went wrong in an actor, as an error of ours."""
-    raised = _RAISED.search(str(error))
-    if raised is None:
+    raised = _RAISED.findall(str(error))
+    if not raised:
         return LrpOnnxError(f"Ray gave up: {first_line(error)}")
-    kind, message = raised.groups()
-    if kind.startswith(f"{LrpOnnxError.__module__}."):
-        return LrpOnnxError(message)
+    for kind, message in raised:  # what caused an error of ours comes before it
+        if kind.startswith(f"{LrpOnnxError.__module__}."):
+            return LrpOnnxError(message)
+    kind, message = raised[0]
     return LrpOnnxError(f"an actor failed: {kind}: {message}")
 
 
