@@ -306,8 +306,9 @@ def _only_one_wrote(cell: Cell, value: Any) -> str:
         return "" if cell.job.name == "compile" else "there was no second run"
     if cell.job.name == "compile":
         return "" if second.status == REFUSED and " exists: " in second.said else second.said
-    if second.status == REFUSED and "another run writes into out" in second.said:
-        return "" if second.said.count("\n") == 1 else f"several lines: {second.said}"
+    last = second.said.strip().splitlines()[-1:]
+    if second.status == REFUSED and "Error: another run writes into out" in "".join(last):
+        return ""
     return f"the second run: {second.status} {second.said}"
 
 
@@ -347,7 +348,7 @@ FAULTS = (
     Fault(name="standard error closed", statuses=frozenset({OK}), around=_closed(2)),
     Fault(name="standard output closed", statuses=frozenset({OK}), around=_closed(1)),
     Fault(
-        name="reader gone (| head -1)",
+        name="reader gone (head -1)",
         statuses=frozenset({OK, REFUSED}),
         values=lambda job, was, rng: ("at once", "after a line"),
         around=_reader,
