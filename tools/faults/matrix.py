@@ -106,7 +106,7 @@ def try_fault(
 
 def _wrong(fault: Fault, cell: Cell, ended: Ended) -> Iterator[str]:
     """What is wrong with how a disturbed run ended, and with what it left."""
-    if ended.status not in fault.statuses:
+    if not fault.allows(ended.status, cell.job):
         yield f"exit status {ended.status}: {ended.said[-300:]}"
     if ugly := UGLY.search(ended.said):
         yield f"on standard error: {ended.said[ugly.start() : ugly.start() + 1500]}"
