@@ -371,7 +371,10 @@ class _Actor:
         size = self._job.batch
         parts = (block.slice(first, size) for first in range(0, len(block), size))
         for batch in ahead(partial(self._load, part) for part in parts):
-            found = iter(self._explained([one.source for one in batch if one.source is not None]))
+            sources = [one.source for one in batch if one.source is not None]
+            # A batch with faults keeps its size: runtimes may round otherwise in another one.
+            fill = sources[-1:] * (len(batch) - len(sources))
+            found = iter(self._explained([*sources, *fill]))
             for one in batch:
                 result = one.fault if one.source is None else next(found)
                 if isinstance(result, Explanation):
