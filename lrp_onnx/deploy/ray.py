@@ -273,12 +273,13 @@ _RAISED = re.compile(r"^([\w.]+(?:Error|Exception)): (.*)$", re.MULTILINE)
 
 def _told(error: BaseException) -> LrpOnnxError:
     """What went wrong in an actor, as an error of ours."""
-    raised = _RAISED.search(str(error))
-    if raised is None:
+    raised = _RAISED.findall(str(error))
+    if not raised:
         return LrpOnnxError(f"Ray gave up: {first_line(error)}")
-    kind, message = raised.groups()
-    if kind.startswith(f"{LrpOnnxError.__module__}."):
-        return LrpOnnxError(message)
+    for kind, message in raised:  # what caused an error of ours comes before it
+        if kind.startswith(f"{LrpOnnxError.__module__}."):
+            return LrpOnnxError(message)
+    kind, message = raised[0]
     return LrpOnnxError(f"an actor failed: {kind}: {message}")
 
 
@@ -370,7 +371,10 @@ class _Actor:
         size = self._job.batch
         parts = (block.slice(first, size) for first in range(0, len(block), size))
         for batch in ahead(partial(self._load, part) for part in parts):
-            found = iter(self._explained([one.source for one in batch if one.source is not None]))
+            sources = [one.source for one in batch if one.source is not None]
+            # A batch with faults keeps its size: runtimes may round otherwise in another one.
+            fill = sources[-1:] * (len(batch) - len(sources))
+            found = iter(self._explained([*sources, *fill]))
             for one in batch:
                 result = one.fault if one.source is None else next(found)
                 if isinstance(result, Explanation):

@@ -79,7 +79,7 @@ def test_the_matrix_can_fail(tmp_path: Path) -> None:
     expected = Undisturbed({"model.lrp.onnx": b""}, "", 1.0, 0, 0, tmp_path)
     outcome = try_fault(fault("standard output closed"), None, job, expected, tmp_path / "cell")
     assert outcome.wrong == ("not as undisturbed: model.lrp.onnx",)
-    assert "0 of 1; exit 0; 1 kept" in table([outcome], {})
+    assert "| standard output closed | 1: exit 0, 1 kept, 1 WRONG |" in table([outcome], {})
 
 
 def test_what_does_not_fit_a_disk_is_not_appended(tmp_path: Path) -> None:

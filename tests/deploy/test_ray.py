@@ -21,7 +21,7 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.contract import C3_REGION, HEATMAP, HEATMAP_RAW
 from lrp_onnx.deploy.parts import done_in, parts_of
-from lrp_onnx.deploy.ray import Pool, _Actor, _Job, explain, explain_into
+from lrp_onnx.deploy.ray import Pool, _Actor, _Job, _told, explain, explain_into
 from lrp_onnx.deploy.rows import Row, map_of
 from lrp_onnx.errors import ContractError, ImageError, LrpOnnxError
 from lrp_onnx.runtime.explainer import Explainer
@@ -314,3 +314,14 @@ def test_no_cluster_answers(
     rows = explain_into(tmp_path, [str(photos / "00.png")], compiled, address="nowhere:6379")
     with pytest.raises(LrpOnnxError, match="no Ray cluster answers at nowhere:6379"):
         next(iter(rows))
+
+
+def test_an_error_of_ours_is_told_not_its_cause() -> None:
+    text = (
+        "ray::MapBatches()\nOSError: [Errno 28] No space left on device\n\nThe above exception was "
+        "the direct cause of the following exception:\n\n"
+        "lrp_onnx.errors.OutputError: a/part.parquet cannot be written: No space left on device"
+    )
+    told = str(_told(RuntimeError(text)))
+    assert told == "a/part.parquet cannot be written: No space left on device"
+    assert str(_told(RuntimeError("x\nOSError: no\n"))) == "an actor failed: OSError: no"

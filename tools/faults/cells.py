@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,12 +25,12 @@ import cv2
 import numpy as np
 import onnx
 
-from lrp_onnx.deploy.rows import module
+from lrp_onnx.deploy.rows import map_of, module
 
 MODEL = Path(__file__).parents[2] / "models" / "shapes-resnet.onnx"
 PICTURES, SIDE = 6, 64
-TIMEOUT = 150
-"""Seconds after which a run counts as hanging."""
+TIMEOUT, HANGING = 300, 1000
+"""Seconds after which a run counts as hanging, and its status then."""
 TEMPORARY = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 """Names of the files that `files.writing.write_bytes` writes into first."""
 TIMES = re.compile(rb'"seconds": \{[^}]*\}|\d{4}-\d\d-\d\d \d\d:\d\d UTC')
@@ -96,14 +98,22 @@ class Running:
     printed: Path | None
     said: Path
 
+    def kill(self) -> None:
+        """End it, and what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def end(self) -> Ended:
         """Wait until it has ended; one that takes too long is killed."""
         try:
             status = self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            status = 1000
+            self.kill()
+            status = HANGING
+        except BaseException:  # the matrix is stopped
+            self.kill()
+            raise
         return Ended(
             status if status >= 0 else 128 - status,
             self.said.read_text(errors="replace"),
@@ -260,6 +270,34 @@ def differing(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list
     """The names of files that are not the same, or there once only."""
     names = sorted({*found, *expected})
     return [name for name in names if found.get(name) != expected.get(name)]
+
+
+def is_rounded(found: Path, expected: Path) -> bool:
+    """Whether the rows of two folders of ``bulk`` differ by rounding alone: pictures that are
+    explained later are in other batches.
+    """
+    rows = [
+        sorted(
+            (row | {"path": Path(row["path"]).name} for part in parts for row in _rows(part)),
+            key=lambda row: str(row["path"]),
+        )
+        for parts in (found.glob("parts/*.parquet"), expected.glob("parts/*.parquet"))
+    ]
+    return _is_close(*rows)
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if isinstance(one, bytes) and isinstance(other, bytes):
+        first, second = map_of(one), map_of(other)
+        same = first.shape == second.shape
+        return same and bool(np.allclose(first, second, atol=1e-4 * abs(second).max()))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+    return bool(one == other)
 
 
 def draw(path: Path, seed: int) -> None:
