@@ -167,6 +167,8 @@ def test_outputs_are_checked_where_presets_are_tried(honest: bytes, tmp_path: Pa
     """Logits of no axes, and no shape is stated."""
 
     def silent(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.input[:] = ["logits/was" if one == "logits" else one for one in node.input]
         output_of(np.zeros((), np.float32), "logits")(model)
         value = next(one for one in model.graph.output if one.name == "logits")
         value.type.tensor_type.ClearField("shape")
