@@ -31,6 +31,7 @@ from lrp_onnx.runtime.explanation import (
 from lrp_onnx.runtime.images import Picture, read_image
 from lrp_onnx.runtime.preprocess import PRESETS, input_size, of_every_channel, preprocess
 from lrp_onnx.runtime.session import Session, element_type, open_session
+from lrp_onnx.runtime.stated import check_outputs
 
 CHUNK = 32
 """Photos per run."""
@@ -196,6 +197,7 @@ def try_presets(
     Raises:
         ImageError: a photo cannot be read, or the input's shape fits no preprocessing.
         RuleError: the model's output gives no probabilities.
+        ContractError: it is not what the model states.
     """
     kind, output = kind_of(contract.outputs)
     if kind in (*WITHOUT_PROBABILITIES, "sigmoids"):  # no class speaks against another
@@ -208,7 +210,7 @@ def try_presets(
         for name, spec in specs.items():
             x = _prepared(pictures, spec, session, contract.input, shape)
             scores = np.concatenate(
-                [session.run([output], {contract.input: rows})[output] for rows in _runs(x, shape)]
+                [_scores(rows, session, contract, output) for rows in _runs(x, shape)]
             )
             found[name].append(probabilities_of(kind, scores_of(kind, scores, contract.selection)))
     labelled = [index for index, photo in enumerate(photos) if photo in labels]
@@ -219,6 +221,15 @@ def try_presets(
         right = probabilities[labelled].argmax(1) == classes if labelled else np.zeros(0, bool)
         trials.append(Trial(name, specs[name], probabilities, right))
     return sorted(trials, key=_merit, reverse=True)
+
+
+def _scores(
+    rows: NDArray[np.generic], session: Session, contract: Contract, output: str
+) -> NDArray[np.generic]:
+    """The values of an output, checked."""
+    outputs = session.run([output], {contract.input: rows})
+    check_outputs(outputs, contract, pictures=len(rows), targets=len(rows))
+    return outputs[output]
 
 
 def _merit(trial: Trial) -> tuple[float, float]:

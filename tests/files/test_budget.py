@@ -101,8 +101,8 @@ def test_verifying_keeps_what_the_ledger_names(compiled: bytes, tmp_path: Path) 
 def test_open_sizes_are_asked_for_as_before(saved: Save) -> None:
     """With one pixel nothing would fit: what is missing is said, not that the file is damaged."""
     net = Network(0)
-    y = net.node("Flatten", net.conv("x", (3, 4), (3, 3)))
-    model = net.model(net.dense(y, (4 * 36, 5)), ["N", 3, "H", "W"], classes=5)
+    y = net.node("Flatten", net.conv("x", (3, 4), (1, 1)))
+    model = net.model(net.dense(y, (4 * 64, 5)), ["N", 3, "H", "W"], classes=5)
     with pytest.raises(LrpOnnxError, match=r"give height and\s+width|--input-size"):
         plan_model(saved(model))
     assert plan_model(saved(model), lrp_onnx.Options(input_size=(8, 8)))[1].classes == 5

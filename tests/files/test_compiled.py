@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lrp_onnx.compiler import compile_model
 from lrp_onnx.contract import PREFIX, Contract
 from lrp_onnx.errors import ContractError, LrpOnnxError, ModelFileError
+from lrp_onnx.evaluation.presets import forward_of, try_presets
 from lrp_onnx.files.budget import machine_memory
 from lrp_onnx.files.compiled import checked, read_compiled
 from lrp_onnx.runtime.explainer import Explainer
@@ -160,6 +161,23 @@ def test_outputs_are_checked_in_the_run_where_no_shape_is_stated(honest: bytes) 
     explainer = Explainer(changed(honest, silent), providers="cpu", threads=1)
     with pytest.raises(ContractError, match=r"'heatmap' has shape \(1, 4\)"):
         explainer.explain(np.zeros((1, 3, 96, 96), np.float32))
+
+
+def test_outputs_are_checked_where_presets_are_tried(honest: bytes, tmp_path: Path) -> None:
+    """Logits of no axes, and no shape is stated."""
+
+    def silent(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.input[:] = ["logits/was" if one == "logits" else one for one in node.input]
+        output_of(np.zeros((), np.float32), "logits")(model)
+        value = next(one for one in model.graph.output if one.name == "logits")
+        value.type.tensor_type.ClearField("shape")
+
+    path = tmp_path / "lie.onnx"
+    path.write_bytes(changed(honest, silent))
+    contract, session = forward_of(path, provider="cpu", threads=1)
+    with pytest.raises(ContractError, match=r"'logits' has shape \(\)"):
+        try_presets(contract, session, [MODEL.parent / "samples" / "star.png"], {})
 
 
 def loop(count: str) -> Callable[[onnx.ModelProto], None]:
