@@ -21,12 +21,13 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2  # noqa: F401  imported once, here, and not in every child
+import numpy as np
 import onnx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -46,6 +47,8 @@ MOST_PICTURES = 64
 """Of a fixed batch that is run."""
 STUCK = 180
 """Seconds after which a process that says nothing is ended: it hangs in native code."""
+COMPILED = "compiled"
+"""Said of a mutant before the runtime sees it."""
 MOST_WORDS = 30_000
 """Characters of a refusal, with long names in it."""
 CODE = (
@@ -123,7 +126,9 @@ class Result:
     """``refused``, ``compiled``, ``failed its check`` or ``wrong``."""
     wrong: str = ""
     compared: str = ""
-    """``equal``, ``rounding``, ``refused by the runtime``; empty where nothing was compared."""
+    """``equal``, ``rounding``, ``overflows``, ``refused by the runtime``, ``crashes the runtime``;
+    empty where nothing was compared.
+    """
     seconds: float = 0.0
     """Of a processor."""
     memory: int = 0
@@ -149,6 +154,8 @@ def equal_outputs(one: Mutant, compiled: Compiled) -> tuple[str, str]:
                 return "refused by the runtime", ""
             return "", f"the compiled file does not run: {error}"
     before, after = ({n: run[n] for n in contract.outputs} for run in runs)
+    if not all(np.isfinite(values).all() for values in before.values()):
+        return "overflows", ""  # in 16 bits the runtime's own casts decide where
     if not changed_outputs(before, after):
         return "equal", ""
     tolerance = max(rounding_of(model), 1e-4)
@@ -156,14 +163,16 @@ def equal_outputs(one: Mutant, compiled: Compiled) -> tuple[str, str]:
     return ("", f"other outputs than the mutant's: {faults}") if faults else ("rounding", "")
 
 
-def compiles(one: Mutant, path: Path, *, compare: bool) -> Result:
-    """What the compiler does with a mutant that lies at `path`."""
+def compiles(one: Mutant, path: Path, compare: Callable[[], bool]) -> Result:
+    """What the compiler does with a mutant that lies at `path`; `compare` is asked once it has
+    compiled, before the runtime sees the mutant itself.
+    """
     result = Result(one.seed, "refused")
     try:
         compiled = compile_model(path, runner=run_once, **one.options)
         result.outcome = "compiled"
         read_compiled(compiled.model.SerializeToString())
-        if compare:
+        if compare():
             result.compared, result.wrong = equal_outputs(one, compiled)
     except VerificationError as error:
         result.outcome, result.said = "failed its check", str(error)
@@ -189,6 +198,10 @@ def work(seeds: list[int], folder: Path, arguments: argparse.Namespace, pipe: An
     def stop(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} seconds of a processor")
 
+    def compare() -> bool:
+        print(json.dumps(COMPILED), file=pipe, flush=True)
+        return seed % arguments.every == 0
+
     signal.signal(signal.SIGPROF, stop)
     watch = Watch(folder, folder.parent / "secret")
     for seed in seeds:
@@ -200,7 +213,7 @@ def work(seeds: list[int], folder: Path, arguments: argparse.Namespace, pipe: An
         begun = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         with watch:
-            result = compiles(one, folder / "model.onnx", compare=seed % arguments.every == 0)
+            result = compiles(one, folder / "model.onnx", compare)
             signal.setitimer(signal.ITIMER_PROF, 0)
         result.seconds, result.memory = time.process_time() - begun, peak_memory()
         faults = [result.wrong, *watch.found()]
@@ -224,12 +237,13 @@ def apart(seeds: list[int], folder: Path, arguments: argparse.Namespace) -> Iter
                 work(seeds[:EACH], folder, arguments, pipe)
             os._exit(0)
         os.close(writing)
-        current, done = None, 0
+        current, done, compiled = None, 0, False
         with os.fdopen(reading, encoding="utf-8") as pipe:
             while select.select([pipe], [], [], STUCK)[0] and (line := pipe.readline()):
                 found = json.loads(line)
-                if isinstance(found, int):
-                    current = found
+                if found == COMPILED or isinstance(found, int):
+                    compiled = found == COMPILED
+                    current = current if compiled else found
                     continue
                 current, done = None, done + 1
                 yield Result(**found)
@@ -238,7 +252,10 @@ def apart(seeds: list[int], folder: Path, arguments: argparse.Namespace) -> Iter
         _, status = os.waitpid(child, 0)
         if current is not None:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-            yield Result(current, "wrong", "hung" if killed else f"crashed: status {status}")
+            if compiled and not killed:
+                yield Result(current, "compiled", compared="crashes the runtime")
+            else:
+                yield Result(current, "wrong", "hung" if killed else f"crashed: status {status}")
             done += 1
         elif done == 0:
             raise SystemExit("the process that compiles ended before it began")
@@ -274,7 +291,7 @@ class Report:
     def table(self) -> str:
         """The counts of every kind of mutation, as Markdown."""
         heads = ["refused", "compiled", "failed its check", "wrong"]
-        heads += ["equal", "rounding", "refused by the runtime"]
+        heads += ["equal", "rounding", "overflows", "refused by the runtime", "crashes the runtime"]
         lines = [f"| mutation | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
         rows = {kind: self.kinds.get(kind, Counter()) for kind in MUTATIONS}
         for name, counts in (rows | {"**mutants**": self.outcomes + self.compared}).items():

@@ -196,6 +196,15 @@ def huge_tile(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Tile", ["ones", "times"], ["tiled"], name="tile"))
 
 
+def flag_of_two(model: onnx.ModelProto) -> None:
+    """Neither yes nor no: runtimes take it for no, others for yes."""
+    mean = node(model, "mean")
+    mean.op_type = "ReduceMean"
+    mean.input.append("axes")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    mean.attribute.append(helper.make_attribute("keepdims", 2))
+
+
 def shape_of_text(model: onnx.ModelProto) -> None:
     """Text that constants are computed from."""
     model.graph.node.insert(0, helper.make_node("Cast", ["long"], ["bias"], name="cast", to=1))
@@ -238,6 +247,7 @@ REFUSED: dict[Change, tuple[type[LrpOnnxError], str]] = {
     ),
     part_of_a_tensor: (UnsupportedModelError, "is stored in parts"),
     huge_tile: (UnsupportedModelError, r"Tile 'tile' makes a tensor of sizes \[8589934592\]"),
+    flag_of_two: (UnsupportedModelError, r"ReduceMean 'mean' has keepdims=\[2\]: 0 or 1"),
     shape_of_text: (UnsupportedModelError, "its bias is computed in a way that cannot be read"),
     pixels_into_floats: (ModelFileError, "the model is not valid ONNX"),
 }

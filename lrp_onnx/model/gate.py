@@ -41,6 +41,17 @@ LARGEST = {
 """Attributes of windows → largest value. The least is 1, or 0 for pads; the pads of a Pad operator
 may be negative and are not checked.
 """
+FLAGS = (
+    "allowzero",
+    "ceil_mode",
+    "count_include_pad",
+    "keepdims",
+    "noop_with_empty_axes",
+    "storage_order",
+    "transA",
+    "transB",
+)
+"""Attributes that are 0 or 1; runtimes differ in what they make of other numbers."""
 LARGEST_MADE = 1 << 28
 """Most elements that stored sizes may ask for."""
 SIZES_IN: dict[str, tuple[int, ...]] = {
@@ -273,6 +284,8 @@ def _attributes(node: onnx.NodeProto) -> Iterator[str]:
         floats = [attribute.f] if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
         if not all(map(isfinite, floats)):
             yield f"{where(node)} has {name}={few(floats)}: finite numbers are needed"
+        if name in FLAGS and not set(numbers) <= {0, 1}:
+            yield f"{where(node)} has {name}={few(numbers)}: 0 or 1 can be read"
         if name not in LARGEST or node.op_type == "Pad":
             continue
         least = 0 if name == "pads" else 1
