@@ -31,6 +31,8 @@ def test_similarity_and_rank_correlation() -> None:
     a = np.array([[1, 2], [3, 4]], np.float32)
     assert similarity(a, 2 * a) == pytest.approx(1) and similarity(a, -a) == pytest.approx(-1)
     assert similarity(a, 0 * a) == 0
+    for same in (a, 0 * a):
+        assert similarity(same, same.copy()) == rank_correlation(same, same.copy()) == 1
     assert rank_correlation(a, a**3) == pytest.approx(1) and rank_correlation(a, 0 * a) == 0
     ties = np.array([[1, 1], [2, 3]], np.float32)
     assert rank_correlation(a, ties) == pytest.approx(
