@@ -39,10 +39,12 @@ def judged(folders: Sequence[Path]) -> list[Result]:
             if one["outcome"] != "killed":
                 tried = again.get(one["name"], again.get(text_of(one)))
                 one["outcome"] = tried or ("survived" if text_of(one) in made else "gone")
-    reasons = {text_of(one): one["why"] for one in json.loads(EQUIVALENT.read_text())}
+    known = json.loads(EQUIVALENT.read_text())
+    reasons = {(text_of(one), one["line"]): one["why"] for one in known}
     for one in found:
-        if one["outcome"] != "killed" and text_of(one) in reasons:
-            one |= {"outcome": "equivalent", "why": reasons[text_of(one)]}
+        place = text_of(one), one["line"]
+        if one["outcome"] != "killed" and place in reasons:
+            one |= {"outcome": "equivalent", "why": reasons[place]}
     return found
 
 
