@@ -201,9 +201,9 @@ def _called(node: ast.Call) -> Iterator[tuple[Place, str, str]]:
         yield node, "removed call", f"({ast.unparse(node.args[0])})"
     for left, right in zip(range(len(node.args)), range(1, len(node.args)), strict=False):
         pair = (node.args[left], node.args[right])
-        if ast.unparse(node.func) not in UNORDERED and not any(
-            isinstance(one, ast.Starred) or _is_text(one) for one in pair
-        ):
+        same = ast.unparse(pair[0]) == ast.unparse(pair[1])
+        fixed = same or any(isinstance(one, ast.Starred) or _is_text(one) for one in pair)
+        if not fixed and ast.unparse(node.func) not in UNORDERED:
             swapped = copy.deepcopy(node)
             swapped.args[left], swapped.args[right] = swapped.args[right], swapped.args[left]
             yield node, "swapped arguments", ast.unparse(swapped)

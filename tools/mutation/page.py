@@ -2,7 +2,7 @@
 
     python -m tools.mutation.page first=DIR first-again=DIR,AGAIN -o models/mutation.json
 
-A name stands for a folder of `tools.mutation.run`, or for one and the folder where its survivors
+A name stands for a folder of `tools.mutation.run`, or for one and the folders where its survivors
 were tried again. Of these, ``gone`` are mutants whose place the code has no longer. What cannot be
 told from the right program stands in tools/mutation/equivalent.json, with the reason; the score is
 the share of all other mutants that is killed.
@@ -15,10 +15,11 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tools.mutation.run import Result, results, text_of
+from tools.mutation.run import ROOMS, Result, population, results, text_of
 
 EQUIVALENT = Path(__file__).parent / "equivalent.json"
 OUTCOMES = ("killed", "survived", "not run", "equivalent", "gone", "error")
@@ -27,6 +28,7 @@ OUTCOMES = ("killed", "survived", "not run", "equivalent", "gone", "error")
 def judged(folders: Sequence[Path]) -> list[Result]:
     """The results of the first folder, those that were tried again with the new outcome."""
     found = results(folders[0])
+    made = {text_of(asdict(mutant)) for mutant in population(ROOMS)}
     for folder in folders[1:]:
         again: dict[object, str] = {}
         for one in results(folder):
@@ -35,11 +37,14 @@ def judged(folders: Sequence[Path]) -> list[Result]:
                 again[text_of(one)] = one["outcome"]
         for one in found:
             if one["outcome"] != "killed":
-                one["outcome"] = again.get(one["name"], again.get(text_of(one), "gone"))
-    reasons = {text_of(one): one["why"] for one in json.loads(EQUIVALENT.read_text())}
+                tried = again.get(one["name"], again.get(text_of(one)))
+                one["outcome"] = tried or ("survived" if text_of(one) in made else "gone")
+    known = json.loads(EQUIVALENT.read_text())
+    reasons = {(text_of(one), one["line"]): one["why"] for one in known}
     for one in found:
-        if one["outcome"] != "killed" and text_of(one) in reasons:
-            one |= {"outcome": "equivalent", "why": reasons[text_of(one)]}
+        place = text_of(one), one["line"]
+        if one["outcome"] != "killed" and place in reasons:
+            one |= {"outcome": "equivalent", "why": reasons[place]}
     return found
 
 

@@ -64,7 +64,7 @@ class Tests:
 
     def of(self, mutant: Mutant, *, seconds: float) -> list[str]:
         """The tests that run a line of `mutant`, the likeliest to fail first; a line that runs only
-        at import counts as run by every test of the module.
+        at import counts as run by every test of the module, and of its folder.
 
         They take at most `seconds` in sum, undisturbed, but for the first.
         """
@@ -72,7 +72,9 @@ class Tests:
         spanned = range(mutant.line, mutant.last_line + 1)
         tests = set().union(*(lines.get(line, set()) for line in spanned))
         if not tests:
+            room = f"{Path(mutant.path).parent.as_posix().replace('lrp_onnx', 'tests', 1)}/"
             tests = set().union(*lines.values())
+            tests |= {test for test in self.seconds if test.startswith(room)}
         return _within(
             self._ordered(tests & self.seconds.keys(), mutant.path), self.seconds, seconds
         )

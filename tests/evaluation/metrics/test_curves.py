@@ -173,3 +173,8 @@ def test_insertion_into_one_fill_is_the_least_relevant_deleted() -> None:
 def test_ties_that_enter_together_start_from_nothing_where_the_curve_does() -> None:
     shown, left = masks(np.ones((2, 3), np.float32), replace(KEIO, from_zero=True), steps=2)
     assert not shown[0].any() and left[0].all() and shown[1:].all()
+
+
+def test_the_seed_is_0_where_none_is_given() -> None:
+    ties = np.zeros((6, 7), np.float32)
+    np.testing.assert_array_equal(masks(ties, EXACT, steps=5), masks(ties, EXACT, steps=5, seed=0))

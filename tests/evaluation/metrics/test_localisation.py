@@ -82,6 +82,16 @@ def test_what_a_map_points_at() -> None:
     values = np.array([[4, 2, 1.9], [0, -5, 1]], np.float32)
     np.testing.assert_array_equal(attended(values), [[1, 1, 0], [0, 0, 0]])
     np.testing.assert_array_equal(attended(values, share=0.25), [[1, 1, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(attended(values / 8), [[1, 1, 0], [0, 0, 0]])
     for nothing in (-values, np.zeros((2, 3), np.float32)):
         found = attended(np.minimum(nothing, 0))
         assert found.dtype == np.bool_ and found.shape == (2, 3) and not found.any()
+
+
+def test_the_paper_s_tolerance_is_15_of_224_pixels() -> None:
+    mask = np.zeros((224, 300), bool)
+    mask[100, 100] = True
+    for distance, expected in ((15, 1), (16, 0)):
+        relevance = np.zeros(mask.shape, np.float32)
+        relevance[100, 100 + distance] = 1
+        assert pointing_game(relevance, mask) == expected

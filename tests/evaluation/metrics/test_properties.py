@@ -31,6 +31,8 @@ def test_similarity_and_rank_correlation() -> None:
     a = np.array([[1, 2], [3, 4]], np.float32)
     assert similarity(a, 2 * a) == pytest.approx(1) and similarity(a, -a) == pytest.approx(-1)
     assert similarity(a, 0 * a) == 0
+    for same in (a, 0 * a):
+        assert similarity(same, same.copy()) == rank_correlation(same, same.copy()) == 1
     assert rank_correlation(a, a**3) == pytest.approx(1) and rank_correlation(a, 0 * a) == 0
     ties = np.array([[1, 1], [2, 3]], np.float32)
     assert rank_correlation(a, ties) == pytest.approx(
@@ -95,3 +97,15 @@ def test_the_interval_of_a_statistic_holds_95_of_100_resamples() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))))
     assert resampled.std() == pytest.approx(sample[:, 1].std() / 50**0.5, rel=0.1)
     assert found != statistic_of(sample, second, seed=4, resamples=700)
+
+
+def test_the_scale_of_maps_is_no_matter() -> None:
+    a = np.array([[1, 2], [3, 4]], np.float32)
+    b = np.array([[2, 1], [4, 4]], np.float32)
+    for scale in (1e-3, 1e3):
+        assert similarity(scale * a, scale * b) == pytest.approx(similarity(a, b))
+        assert rank_correlation(scale * a, scale * b) == pytest.approx(rank_correlation(a, b))
+        assert sparseness(scale * a) == pytest.approx(sparseness(a))
+        assert max_sensitivity(scale * a, [scale * b]) == pytest.approx(max_sensitivity(a, [b]))
+        parts = adcc(scale * a, lambda scaled: b, lambda scaled: 0.5)
+        assert parts == pytest.approx(adcc(a, lambda scaled: b, lambda scaled: 0.5))

@@ -221,9 +221,11 @@ def test_stabilizers_are_those_of_the_released_code() -> None:
     for which, rule in rules_of(presets._INVESTIGATE_SOURCE):
         if isinstance(rule, StabilizedRule) and not isinstance(rule, Flat):
             assert rule.epsilon in (0, 1e-7, *((0.1,) if which == "dense" else ())), (which, rule)
-    for which, rule in rules_of("released code of Otsuki et al., ECCV 2024"):
+    released = "released code of Otsuki et al., ECCV 2024"
+    for which, rule in rules_of(released) | rules_of("Doublet et al., JSAI 2024"):
         if isinstance(rule, StabilizedRule) and "join" not in which:
             assert rule.epsilon == REFERENCE_EPSILON == 1e-5 and not rule.signed, (which, rule)
+    for which, rule in rules_of(released):
         if isinstance(rule, LinearRule) and which in ("first", "convolution", "dense"):
             assert rule.bias == "drop", (which, rule)
 

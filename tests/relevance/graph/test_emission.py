@@ -182,3 +182,19 @@ def test_every_choice_alone_leaves_every_map_as_it_is(choice: str, kind: str, sa
         rounded = run_onnx(models[1], x)["heatmap"]
         assert relative(rounded, exact[1]) < 1e-4, composite
     assert differs, "the choice changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("choice", "composite"), [("telescoped", "lrp-z"), ("signs", "epsilon-plus")]
+)
+def test_what_is_known_makes_files_smaller(choice: str, composite: str, saved: Save) -> None:
+    """Quotients that cancel, and signs: fewer nodes with them than without."""
+    path = saved(resnet("basic", size=(16, 16), widths=(8, 8)))
+    with_it = EMISSIONS["cpu"]
+    numbers = [
+        len(
+            compile_model(path, composite=composite, optimize_for=one, post="none").model.graph.node
+        )
+        for one in (with_it, replace(with_it, **{choice: False}))
+    ]
+    assert numbers[0] < numbers[1]
