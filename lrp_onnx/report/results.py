@@ -389,12 +389,16 @@ def stored_lines(folder: Path) -> Iterator[Line]:
     return Results(folder, [], settings=run.settings, each=run.each).lines()
 
 
+KEYS = frozenset({"target", "top5", "output", "start", "composite", "post", "box", "files"})
+"""What every line of an explanation has."""
+
+
 def _parsed(text: bytes) -> Line | None:
     """A line of `LINES`, or None where it is damaged."""
     try:
         line = json.loads(text)
         files = line.get("files", {}).values()
-        whole = isinstance(line["image"], str) and ("error" in line or bool(files))
+        whole = isinstance(line["image"], str) and ("error" in line or line.keys() >= KEYS)
         plain = all(Path(name).name == name for name in files)
         return line if whole and plain and "sha256" in line else None
     except (ValueError, TypeError, KeyError, AttributeError):

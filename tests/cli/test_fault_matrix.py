@@ -17,7 +17,7 @@ import pytest
 from lrp_onnx.cli.usage import Stopped, ended_by_signals
 from lrp_onnx.errors import OutputError
 from lrp_onnx.files.writing import append_line, leftovers, remove_leftovers, write_bytes
-from lrp_onnx.report.results import Results
+from lrp_onnx.report.results import KEYS, Results
 from tools.faults.cells import JOBS, Undisturbed
 from tools.faults.faults import FAULTS, Fault
 from tools.faults.matrix import table, try_fault
@@ -175,7 +175,7 @@ def test_results_that_vanish_are_no_success(tmp_path: Path) -> None:
     for name in names.values():
         ending = b"IEND\xaeB`\x82" if name.endswith(".png") else b"PK\x05\x06".ljust(22)
         (tmp_path / "out" / name).write_bytes(bytes(40) + ending)
-    results.add(photo, [{"image": str(photo), "files": names}])
+    results.add(photo, [dict.fromkeys(KEYS) | {"image": str(photo), "files": names}])
     assert results.done == 1
     results.put_in_order()
     values = tmp_path / "out" / names["values"]
