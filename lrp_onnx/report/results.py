@@ -222,7 +222,7 @@ class Results:
         """Whether nothing is missing, and `ends`, files at the end, are made from `key` too."""
         made = self._stored is not None and self._stored.finished == key
         there = all((self.folder / name).exists() for name in ends)
-        return made and there and not self.missing
+        return made and there and not self.missing and self._is_tidy()
 
     def paths(self, picture: Path) -> list[Paths]:
         """The files of a picture's explanations."""
@@ -304,9 +304,15 @@ class Results:
         order = [image for image in (*own, *others) if image in self._spans]
         spans = [span for image in order for span in self._spans[image]]
         joined = all(first[1] == second[0] for first, second in pairwise(spans))
-        if not joined or not spans or spans[0][0] != 0 or spans[-1][1] != self._end:
+        whole = joined and spans and spans[0][0] == 0 and spans[-1][1] == self._end
+        if not whole or not self._is_tidy():
             write_bytes(self.folder / LINES, self._texts(spans), force=True)
         self._index()
+
+    def _is_tidy(self) -> bool:
+        """Whether `LINES` holds the lines that count, and nothing else."""
+        counted = sum(end - start for spans in self._spans.values() for start, end in spans)
+        return (self.folder / LINES).stat().st_size == counted
 
     def finish(self, key: str) -> None:
         """Note that the files at the end are made from the lines and `key`.
