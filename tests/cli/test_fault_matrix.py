@@ -51,7 +51,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Und
         ("kept results damaged", "evaluate", 0),
         ("kept results damaged", "evaluate", 1),
         ("disk full", "compile", 3),
-        ("SIGINT", "compile", None),
     ],
 )
 def test_a_fault_and_the_same_command_again(
