@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 
 def main() -> None:
@@ -12,6 +14,14 @@ def main() -> None:
         from lrp_onnx.cli.commands import main as command_line
 
         command_line()
+    except SystemExit as ended:
+        # Ray's libraries sometimes abort while the process ends, when all is written and told.
+        if "ray" in sys.modules and isinstance(ended.code, int):
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+            os._exit(ended.code)
+        raise
     finally:
         _end_quietly()
 

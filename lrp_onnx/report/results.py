@@ -222,7 +222,7 @@ class Results:
         """Whether nothing is missing, and `ends`, files at the end, are made from `key` too."""
         made = self._stored is not None and self._stored.finished == key
         there = all((self.folder / name).exists() for name in ends)
-        return made and there and not self.missing
+        return made and there and not self.missing and self._is_tidy()
 
     def paths(self, picture: Path) -> list[Paths]:
         """The files of a picture's explanations."""
@@ -304,9 +304,15 @@ class Results:
         order = [image for image in (*own, *others) if image in self._spans]
         spans = [span for image in order for span in self._spans[image]]
         joined = all(first[1] == second[0] for first, second in pairwise(spans))
-        if not joined or not spans or spans[0][0] != 0 or spans[-1][1] != self._end:
+        whole = joined and spans and spans[0][0] == 0 and spans[-1][1] == self._end
+        if not whole or not self._is_tidy():
             write_bytes(self.folder / LINES, self._texts(spans), force=True)
         self._index()
+
+    def _is_tidy(self) -> bool:
+        """Whether `LINES` holds the lines that count, and nothing else."""
+        counted = sum(end - start for spans in self._spans.values() for start, end in spans)
+        return (self.folder / LINES).stat().st_size == counted
 
     def finish(self, key: str) -> None:
         """Note that the files at the end are made from the lines and `key`.
@@ -389,12 +395,16 @@ def stored_lines(folder: Path) -> Iterator[Line]:
     return Results(folder, [], settings=run.settings, each=run.each).lines()
 
 
+KEYS = frozenset({"target", "top5", "output", "start", "composite", "post", "box", "files"})
+"""What every line of an explanation has."""
+
+
 def _parsed(text: bytes) -> Line | None:
     """A line of `LINES`, or None where it is damaged."""
     try:
         line = json.loads(text)
         files = line.get("files", {}).values()
-        whole = isinstance(line["image"], str) and ("error" in line or bool(files))
+        whole = isinstance(line["image"], str) and ("error" in line or line.keys() >= KEYS)
         plain = all(Path(name).name == name for name in files)
         return line if whole and plain and "sha256" in line else None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -34,6 +34,7 @@ from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
 from lrp_onnx.errors import going_on
 from lrp_onnx.files.writing import append_line
+from lrp_onnx.report.results import KEYS
 from lrp_onnx.runtime.explainer import Explainer
 from lrp_onnx.runtime.explanation import Explanation
 
@@ -214,7 +215,9 @@ def test_damaged_lines_and_lost_files_are_made_again(
     assert call(*command, out).exit_code == 0
     lines = (out / "explanations.jsonl").read_bytes().splitlines(keepends=True)
     lines[3] = b"\0" * 20 + b"\n"
-    lines[5], lines[6] = lines[6], b'{"image": "elsewhere.png", "files": {"x": "../x"}}\n'
+    elsewhere = {"image": "elsewhere.png", "files": {"x": "../x"}, "sha256": ""}
+    whole = dict.fromkeys(KEYS) | elsewhere
+    lines[5], lines[6] = lines[6], json.dumps(whole).encode() + b"\n"
     (out / "explanations.jsonl").write_bytes(b"".join(lines))
     (out / "11.npz").unlink()
     before = times(out)
@@ -388,7 +391,11 @@ def test_force_removes_what_is_the_runs_own_and_nothing_else(
     (out / "note.txt").write_text("mine")
     (out / "mine.overlay.png").write_text("mine")
     (tmp_path / "kept.npz").write_text("mine")
-    hostile = {"image": "x.png", "sha256": "", "files": {"values": "../kept.npz"}}
+    hostile = dict.fromkeys(KEYS) | {
+        "image": "x.png",
+        "sha256": "",
+        "files": {"values": "../kept.npz"},
+    }
     with (out / "explanations.jsonl").open("a") as file:
         file.write(json.dumps(hostile) + "\n")
     result = call("explain", model, photos / "04.png", "-o", out, "--force")

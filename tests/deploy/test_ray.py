@@ -325,3 +325,23 @@ def test_an_error_of_ours_is_told_not_its_cause() -> None:
     told = str(_told(RuntimeError(text)))
     assert told == "a/part.parquet cannot be written: No space left on device"
     assert str(_told(RuntimeError("x\nOSError: no\n"))) == "an actor failed: OSError: no"
+
+
+def test_a_batch_with_damaged_pictures_has_its_size(
+    compiled: bytes, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes: list[int] = []
+    run = Explainer.explain_images
+
+    def counted(self: Explainer, sources: Any, **options: Any) -> Any:
+        sizes.append(len(sources))
+        return run(self, sources, **options)
+
+    monkeypatch.setattr(Explainer, "explain_images", counted)
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"")
+    first, second = sorted(photos.iterdir())[:2]
+    paths = [str(path) for path in (first, damaged, second)]
+    rows = actor(tmp_path, compiled)(pa.table({"path": paths})).to_pylist()
+    assert [row["path"] for row in rows] == paths and sizes == [3]
+    assert [row["error"] is None for row in rows] == [True, False, True]

@@ -339,7 +339,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _lines_in(out: Path, job: Job) -> int:
     """Results that are kept of a job: lines, or rows."""
     if job.name == "bulk":
-        return sum(len(_rows(path)) for path in out.glob("parts/part-*.parquet"))
+        parts = [path for path in out.glob("parts/part-*.parquet") if _is_whole(path)]
+        return sum(len(_rows(path)) for path in parts)
     path = out / (job.kept or "")
     try:
         lines = path.read_bytes().split(b"\n")[:-1]

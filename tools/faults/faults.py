@@ -272,9 +272,10 @@ def _damages(job: Job, was: Undisturbed, rng: Random) -> Sequence[str]:
 def _damaged_results(cell: Cell, value: str) -> Iterator[dict[str, Any]]:
     """A finished folder with one file damaged."""
     assert cell.undisturbed is not None and cell.job.kept is not None
-    shutil.copytree(cell.undisturbed.folder, cell.out, dirs_exist_ok=True)
     if cell.job.name == "bulk":  # its rows name pictures by whole paths
         cell.start().end()
+    else:
+        shutil.copytree(cell.undisturbed.folder, cell.out, dirs_exist_ok=True)
     if value in DAMAGE:
         path = cell.out / cell.job.kept
         path.write_bytes(DAMAGE[value](path.read_bytes()))
