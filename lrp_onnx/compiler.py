@@ -790,7 +790,7 @@ def _ledger(entry: LedgerEntry, builder: Builder) -> dict[str, Any]:
             for t in entry.terms
         ],
     }
-    views = {name: _view(builder, name) for name in names_of([written]) & set(builder.seen)}
+    views = {name: _view(builder, name) for name in sorted(names_of([written]) & set(builder.seen))}
     return written | ({"views": views} if views else {})
 
 

@@ -7,6 +7,7 @@ locale, time zone and date, in another folder, with another number of threads.
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from lrp_onnx.compiler import compile_model
 
 ROOT = Path(__file__).parents[1]
 MODEL, SAMPLES = ROOT / "models" / "shapes-resnet.onnx", ROOT / "models" / "samples"
+TRANSFORMER = ROOT / "tests" / "zoo" / "deit.torchscript.onnx.xz"
 PROGRAM = """
 import contextlib, json, sys, time
 late, *commands = json.load(sys.stdin)
@@ -43,6 +45,7 @@ COMPILED = {
 """Name of a compiled file → the options."""
 COMMANDS = [
     *(["compile", "model.onnx", "-o", f"{name}.onnx", *how] for name, how in COMPILED.items()),
+    ["compile", "vit.onnx", "-o", "vit.lrp.onnx", "--no-check"],
     ["plan", "model.onnx", "--json"],
     ["explain", "model.onnx", "photos", "-o", "explained", "--json", "--provider", "cpu"],
     ["web", "model.onnx", "-o", "site", "--samples", "photos", "--json"],
@@ -64,6 +67,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     for name, environment, late in (("here", HERE, 0), ("over there", THERE, LATER)):
         folder = tmp_path_factory.mktemp(name)
         shutil.copy(MODEL, folder / "model.onnx")
+        (folder / "vit.onnx").write_bytes(lzma.decompress(TRANSFORMER.read_bytes()))
         shutil.copytree(SAMPLES, folder / "photos")
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
