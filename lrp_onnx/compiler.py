@@ -26,6 +26,7 @@ from lrp_onnx.compiled.stored import store_constants
 from lrp_onnx.compiled.unchanged import forward_part
 from lrp_onnx.compiled.verify import check_compiled
 from lrp_onnx.contract import (
+    BOXES,
     C3_REGION,
     HEATMAP,
     INPUTS,
@@ -408,7 +409,6 @@ def plan_model(
         known = [name for name, kind in contract.outputs.items() if kind != "other"]
         if options.explain is None and len(known) == 1:
             options = replace(options, explain=known[0] + contract.selection)
-            options = replace(options, boxes=options.boxes or contract.boxes or None)
     size = options.input_size
     if size is None and _leaves_size_open(proto):
         size = describe_model(metadata, Path(path)).input_size
@@ -547,6 +547,7 @@ def compile_model(
         model = forget_symbolic_shapes(model)
     model = lower(model, options.opset, original=graph.opset)
     description = description_of(path, options, graph, plan)
+    metadata = {entry.key: entry.value for entry in forward.metadata_props}
     contract = Contract(
         input=plan.input,
         outputs=plan.outputs,
@@ -573,16 +574,13 @@ def compile_model(
         labels=description.labels,
         selection=plan.selection,
         start_shape=plan.start_shape,
-        boxes=_boxes(plan, options),
+        boxes=_boxes(plan, options, metadata),
         sources=description.sources,
         forward=hash_of(model, [*plan.outputs]),
     )
-    metadata = {
-        entry.key: entry.value
-        for entry in forward.metadata_props
-        if not entry.key.startswith(PREFIX)  # of what is explained, the contract says it
-    }
-    onnx.helper.set_model_props(model, metadata | contract.to_metadata())
+    # Of what is explained, the contract says it.
+    others = {key: value for key, value in metadata.items() if not key.startswith(PREFIX)}
+    onnx.helper.set_model_props(model, others | contract.to_metadata())
     model.producer_name, model.producer_version = "lrp-onnx", __version__
     notes = check_compiled(model, forward, contract, runner, max_memory=options.max_memory)
     return Compiled(model, contract, replace(plan, notes=(*plan.notes, *notes)), assigned)
@@ -611,13 +609,15 @@ def _for_axes(options: Options, plan: Plan) -> Options:
     return replace(options, post=str(chain.for_axes(plan.axes)), outputs=outputs)
 
 
-def _boxes(plan: Plan, options: Options) -> str:
-    """Where the boxes of detections are, as text; empty where that is not known.
+def _boxes(plan: Plan, options: Options, metadata: Mapping[str, str]) -> str:
+    """Where the boxes of detections are, as text; empty where that is not known. A file that is
+    compiled again says it in its `metadata`, where the same is explained.
 
     Raises:
         ChoiceError: it is no output of the model, or no box is explained.
     """
-    text = options.boxes or ""
+    again = is_compiled(metadata) and options.explain is None
+    text = options.boxes or (metadata.get(BOXES, "") if again else "")
     name, _ = selected(text.partition(":")[2] if text.partition(":")[0] in FORMATS else text)
     if text and name not in plan.outputs:
         known = ", ".join(plan.outputs)

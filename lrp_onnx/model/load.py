@@ -80,7 +80,9 @@ def normalise(
     faults = list(oversized(graph))
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
-    footprint = Footprint.of(ir.to_proto(graph.model), source, max_memory)
+    with _quiet():
+        made = ir.to_proto(graph.model)
+    footprint = Footprint.of(made, source, max_memory)
     if footprint.sized:  # else no more than a plan is made, which says what is missing
         footprint.check()
     return graph

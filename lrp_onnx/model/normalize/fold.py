@@ -154,7 +154,10 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
     """Every output of a node with constant inputs; None if they take more than `most` bytes, how
     many cannot be told before, or ONNX's evaluator fails.
     """
-    model, feeds = _single_node_model(node, inputs)
+    try:
+        model, feeds = _single_node_model(node, inputs)
+    except ValueError:  # text
+        return None
     made = bytes_made(model, feeds)
     if made is None or made * _repeated(node, inputs) > most:
         return None

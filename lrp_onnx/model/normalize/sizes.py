@@ -13,6 +13,8 @@ from lrp_onnx.model.shapes import shape_of
 from lrp_onnx.notation import for_axes
 from lrp_onnx.plan.kinds import MOST_AXES
 
+MOST_STATED = 1 << 40
+"""Largest batch that a file may state; products of larger ones overflow in ONNX."""
 LARGEST_PICTURE = 1 << 25
 """Most elements of one picture: three channels of about 3,300 × 3,300 pixels."""
 LONGEST_SIDE = 1 << 15
@@ -90,5 +92,5 @@ def oversized(graph: Graph) -> Iterator[str]:
                     f"{node.op_type} '{node.name}' makes a tensor of shape {sizes} per picture: "
                     "the input is too small for it, or the file is damaged"
                 )
-            elif shape and (shape[0] or 0) > LARGEST_PICTURE:
+            elif shape and (shape[0] or 0) > MOST_STATED:
                 yield f"{node.op_type} '{node.name}' makes a batch of {shape[0]:,}: it is damaged"

@@ -98,26 +98,26 @@ def test_padding_that_is_computed_from_the_size(saved: Save) -> None:
 
 @pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Range"])
 def test_a_bomb_is_not_evaluated(op: str, saved: Save) -> None:
-    """A file may ask for terabytes in a few bytes: nothing is allocated for it, and it is refused
+    """A file may ask for gigabytes in a few bytes: nothing is allocated for it, and it is refused
     where these are not allowed.
     """
     net = Network(0)
-    huge = net.constant("huge", np.array([1 << 20, 1 << 20]))
+    huge = net.constant("huge", np.array([1 << 14, 1 << 14]))
     if op == "ConstantOfShape":
         bomb = net.node(op, huge)
     elif op == "Expand":
         bomb = net.node(op, net.constant("value", np.array([1], np.float32)), huge)
     else:
         bomb = net.node(
-            op, *(net.constant(f"r{i}", np.float32(v)) for i, v in enumerate((0, 1e12, 1)))
+            op, *(net.constant(f"r{i}", np.float32(v)) for i, v in enumerate((0, 2.0**28, 1)))
         )
     y = net.node("GlobalAveragePool", net.conv("x", (3, 4)))
     y = net.node("Add", y, net.node("ReduceSum", bomb, keepdims=0))
     model = net.model(net.dense(net.node("Flatten", y), (4, 5)), ["N", 3, 8, 8], classes=5)
-    allowed = normalise(model, "model.onnx", max_memory=1e13)
+    allowed = normalise(model, "model.onnx", max_memory=1e10)
     assert op in [node.op_type for node in allowed.nodes]
-    with pytest.raises(ModelFileError, match=rf"takes 4,\d+\.0 GB .* {op} .*--max-memory"):
-        load_model(saved(model))
+    with pytest.raises(ModelFileError, match=rf"takes 1\.1 GB .* {op} .*--max-memory"):
+        normalise(model, "model.onnx", max_memory=1e9)
 
 
 def test_a_constant_in_the_type_of_a_tensor(saved: Save) -> None:
