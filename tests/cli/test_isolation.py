@@ -60,7 +60,7 @@ CRASHES = {
     r"free(): \x1b[31mno) in compile_; ",
     "os.kill(os.getpid(), signal.SIGKILL)": "the system ended the command (SIGKILL), mostly for "
     "lack of memory; ",
-    "(output.parent / '.out.onnx.abcd_123').write_text('half'); ctypes.string_at(0)": "native code "
+    "(output.parent / '.out.onnx.abcd0123').write_text('half'); ctypes.string_at(0)": "native code "
     "crashed (SIGSEGV) in string_at; ",
 }
 
