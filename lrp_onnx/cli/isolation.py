@@ -29,8 +29,6 @@ if sys.platform != "win32":
 
 GRACE = 3.0
 """Seconds for a command to end that was told to, before it is killed: native code does not hear."""
-FOR_LIBRARIES, FOR_A_THREAD = 1e9, 32e6
-"""Bytes that libraries take beside the model, and for every processor."""
 MOST_HEARD = 1 << 16
 """Bytes of what native code writes to standard error that are kept."""
 NATIVE = {
@@ -113,8 +111,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     written = None if written == STDOUT else written
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
-    memory = None if "images" in values else values.get("max_memory")  # that of one picture
-    ended = isolate(limited=on_cpu, memory=memory)
+    ended = isolate(limited=on_cpu)
     if ended is None:
         return None
     if ended.status >= 0:
@@ -145,12 +142,11 @@ def _obstacle(ctx: click.Context) -> str | None:
     return "ONNX Runtime is loaded already" if "onnxruntime" in sys.modules else None
 
 
-def isolate(*, limited: bool, memory: float | None) -> Ended | None:
+def isolate(*, limited: bool) -> Ended | None:
     """Fork.
 
     Args:
         limited: whether memory is: where CUDA may run, it reserves more than there is.
-        memory: bytes that the model's graph may take; None for the machine's.
 
     Returns:
         None in the child; in the parent, once the child has ended, how it did.
@@ -165,7 +161,7 @@ def isolate(*, limited: bool, memory: float | None) -> Ended | None:
         os.close(read)
         _confine(write, parent)
         if limited:
-            _limit_memory(memory)
+            _limit_memory()
         return None
     os.close(write)
     with _passed_on(child) as asked:
@@ -225,19 +221,16 @@ PR_SET_PDEATHSIG = 1
 """Linux: which signal a process gets when its parent ends."""
 
 
-def _limit_memory(memory: float | None) -> None:
-    """Limit what this process may allocate to the machine's memory, or `memory` and what libraries
-    take.
+def _limit_memory() -> None:
+    """Limit what this process may allocate to the machine's memory.
+
+    Never to `--max-memory`: that bounds the graph, and weights, their copies and libraries, of
+    which nobody knows how much they take, come on top.
     """
     from lrp_onnx.files.budget import machine_memory
 
-    beside = FOR_LIBRARIES + FOR_A_THREAD * (os.cpu_count() or 1)
-    most = int(machine_memory() if memory is None else memory + beside)
-    known = [
-        limit
-        for limit in (*resource.getrlimit(resource.RLIMIT_DATA), most)
-        if limit != resource.RLIM_INFINITY
-    ]
+    limits = (*resource.getrlimit(resource.RLIMIT_DATA), int(machine_memory()))
+    known = [limit for limit in limits if limit != resource.RLIM_INFINITY]
     with suppress(OSError, ValueError):  # a system without this limit
         resource.setrlimit(resource.RLIMIT_DATA, (min(known), min(known)))
 

@@ -93,9 +93,9 @@ def test_memory_is_limited() -> None:
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("Error: out of memory") and result.stderr.count("\n") == 1
     body = "print(*resource.getrlimit(resource.RLIMIT_DATA), *resource.getrlimit(4))"
-    given = run(program(body, "model.onnx", "--max-memory", 3e9)).stdout.split()
-    assert 4e9 < int(given[0]) == int(given[1]) < 4e9 + 32e6 * 1024
-    assert given[2:] == ["0", "0"]  # no core is dumped
+    for most in (3e9, 1e6):  # it bounds the graph, not the process
+        given = run(program(body, "model.onnx", "--max-memory", most)).stdout.split()
+        assert given == ["1000000000", "1000000000", "0", "0"]  # and no core is dumped
 
 
 @pytest.mark.parametrize("deaf", [True, False])
