@@ -82,3 +82,15 @@ def test_what_is_no_single_file_is_refused(arguments: list[str], tmp_path: Path)
     words = "name ends in .png" if arguments[0] == "compare" else "several results: name a folder"
     assert words in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell that closes it")
+@pytest.mark.parametrize(
+    "arguments", [["compile", str(MODEL)], ["export", ".", "--to", "fiftyone"]]
+)
+def test_a_closed_standard_output_is_said(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "lrp_onnx", *arguments, "-o", "-"]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output is closed: name a file with -o/--output\n"
