@@ -241,8 +241,9 @@ def _passed_on(child: int) -> Iterator[list[int]]:
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
+        if not asked:  # a further signal gives no further time
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
         asked.append(number)
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
         with suppress(ProcessLookupError):
             os.kill(child, number)
 

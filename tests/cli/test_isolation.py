@@ -120,6 +120,18 @@ def test_a_signal_ends_both(number: signal.Signals, deaf: bool) -> None:
         os.kill(child, 0)
 
 
+def test_further_signals_give_no_further_time() -> None:
+    body = "signal.pthread_sigmask(signal.SIG_BLOCK, [2]); print(flush=True); time.sleep(5)"
+    with subprocess.Popen(program(body, "model.onnx"), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+    assert time.monotonic() - began < 3
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a system that does not end children")
 def test_the_child_ends_with_its_parent() -> None:
     command = program("print(flush=True); time.sleep(30)", "model.onnx")
