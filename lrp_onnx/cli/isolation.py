@@ -98,7 +98,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
 
     Raises:
         click.UsageError: it is wanted and not possible.
-        LrpOnnxError: a crash ended the command.
+        LrpOnnxError: a crash ended the command, or the system gives no process that is wanted.
     """
     why = _obstacle(ctx)
     if wanted and why is not None:
@@ -111,7 +111,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     written = None if written == STDOUT else written
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
-    ended = isolate(limited=on_cpu)
+    ended = isolate(limited=on_cpu, wanted=bool(wanted))
     if ended is None:
         return None
     if ended.status >= 0:
@@ -142,21 +142,37 @@ def _obstacle(ctx: click.Context) -> str | None:
     return "ONNX Runtime is loaded already" if "onnxruntime" in sys.modules else None
 
 
-def isolate(*, limited: bool) -> Ended | None:
+def isolate(*, limited: bool, wanted: bool) -> Ended | None:
     """Fork.
 
     Args:
         limited: whether memory is: where CUDA may run, it reserves more than there is.
+        wanted: whether it is an error that the system gives no process.
 
     Returns:
-        None in the child; in the parent, once the child has ended, how it did.
+        None in the child, or where there is none; in the parent, once it has ended, how it did.
+
+    Raises:
+        LrpOnnxError: there is none, and it is wanted.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    parent = os.getpid()
     read, write = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    parent, child = os.getpid(), os.fork()
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        child = os.fork()
+    except OSError as error:  # too many processes, too little memory
+        os.close(read)
+        os.close(write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        if not wanted:
+            return None
+        reason = error.strerror or error
+        raise LrpOnnxError(
+            f"the system gives no process of its own ({reason}): leave --isolate out"
+        ) from error
     if child == 0:
         os.close(read)
         _confine(write, parent)

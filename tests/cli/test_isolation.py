@@ -120,6 +120,25 @@ def test_a_signal_ends_both(number: signal.Signals, deaf: bool) -> None:
         os.kill(child, 0)
 
 
+def test_no_further_process() -> None:
+    refuse = (
+        "def fork(): raise BlockingIOError(11, 'Resource temporarily unavailable')\nos.fork = fork"
+    )
+    body = "print(signal.pthread_sigmask(signal.SIG_BLOCK, []), len(os.listdir('/dev/fd')))"
+    command = program(body, "model.onnx")
+    command[2] = command[2].replace("isolation.GRACE", f"{refuse}\nisolation.GRACE")
+    same = run([*command, "--no-isolate"])
+    result = run(command)
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout == same.stdout and result.stdout.startswith("set() ")
+    wanted = run([*command, "--isolate"])
+    assert wanted.returncode == 1 and wanted.stdout == ""
+    assert wanted.stderr == (
+        "Error: the system gives no process of its own (Resource temporarily unavailable): leave "
+        "--isolate out\n"
+    )
+
+
 def test_further_signals_give_no_further_time() -> None:
     body = "signal.pthread_sigmask(signal.SIG_BLOCK, [2]); print(flush=True); time.sleep(5)"
     with subprocess.Popen(program(body, "model.onnx"), stdout=subprocess.PIPE) as process:
