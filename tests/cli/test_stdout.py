@@ -35,6 +35,13 @@ def test_a_model_on_standard_output(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file.onnx"]
 
 
+@pytest.mark.parametrize("name", ["./-", ".//-"])
+def test_a_file_may_have_its_name(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["compile", str(MODEL), "-o", name, "--no-check"])
+    assert done.exit_code == 0 and done.stdout.startswith(f"{tmp_path / '-'}: residual-c3")
+    onnx.load(tmp_path / "-")
+
+
 def test_two_results_do_not_share_it() -> None:
     done = CliRunner().invoke(main, ["compile", str(MODEL), "-o", "-", "--json"])
     assert done.exit_code == 2 and "-o - and --json both write to standard output" in done.stderr
