@@ -217,8 +217,9 @@ def _confine(write: int, parent: int) -> None:
             os.dup(2), "w", encoding=own.encoding, errors=own.errors, buffering=1
         )
         sys.__stderr__ = sys.stderr  # type: ignore[misc]  # where a terminal's width is asked for
-    os.dup2(write, 2)
-    os.close(write)
+    if write != 2:  # else it was closed, and the pipe has taken its place
+        os.dup2(write, 2)
+        os.close(write)
     faulthandler.enable(2)
 
 

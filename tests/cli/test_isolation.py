@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -118,6 +119,16 @@ def test_a_signal_ends_both(number: signal.Signals, deaf: bool) -> None:
     assert out == "" and "Traceback" not in err and "Error" not in err
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_closed_streams(tmp_path: Path) -> None:
+    """The pipe to the parent then has the number of standard error."""
+    output = tmp_path / "out"
+    command = program(
+        "kind = os.fstat(2).st_mode & 0o170000; output.write_text(oct(kind))", "model", "-o", output
+    )
+    done = run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command])
+    assert done.returncode == 0 and output.read_text() == oct(stat.S_IFIFO)
 
 
 def test_no_further_process() -> None:
