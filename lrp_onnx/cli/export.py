@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrp_onnx.cli.stdout import write_stdout
+from lrp_onnx.cli.stdout import check_open, write_stdout
 from lrp_onnx.deploy.annotations import FORMATS, common_folder
 from lrp_onnx.deploy.findings import Finding
 from lrp_onnx.errors import OutputError, shown
@@ -27,9 +27,11 @@ def export_results(
     Raises:
         ImageError: a photo cannot be read, or is none.
         OutputError: there are no results, or not those that are needed; or the file cannot be
-            written.
+            written, or standard output is closed.
         OutputExistsError: the file exists and `force` is not set.
     """
+    if output == STDOUT:
+        check_open()
     lines = [line for line in stored_lines(folder) if "error" not in line]
     if output != STDOUT:
         check_writable(output, force=force)

@@ -29,8 +29,6 @@ if sys.platform != "win32":
 
 GRACE = 3.0
 """Seconds for a command to end that was told to, before it is killed: native code does not hear."""
-FOR_LIBRARIES, FOR_A_THREAD = 1e9, 32e6
-"""Bytes that libraries take beside the model, and for every processor."""
 MOST_HEARD = 1 << 16
 """Bytes of what native code writes to standard error that are kept."""
 NATIVE = {
@@ -100,7 +98,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
 
     Raises:
         click.UsageError: it is wanted and not possible.
-        LrpOnnxError: a crash ended the command.
+        LrpOnnxError: a crash ended the command, or the system gives no process that is wanted.
     """
     why = _obstacle(ctx)
     if wanted and why is not None:
@@ -113,8 +111,7 @@ def apart(ctx: click.Context, wanted: bool | None) -> int | None:
     written = None if written == STDOUT else written
     before, missing = _identity(written), _missing(values.get("output"))
     on_cpu = values.get("provider", "cpu") == "cpu"
-    memory = None if "images" in values else values.get("max_memory")  # that of one picture
-    ended = isolate(limited=on_cpu, memory=memory)
+    ended = isolate(limited=on_cpu, wanted=bool(wanted))
     if ended is None:
         return None
     if ended.status >= 0:
@@ -145,27 +142,42 @@ def _obstacle(ctx: click.Context) -> str | None:
     return "ONNX Runtime is loaded already" if "onnxruntime" in sys.modules else None
 
 
-def isolate(*, limited: bool, memory: float | None) -> Ended | None:
+def isolate(*, limited: bool, wanted: bool) -> Ended | None:
     """Fork.
 
     Args:
         limited: whether memory is: where CUDA may run, it reserves more than there is.
-        memory: bytes that the model's graph may take; None for the machine's.
+        wanted: whether it is an error that the system gives no process.
 
     Returns:
-        None in the child; in the parent, once the child has ended, how it did.
+        None in the child, or where there is none; in the parent, once it has ended, how it did.
+
+    Raises:
+        LrpOnnxError: there is none, and it is wanted.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    parent = os.getpid()
     read, write = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    parent, child = os.getpid(), os.fork()
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        child = os.fork()
+    except OSError as error:  # too many processes, too little memory
+        os.close(read)
+        os.close(write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        if not wanted:
+            return None
+        reason = error.strerror or error
+        raise LrpOnnxError(
+            f"the system gives no process of its own ({reason}): leave --isolate out"
+        ) from error
     if child == 0:
         os.close(read)
         _confine(write, parent)
         if limited:
-            _limit_memory(memory)
+            _limit_memory()
         return None
     os.close(write)
     with _passed_on(child) as asked:
@@ -205,8 +217,9 @@ def _confine(write: int, parent: int) -> None:
             os.dup(2), "w", encoding=own.encoding, errors=own.errors, buffering=1
         )
         sys.__stderr__ = sys.stderr  # type: ignore[misc]  # where a terminal's width is asked for
-    os.dup2(write, 2)
-    os.close(write)
+    if write != 2:  # else it was closed, and the pipe has taken its place
+        os.dup2(write, 2)
+        os.close(write)
     faulthandler.enable(2)
 
 
@@ -225,19 +238,16 @@ PR_SET_PDEATHSIG = 1
 """Linux: which signal a process gets when its parent ends."""
 
 
-def _limit_memory(memory: float | None) -> None:
-    """Limit what this process may allocate to the machine's memory, or `memory` and what libraries
-    take.
+def _limit_memory() -> None:
+    """Limit what this process may allocate to the machine's memory.
+
+    Never to `--max-memory`: that bounds the graph, and weights, their copies and libraries, of
+    which nobody knows how much they take, come on top.
     """
     from lrp_onnx.files.budget import machine_memory
 
-    beside = FOR_LIBRARIES + FOR_A_THREAD * (os.cpu_count() or 1)
-    most = int(machine_memory() if memory is None else memory + beside)
-    known = [
-        limit
-        for limit in (*resource.getrlimit(resource.RLIMIT_DATA), most)
-        if limit != resource.RLIM_INFINITY
-    ]
+    limits = (*resource.getrlimit(resource.RLIMIT_DATA), int(machine_memory()))
+    known = [limit for limit in limits if limit != resource.RLIM_INFINITY]
     with suppress(OSError, ValueError):  # a system without this limit
         resource.setrlimit(resource.RLIMIT_DATA, (min(known), min(known)))
 
@@ -248,8 +258,9 @@ def _passed_on(child: int) -> Iterator[list[int]]:
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
+        if not asked:  # a further signal gives no further time
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
         asked.append(number)
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
         with suppress(ProcessLookupError):
             os.kill(child, number)
 

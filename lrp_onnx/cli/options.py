@@ -10,12 +10,23 @@ import click
 from click.core import ParameterSource
 
 from lrp_onnx.contract import INPUTS
+from lrp_onnx.files.writing import STDOUT
 from lrp_onnx.notation import is_size, read_sizes
 
 if TYPE_CHECKING:
     from lrp_onnx.compiler import Options
 
-PATH = click.Path(path_type=Path)
+
+class FilePath(click.Path):
+    """A path. ``-`` alone is `STDOUT`: the file of that name is ``./-``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, absolute where it would equal `STDOUT` and is written otherwise."""
+        path = super().convert(value, param, ctx)
+        return Path.cwd() / STDOUT if path == STDOUT and value not in ("-", STDOUT) else path
+
+
+PATH = FilePath(path_type=Path)
 
 
 class Batch(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone

@@ -11,12 +11,13 @@ from lrp_onnx.errors import OutputError
 
 
 def check_no_terminal(what: str) -> None:
-    """Check that standard output is no terminal, before the work that produces something binary;
-    `what` is its name.
+    """Check that standard output is open and no terminal, before the work that produces something
+    binary; `what` is its name.
 
     Raises:
-        OutputError: it is a terminal.
+        OutputError: it is closed, or a terminal.
     """
+    check_open()
     if sys.stdout.isatty():
         raise OutputError(
             f"standard output is a terminal, and {what} is binary: name a file with -o/--output, "
@@ -24,8 +25,23 @@ def check_no_terminal(what: str) -> None:
         )
 
 
+def check_open() -> None:
+    """Check that there is a standard output.
+
+    Raises:
+        OutputError: it is closed.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: name a file with -o/--output")
+
+
 def write_stdout(parts: Iterable[bytes]) -> None:
-    """Write bytes to standard output, part by part."""
+    """Write bytes to standard output, part by part.
+
+    Raises:
+        OutputError: it is closed.
+    """
+    check_open()
     with click.open_file("-", "wb") as stream:
         stream.writelines(parts)
         stream.flush()

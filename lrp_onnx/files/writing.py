@@ -233,5 +233,5 @@ def leftovers(folder: Path, names: Collection[str]) -> list[Path]:
     """The temporary files of `write_bytes` for the files `names` in a folder, which a process
     leaves that is killed.
     """
-    found = [(path, re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", path.name)) for path in folder.glob(".*")]
+    found = [(path, re.fullmatch(r"\.(.+)\.[0-9a-f]{8}", path.name)) for path in folder.glob(".*")]
     return [path for path, match in found if match and match[1] in names]

@@ -234,8 +234,8 @@ def test_temporary_files_of_a_killed_run_are_removed(
 ) -> None:
     command, out = ("explain", model, photos / "03.png", "-o", tmp_path / "out"), tmp_path / "out"
     assert call(*command).exit_code == 0
-    own = {".03.npz.abcd_123", ".run.json.abcd_123", ".sheet.png.abcd_123"}
-    others = {".04.npz.abcd_123", ".03.npz.mine", ".03.npz"}
+    own = {".03.npz.abcd0123", ".run.json.abcd0123", ".sheet.png.abcd0123"}
+    others = {".04.npz.abcd0123", ".03.npz.mine", ".03.npz"}
     for name in own | others:
         (out / name).touch()
     (out / "03.npz").unlink()

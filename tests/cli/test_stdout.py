@@ -35,6 +35,13 @@ def test_a_model_on_standard_output(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file.onnx"]
 
 
+@pytest.mark.parametrize("name", ["./-", ".//-"])
+def test_a_file_may_have_its_name(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["compile", str(MODEL), "-o", name, "--no-check"])
+    assert done.exit_code == 0 and done.stdout.startswith(f"{tmp_path / '-'}: residual-c3")
+    onnx.load(tmp_path / "-")
+
+
 def test_two_results_do_not_share_it() -> None:
     done = CliRunner().invoke(main, ["compile", str(MODEL), "-o", "-", "--json"])
     assert done.exit_code == 2 and "-o - and --json both write to standard output" in done.stderr
@@ -82,3 +89,15 @@ def test_what_is_no_single_file_is_refused(arguments: list[str], tmp_path: Path)
     words = "name ends in .png" if arguments[0] == "compare" else "several results: name a folder"
     assert words in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell that closes it")
+@pytest.mark.parametrize(
+    "arguments", [["compile", str(MODEL)], ["export", ".", "--to", "fiftyone"]]
+)
+def test_a_closed_standard_output_is_said(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "lrp_onnx", *arguments, "-o", "-"]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output is closed: name a file with -o/--output\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lrp_onnx.errors import OutputError, OutputExistsError
-from lrp_onnx.files.writing import append_line, write_bytes
+from lrp_onnx.files.writing import append_line, leftovers, remove_leftovers, write_bytes
 
 NULL = os.makedev(1, 3)
 
@@ -151,3 +151,14 @@ def test_the_mask_of_permissions_is_not_touched(
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_of_similar_names_are_no_leftovers(tmp_path: Path) -> None:
+    own = tmp_path / ".mm.lrp.onnx.0a1b2c3d"
+    others = {".mm.lrp.onnx.original", ".mm.lrp.onnx.copy_001", ".mm.lrp.onnx.0A1B2C3D"}
+    for name in (own.name, *others):
+        (tmp_path / name).write_bytes(b"")
+    assert leftovers(tmp_path, {"mm.lrp.onnx"}) == [own]
+    remove_leftovers(tmp_path / "mm.lrp.onnx")
+    assert {p.name for p in tmp_path.iterdir()} - {own.name} == others
+    assert own.exists() is (os.name == "nt")

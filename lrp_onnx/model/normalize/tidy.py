@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import EncodeError
 from onnx_ir.passes import Sequential, common
 
+from lrp_onnx.files.models import SIZE_LIMIT
 from lrp_onnx.model.graph import Graph
 
 
@@ -45,6 +47,13 @@ def check(graph: Graph) -> Graph:
 
     Raises:
         onnx.checker.ValidationError: the graph is not valid ONNX.
+        MemoryError: there is too little memory for its bytes, which protobuf does not tell.
     """
-    onnx.checker.check_model(ir.to_proto(graph.model))
+    try:
+        onnx.checker.check_model(ir.to_proto(graph.model))
+    except EncodeError:
+        weights = [value.const_value for value in graph.model.graph.initializers.values()]
+        if sum(tensor.nbytes for tensor in weights if tensor is not None) > SIZE_LIMIT:
+            raise
+        raise MemoryError("the model cannot be serialized") from None
     return graph
