@@ -12,6 +12,11 @@ MOST_NODES = 50_000
 """Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
 
 
+def standard(node: onnx.NodeProto) -> str:
+    """The standard operator that a node is; empty where it is one of another domain."""
+    return node.op_type if node.domain in ("", "ai.onnx") else ""
+
+
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs that a node holds itself: those of control flow."""
     for attribute in node.attribute:

@@ -272,7 +272,7 @@ def with_loop(
     )
     loop = helper.make_node("Loop", [name, "on", "state"], ["y"], body=inner)
     stored = {"on": np.array(True), "state": state, "ten": np.array(10), "long": np.array(2**40)}
-    stored |= {"zero": np.array(0)}
+    stored |= {"zero": np.array(0), "below": np.array(-1)}
     graph = helper.make_graph(
         [*count, loop, helper.make_node("Identity", ["x"], ["z"])],
         "g",
@@ -284,6 +284,7 @@ def with_loop(
 
 
 STILL = [helper.make_node("Identity", ["v"], ["w"])]
+CAST = ("Cast", ["i"], "n", {"to": 7})
 
 
 @pytest.mark.parametrize(
@@ -300,6 +301,14 @@ STILL = [helper.make_node("Identity", ["v"], ["w"])]
         ([("Size", ["x"], "s"), ("Max", ["s", "long"], "n")], "n", False),
         ([("Size", ["x"], "s"), ("Mul", ["s", "s"], "n")], "n", False),
         ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n", {"to": 7})], "n", False),
+        ([("Size", ["x"], "s"), ("Cast", ["s"], "i", {"to": 6}), CAST], "n", True),
+        # Numbers below 0 and types without a sign: 4,294,967,295 turns
+        ([("Size", ["x"], "s"), ("Cast", ["s"], "i", {"to": 12}), CAST], "n", False),
+        ([("Cast", ["ten"], "i", {"to": 12}), CAST], "n", False),
+        ([("Size", ["x"], "s"), ("Min", ["s", "below"], "n")], "n", False),
+        # Operators of other domains may be anything.
+        ([("Size", ["x"], "n", {"domain": "own"})], "n", False),
+        ([("Constant", [], "n", {"value_int": 10, "domain": "own"})], "n", False),
     ],
 )
 def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
