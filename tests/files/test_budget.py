@@ -22,6 +22,7 @@ from lrp_onnx.errors import LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import Footprint, bytes_made
 from lrp_onnx.files.compiled import read_compiled
 from lrp_onnx.files.loops import loop_faults
+from lrp_onnx.files.originals import check_original
 from lrp_onnx.files.structure import bytes_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.runtime.explainer import Explainer
@@ -404,3 +405,52 @@ def test_originals_that_are_run_as_they_are(tmp_path: Path) -> None:
     compile_model(MODEL, composite="gradient").save(tmp_path / "c.onnx")
     done = CliRunner().invoke(main, ["verify", str(tmp_path / "c.onnx"), "--original", str(path)])
     assert done.exit_code == 1 and "up to 10,000 are run" in done.stderr
+
+
+def with_function(nodes: list[onnx.NodeProto], *, opset: int = 18) -> onnx.ModelProto:
+    """``x`` (1, 3) → ``y``, by a function of the file: ``a`` → ``b``."""
+    own = helper.make_function(
+        "own", "F", ["a"], ["b"], nodes, [helper.make_opsetid("", opset), OWN]
+    )
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3])],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), OWN]
+    return helper.make_model(graph, functions=[own], opset_imports=opsets)
+
+
+OWN = helper.make_opsetid("own", 1)
+
+
+def test_functions_of_originals_are_looked_into(tmp_path: Path) -> None:
+    def refused(model: onnx.ModelProto) -> str:
+        with pytest.raises(ModelFileError) as caught:
+            check_original(model, "m", tmp_path, max_memory=1e9)
+        return str(caught.value)
+
+    relu = [helper.make_node("Relu", ["a"], ["b"])]
+    check_original(with_function(relu), "m", tmp_path, max_memory=1e9)
+    loop = with_loop([], "n", STILL, np.zeros(1)).graph.node[0]
+    loop.input[1:], loop.output[0] = ["", "a"], "b"
+    endless = [helper.make_node("Constant", [], ["n"], value_int=10**12), loop]
+    assert "1,000,000,000,000 turns" in refused(with_function(endless))
+    sizes = helper.make_node("Constant", [], ["n"], value_ints=[2**32, 3])
+    large = [sizes, helper.make_node("Expand", ["a", "n"], ["b"])]
+    assert "takes 51.5 GB" in refused(with_function(large))
+    # What cannot be put in place of its calls
+    call = helper.make_node("F", ["a"], ["b"], domain="own")
+    assert "call each other in a circle" in refused(with_function([call]))
+    info = helper.make_tensor_value_info("b", 1, None)
+    branch = helper.make_graph([call], "branch", [], [info])
+    choice = helper.make_node("If", ["a"], ["b"], then_branch=branch, else_branch=branch)
+    assert "call each other in a circle" in refused(with_function([choice]))
+    assert "F 'y' cannot be put in the place" in refused(with_function(relu, opset=17))
+    damaged = with_function(relu)
+    damaged.graph.node[0].input.append("x")
+    assert "cannot be put in the place of their calls" in refused(damaged)
+    damaged = with_function(relu)
+    damaged.functions[0].domain, damaged.functions[0].name = "", "Relu"
+    assert "of the domain of the standard operators" in refused(damaged)
