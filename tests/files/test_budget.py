@@ -454,3 +454,18 @@ def test_functions_of_originals_are_looked_into(tmp_path: Path) -> None:
     damaged = with_function(relu)
     damaged.functions[0].domain, damaged.functions[0].name = "", "Relu"
     assert "of the domain of the standard operators" in refused(damaged)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_empty_weight_lifts_no_limit(listed: bool, tmp_path: Path) -> None:
+    """One in another file, whether or not it is listed among the inputs too."""
+    sizes = helper.make_node("Constant", [], ["n"], value_ints=[2**32, 3])
+    model = with_function([sizes, helper.make_node("Expand", ["a", "n"], ["b"])])
+    (tmp_path / "w").write_bytes(b"")
+    empty = model.graph.initializer.add(name="empty", data_type=1, dims=[1, 0])
+    empty.data_location = TensorProto.EXTERNAL
+    empty.external_data.add(key="location", value="w")
+    if listed:
+        model.graph.input.append(helper.make_tensor_value_info("empty", 1, [1, 0]))
+    with pytest.raises(ModelFileError, match=r"takes 51\.5 GB"):
+        check_original(model, "m", tmp_path, max_memory=1e9)
