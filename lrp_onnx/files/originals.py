@@ -25,11 +25,14 @@ def check_original(
     *,
     sizes: Sizes = ONE_PICTURE,
     max_memory: float | None = None,
-) -> None:
+) -> Footprint:
     """Check that a model ends, reads nothing outside its `folder`, and takes no more memory than
     it may.
 
     What it takes is known where the sizes of its input are: by itself or by `sizes`.
+
+    Returns:
+        What runs of other sizes take.
 
     Raises:
         ModelFileError: it does not.
@@ -47,6 +50,7 @@ def check_original(
         raise ModelFileError(f"{source} is not run: {'; '.join(faults)}")
     if footprint.sized or sizes:
         footprint.check(sizes=sizes)
+    return footprint
 
 
 def _inlined(bare: onnx.ModelProto, source: str) -> onnx.ModelProto:
