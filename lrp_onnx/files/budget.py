@@ -105,8 +105,8 @@ class Footprint:
             smaller = "" if pictures == 1 else "take fewer at once, or "
             raise ModelFileError(
                 f"{self.source} takes {_bytes_as_text(peak)} for {run} (most of it for {largest}), "
-                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory if that "
-                "is meant"
+                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory, where "
+                "the command has it, if that is meant"
             )
         if stated is not None and peak > max(TOLERATED * (stated + self.weights), SMALL):
             raise ModelFileError(
@@ -127,7 +127,8 @@ def check_weights(sizes: Iterable[int], source: str, most: float | None = None) 
     if total > limit:
         raise ModelFileError(
             f"the weights of {source} that lie in other files take {_bytes_as_text(total)}, and "
-            f"{_bytes_as_text(limit)} are allowed: give --max-memory if that is meant"
+            f"{_bytes_as_text(limit)} are allowed: give --max-memory, where the command has it, if "
+            "that is meant"
         )
 
 
