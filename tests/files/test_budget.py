@@ -55,6 +55,20 @@ def test_a_batch_is_bounded_as_it_is_run(compiled: bytes) -> None:
         explainer.explain(np.zeros((3, 3, 96, 96), np.float32))
 
 
+def test_few_shapes_are_remembered(compiled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's runs have any number of shapes."""
+    explainer = Explainer(compiled, providers="cpu", threads=1)
+    seen: list[int] = []
+
+    def check(_: Footprint, *, sizes: dict[str, tuple[int, ...]]) -> None:
+        seen.append(sizes["input"][0])
+
+    monkeypatch.setattr(Footprint, "check", check)
+    for rows in (*range(1, 101), 100, 99, 1):
+        explainer._check_memory({"input": (rows, 3, 96, 96)})
+    assert seen == [*range(1, 101), 1] and len(explainer._checked) == 64
+
+
 def test_targets_are_bounded_too() -> None:
     data = compile_model(MODEL, composite="lrp-resnet", many_targets=True).model.SerializeToString()
     shape = (1, 3, 96, 96)
