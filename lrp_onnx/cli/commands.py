@@ -631,6 +631,7 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the site's files as JSON.")
+@max_memory_option
 @isolate_option
 @some_options(*WEB_OPTIONS)
 def web(
@@ -745,6 +746,7 @@ def web(
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@max_memory_option
 @isolate_option
 @some_options(*TRITON_OPTIONS)
 def triton(

@@ -373,7 +373,7 @@ def _explainer(command: ExplainCommand, targets: Sequence[int | str]) -> Explain
             many_targets=len(targets) > 1,
             provider=command.provider,
             threads=command.threads,
-            choices=command.options.about_model,
+            choices={**command.options.about_model, "max_memory": command.max_memory},
         )
     options = _compiling(command, many_targets=len(targets) > 1)
     explainer = Explainer(

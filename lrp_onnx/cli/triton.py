@@ -71,7 +71,7 @@ def make_repository(
     weights: dict[str, Path] = {}
     if is_compiled(metadata):
         refuse_settled(model, settled)
-        proto, weights = _as_it_lies(model)
+        proto, weights = _as_it_lies(model, options.max_memory)
     else:
         inputs = "none" if target is False else "target"
         compiled = compile_model(model, replace(options, inputs=inputs), runner=runner_on("cpu"))
@@ -121,7 +121,7 @@ def name_of(model: Path) -> str:
     return re.sub(r"[^\w.-]|^[.-]", "_", stem, flags=re.ASCII)
 
 
-def _as_it_lies(model: Path) -> tuple[onnx.ModelProto, dict[str, Path]]:
+def _as_it_lies(model: Path, max_memory: float | None) -> tuple[onnx.ModelProto, dict[str, Path]]:
     """A model without the weights that lie in other files, and those files: name → path."""
     proto = parse(read_bytes(model), str(model))
     names = {
@@ -132,7 +132,7 @@ def _as_it_lies(model: Path) -> tuple[onnx.ModelProto, dict[str, Path]]:
         if entry.key == "location"
     }
     if names:
-        load_proto(model)  # raises where one of them cannot be read
+        load_proto(model, max_memory=max_memory)  # raises where one of them cannot be read
     return proto, {file: model.parent / file for file in sorted(names)}
 
 

@@ -94,7 +94,7 @@ def _compiled(
     notes: list[str] = []
     if is_compiled:
         refuse_settled(model, settled)
-        proto = load_proto(model)
+        proto = load_proto(model, max_memory=options.max_memory)
     else:
         compiled = compile_model(model, replace(options, optimize_for=PURPOSE))
         proto, notes = compiled.model, list(compiled.plan.notes)

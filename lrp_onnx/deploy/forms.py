@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,14 +69,19 @@ def _settle(model: onnx.ModelProto, contract: Contract, *, target: bool) -> None
             entry.value = json.dumps("target" if target else "none")
 
 
-def with_pixels(model: onnx.ModelProto, contract: Contract, how: Preprocessing) -> onnx.ModelProto:
+def with_pixels(
+    model: onnx.ModelProto, contract: Contract, how: Preprocessing, folder: Path | None = None
+) -> onnx.ModelProto:
     """A compiled file that takes pixels: the input `PIXELS`, uint8 from 0 to 255, in the shape and
     layout of the input that it has; the graph divides and normalises them.
+
+    A file whose part that predicts was changed keeps its hash, which tells that.
 
     Args:
         model: a compiled file; it stays as it is.
         contract: what it says of itself.
         how: how a picture becomes its input. Pictures are resized and cropped as before.
+        folder: where its external data lies, None where it has none.
 
     Raises:
         ContractError: it takes no pictures, or integers already.
@@ -107,7 +113,8 @@ def with_pixels(model: onnx.ModelProto, contract: Contract, how: Preprocessing) 
     stored = replace(how, mean=(0.0,) * len(how.mean), std=(1.0,) * len(how.std), divisor=1.0)
     said = {**contract.sources, "preprocessing": "the graph: it takes pixels of 0 to 255"}
     told = replace(contract, input=PIXELS, preprocessing=stored, sources=said)
-    told = replace(told, forward=told.forward and hash_of(changed, [*told.outputs]))
+    if told.forward and told.forward == hash_of(model, [*told.outputs], folder):
+        told = replace(told, forward=hash_of(changed, [*told.outputs], folder))
     onnx.helper.set_model_props(
         changed, {e.key: e.value for e in changed.metadata_props} | told.to_metadata()
     )

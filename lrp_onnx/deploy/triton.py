@@ -158,7 +158,8 @@ def write_repository(
     contract = contract_of(model)
     served = without_optional_inputs(model, contract, target=target)
     if pixels is not None:
-        served = with_pixels(served, contract_of(served), pixels)
+        near = next((path.parent for path in (weights or {}).values()), None)
+        served = with_pixels(served, contract_of(served), pixels, near)
     contract = contract_of(served)
     fault = batch_fault(served)
     if fault and serving.max_batch_size:

@@ -21,6 +21,7 @@ from lrp_onnx.errors import UnsupportedModelError
 from lrp_onnx.evaluation.baselines import BASELINES, Baseline
 from lrp_onnx.evaluation.methods import read_method
 from lrp_onnx.evaluation.subject import CHUNK, Subject
+from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.description import Description, describe_model
 from lrp_onnx.files.models import read_proto
 from lrp_onnx.files.originals import check_original
@@ -68,15 +69,27 @@ class BlackBox(Subject):
     """A model with one picture input and an output of scores, whatever is between them.
 
     Raises, when first used:
-        ModelFileError: the runtime cannot load the file.
+        ModelFileError: the runtime cannot load the file, or its runs take too much memory.
         NotRunnableError: its input or its outputs have other shapes.
     """
 
     @cached_property
     def forward(self) -> Session:
         """The model."""
-        check_original(read_proto(self.path), str(self.path), self.path.parent)
+        _ = self._footprint  # before the runtime sees the file
         return open_session(self.path, providers=self.provider, threads=self.threads)
+
+    @cached_property
+    def _footprint(self) -> Footprint:
+        """What runs of the model take, which has passed the gate."""
+        most = self.choices.get("max_memory")
+        proto = read_proto(self.path)
+        return check_original(proto, str(self.path), self.path.parent, max_memory=most)
+
+    @cached_property
+    def _bounded(self) -> set[tuple[int, ...]]:
+        """Shapes of pictures whose runs take no more memory than they may."""
+        return set()
 
     @cached_property
     def _picture(self) -> tuple[str, str, list[int | str | None]]:
@@ -141,6 +154,9 @@ class BlackBox(Subject):
         name, kind, shape = self._picture
         fixed = shape[0] if isinstance(shape[0], int) else None
         size = fixed or CHUNK
+        if x.shape[1:] not in self._bounded:
+            self._footprint.check(sizes={name: (size, *x.shape[1:])})
+            self._bounded.add(x.shape[1:])
         values = []
         for first in range(0, len(x), size):
             part = x[first : first + size].astype(element_type(kind))

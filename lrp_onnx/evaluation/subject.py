@@ -163,7 +163,12 @@ class Subject:
         Maps are raw: post-processing is applied to them in Python, one computation serving many.
         """
         model = compile_model(self.path, **{**self.choices, "post": NONE, **choices}).model
-        return Explainer(model.SerializeToString(), providers=self.provider, threads=self.threads)
+        return Explainer(
+            model.SerializeToString(),
+            providers=self.provider,
+            threads=self.threads,
+            max_memory=self.choices.get("max_memory"),
+        )
 
     def probabilities(self, pictures: NDArray[Any]) -> NDArray[np.float64]:
         """Pictures (N, …) → probabilities (N, classes) float64."""

@@ -57,6 +57,8 @@ class Footprint:
     """The model without its large weights and without the shapes that it states."""
     inputs: frozenset[str]
     """Names of its inputs."""
+    sized: bool
+    """Whether the inputs, weights aside, state all sizes behind the batch."""
 
     @classmethod
     def of(
@@ -73,13 +75,11 @@ class Footprint:
         limit = most if most is not None else machine_memory() * SHARE
         weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
         inputs = frozenset(value.name for value in proto.graph.input)
-        return cls(source, limit, weights, _skeleton(proto, folder), inputs)
-
-    @property
-    def sized(self) -> bool:
-        """Whether the inputs state all sizes behind the batch."""
-        inputs = (value.type.tensor_type.shape.dim[1:] for value in self.bare.graph.input)
-        return all(dim.dim_value > 0 for dims in inputs for dim in dims)
+        stored = {tensor.name for tensor in proto.graph.initializer}
+        given = (value for value in proto.graph.input if value.name not in stored)
+        dims = (dim for value in given for dim in value.type.tensor_type.shape.dim[1:])
+        sized = all(dim.dim_value > 0 for dim in dims)
+        return cls(source, limit, weights, _skeleton(proto, folder), inputs, sized)
 
     def check(self, *, sizes: Sizes = ONE_PICTURE, stated: int | None = None) -> None:
         """Check a run.
@@ -105,8 +105,8 @@ class Footprint:
             smaller = "" if pictures == 1 else "take fewer at once, or "
             raise ModelFileError(
                 f"{self.source} takes {_bytes_as_text(peak)} for {run} (most of it for {largest}), "
-                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory if that "
-                "is meant"
+                f"and {_bytes_as_text(self.most)} are allowed: {smaller}give --max-memory, where "
+                "the command has it, if that is meant"
             )
         if stated is not None and peak > max(TOLERATED * (stated + self.weights), SMALL):
             raise ModelFileError(
@@ -127,7 +127,8 @@ def check_weights(sizes: Iterable[int], source: str, most: float | None = None) 
     if total > limit:
         raise ModelFileError(
             f"the weights of {source} that lie in other files take {_bytes_as_text(total)}, and "
-            f"{_bytes_as_text(limit)} are allowed: give --max-memory if that is meant"
+            f"{_bytes_as_text(limit)} are allowed: give --max-memory, where the command has it, if "
+            "that is meant"
         )
 
 

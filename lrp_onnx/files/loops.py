@@ -13,7 +13,7 @@ from google.protobuf.message import Error as MessageError
 from onnx import TensorProto
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError
-from lrp_onnx.files.structure import bytes_of, graphs_of, nested, where
+from lrp_onnx.files.structure import bytes_of, graphs_of, nested, standard, where
 
 MOST_TURNS = 10_000
 """Most turns of a Loop: that of C3 takes as many as its mask has pixels, at most."""
@@ -21,13 +21,14 @@ INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, MessageError, *NATIVE_E
 """What shape inference raises: ONNX's errors, those of protobuf and of its C++ code."""
 # fmt: off
 PASSING = frozenset((
-    "Cast", "Gather", "Identity", "ReduceMax", "ReduceMin", "Reshape", "Slice", "Squeeze",
-    "Unsqueeze",
+    "Gather", "Identity", "ReduceMax", "ReduceMin", "Reshape", "Slice", "Squeeze", "Unsqueeze",
 ))
 # fmt: on
 """Operators that make no number larger than those of their first input."""
 CHOOSING = frozenset(("Concat", "Max", "Min"))
 """Operators that make no number larger than those of all their inputs."""
+SIGNED = frozenset((TensorProto.INT32, TensorProto.INT64))
+"""Element types between which a Cast makes no number larger: in others -1 may be 4,294,967,295."""
 
 
 class Turns:
@@ -42,7 +43,7 @@ class Turns:
                 self._stored[tensor.name].append(tensor)
         for node in nodes:
             for name in node.output:
-                if node.op_type == "Constant":
+                if standard(node) == "Constant":
                     self._stored[name] += map(_constant, node.attribute)
                 else:
                     self._producers[name].append(node)
@@ -70,17 +71,18 @@ class Turns:
                 continue
             seen.add(name)
             numbers = [_number(tensor) for tensor in self._stored.get(name, ())]
-            if any(number is None or number > MOST_TURNS for number in numbers):
+            if any(number is None or not 0 <= number <= MOST_TURNS for number in numbers):
                 return False
             producers = self._producers.get(name, [])
             if len(producers) + len(numbers) != 1:
                 return False
             for node in producers:
-                if node.op_type in CHOOSING:
+                kind = standard(node)
+                if kind in CHOOSING:
                     todo += node.input
-                elif node.op_type in PASSING:
+                elif kind in PASSING or (kind == "Cast" and _keeps(node)):
                     todo += node.input[:1]
-                elif node.op_type not in ("Shape", "Size"):
+                elif kind not in ("Shape", "Size"):
                     return False
         return True
 
@@ -93,6 +95,12 @@ def loop_faults(graph: onnx.GraphProto) -> list[str]:
     nodes = (inner for node in graph.node for inner in nested(node))
     found = (turns.fault(node, computed=True) for node in nodes if node.op_type == "Loop")
     return [fault for fault in found if fault]
+
+
+def _keeps(node: onnx.NodeProto) -> bool:
+    """Whether a Cast is to one of `SIGNED`."""
+    kinds = {value.i for value in node.attribute if value.name == "to"}
+    return bool(kinds) and kinds <= SIGNED
 
 
 def _constant(value: onnx.AttributeProto) -> TensorProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from math import prod
 
 import onnx
@@ -10,6 +10,11 @@ from onnx import AttributeProto
 
 MOST_NODES = 50_000
 """Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
+
+
+def standard(node: onnx.NodeProto) -> str:
+    """The standard operator that a node is; empty where it is one of another domain."""
+    return node.op_type if node.domain in ("", "ai.onnx") else ""
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -24,6 +29,36 @@ def nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     for graph in graphs_of(node):
         for inner in graph.node:
             yield from nested(inner)
+
+
+def expanded(proto: onnx.ModelProto) -> int | None:
+    """The number of nodes after functions are inlined; None if functions call each other in a
+    circle, or more than 100 deep.
+    """
+    bodies = {(f.domain, f.name, f.overload): f.node for f in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    active: set[tuple[str, str, str]] = set()
+
+    def size(nodes: Iterable[onnx.NodeProto]) -> int | None:
+        total = 0
+        for node in (inner for one in nodes for inner in nested(one)):
+            key = (node.domain, node.op_type, node.overload)
+            if key not in bodies:
+                total += 1
+                continue
+            if key in active or len(active) > 100:
+                return None
+            if key not in sizes:
+                active.add(key)
+                inner = size(bodies[key])
+                active.discard(key)
+                if inner is None:
+                    return None
+                sizes[key] = inner
+            total += sizes[key]
+        return total
+
+    return size(proto.graph.node)
 
 
 def behind(graph: onnx.GraphProto, names: Collection[str]) -> frozenset[str]:

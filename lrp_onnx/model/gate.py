@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from math import isfinite, prod
 
@@ -11,7 +11,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from lrp_onnx.errors import few
-from lrp_onnx.files.structure import MOST_NODES, behind, nested, where
+from lrp_onnx.files.structure import MOST_NODES, behind, expanded, nested, where
 
 MOST_RANK = 8
 """Largest number of a weight's axes."""
@@ -168,41 +168,11 @@ def _structure(proto: onnx.ModelProto) -> Iterator[str]:
                 f"it has a function with the name of the operator {function.name}, and runtimes "
                 "differ in which of the two they run: give the function a domain of its own"
             )
-    expanded = _expanded(proto)
-    if expanded is None:
+    count = expanded(proto)
+    if count is None:
         yield "its functions call each other in a circle: the file is damaged"
-    elif expanded > MOST_NODES:
-        yield f"it has {expanded:,} nodes, functions included; up to {MOST_NODES:,} are read"
-
-
-def _expanded(proto: onnx.ModelProto) -> int | None:
-    """The number of nodes after functions are inlined; None if functions call each other in a
-    circle, or more than 100 deep.
-    """
-    bodies = {(f.domain, f.name): f.node for f in proto.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    active: set[tuple[str, str]] = set()
-
-    def size(nodes: Iterable[onnx.NodeProto]) -> int | None:
-        total = 0
-        for node in nodes:
-            key = (node.domain, node.op_type)
-            if key not in bodies:
-                total += 1
-                continue
-            if key in active or len(active) > 100:
-                return None
-            if key not in sizes:
-                active.add(key)
-                inner = size(bodies[key])
-                active.discard(key)
-                if inner is None:
-                    return None
-                sizes[key] = inner
-            total += sizes[key]
-        return total
-
-    return size(proto.graph.node)
+    elif count > MOST_NODES:
+        yield f"it has {count:,} nodes, functions included; up to {MOST_NODES:,} are read"
 
 
 @cache

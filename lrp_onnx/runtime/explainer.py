@@ -76,6 +76,8 @@ SLACK = 2.0
 
 Measured: 0.4 to 1.85 (ResNet-18 and 50, four composites, batches of 1 to 32).
 """
+MOST_CHECKED = 64
+"""Shapes of runs that are remembered: they take no more memory than they may."""
 
 
 class Explainer:
@@ -295,7 +297,7 @@ class Explainer:
         """Raise ModelFileError where a run with inputs of these shapes takes too much memory."""
         if sizes not in self._checked:
             self._footprint.check(sizes=sizes)
-            self._checked.append(sizes)
+            self._checked = [*self._checked[1 - MOST_CHECKED :], sizes]
 
     def _check_inputs(self, targets: NDArray[np.int64], start: NDArray[np.float32] | None) -> None:
         """Raise ContractError where the file has no input for what is asked."""

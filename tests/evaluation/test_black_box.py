@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from networks import with_rounding
 
 from lrp_onnx.cli.commands import main
-from lrp_onnx.errors import UnsupportedModelError
+from lrp_onnx.errors import ModelFileError, UnsupportedModelError
 from lrp_onnx.evaluation.black_box import BLACK_BOX_METHODS, BlackBox, is_black_box, subject_for
 from lrp_onnx.evaluation.methods import find_method
 from lrp_onnx.evaluation.subject import Subject
@@ -55,6 +55,22 @@ def test_probabilities_of_logits_and_of_a_softmax(tmp_path: Path) -> None:
     found = [BlackBox(path).probabilities(x) for path in (MODEL, tmp_path / "softmax.onnx")]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0].sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
+def test_memory_is_bounded(method: str, tmp_path: Path) -> None:
+    out = ["-o", str(tmp_path / "out"), "--provider", "cpu", "--max-memory", "0.000001"]
+    arguments = ["explain", str(MODEL), str(SAMPLES / "star.png"), "--method", method, *out]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1 and "0.0 MB are allowed" in done.stderr
+
+
+def test_memory_of_all_pictures_of_a_run_is_bounded() -> None:
+    """One picture takes less than is allowed, and the pictures of a run more."""
+    subject = BlackBox(MODEL, provider="cpu", choices={"max_memory": 1e7})
+    assert subject.forward
+    with pytest.raises(ModelFileError, match="for 32 pictures"):
+        subject.probabilities(np.zeros((1, 3, 96, 96), np.float32))
 
 
 def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lrp_onnx.errors import LrpOnnxError, ModelFileError
 from lrp_onnx.files.budget import Footprint, bytes_made
 from lrp_onnx.files.compiled import read_compiled
 from lrp_onnx.files.loops import loop_faults
+from lrp_onnx.files.originals import check_original
 from lrp_onnx.files.structure import bytes_of
 from lrp_onnx.model.load import load_model
 from lrp_onnx.runtime.explainer import Explainer
@@ -52,6 +53,20 @@ def test_a_batch_is_bounded_as_it_is_run(compiled: bytes) -> None:
     words = r"for 3 pictures or targets at once.*take fewer at once, or give --max-memory"
     with pytest.raises(ModelFileError, match=words):
         explainer.explain(np.zeros((3, 3, 96, 96), np.float32))
+
+
+def test_few_shapes_are_remembered(compiled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's runs have any number of shapes."""
+    explainer = Explainer(compiled, providers="cpu", threads=1)
+    seen: list[int] = []
+
+    def check(_: Footprint, *, sizes: dict[str, tuple[int, ...]]) -> None:
+        seen.append(sizes["input"][0])
+
+    monkeypatch.setattr(Footprint, "check", check)
+    for rows in (*range(1, 101), 100, 99, 1):
+        explainer._check_memory({"input": (rows, 3, 96, 96)})
+    assert seen == [*range(1, 101), 1] and len(explainer._checked) == 64
 
 
 def test_targets_are_bounded_too() -> None:
@@ -108,13 +123,15 @@ def test_open_sizes_are_asked_for_as_before(saved: Save) -> None:
     assert plan_model(saved(model), lrp_onnx.Options(input_size=(8, 8)))[1].classes == 5
 
 
-@pytest.mark.parametrize("command", ["compile", "plan", "explain"])
+@pytest.mark.parametrize("command", ["compile", "plan", "explain", "web", "triton"])
 def test_the_option(command: str, tmp_path: Path) -> None:
-    more = [str(STAR), "-o", str(tmp_path / "out")] if command == "explain" else []
+    more = [] if command in ("compile", "plan") else ["-o", str(tmp_path / "out")]
+    more += [str(STAR)] if command == "explain" else []
     arguments = [command, str(MODEL), *more, "--max-memory", "0.0001"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
-    assert "takes" in done.stderr and "0.1 MB are allowed: give --max-memory" in done.stderr
+    advice = "0.1 MB are allowed: give --max-memory, where the command has it, if that is meant"
+    assert "takes" in done.stderr and advice in done.stderr
     assert not list(tmp_path.glob("**/*.*"))
 
 
@@ -272,7 +289,7 @@ def with_loop(
     )
     loop = helper.make_node("Loop", [name, "on", "state"], ["y"], body=inner)
     stored = {"on": np.array(True), "state": state, "ten": np.array(10), "long": np.array(2**40)}
-    stored |= {"zero": np.array(0)}
+    stored |= {"zero": np.array(0), "below": np.array(-1)}
     graph = helper.make_graph(
         [*count, loop, helper.make_node("Identity", ["x"], ["z"])],
         "g",
@@ -284,6 +301,7 @@ def with_loop(
 
 
 STILL = [helper.make_node("Identity", ["v"], ["w"])]
+CAST = ("Cast", ["i"], "n", {"to": 7})
 
 
 @pytest.mark.parametrize(
@@ -300,6 +318,14 @@ STILL = [helper.make_node("Identity", ["v"], ["w"])]
         ([("Size", ["x"], "s"), ("Max", ["s", "long"], "n")], "n", False),
         ([("Size", ["x"], "s"), ("Mul", ["s", "s"], "n")], "n", False),
         ([("ReduceMax", ["x"], "s"), ("Cast", ["s"], "n", {"to": 7})], "n", False),
+        ([("Size", ["x"], "s"), ("Cast", ["s"], "i", {"to": 6}), CAST], "n", True),
+        # Numbers below 0 and types without a sign: 4,294,967,295 turns
+        ([("Size", ["x"], "s"), ("Cast", ["s"], "i", {"to": 12}), CAST], "n", False),
+        ([("Cast", ["ten"], "i", {"to": 12}), CAST], "n", False),
+        ([("Size", ["x"], "s"), ("Min", ["s", "below"], "n")], "n", False),
+        # Operators of other domains may be anything.
+        ([("Size", ["x"], "n", {"domain": "own"})], "n", False),
+        ([("Constant", [], "n", {"value_int": 10, "domain": "own"})], "n", False),
     ],
 )
 def test_the_turns_of_a_loop(nodes: list[Any], name: str, fine: bool) -> None:
@@ -395,3 +421,67 @@ def test_originals_that_are_run_as_they_are(tmp_path: Path) -> None:
     compile_model(MODEL, composite="gradient").save(tmp_path / "c.onnx")
     done = CliRunner().invoke(main, ["verify", str(tmp_path / "c.onnx"), "--original", str(path)])
     assert done.exit_code == 1 and "up to 10,000 are run" in done.stderr
+
+
+def with_function(nodes: list[onnx.NodeProto], *, opset: int = 18) -> onnx.ModelProto:
+    """``x`` (1, 3) → ``y``, by a function of the file: ``a`` → ``b``."""
+    own = helper.make_function(
+        "own", "F", ["a"], ["b"], nodes, [helper.make_opsetid("", opset), OWN]
+    )
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3])],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), OWN]
+    return helper.make_model(graph, functions=[own], opset_imports=opsets)
+
+
+OWN = helper.make_opsetid("own", 1)
+
+
+def test_functions_of_originals_are_looked_into(tmp_path: Path) -> None:
+    def refused(model: onnx.ModelProto) -> str:
+        with pytest.raises(ModelFileError) as caught:
+            check_original(model, "m", tmp_path, max_memory=1e9)
+        return str(caught.value)
+
+    relu = [helper.make_node("Relu", ["a"], ["b"])]
+    check_original(with_function(relu), "m", tmp_path, max_memory=1e9)
+    loop = with_loop([], "n", STILL, np.zeros(1)).graph.node[0]
+    loop.input[1:], loop.output[0] = ["", "a"], "b"
+    endless = [helper.make_node("Constant", [], ["n"], value_int=10**12), loop]
+    assert "1,000,000,000,000 turns" in refused(with_function(endless))
+    sizes = helper.make_node("Constant", [], ["n"], value_ints=[2**32, 3])
+    large = [sizes, helper.make_node("Expand", ["a", "n"], ["b"])]
+    assert "takes 51.5 GB" in refused(with_function(large))
+    # What cannot be put in place of its calls
+    call = helper.make_node("F", ["a"], ["b"], domain="own")
+    assert "call each other in a circle" in refused(with_function([call]))
+    info = helper.make_tensor_value_info("b", 1, None)
+    branch = helper.make_graph([call], "branch", [], [info])
+    choice = helper.make_node("If", ["a"], ["b"], then_branch=branch, else_branch=branch)
+    assert "call each other in a circle" in refused(with_function([choice]))
+    assert "F 'y' cannot be put in the place" in refused(with_function(relu, opset=17))
+    damaged = with_function(relu)
+    damaged.graph.node[0].input.append("x")
+    assert "cannot be put in the place of their calls" in refused(damaged)
+    damaged = with_function(relu)
+    damaged.functions[0].domain, damaged.functions[0].name = "", "Relu"
+    assert "of the domain of the standard operators" in refused(damaged)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_empty_weight_lifts_no_limit(listed: bool, tmp_path: Path) -> None:
+    """One in another file, whether or not it is listed among the inputs too."""
+    sizes = helper.make_node("Constant", [], ["n"], value_ints=[2**32, 3])
+    model = with_function([sizes, helper.make_node("Expand", ["a", "n"], ["b"])])
+    (tmp_path / "w").write_bytes(b"")
+    empty = model.graph.initializer.add(name="empty", data_type=1, dims=[1, 0])
+    empty.data_location = TensorProto.EXTERNAL
+    empty.external_data.add(key="location", value="w")
+    if listed:
+        model.graph.input.append(helper.make_tensor_value_info("empty", 1, [1, 0]))
+    with pytest.raises(ModelFileError, match=r"takes 51\.5 GB"):
+        check_original(model, "m", tmp_path, max_memory=1e9)

@@ -199,3 +199,21 @@ def test_files_of_early_versions_state_no_hash(honest: bytes, tmp_path: Path) ->
     assert read_compiled(path).changed == ""
     done = CliRunner().invoke(main, ["verify", str(path), "--provider", "cpu"])
     assert done.exit_code == 0 and "does not state a hash" in done.stdout
+
+
+def test_pixels_hide_no_change(honest: bytes, tmp_path: Path) -> None:
+    """A changed file that is made to take pixels is a changed file, and an honest one is not."""
+    model = onnx.load_from_string(honest)
+    other_value(model)
+    contract = contract_of(model)
+    assert contract.preprocessing is not None
+    inside = with_pixels(model, contract, contract.preprocessing)
+    assert CHANGED in read_compiled(inside.SerializeToString()).changed
+    for name, one in (("changed", model), ("honest", onnx.load_from_string(honest))):
+        path = tmp_path / f"{name}.lrp.onnx"
+        onnx.save(one, path, save_as_external_data=True, location=f"{name}.data", size_threshold=0)
+        made = ["triton", str(path), "-o", str(tmp_path / name), "--name", "m", "--pixels"]
+        done = CliRunner().invoke(main, made)
+        assert done.exit_code == 0, done.output
+        (written,) = (tmp_path / name).rglob("model.onnx/model.onnx")
+        assert (CHANGED in read_compiled(written).changed) is (name == "changed")
