@@ -267,7 +267,7 @@ def _explained(
     )
     waiting = frozenset(again)
     total = len(results.pictures)
-    kept = going_on(lambda: results.done, total, "pictures are done", report)
+    kept = going_on(lambda: results.done, total, "pictures are done", report, force=command.force)
     with kept, Progress(total, done=done, report=report) as progress:
         for picture in results.pictures:
             explanations = next(fresh) if picture in waiting else []
