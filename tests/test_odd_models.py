@@ -367,8 +367,10 @@ def test_names_that_several_classes_have_choose_none() -> None:
     with pytest.raises(ImageError, match="no class ''"):
         Classes(2, ("a", "")).indices("", 1)
     for huge in (10**30, -(10**30), 2**63):
-        with pytest.raises(ImageError, match="there is no class"):
+        with pytest.raises(ImageError, match=f"there is no class {huge}:"):
             classes.indices(huge, 1)
+    with pytest.raises(ImageError, match=f"there is no class {10**30}:"):
+        classes.indices([0, 10**30], 2)
 
 
 @pytest.mark.parametrize(
