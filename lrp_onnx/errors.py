@@ -119,9 +119,15 @@ class OutputExistsError(OutputError):
 
 @contextmanager
 def going_on(
-    done: Callable[[], int], total: int, what: str, report: Callable[[str], None] | None = None
+    done: Callable[[], int],
+    total: int,
+    what: str,
+    report: Callable[[str], None] | None = None,
+    *,
+    force: bool = False,
 ) -> Iterator[None]:
-    """Whatever ends the block too early carries a note of how many results are kept.
+    """Whatever ends the block too early carries a note of how many results are kept; an error of
+    ours does not where there are none.
 
     Where the block is a generator's, that is also an error of who reads it, if it closes the
     generator while it handles that (`contextlib.closing`).
@@ -131,19 +137,27 @@ def going_on(
         total: how many there would be.
         what: what they are, for example ``pictures are done``.
         report: is told where there is no error to carry it: who reads the results has enough.
+        force: whether the command starts over, so that with results it does not go on.
     """
     try:
         yield
     except BaseException as error:
-        text = f"{done()} of {total} {what}: the same command goes on"
+        kept = done()
+        text = f"{kept} of {total} {what}: {what_goes_on(force=force and kept > 0)}"
         stopped: BaseException | None = error
         while isinstance(stopped, GeneratorExit):
             stopped = stopped.__context__
         if stopped is not None and not isinstance(stopped, BrokenPipeError):
-            stopped.add_note(text)
+            if kept or not isinstance(stopped, LrpOnnxError):
+                stopped.add_note(text)
         elif report is not None:
             report(text)
         raise
+
+
+def what_goes_on(*, force: bool) -> str:
+    """Which command goes on with the results of one that had ``--force`` or not."""
+    return f"the same command{' without --force' if force else ''} goes on"
 
 
 NATIVE_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)

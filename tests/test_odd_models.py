@@ -169,13 +169,19 @@ def test_a_map_of_zeros_is_said_to_explain_nothing(saved: Save, tmp_path: Path) 
     arguments = ["explain", str(path), str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     done = CliRunner().invoke(main, [*arguments, "--preprocess", "imagenet", "--json"])
     assert done.exit_code == 0
-    assert "the map of a.png explains nothing, nor do those of 1 others" in done.stderr
+    assert "the map of a.png explains nothing, nor does that of 1 other: every" in done.stderr
     assert "every value of it is zero" in done.stderr
     for line in done.stdout.splitlines():
         found = json.loads(line)
         assert {one["probability"] for one in found["top5"]} == {0.2}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "explains nothing" in page and "NaN" not in page
+    for name in ("c.png", "d.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), np.full((20, 30, 3), 90, np.uint8))
+    again = CliRunner().invoke(main, [*arguments, "--preprocess", "imagenet"])
+    assert "going on" in again.stderr
+    said = "the map of a.png explains nothing, nor do those of 3 others: every"
+    assert said in again.stderr and said in (tmp_path / "out" / "report.html").read_text()
     found = audited(compile_model(path))
     assert found.passed and any("no relevance at the logits" in note for note in found.notes)
 
@@ -367,8 +373,10 @@ def test_names_that_several_classes_have_choose_none() -> None:
     with pytest.raises(ImageError, match="no class ''"):
         Classes(2, ("a", "")).indices("", 1)
     for huge in (10**30, -(10**30), 2**63):
-        with pytest.raises(ImageError, match="there is no class"):
+        with pytest.raises(ImageError, match=f"there is no class {huge}:"):
             classes.indices(huge, 1)
+    with pytest.raises(ImageError, match=f"there is no class {10**30}:"):
+        classes.indices([0, 10**30], 2)
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,12 @@ def without_relevance(empty: Mapping[str, str]) -> list[str]:
     if not empty:
         return []
     name, why = next(iter(empty.items()))
-    others = f", nor do those of {len(empty) - 1} others" if len(empty) > 1 else ""
+    others = len(empty) - 1
+    more = ""
+    if others:
+        more = ", nor does that of 1 other" if others == 1 else f", nor do those of {others} others"
     return [
-        f"the map of {name} explains nothing{others}: {why}. Either the class's score does not "
+        f"the map of {name} explains nothing{more}: {why}. Either the class's score does not "
         "depend on the picture (weights or features that are zero), or all relevance is lost on "
         "the way, which lrp-onnx verify shows"
     ]

@@ -18,7 +18,7 @@ from lrp_onnx.contract import HEATMAP_RAW, is_compiled
 from lrp_onnx.deploy.parts import PARTS, Done, begin, check_settings, done_in, drop, tidy
 from lrp_onnx.deploy.ray import Pool, explain_into, need_ray
 from lrp_onnx.deploy.rows import Row
-from lrp_onnx.errors import ImageError, LrpOnnxError, going_on, shown
+from lrp_onnx.errors import ImageError, LrpOnnxError, going_on, shown, what_goes_on
 from lrp_onnx.files.models import metadata_of
 from lrp_onnx.files.writing import check_folder, held_folder
 from lrp_onnx.runtime.classes import class_of
@@ -142,7 +142,12 @@ def _explain_missing(
         if there:
             report(f"{len(there)} of {len(pictures)} pictures are done already: going on")
         with (
-            going_on(lambda: _rows_in(command, pictures), len(pictures), "pictures are done"),
+            going_on(
+                lambda: _rows_in(command, pictures),
+                len(pictures),
+                "pictures are done",
+                force=command.force,
+            ),
             Progress(len(pictures), done=len(there), report=report) as progress,
             closing(rows),
         ):
@@ -237,7 +242,8 @@ def _counted(command: BulkCommand, pictures: Sequence[str], *, before: int) -> C
     drop(command.parts, twice)
     if lacking := wanted - rows.keys():
         raise LrpOnnxError(
-            f"{len(lacking)} pictures have no row in {command.parts}: the same command goes on"
+            f"{len(lacking)} pictures have no row in {command.parts}: "
+            f"{what_goes_on(force=command.force)}"
         )
     failed = sorted(path for path, row in rows.items() if row.error is not None)
     return Counts(

@@ -252,7 +252,6 @@ def _explained(
     done = len(results.pictures) - len(results.missing)
     again = _batches_with(results.missing, results.pictures, explainer.rows(batch))
     faults: dict[Path, ImageError] = {}
-    empty: dict[str, str] = {}
     fresh = _by_picture(
         explainer.explain_images(
             again,
@@ -267,7 +266,7 @@ def _explained(
     )
     waiting = frozenset(again)
     total = len(results.pictures)
-    kept = going_on(lambda: results.done, total, "pictures are done", report)
+    kept = going_on(lambda: results.done, total, "pictures are done", report, force=command.force)
     with kept, Progress(total, done=done, report=report) as progress:
         for picture in results.pictures:
             explanations = next(fresh) if picture in waiting else []
@@ -276,7 +275,6 @@ def _explained(
                 yield from results.stored(picture)
                 continue
             if explanations:
-                empty |= {one.path.name: one.nothing for one in explanations if one.nothing}
                 shown = [drawing.of(explanation) for explanation in explanations]
                 lines = write_picture(results, shown, drawing)
                 page.add(shown)
@@ -285,10 +283,10 @@ def _explained(
                 page.add_fault(lines[0])
             progress.step()
             yield from lines
-        warnings += without_relevance(empty)
         if results.is_begun:
             for other in results.others:
                 page.add_stored(results, other)
+            warnings += without_relevance(page.empty)
             if command.report != "none":
                 run = run_of(explainer, command.model, chain, warnings)
                 page.page.write(command.output / REPORT, run, force=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import onnx
-from google.protobuf.message import Error as MessageError
 
-from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError, first_line
+from lrp_onnx.errors import ModelFileError, first_line
+from lrp_onnx.files.loops import INFERENCE_ERRORS
 
 
 def with_shapes(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.GraphProto:
@@ -16,7 +16,7 @@ def with_shapes(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.Grap
     """
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=data_prop).graph
-    except (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS) as error:
+    except INFERENCE_ERRORS as error:
         raise ModelFileError(
             f"the model is damaged: its shapes do not fit each other ({first_line(error)})"
         ) from error

@@ -240,7 +240,7 @@ def _hugging_face(
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             remark(f"{name} in {folder} cannot be used ({error})")
     names = _names(config.get("id2label"), f"id2label of {folder / CONFIG}", remark)
-    names = names or _names(config.get("label_names"), "", remark)
+    names = names or _names(config.get("label_names"), f"label_names of {folder / CONFIG}", remark)
     if names and not all(name.startswith("LABEL_") for name in names):
         found = replace(found, labels=names, labels_from=str(folder / CONFIG))
     return found

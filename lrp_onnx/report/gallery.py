@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,13 @@ class Report:
     chain: Chain
     """The post-processing that is shown."""
     page: Page
+    empty: dict[str, str] = field(default_factory=dict)
+    """The pictures whose maps explain nothing: file name → why, as a clause."""
 
     def add(self, explanations: Sequence[Explanation]) -> None:
         """Add the explanations of a picture, as they are shown."""
         path = explanations[0].path
+        self.empty.update((path.name, one.nothing) for one in explanations if one.nothing)
         label = self.labels.get(path.name)
         known = label is not None and 0 <= label < self.classes.count
         name = self.classes.name(label) if label is not None and known else ""

@@ -77,6 +77,7 @@ class Classes:
         elif isinstance(target, Sequence):
             target = [self._index_of(item) if isinstance(item, str) else item for item in target]
         indices = np.asarray(target)
+        asked = indices.reshape(-1)
         if indices.dtype == np.object_ and all(map(_is_whole, indices.flat)):
             # numbers beyond int64 are no classes either
             indices = np.clip(indices, self.lowest - 1, self.count, dtype=np.object_)
@@ -89,7 +90,7 @@ class Classes:
                 f"the target is {target!r}; it must be a class index, a class name, or {several}"
             )
         flat = indices.reshape(-1)
-        invalid = flat[(flat < self.lowest) | (flat >= self.count)]
+        invalid = asked[(flat < self.lowest) | (flat >= self.count)]
         if invalid.size:
             ranks = "-1 for the predicted class"
             if self.lowest < PREDICTED:

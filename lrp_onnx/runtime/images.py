@@ -249,11 +249,14 @@ class _Quiet:
 
     def __init__(self) -> None:
         self._inside, self._before = 0, 0
-        self.free()
+        self._lock = threading.Lock()
 
     def free(self) -> None:
-        """Be nobody's, in a process that was forked while another thread had the lock."""
+        """Be nobody's, in a process that was forked while other threads were inside."""
         self._lock = threading.Lock()
+        if self._inside:
+            self._inside = 0
+            _log.setLogLevel(self._before)
 
     def __enter__(self) -> None:
         with self._lock:

@@ -32,7 +32,7 @@ from lrp_onnx.cli.commands import main
 from lrp_onnx.cli.explain import ExplainCommand, _batches_with, explain_files
 from lrp_onnx.cli.progress import Progress
 from lrp_onnx.compiler import Options, compile_model
-from lrp_onnx.errors import going_on
+from lrp_onnx.errors import ImageError, going_on
 from lrp_onnx.files.writing import append_line
 from lrp_onnx.report.results import KEYS
 from lrp_onnx.runtime.explainer import Explainer
@@ -676,6 +676,49 @@ def test_what_ends_a_run_too_early_says_how_it_goes_on() -> None:
             raise stopped
         assert getattr(stopped, "__notes__", []) == told
         assert said == ([] if told else [goes_on])
+
+
+@pytest.mark.parametrize(
+    ("done", "force", "error", "told"),
+    [
+        (3, True, KeyboardInterrupt, ["the same command without --force goes on"]),
+        (0, True, KeyboardInterrupt, ["the same command goes on"]),
+        (3, False, ImageError, ["the same command goes on"]),
+        (3, True, ImageError, ["the same command without --force goes on"]),
+        (0, False, ImageError, []),
+        (0, True, ImageError, []),
+    ],
+)
+def test_which_command_goes_on_is_said(
+    done: int, force: bool, error: type[BaseException], told: list[str]
+) -> None:
+    with (
+        pytest.raises(error) as caught,
+        going_on(lambda: done, 9, "pictures are done", force=force),
+    ):
+        raise error
+    notes = [f"{done} of 9 pictures are done: {text}" for text in told]
+    assert getattr(caught.value, "__notes__", []) == notes
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_that_starts_over_goes_on_without_force(
+    model: Path, tmp_path: Path, force: bool
+) -> None:
+    pictures = [str(draw(tmp_path / "in" / f"{name}.png", 1)) for name in "ab"]
+    said = list[str]()
+    command = ExplainCommand(
+        model=model,
+        images=pictures,
+        output=tmp_path / "out",
+        options=Options(),
+        report="none",
+        force=force,
+    )
+    with contextlib.closing(explain_files(command, report=said.append)) as lines:
+        next(lines)
+    which = "the same command without --force" if force else "the same command"
+    assert said[-1] == f"1 of 2 pictures are done: {which} goes on"
 
 
 @pytest.mark.parametrize("to_file", [True, False])

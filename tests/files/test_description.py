@@ -175,6 +175,14 @@ def test_a_list_of_another_length_is_a_remark(tmp_path: Path) -> None:
     assert "3 class names" in remark and "2 classes" in remark
 
 
+@pytest.mark.parametrize("key", ["id2label", "label_names"])
+def test_names_by_other_keys_than_indices_are_a_remark(tmp_path: Path, key: str) -> None:
+    found = describe_model({}, beside(tmp_path, **{"config.json": {key: {"a": "b"}}}))
+    where = f"{key} of {tmp_path / 'config.json'}"
+    said = f"{where} does not name the classes from 0 to 0 one by one: not used"
+    assert found.labels == () and found.remarks == (said,)
+
+
 def test_our_own_metadata_comes_first(tmp_path: Path) -> None:
     path = beside(tmp_path, **{"preprocessor_config.json": VIT, "labels.txt": "a\nb\n"})
     mine = Preprocessing(mean=(0.1,), std=(0.2,))

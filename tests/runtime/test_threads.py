@@ -345,6 +345,20 @@ def test_forked_while_a_lock_is_held(compiled: Path) -> None:
 
 
 @forks
+def test_forked_while_a_picture_is_decoded() -> None:
+    """As if another thread were: that one is not in the new process, and OpenCV speaks again."""
+    before = images._log.getLogLevel()
+
+    def found() -> tuple[int, int]:
+        return images._quiet._inside, images._log.getLogLevel()
+
+    with images._quiet:
+        assert found() == (1, images.SILENT)
+        assert forked(found) == (0, before)
+    assert found() == (0, before)
+
+
+@forks
 def test_results_that_were_begun_before_a_fork() -> None:
     results: Iterator[int] = ahead([lambda n=n: n for n in range(9)])
     assert next(results) == 0
