@@ -173,8 +173,7 @@ def _less(ctx: click.Context) -> str:
     names = {parameter.name for parameter in found.params} if found else set()
     if "batch" in names:
         return "give a smaller --batch, or more memory"
-    more = ", or a larger --max-memory" if "max_memory" in names else ""
-    return f"run it where more memory is free{more}"
+    return "run it where more memory is free"
 
 
 def _tell(error: BaseException, text: str) -> None:

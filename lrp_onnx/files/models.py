@@ -179,9 +179,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
     faults = list(external_faults(external, path.parent))
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
-    check_weights(
-        map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory
-    )
+    check_weights(map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory)
     for tensor in external:  # onnx warns of keys that it does not know
         entries = [entry for entry in tensor.external_data if entry.key in PLACE]
         del tensor.external_data[:]

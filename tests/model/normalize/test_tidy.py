@@ -22,6 +22,5 @@ def test_a_model_that_memory_is_too_short_for(monkeypatch: pytest.MonkeyPatch) -
     done = CliRunner().invoke(main, ["plan", str(MODEL)])
     assert done.exit_code == 1 and done.stdout == ""
     assert done.stderr == (
-        "Error: out of memory (the model cannot be serialized): run it where more memory is free, "
-        "or a larger --max-memory\n"
+        "Error: out of memory (the model cannot be serialized): run it where more memory is free\n"
     )
