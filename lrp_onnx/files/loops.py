@@ -19,12 +19,10 @@ MOST_TURNS = 10_000
 """Most turns of a Loop: that of C3 takes as many as its mask has pixels, at most."""
 INFERENCE_ERRORS = (onnx.shape_inference.InferenceError, MessageError, *NATIVE_ERRORS)
 """What shape inference raises: ONNX's errors, those of protobuf and of its C++ code."""
-# fmt: off
-PASSING = frozenset((
-    "Gather", "Identity", "ReduceMax", "ReduceMin", "Reshape", "Slice", "Squeeze", "Unsqueeze",
-))
-# fmt: on
-"""Operators that make no number larger than those of their first input."""
+PASSING = frozenset(("Gather", "Identity", "ReduceMax", "Reshape", "Slice", "Squeeze", "Unsqueeze"))
+"""Operators that make no number larger than those of their first input. ReduceMin makes the largest
+number that there is where its input is empty.
+"""
 CHOOSING = frozenset(("Concat", "Max", "Min"))
 """Operators that make no number larger than those of all their inputs."""
 SIGNED = frozenset((TensorProto.INT32, TensorProto.INT64))

@@ -323,6 +323,8 @@ CAST = ("Cast", ["i"], "n", {"to": 7})
         ([("Size", ["x"], "s"), ("Cast", ["s"], "i", {"to": 12}), CAST], "n", False),
         ([("Cast", ["ten"], "i", {"to": 12}), CAST], "n", False),
         ([("Size", ["x"], "s"), ("Min", ["s", "below"], "n")], "n", False),
+        # The least of no numbers is the largest that there is.
+        ([("Shape", ["x"], "s"), ("ReduceMin", ["s"], "n")], "n", False),
         # Operators of other domains may be anything.
         ([("Size", ["x"], "n", {"domain": "own"})], "n", False),
         ([("Constant", [], "n", {"value_int": 10, "domain": "own"})], "n", False),
