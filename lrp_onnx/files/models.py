@@ -179,9 +179,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
     faults = list(external_faults(external, path.parent))
     if faults:
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
-    check_weights(
-        map(partial(_external_bytes, folder=path.parent), external), str(path), max_memory
-    )
+    check_weights(map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory)
     for tensor in external:  # onnx warns of keys that it does not know
         entries = [entry for entry in tensor.external_data if entry.key in PLACE]
         del tensor.external_data[:]
@@ -192,8 +190,10 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
 
 
-def _external_bytes(tensor: onnx.TensorProto, folder: Path) -> int:
-    """Bytes that a weight takes in another file, which fits (see `external_faults`)."""
+def _bytes_to_read(tensor: onnx.TensorProto, folder: Path) -> int:
+    """Bytes that a weight takes in another file, which fits (see `external_faults`): without a
+    stated length those to its end.
+    """
     entries = {e.key: e.value for e in tensor.external_data}
     whole = (folder / entries["location"]).stat().st_size - int(entries.get("offset", "0"))
     return int(entries.get("length", whole))
