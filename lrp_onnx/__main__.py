@@ -10,6 +10,7 @@ import sys
 def main() -> None:
     """Run the command line. Ctrl-C ends it without a traceback, even while it starts or ends."""
     _end_quietly()
+    _occupy()
     try:
         from lrp_onnx.cli.commands import main as command_line
 
@@ -24,6 +25,20 @@ def main() -> None:
         raise
     finally:
         _end_quietly()
+
+
+def _occupy() -> None:
+    """Let no other file have the number of a standard stream that is closed, where libraries write,
+    and let errors go nowhere where standard error is closed: Ray does not start without it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _end_quietly() -> None:

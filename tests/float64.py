@@ -459,7 +459,8 @@ def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
     return reduced
 
 
-def scatter_nd(x: Array, index: Array, updates: Array) -> Array:
+def scatter_nd(x: Array, index: Array, updates: Array, *, reduction: Any = b"none") -> Array:
+    assert reduction == b"none"
     y = x.copy()
     y[tuple(np.moveaxis(index, -1, 0))] = updates
     return y
