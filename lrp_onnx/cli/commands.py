@@ -38,6 +38,14 @@ def _to_stderr(text: str) -> None:
     click.echo(shown_message(text), err=True)
 
 
+post_option = click.option(
+    "--post",
+    metavar="CHAIN",
+    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
+    "own]",
+)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrp-onnx")
 def main() -> None:
@@ -623,12 +631,7 @@ def doctor(model: Path | None, images: tuple[str, ...], as_json: bool, **values:
     help="Copy onnxruntime-web from this npm package, node_modules/onnxruntime-web, so that the "
     "site needs no other one. [default: the page loads it from jsDelivr]",
 )
-@click.option(
-    "--post",
-    metavar="CHAIN",
-    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
-    "own]",
-)
+@post_option
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the site's files as JSON.")
 @max_memory_option
@@ -661,7 +664,7 @@ def web(
         force=force,
     )
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        _to_stderr(f"note: {note}")
     if as_json:
         click.echo(json.dumps({"output": str(output), "files": dict(site.sizes), "notes": notes}))
     else:
@@ -738,12 +741,7 @@ def web(
     "resize pictures.",
 )
 @click.option("--outputs", metavar="NAMES", help="Outputs to add, as for `lrp-onnx compile`.")
-@click.option(
-    "--post",
-    metavar="CHAIN",
-    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
-    "own]",
-)
+@post_option
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 @max_memory_option
@@ -796,7 +794,7 @@ def triton(
         force=force,
     )
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        _to_stderr(f"note: {note}")
     if as_json:
         click.echo(json.dumps(repository_json(repository, notes)))
     else:
@@ -857,12 +855,7 @@ def export(results: Path, to: str, output: Path, images: str | None, force: bool
     metavar="CLASS",
     help="Class to explain, by index or name, e.g. 3 or heart. [default: the predicted class]",
 )
-@click.option(
-    "--post",
-    metavar="CHAIN",
-    help="Post-processing of the heatmap, as for `lrp-onnx compile`. [default: the composite's "
-    "own]",
-)
+@post_option
 @click.option(
     "--map",
     "keep",
