@@ -168,10 +168,10 @@ def evaluate_all(node: ir.Node, inputs: Sequence[Array | None], most: int) -> li
             return [np.asarray(np.power(base, exponent), np.float32)]
     # In float64 a sum of products does not depend on how many threads share it.
     exact = node.op_type in PRODUCTS and all(x is None or x.dtype == np.float32 for x in inputs)
-    if exact:
-        inputs = [None if x is None else x.astype(np.float64) for x in inputs]
     try:
-        model, feeds = _single_node_model(node, inputs)
+        if exact:
+            doubled = [None if x is None else x.astype(np.float64) for x in inputs]
+            model, feeds = _single_node_model(node, doubled)
         with np.errstate(all="ignore"):
             results: Any = ReferenceEvaluator(model).run(None, feeds)
     # The evaluator is Python code without checks: a damaged node can raise any built-in or NumPy
