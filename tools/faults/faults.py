@@ -98,14 +98,21 @@ def _unmount(folder: Path) -> None:
 
 
 @contextmanager
+def _mounted(folder: Path, size: str, options: str = "") -> Iterator[None]:
+    """A folder is a file system of its own."""
+    _mount(folder, size, options=options)
+    try:
+        yield
+    finally:
+        _unmount(folder)
+
+
+@contextmanager
 def _small_disk(cell: Cell, value: float) -> Iterator[dict[str, Any]]:
     """The output is a file system with a part of the room that it needs."""
     assert cell.undisturbed is not None
-    _mount(cell.out, f"{max(4, int(cell.undisturbed.size * value / 1024))}k")
-    try:
+    with _mounted(cell.out, f"{max(4, int(cell.undisturbed.size * value / 1024))}k"):
         yield {}
-    finally:
-        _unmount(cell.out)
 
 
 def _enlarge(cell: Cell, value: Any) -> None:
@@ -115,11 +122,8 @@ def _enlarge(cell: Cell, value: Any) -> None:
 @contextmanager
 def _read_only(cell: Cell, value: Any) -> Iterator[dict[str, Any]]:
     """The output can be read only."""
-    _mount(cell.out, "64m", options=",ro")
-    try:
+    with _mounted(cell.out, "64m", ",ro"):
         yield {}
-    finally:
-        _unmount(cell.out)
 
 
 def _writable(cell: Cell, value: Any) -> None:
@@ -131,13 +135,10 @@ def _full_stdout(cell: Cell, value: Any) -> Iterator[dict[str, Any]]:
     """Standard output is a file on a file system that is full."""
     disk = cell.folder / "disk"
     disk.mkdir()
-    _mount(disk, "4k")
-    try:
+    with _mounted(disk, "4k"):
         (disk / "full").write_bytes(bytes(4096))
         with (disk / "full").open("ab") as file:
             yield {"stdout": file}
-    finally:
-        _unmount(disk)
 
 
 def _closed(handle: int) -> Callable[[Cell, Any], Any]:
