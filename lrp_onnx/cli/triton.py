@@ -24,7 +24,7 @@ from lrp_onnx.deploy.triton import (
     write_repository,
 )
 from lrp_onnx.errors import ModelFileError
-from lrp_onnx.files.models import SIZE_LIMIT, load_proto, metadata_of, parse, read_bytes
+from lrp_onnx.files.models import SIZE_LIMIT, checked_external, metadata_of, parse, read_bytes
 from lrp_onnx.runtime.preprocess import assumed
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"
@@ -126,13 +126,10 @@ def _as_it_lies(model: Path, max_memory: float | None) -> tuple[onnx.ModelProto,
     proto = parse(read_bytes(model), str(model))
     names = {
         entry.value
-        for tensor in proto.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for tensor in checked_external(proto, model, max_memory)
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    if names:
-        load_proto(model, max_memory=max_memory)  # raises where one of them cannot be read
     return proto, {file: model.parent / file for file in sorted(names)}
 
 

@@ -9,7 +9,7 @@ from math import prod
 
 import onnx
 
-from lrp_onnx.compiled.shapes import with_shapes
+from lrp_onnx.files.shapes import with_shapes
 
 
 def memory_of(model: onnx.ModelProto) -> tuple[int, int]:

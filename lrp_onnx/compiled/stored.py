@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from lrp_onnx.compiled.shapes import with_shapes
 from lrp_onnx.contract import is_added
+from lrp_onnx.files.shapes import with_shapes
 
 EVALUATED_AS = 20
 """Lowest opset of the evaluation."""

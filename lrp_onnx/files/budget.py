@@ -15,9 +15,10 @@ from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from lrp_onnx.contract import is_added
-from lrp_onnx.errors import ModelFileError, first_line
+from lrp_onnx.errors import ModelFileError
 from lrp_onnx.files.loops import INFERENCE_ERRORS, Loops
-from lrp_onnx.files.structure import behind, bytes_of, graphs_of, nested, where
+from lrp_onnx.files.shapes import with_shapes
+from lrp_onnx.files.structure import behind, bytes_of, graphs_of, nested, read_by, where
 
 Sizes = Mapping[str, Sequence[int]]
 """Input → its shape."""
@@ -72,14 +73,13 @@ class Footprint:
         """That of a model; `most` is None for `SHARE` of the machine's memory, `folder` is where
         external data lies that fits (see `models.external_faults`).
         """
-        limit = most if most is not None else machine_memory() * SHARE
         weights = proto.ByteSize() + sum(map(_external_bytes, proto.graph.initializer))
         inputs = frozenset(value.name for value in proto.graph.input)
         stored = {tensor.name for tensor in proto.graph.initializer}
         given = (value for value in proto.graph.input if value.name not in stored)
         dims = (dim for value in given for dim in value.type.tensor_type.shape.dim[1:])
         sized = all(dim.dim_value > 0 for dim in dims)
-        return cls(source, limit, weights, _skeleton(proto, folder), inputs, sized)
+        return cls(source, _allowed(most), weights, _skeleton(proto, folder), inputs, sized)
 
     def check(self, *, sizes: Sizes = ONE_PICTURE, stated: int | None = None) -> None:
         """Check a run.
@@ -122,7 +122,7 @@ def check_weights(sizes: Iterable[int], source: str, most: float | None = None) 
     Raises:
         ModelFileError: they take more than `most` bytes; None is `SHARE` of the machine's memory.
     """
-    limit = most if most is not None else machine_memory() * SHARE
+    limit = _allowed(most)
     total = sum(sizes)
     if total > limit:
         raise ModelFileError(
@@ -153,6 +153,10 @@ def _external_bytes(tensor: TensorProto) -> int:
     """Bytes of a weight in another file, 0 where they are not stated."""
     lengths = [one.value for one in tensor.external_data if one.key == "length"]
     return sum(int(length) for length in lengths if length.isdecimal())
+
+
+def _allowed(most: float | None) -> float:
+    return machine_memory() * SHARE if most is None else most
 
 
 def _bytes_as_text(size: float) -> str:
@@ -219,16 +223,11 @@ def _peak(
 
     What a detector does with its boxes may depend on how many there are: it counts as nothing.
     """
-    try:
-        inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except INFERENCE_ERRORS as error:
-        raise ModelFileError(
-            f"{source} is damaged: its shapes do not fit each other ({first_line(error)})"
-        ) from error
+    inferred = with_shapes(bare, source, data_prop=True)
     sizes = _bytes_of(inferred)
     loops = Loops(bare, inferred)
     aside = behind(inferred, [value.name for value in inferred.output if is_added(value.name)])
-    last_use = {n: i for i, node in enumerate(inferred.node) for n in _read_by(node)}
+    last_use = {n: i for i, node in enumerate(inferred.node) for n in read_by(node)}
     last_use |= {value.name: len(inferred.node) for value in inferred.output}
     given = (v.type.tensor_type for v in inferred.input if v.name in inputs)
     alive = peak = most = sum(bytes_of(kind) or 0 for kind in given)
@@ -248,14 +247,9 @@ def _peak(
         peak = max(peak, alive + inside)
         if bytes_made + inside > most:
             most, largest = bytes_made + inside, where(node)
-        done = {*_read_by(node), *node.output}
+        done = {*read_by(node), *node.output}
         alive -= sum(sizes.get(n) or 0 for n in done if last_use.get(n, index) == index)
     return peak, largest, open_ones
-
-
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    for inner in nested(node):
-        yield from inner.input
 
 
 def _inner_bytes(node: onnx.NodeProto) -> Iterator[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import chain
 from math import prod
 
@@ -13,7 +12,7 @@ from google.protobuf.message import Error as MessageError
 from onnx import TensorProto
 
 from lrp_onnx.errors import NATIVE_ERRORS, ModelFileError
-from lrp_onnx.files.structure import bytes_of, graphs_of, nested, standard, where
+from lrp_onnx.files.structure import bytes_of, graphs_of, nested, read_by, standard, where
 
 MOST_TURNS = 10_000
 """Most turns of a Loop: that of C3 takes as many as its mask has pixels, at most."""
@@ -182,7 +181,7 @@ class Loops:
         for value, kind in zip(body.input[2:], states, strict=True):
             graph.input.append(onnx.ValueInfoProto(name=value.name, type=kind or value.type))
         own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-        for name in dict.fromkeys(_read(body)):
+        for name in dict.fromkeys(name for node in body.node for name in read_by(node)):
             if name in self._stored and name not in own:
                 graph.initializer.append(self._stored[name])
             elif name in self._types and name not in own:
@@ -193,12 +192,6 @@ class Loops:
         except INFERENCE_ERRORS:
             return [None] * len(graph.output)
         return [value.type for value in inferred.output]
-
-
-def _read(body: onnx.GraphProto) -> Iterator[str]:
-    for node in body.node:
-        for inner in nested(node):
-            yield from inner.input
 
 
 def _total(types: list[onnx.TypeProto | None]) -> int | None:

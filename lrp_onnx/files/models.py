@@ -173,13 +173,9 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
     No file outside the model's folder is read, and nothing if the weights take more than
     `max_memory`.
     """
-    external = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    external = checked_external(proto, path, max_memory)
     if not external:
         return
-    faults = list(external_faults(external, path.parent))
-    if faults:
-        raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
-    check_weights(map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory)
     for tensor in external:  # onnx warns of keys that it does not know
         entries = [entry for entry in tensor.external_data if entry.key in PLACE]
         del tensor.external_data[:]
@@ -188,6 +184,26 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
+
+
+def external_weights(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The weights of a model that lie in other files."""
+    return [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def checked_external(
+    proto: onnx.ModelProto, path: Path, max_memory: float | None
+) -> list[onnx.TensorProto]:
+    """The weights of the model at `path` that lie in other files, none of which is read.
+
+    Raises:
+        ModelFileError: one cannot be read, or they take more than `max_memory` bytes.
+    """
+    external = external_weights(proto)
+    if faults := list(external_faults(external, path.parent)):
+        raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
+    check_weights(map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory)
+    return external
 
 
 def _bytes_to_read(tensor: onnx.TensorProto, folder: Path) -> int:

@@ -11,7 +11,7 @@ import onnx.inliner
 from lrp_onnx.errors import ModelFileError, first_line
 from lrp_onnx.files.budget import ONE_PICTURE, Footprint, Sizes
 from lrp_onnx.files.loops import INFERENCE_ERRORS, loop_faults
-from lrp_onnx.files.models import external_faults
+from lrp_onnx.files.models import external_faults, external_weights
 from lrp_onnx.files.structure import MOST_NODES, expanded, nested, where
 
 INLINING_ERRORS = (onnx.checker.ValidationError, *INFERENCE_ERRORS)
@@ -37,12 +37,7 @@ def check_original(
     Raises:
         ModelFileError: it does not.
     """
-    external = [
-        tensor
-        for tensor in proto.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    ]
-    if faults := [*external_faults(external, folder)]:
+    if faults := [*external_faults(external_weights(proto), folder)]:
         raise ModelFileError(f"{source} is not run: {'; '.join(faults)}")
     footprint = Footprint.of(proto, source, max_memory, folder=folder)
     footprint = replace(footprint, bare=_inlined(footprint.bare, source))

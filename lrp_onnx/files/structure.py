@@ -31,6 +31,12 @@ def nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
             yield from nested(inner)
 
 
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, and all nodes in the graphs that it holds."""
+    for inner in nested(node):
+        yield from inner.input
+
+
 def expanded(proto: onnx.ModelProto) -> int | None:
     """The number of nodes after functions are inlined; None if functions call each other in a
     circle, or more than 100 deep.
@@ -69,7 +75,7 @@ def behind(graph: onnx.GraphProto, names: Collection[str]) -> frozenset[str]:
         index = producers.get(todo.pop())
         if index is not None and index not in needed:
             needed.add(index)
-            todo += [name for n in nested(graph.node[index]) for name in n.input]
+            todo += read_by(graph.node[index])
     return frozenset(name for name, index in producers.items() if index not in needed)
 
 
