@@ -20,6 +20,7 @@ from lrp_onnx.compiled.order import drop_unused
 from lrp_onnx.compiled.runner import Outputs, Runner, fixed_batch, in_batches
 from lrp_onnx.contract import Contract, is_added
 from lrp_onnx.errors import LrpOnnxError
+from lrp_onnx.files.structure import STANDARD, opset_of
 
 SAME_OUTPUT = 1e-5
 """Largest movement of an output, relative to its largest magnitude, that is mere rounding in
@@ -33,8 +34,6 @@ HALF_INSIDE = 2e-3
 """The same for float32 outputs of 16-bit models: runtimes differ in where they round."""
 _HALF_UNITS = {onnx.TensorProto.FLOAT16: 2.0**-11, onnx.TensorProto.BFLOAT16: 2.0**-8}
 """Element type → unit of rounding."""
-STANDARD = ("", "ai.onnx")
-"""Domains of standard operators."""
 SPLIT_STANDARD = {
     "Attention": 23,
     "GroupNormalization": 21,
@@ -259,7 +258,7 @@ def _not_comparable(original: onnx.ModelProto) -> str:
     foreign = [domain for domain in domains if domain not in functions]
     if foreign:
         return f"the original has fused operators of {', '.join(foreign)}, which were taken apart"
-    opset = max((o.version for o in original.opset_import if o.domain in STANDARD), default=0)
+    opset = opset_of(original)
     present = {node.op_type for node in original.graph.node if node.domain in STANDARD}
     split = sorted(op for op, since in SPLIT_STANDARD.items() if op in present and opset >= since)
     return f"the original has {', '.join(split)}, which were taken apart" if split else ""

@@ -31,8 +31,8 @@ from lrp_onnx.errors import ContractError, ModelFileError
 from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.forward import remark_on
 from lrp_onnx.files.loops import Turns
-from lrp_onnx.files.models import external_faults, read_proto, source_name
-from lrp_onnx.files.structure import MOST_NODES, behind, graphs_of, nested, where
+from lrp_onnx.files.models import external_faults, external_weights, read_proto, source_name
+from lrp_onnx.files.structure import MOST_NODES, STANDARD, behind, graphs_of, nested, where
 from lrp_onnx.selection import Selection
 
 REPEATING = ("Loop", "Scan")
@@ -139,7 +139,7 @@ def _unsafe(proto: onnx.ModelProto, folder: Path | None) -> Iterator[str]:
     if len(nodes) > MOST_NODES:
         yield f"it has {len(nodes):,} nodes; up to {MOST_NODES:,} are read"
     for node in nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in STANDARD:
             yield f"{where(node)} is of the domain {node.domain!r}, and compiled files have none"
     yield from _control_flow(graph)
     yield from _weights(graph, nodes, folder)
@@ -185,7 +185,7 @@ def _weights(
     in_nodes += [tensor for one in inner for tensor in one.initializer]
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in in_nodes):
         yield "a constant inside a node lies in another file"
-    external = [t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    external = external_weights(graph)
     if external and folder is None:
         yield f"{len(external)} weights lie in other files: give the model's path"
     elif folder is not None:

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto
 
 from lrp_onnx.contract import Contract
-from lrp_onnx.files.structure import behind, read_by
+from lrp_onnx.files.structure import behind, opset_of, read_by
 
 CHUNK = 1 << 24
 """Bytes of a file that are read at once."""
@@ -38,7 +38,7 @@ def hash_of(proto: onnx.ModelProto, outputs: Collection[str], folder: Path | Non
     aside = behind(proto.graph, outputs)
     nodes = [node for node in proto.graph.node if aside.isdisjoint(node.output)]
     read = {name for node in nodes for name in read_by(node)} | {*outputs}
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(proto)
     # BLAKE2 is the fastest of the standard library where the processor has no instructions for SHA.
     digest = hashlib.blake2b(digest_size=16)
     for text in [repr((opset, sorted(outputs))), *sorted(map(_as_text, nodes))]:

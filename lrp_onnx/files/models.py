@@ -186,9 +186,9 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, max_memory: float | 
         raise ModelFileError(f"the external data of {path} cannot be read: {error}") from error
 
 
-def external_weights(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """The weights of a model that lie in other files."""
-    return [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+def external_weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """The weights of a graph that lie in other files."""
+    return [t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def checked_external(
@@ -199,7 +199,7 @@ def checked_external(
     Raises:
         ModelFileError: one cannot be read, or they take more than `max_memory` bytes.
     """
-    external = external_weights(proto)
+    external = external_weights(proto.graph)
     if faults := list(external_faults(external, path.parent)):
         raise ModelFileError(f"{path} keeps weights in other files. " + "; ".join(faults))
     check_weights(map(partial(_bytes_to_read, folder=path.parent), external), str(path), max_memory)

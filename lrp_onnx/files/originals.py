@@ -12,7 +12,7 @@ from lrp_onnx.errors import ModelFileError, first_line
 from lrp_onnx.files.budget import ONE_PICTURE, Footprint, Sizes
 from lrp_onnx.files.loops import INFERENCE_ERRORS, loop_faults
 from lrp_onnx.files.models import external_faults, external_weights
-from lrp_onnx.files.structure import MOST_NODES, expanded, nested, where
+from lrp_onnx.files.structure import MOST_NODES, STANDARD, expanded, nested, where
 
 INLINING_ERRORS = (onnx.checker.ValidationError, *INFERENCE_ERRORS)
 """What inlining raises."""
@@ -37,7 +37,7 @@ def check_original(
     Raises:
         ModelFileError: it does not.
     """
-    if faults := [*external_faults(external_weights(proto), folder)]:
+    if faults := [*external_faults(external_weights(proto.graph), folder)]:
         raise ModelFileError(f"{source} is not run: {'; '.join(faults)}")
     footprint = Footprint.of(proto, source, max_memory, folder=folder)
     footprint = replace(footprint, bare=_inlined(footprint.bare, source))
@@ -58,7 +58,7 @@ def _inlined(bare: onnx.ModelProto, source: str) -> onnx.ModelProto:
         fault = "its functions call each other in a circle"
     elif count > MOST_NODES:
         fault = f"it has {count:,} nodes, functions included; up to {MOST_NODES:,} are read"
-    elif named := [name for domain, name in own if domain in ("", "ai.onnx")]:
+    elif named := [name for domain, name in own if domain in STANDARD]:
         fault = f"its function {min(named)} is of the domain of the standard operators"
     else:
         try:

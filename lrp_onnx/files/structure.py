@@ -8,13 +8,20 @@ from math import prod
 import onnx
 from onnx import AttributeProto
 
+STANDARD = ("", "ai.onnx")
+"""Names of the domain of the standard operators."""
 MOST_NODES = 50_000
 """Largest number of nodes after functions are inlined; ResNet-152 has about 500."""
 
 
 def standard(node: onnx.NodeProto) -> str:
     """The standard operator that a node is; empty where it is one of another domain."""
-    return node.op_type if node.domain in ("", "ai.onnx") else ""
+    return node.op_type if node.domain in STANDARD else ""
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The opset of the standard operators; 0 where none is stated."""
+    return max((o.version for o in proto.opset_import if o.domain in STANDARD), default=0)
 
 
 def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -11,7 +11,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from lrp_onnx.errors import few
-from lrp_onnx.files.structure import MOST_NODES, behind, expanded, nested, where
+from lrp_onnx.files.structure import MOST_NODES, behind, expanded, nested, opset_of, where
 
 MOST_RANK = 8
 """Largest number of a weight's axes."""
@@ -114,7 +114,7 @@ def faults_of(proto: onnx.ModelProto, explained: str | None = None) -> list[str]
             and lists of tensors may stand where it does not depend on them, as a detector's
             post-processing.
     """
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(proto)
     faults = [*_structure(proto)]
     functions = {(f.domain, f.name) for f in proto.functions}
     known = explained in {value.name for value in proto.graph.output}

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from lrp_onnx.errors import ModelFileError, UnsupportedModelError, first_line
 from lrp_onnx.files.budget import Footprint
 from lrp_onnx.files.models import load_proto
+from lrp_onnx.files.structure import opset_of
 from lrp_onnx.model.gate import faults_of
 from lrp_onnx.model.graph import Graph
 from lrp_onnx.model.normalize.fused import FusedError
@@ -63,7 +64,7 @@ def normalise(
     faults = faults_of(proto, explained)
     if faults:
         raise UnsupportedModelError(f"{source} cannot be compiled:", faults)
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(proto)
     proto = to_working_opset(without_stated_shapes(proto), source)
     proto.ir_version = IR_VERSION
     try:
